@@ -1,0 +1,24 @@
+"""The errors that shotfit raises for people, and the exit codes of the command line.
+
+    0    success
+    1    a bug of shotfit: anything that is not a ShotfitError (`--debug` shows the traceback)
+    2    wrong usage: an unknown flag, method, option or backbone name
+    3    wrong input: images, manifests, checkpoints, models
+    130  interrupted
+"""
+
+from __future__ import annotations
+
+__all__ = ["ShotfitError", "UsageError"]
+
+
+class ShotfitError(Exception):
+    """One line for the user: what was wrong, what was expected, what to do."""
+
+    exit_code = 3
+
+
+class UsageError(ShotfitError):
+    """The call itself is wrong: an unknown method, option, backbone or flag."""
+
+    exit_code = 2
