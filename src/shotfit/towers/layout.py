@@ -1,0 +1,143 @@
+"""Streams: the hidden states of a tower between two steps, and which tokens form which row.
+
+A `Stream` is one flat matrix [tokens, width] with a `Layout`. Norms, MLPs and adapters never look at the layout; only
+attention, prompt tokens and the final reading do. That keeps packing (rows of unequal length without padding), shared
+beginnings and reading one token independent of each other and of every edit.
+
+Flat order: the shared beginnings of all groups, one after another, then each row's own tokens, rows in group order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from shotfit.towers.texts import Group
+
+__all__ = ["Layout", "Packing", "Savings", "Stream"]
+
+
+@dataclass(frozen=True)
+class Savings:
+    """The exact savings, each of which can be switched off for comparison (design, section 2).
+
+    `frozen_beginning`: steps before the first edit come from the store. `cut`: causal rows end at the read token.
+    `shared`: what prompts have in common runs once. `read_alone`: the last block runs for the read token alone.
+    """
+
+    frozen_beginning: bool = True
+    cut: bool = True
+    shared: bool = True
+    read_alone: bool = True
+
+    @classmethod
+    def none(cls) -> Savings:
+        """The reference manner: everything runs for every row and token."""
+        return cls(frozen_beginning=False, cut=False, shared=False, read_alone=False)
+
+
+class Packing:
+    """Rows of unequal length in one flat matrix, padded where an operation needs a rectangle.
+
+    Rows of equal length are only viewed, never copied. Rows of length 0 are allowed: places without a row.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths = tuple(lengths)
+        self.rows, self.longest, self.tokens = len(lengths), max(lengths, default=0), sum(lengths)
+        self.even = all(length == self.longest for length in lengths)
+        starts = [0, *accumulate(lengths)]
+        span = range(self.longest)
+        self._gather = torch.tensor(
+            [start + i if i < length else 0 for start, length in zip(starts, lengths, strict=False) for i in span]
+        )
+        self._places = torch.tensor(
+            [row * self.longest + i for row, length in enumerate(lengths) for i in range(length)], dtype=torch.long
+        )
+        self.present = torch.tensor([[i < length for i in span] for length in lengths])  # [rows, longest]
+
+    def to(self, device: torch.device) -> None:
+        """Move the index tables."""
+        self._gather, self._places = self._gather.to(device), self._places.to(device)
+        self.present = self.present.to(device)
+
+    def pad(self, flat: Tensor) -> Tensor:
+        """[tokens, ...] to [rows, longest, ...]; what stands in padded places is arbitrary but finite."""
+        full = flat if self.even else flat.index_select(0, self._gather)
+        return full.view(self.rows, self.longest, *flat.shape[1:])
+
+    def flatten(self, padded: Tensor) -> Tensor:
+        """[rows, longest, ...] to [tokens, ...]."""
+        flat = padded.reshape(self.rows * self.longest, *padded.shape[2:])
+        return flat if self.even else flat.index_select(0, self._places)
+
+
+class Layout:
+    """Which tokens of a stream form which row. Built once on the CPU, then only used.
+
+    groups: how rows share beginnings; `shared` packs the groups' beginnings (None if nothing is shared), `own` the rows'
+    own tokens in [groups x most rows of a group] places, `reads` one query a place.
+    read: flat index of the token that each row is read at, in group order; `order` brings rows back to the caller's
+    order (None if it is that already).
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], reads: Sequence[int], groups: Sequence[Group], causal: bool, read_alone: bool
+    ) -> None:
+        self.rows, self.causal, self.read_alone = len(lengths), causal, read_alone
+        self.groups = tuple(groups)
+        widest = max(len(group.rows) for group in groups)
+        own, places, read = [], [], []
+        self.shared = Packing([group.shared for group in groups]) if any(group.shared for group in groups) else None
+        flat = self.shared.tokens if self.shared else 0
+        for group in groups:
+            for row in group.rows:
+                own.append(lengths[row] - group.shared)
+                read.append(flat + reads[row] - group.shared)
+                flat += own[-1]
+            empty = [0] * (widest - len(group.rows) if len(groups) > 1 else 0)
+            places += [1] * len(group.rows) + empty
+            own += empty
+        self.places = widest if len(groups) > 1 else len(lengths)  # rows of a group, empty places included
+        self.own, self.reads = Packing(own), Packing(places)
+        self.tokens = flat
+        self.read = torch.tensor(read)
+        sequence = [row for group in groups for row in group.rows]
+        self.order = None if sequence == sorted(sequence) else torch.tensor(sequence).argsort()
+        # The last own token sees all own tokens of its row; another one needs a mask in the last block.
+        self.reads_last = all(reads[row] == lengths[row] - 1 for row in range(self.rows))
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def even(cls, rows: int, tokens: int, read: int, read_alone: bool) -> Layout:
+        """Rows of equal length that share nothing and are read at the same place: an image tower's."""
+        layout = cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False, read_alone)
+        return layout
+
+    def to(self, device: torch.device) -> Layout:
+        """Move the index tables; done once, before the first step."""
+        if self.read.device != device:
+            self.read = self.read.to(device)
+            self.order = None if self.order is None else self.order.to(device)
+            for packing in (self.shared, self.own, self.reads):
+                if packing is not None:
+                    packing.to(device)
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Hidden states after `step`: [tokens, width] with a layout; a ResNet's are maps [n, channels, h, w] without one.
+
+    `read`: only the tokens that are read are left (after a last block that ran for them alone).
+    """
+
+    hidden: Tensor
+    layout: Layout | None
+    step: int
+    read: bool = False

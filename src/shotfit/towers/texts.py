@@ -1,0 +1,114 @@
+"""Texts as rows of token ids, and the beginnings that they share.
+
+A row runs from the start token to the end token; a learned vector is an id beyond the vocabulary, so a prompt with a
+context is a list operation on ids and no method assembles embeddings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+
+from shotfit.towers.config import TextConfig
+
+__all__ = ["Group", "Texts", "read_position", "share_beginnings", "trim"]
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Rows of token ids, as a tokenizer gives them or as a method assembles them.
+
+    Example:
+        >>> Texts.of([[49406, 320, 2368, 49407], [49406, 320, 1929, 49407]]).rows[1]
+        (49406, 320, 1929, 49407)
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, rows: Iterable[Iterable[int]]) -> Texts:
+        """Texts from any rows of ids."""
+        return cls(tuple(tuple(row) for row in rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice) -> Texts:
+        return Texts(self.rows[rows])
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the rows, the key of what is stored for them."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            digest.update(np.asarray([len(row), *row], dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows (by index) whose first `shared` ids are the same and run once."""
+
+    rows: tuple[int, ...]
+    shared: int
+
+
+def read_position(row: Sequence[int], config: TextConfig) -> int:
+    """Where the text tower reads a row. Learned ids do not count: the original ids decide."""
+    if config.pooling == "first":
+        return 0
+    if config.pooling == "last":
+        return len(row) - 1
+    if config.pooling == "end":
+        return list(row).index(config.end) if config.end in row else 0
+    known = [(-1 if token >= config.vocabulary else token) for token in row]
+    return known.index(max(known))
+
+
+def trim(row: Sequence[int], config: TextConfig, cut: bool) -> tuple[tuple[int, ...], int]:
+    """A row as it runs, and its read position.
+
+    With `cut`, a causal row ends at the token that is read, because nothing after it can reach that token. Otherwise,
+    and always where the tower sees the padding (no causal mask, or read at the last position), it has full length.
+    """
+    causal_read = config.causal and config.pooling != "last"
+    if cut and causal_read:
+        position = read_position(row, config)
+        return tuple(row[: position + 1]), position
+    full = (*row, *[config.padding] * (config.context - len(row)))
+    return full, read_position(row if causal_read else full, config)
+
+
+def share_beginnings(rows: Sequence[Sequence[int]]) -> list[Group]:
+    """Group rows by the beginnings that cost the fewest tokens when each group's beginning runs once.
+
+    The rows form a trie; sharing at depth p among r rows saves p (r - 1) tokens, and of a node and its subtrees the
+    better choice is kept, so the result is the cheapest one of one beginning a row. At least the last token of a row
+    stays its own, because it is read there. Rows that share nothing form one group with a beginning of length 0.
+    """
+    order = sorted(range(len(rows)), key=lambda index: tuple(rows[index]))
+    _, groups = _best_groups(rows, order, 0)
+    alone = [index for group in groups if len(group.rows) == 1 or group.shared == 0 for index in group.rows]
+    together = [group for group in groups if len(group.rows) > 1 and group.shared > 0]
+    return [*([Group(tuple(sorted(alone)), 0)] if alone else []), *together]
+
+
+def _best_groups(rows: Sequence[Sequence[int]], members: list[int], depth: int) -> tuple[int, list[Group]]:
+    """Tokens saved, and the groups, of sorted `members` that agree in their first `depth` ids."""
+    first, last = rows[members[0]], rows[members[-1]]
+    longest = min(len(rows[index]) for index in members) - 1
+    while depth < longest and first[depth] == last[depth]:  # sorted: what the ends share, all share
+        depth += 1
+    here = depth * (len(members) - 1)
+    if len(members) == 1 or depth == longest:
+        return here, [Group(tuple(sorted(members)), depth)]
+    saved, below = 0, list[Group]()
+    for _, branch in groupby(members, key=lambda index: rows[index][depth]):
+        gain, groups = _best_groups(rows, list(branch), depth + 1)
+        saved, below = saved + gain, below + groups
+    return (saved, below) if saved > here else (here, [Group(tuple(sorted(members)), depth)])

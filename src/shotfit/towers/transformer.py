@@ -1,0 +1,360 @@
+"""The transformer towers: CLIP's ViT and text tower, SigLIP's both, open_clip's variants, and `mini`'s upper part.
+
+A tower is a sequence of steps: step 0 embeds, steps 1 to L are blocks, step L + 1 pools and projects:
+
+    stream = tower.start(inputs, edits)            # step 0
+    stream = tower.run(stream, edits, until=4)     # steps 1 to 4
+    features = tower.finish(stream, edits)         # the rest: [rows, embed], not normalized
+
+Block (pre-norm): x + attention(norm1 x), then x + mlp(norm2 x). Towers contain no word about any method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shotfit.edits import Context, Edit
+from shotfit.errors import ShotfitError
+from shotfit.towers.config import BlocksConfig, ImageConfig, StemConfig, TextConfig
+from shotfit.towers.layout import Layout, Packing, Savings, Stream
+from shotfit.towers.texts import Group, Texts, share_beginnings, trim
+
+__all__ = ["Block", "TextTransformer", "VisionTransformer"]
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": _quick_gelu, "gelu": F.gelu, "gelu_tanh": _gelu_tanh}
+
+
+class Attention(nn.Module):
+    """Multi-head attention with fused query, key, value and scale 1 / sqrt(head width)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Every token attends within its row: [tokens, width] to [tokens, width]."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [tokens, 3, heads, head]
+        if layout.shared is None:
+            query, key, value = layout.own.pad(qkv).permute(2, 0, 3, 1, 4)  # each [rows, heads, longest, head]
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=layout.causal)
+            return self._out(layout.own, mixed)
+        split = layout.shared.tokens
+        beginning = layout.shared.pad(qkv[:split]).permute(2, 0, 3, 1, 4)  # [3, groups, heads, longest, head]
+        own = layout.own.pad(qkv[split:])
+        mixed = F.scaled_dot_product_attention(*beginning, is_causal=True)
+        continued = self._continue(own[:, :, 0], beginning[1:], own[:, :, 1:], layout, reading=False)
+        return torch.cat([self._out(layout.shared, mixed), self._out(layout.own, continued)])
+
+    def read(self, x: Tensor, layout: Layout) -> Tensor:
+        """Only the token that is read attends: [tokens, width] to [rows, width]."""
+        weight, bias, width = self.qkv.weight, self.qkv.bias, self.width
+        query = F.linear(x.index_select(0, layout.read), weight[:width], bias[:width])
+        query = layout.reads.pad(query.unflatten(-1, (self.heads, -1)))  # [places, 1, heads, head]
+        memory = F.linear(x, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1))
+        split = 0 if layout.shared is None else layout.shared.tokens
+        own = layout.own.pad(memory[split:])  # [places, longest, 2, heads, head]
+        if layout.shared is None:
+            key, value = own.permute(2, 0, 3, 1, 4)
+            mask = _visible(layout)
+            mixed = F.scaled_dot_product_attention(
+                query.transpose(1, 2), key, value, attn_mask=None if mask is None else mask[:, None, None]
+            )
+        else:
+            beginning = layout.shared.pad(memory[:split]).permute(2, 0, 3, 1, 4)
+            mixed = self._continue(query, beginning, own, layout, reading=True)
+        return self._out(layout.reads, mixed)
+
+    def _continue(self, query: Tensor, beginning: Tensor, own: Tensor, layout: Layout, reading: bool) -> Tensor:
+        """Rows attend to their group's beginning and to their own tokens: one softmax over both.
+
+        query [places, queries, heads, head], beginning [2, groups, heads, shared, head], own [places, longest, 2,
+        heads, head]; the result is [places, heads, queries, head].
+        """
+        assert layout.shared is not None
+        groups, queries = len(layout.groups), query.shape[1]
+        grouped = query.unflatten(0, (groups, layout.places)).permute(0, 3, 1, 2, 4)  # [groups, heads, places, queries, head]
+        grouped = grouped * query.shape[-1] ** -0.5
+        together = grouped.flatten(2, 3)  # all queries of a group see the whole beginning, whatever their row
+        own_key, own_value = own.unflatten(0, (groups, layout.places)).permute(3, 0, 4, 1, 2, 5)
+        to_shared = (together @ beginning[0].transpose(-1, -2)).unflatten(2, (layout.places, queries))
+        to_own = grouped @ own_key.transpose(-1, -2)  # [groups, heads, places, queries, longest]
+        if not layout.shared.even:
+            to_shared = to_shared.masked_fill(~layout.shared.present[:, None, None, None], float("-inf"))
+        if reading:
+            visible = _visible(layout)
+            if visible is not None:
+                hidden = ~visible.unflatten(0, (groups, layout.places))
+                to_own = to_own.masked_fill(hidden[:, None, :, None], float("-inf"))
+        else:
+            later = torch.ones(queries, queries, dtype=torch.bool, device=query.device).triu(1)
+            to_own = to_own.masked_fill(later, float("-inf"))
+        shared = to_shared.shape[-1]
+        weights = torch.cat([to_shared, to_own], dim=-1).softmax(dim=-1)
+        mixed = (weights[..., :shared].flatten(2, 3) @ beginning[1]).unflatten(2, (layout.places, queries))
+        mixed = mixed + weights[..., shared:] @ own_value
+        return mixed.transpose(1, 2).flatten(0, 1)
+
+    def _out(self, packing: Packing, mixed: Tensor) -> Tensor:
+        merged = mixed.transpose(1, 2).flatten(2)  # [rows, longest, width]
+        projected: Tensor = self.out(packing.flatten(merged))
+        return projected
+
+
+def _visible(layout: Layout) -> Tensor | None:
+    """[places, longest]: which own tokens a read token sees; None if all. Empty places see everything (unused)."""
+    if layout.own.even and (layout.reads_last or not layout.causal):
+        return None
+    span = torch.arange(layout.own.longest, device=layout.read.device)
+    if not layout.causal:
+        return layout.own.present | ~layout.own.present[:, :1]
+    shared = 0 if layout.shared is None else layout.shared.tokens
+    starts = torch.tensor([0, *layout.own.lengths], device=span.device).cumsum(0)[:-1] + shared
+    last = layout.reads.pad(layout.read)[:, 0] - starts  # [places] own position of the read token
+    return (span[None] <= last[:, None]) | ~layout.own.present[:, :1]
+
+
+class MLP(nn.Module):
+    """down(activation(up x))."""
+
+    def __init__(self, width: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[tokens, width] to [tokens, width]."""
+        result: Tensor = self.down(self.activation(self.up(x)))
+        return result
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block on a flat matrix of tokens."""
+
+    def __init__(self, config: BlocksConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, config.epsilon)
+        self.attention = Attention(config.width, config.heads)
+        self.norm2 = nn.LayerNorm(config.width, config.epsilon)
+        self.mlp = MLP(config.width, config.mlp_width, config.activation)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """[tokens, width] to [tokens, width]."""
+        x = x + self.attention(self.norm1(x), layout)
+        return x + self.mlp(self.norm2(x))
+
+    def read(self, x: Tensor, layout: Layout) -> Tensor:
+        """The block's output at the read tokens alone: [tokens, width] to [rows, width]; keys and values for all."""
+        x = x.index_select(0, layout.read) + self.attention.read(self.norm1(x), layout)
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    """Steps 1 to L of a tower, and the order of all of its steps."""
+
+    pooled_alone: bool  # one token is read, so the last block may run for it alone
+
+    def __init__(self, blocks: BlocksConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(blocks) for _ in range(blocks.layers))
+        self.last = blocks.layers + 1
+
+    def run(self, stream: Stream, edits: Sequence[Edit] = (), until: int | None = None) -> Stream:
+        """Run the blocks up to step `until` (all of them by default)."""
+        until = self.last - 1 if until is None else until
+        x, layout = stream.hidden, stream.layout
+        assert layout is not None
+        for step in range(stream.step + 1, until + 1):
+            block = self.blocks[step - 1]
+            assert isinstance(block, Block)
+            if step == self.last - 1 and layout.read_alone and self.pooled_alone:
+                return Stream(block.read(x, layout), layout, step, read=True)
+            x = block(x, layout)
+        return replace(stream, hidden=x, step=max(until, stream.step))
+
+    def _read(self, stream: Stream) -> Tensor:
+        """The read tokens in the caller's order of rows: [rows, width]."""
+        layout = stream.layout
+        assert layout is not None
+        x = stream.hidden if stream.read else stream.hidden.index_select(0, layout.read)
+        return x if layout.order is None else x.index_select(0, layout.order)
+
+
+class PatchEmbedding(nn.Module):
+    """Step 0 of a ViT: patches, class token, positions, norm where the checkpoint has one."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__()
+        width, grid = config.blocks.width, config.image_size // config.patch
+        self.patch = nn.Conv2d(3, width, config.patch, config.patch, bias=config.patch_bias)
+        self.class_token = nn.Parameter(torch.zeros(width)) if config.class_token else None
+        self.positions = nn.Parameter(torch.zeros(grid * grid + config.class_token, width))
+        self.norm = nn.LayerNorm(width, config.blocks.epsilon) if config.pre_norm else nn.Identity()
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """[n, 3, size, size] to [n, tokens, width], positions added, before the norm."""
+        patches = self.patch(pixels).flatten(2).transpose(1, 2)
+        if self.class_token is not None:
+            patches = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], dim=1)
+        return torch.add(patches, self.positions)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[n, 3, size, size] to [n, tokens, width]."""
+        normed: Tensor = self.norm(self.tokens(pixels))
+        return normed
+
+
+class PoolingHead(nn.Module):
+    """SigLIP's: a learned probe attends over all tokens; h + mlp(norm h)."""
+
+    def __init__(self, config: BlocksConfig) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.zeros(config.width))
+        self.attention = Attention(config.width, config.heads)
+        self.norm = nn.LayerNorm(config.width, config.epsilon)
+        self.mlp = MLP(config.width, config.mlp_width, config.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, tokens, width] to [n, width]."""
+        inner, width = self.attention, self.attention.width
+        query = F.linear(self.probe, inner.qkv.weight[:width], inner.qkv.bias[:width])
+        query = query.view(1, inner.heads, 1, -1).expand(len(x), -1, -1, -1)
+        memory = F.linear(x, inner.qkv.weight[width:], inner.qkv.bias[width:]).unflatten(-1, (2, inner.heads, -1))
+        key, value = memory.permute(2, 0, 3, 1, 4)
+        h = inner.out(F.scaled_dot_product_attention(query, key, value).flatten(1))
+        pooled: Tensor = h + self.mlp(self.norm(h))
+        return pooled
+
+
+class VisionTransformer(Transformer):
+    """An image tower of transformer blocks behind any step 0 that gives tokens: patches, or `mini`'s stem."""
+
+    def __init__(self, config: ImageConfig | StemConfig) -> None:
+        super().__init__(config.blocks)
+        width, pooling = config.blocks.width, "token"
+        if isinstance(config, StemConfig):
+            from shotfit.towers.efficientnet import StemEmbedding  # only `mini` needs it
+
+            self.embedding: nn.Module = StemEmbedding(config)
+            projection = True
+        else:
+            self.embedding, pooling, projection = PatchEmbedding(config), config.pooling, config.projection
+        self.pooling, self.image_size = pooling, config.image_size
+        self.has_class_token = isinstance(config, StemConfig) or config.class_token
+        self.pooled_alone = pooling == "token"
+        self.post_norm = nn.LayerNorm(width, config.blocks.epsilon)
+        self.pool = PoolingHead(config.blocks) if pooling == "attention" else None
+        self.projection = nn.Linear(width, config.embed, bias=False) if projection else None
+
+    def start(self, pixels: Tensor, edits: Sequence[Edit] = (), savings: Savings = Savings()) -> Stream:
+        """Step 0: pixels [n, 3, size, size], preprocessed."""
+        if pixels.shape[1:] != (3, self.image_size, self.image_size):
+            size = self.image_size
+            raise ShotfitError(f"The image tower takes [n, 3, {size}, {size}] pixels, but was given {list(pixels.shape)}.")
+        return self.resume(self.embedding(pixels), 0, savings)
+
+    def resume(self, hidden: Tensor, step: int, savings: Savings = Savings()) -> Stream:
+        """A stream from hidden states [n, tokens, width] after `step`, stored ones for instance."""
+        layout = Layout.even(hidden.shape[0], hidden.shape[1], 0, savings.read_alone).to(hidden.device)
+        return Stream(hidden.flatten(0, 1), layout, step)
+
+    def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
+        """The remaining blocks, pooling and projection: [n, embed]."""
+        stream = self.run(stream, edits)
+        if self.pooling == "token":
+            pooled = self.post_norm(self._read(stream))
+        else:
+            assert stream.layout is not None
+            x = self.post_norm(stream.hidden.unflatten(0, (stream.layout.rows, -1)))
+            pooled = self.pool(x) if self.pool is not None else x[:, int(self.has_class_token) :].mean(dim=1)
+        return pooled if self.projection is None else self.projection(pooled)
+
+
+class TextTransformer(Transformer):
+    """A text tower: rows of ids, causal or not, read at one token."""
+
+    pooled_alone = True
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__(config.blocks)
+        width = config.blocks.width
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocabulary, width)
+        self.positions = nn.Parameter(torch.zeros(config.context, width))
+        self.final_norm = nn.LayerNorm(width, config.blocks.epsilon)
+        self.projection = nn.Linear(width, config.embed, bias=config.projection_bias)
+        self._packed: dict[tuple[Texts, Savings], _PackedTexts] = {}
+
+    def pack(self, texts: Texts, savings: Savings = Savings()) -> _PackedTexts:
+        """How rows of ids run: cut, grouped and laid out. Built once for each Texts object."""
+        key = (texts, savings)
+        if key not in self._packed:
+            if len(self._packed) > 64:  # contexts change rarely; what a fit no longer uses may go
+                self._packed.clear()
+            self._packed[key] = _PackedTexts(texts, self.config, savings)
+        return self._packed[key].to(self.positions.device)
+
+    def start(self, texts: Texts, edits: Sequence[Edit] = (), savings: Savings = Savings()) -> Stream:
+        """Step 0: words and learned ids, with positions."""
+        packed = self.pack(texts, savings)
+        x = self.token_embedding(packed.ids)
+        if packed.learned is not None:
+            contexts = [edit for edit in edits if isinstance(edit, Context)]
+            if len(contexts) != 1:
+                raise ShotfitError(f"Texts with learned ids need one Context edit, but {len(contexts)} were given.")
+            vectors = contexts[0].vectors.to(x.dtype)
+            x = x.index_copy(0, packed.learned, vectors.index_select(0, packed.rows))
+        return Stream(x + self.positions.index_select(0, packed.positions), packed.layout, 0)
+
+    def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
+        """The remaining blocks, the final norm at the read token, the projection: [rows, embed]."""
+        features: Tensor = self.projection(self.final_norm(self._read(self.run(stream, edits))))
+        return features
+
+
+class _PackedTexts:
+    """Index tables of one Texts object: flat ids and positions, where learned ids stand, the layout."""
+
+    def __init__(self, texts: Texts, config: TextConfig, savings: Savings) -> None:
+        longest = max((len(row) for row in texts.rows), default=0)
+        if not texts.rows or longest > config.context:
+            problem = "no text was given" if not texts.rows else f"a text has {longest} tokens"
+            raise ShotfitError(f"The text tower reads 1 to {config.context} tokens a text, but {problem}.")
+        trimmed = [trim(row, config, savings.cut) for row in texts.rows]
+        rows, reads = [row for row, _ in trimmed], [read for _, read in trimmed]
+        separate = [Group(tuple(range(len(rows))), 0)]
+        share = savings.shared and savings.cut and config.causal and all(len(r) == p + 1 for r, p in trimmed)
+        groups = share_beginnings(rows) if share else separate
+        self.layout = Layout([len(row) for row in rows], reads, groups, config.causal, savings.read_alone)
+        beginnings = [(rows[group.rows[0]][: group.shared], 0) for group in groups]
+        own = [(rows[row][group.shared :], group.shared) for group in groups for row in group.rows]
+        ids = [token for tokens, _ in [*beginnings, *own] for token in tokens]
+        self.tokens = len(ids)
+        learned = [index for index, token in enumerate(ids) if token >= config.vocabulary]
+        self.learned = torch.tensor(learned) if learned else None
+        self.rows = torch.tensor([ids[index] - config.vocabulary for index in learned], dtype=torch.long)
+        self.ids = torch.tensor([0 if token >= config.vocabulary else token for token in ids])
+        self.positions = torch.tensor([start + i for tokens, start in [*beginnings, *own] for i in range(len(tokens))])
+
+    def to(self, device: torch.device) -> _PackedTexts:
+        """Move the tables, once."""
+        if self.ids.device != device:
+            self.ids, self.positions, self.rows = self.ids.to(device), self.positions.to(device), self.rows.to(device)
+            self.learned = None if self.learned is None else self.learned.to(device)
+            self.layout.to(device)
+        return self
