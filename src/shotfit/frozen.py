@@ -1,0 +1,246 @@
+"""The frozen model as a method sees it: text(texts, edits), image(images, edits), logits.
+
+It plans each call: the steps before the first edit come from the store (or from memory, once read), the rest runs. What
+is stored depends on no parameter, so nothing in it can be stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from shotfit.data.images import open_image
+from shotfit.data.tasks import ClassList, Item
+from shotfit.data.views import draw_box
+from shotfit.edits import NOTHING, Edit, frozen_until
+from shotfit.store import MemoryStore, Store
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.layout import Savings
+from shotfit.towers.preprocess import crop_and_flip, preprocess
+from shotfit.towers.texts import Texts
+
+__all__ = ["Frozen", "ImagePool", "Images", "Plan", "normalize"]
+
+TEXT_ROWS = 256  # frozen texts that run together
+IMAGE_ROWS = 32  # images that are decoded and run together
+
+
+class ImagePool:
+    """Images that a fit may ask for, each in one center view or in `views` random views drawn once.
+
+    Row item * views + view is one view of one image. A random view depends on the image's content and on its number
+    alone, so that fits with other seeds find it in the store.
+    """
+
+    def __init__(self, items: Sequence[Item], views: int = 0, crop_scale: tuple[float, float] = (0.08, 1.0)) -> None:
+        self.paths = [item.path for item in items]
+        self.digests = [item.digest for item in items]
+        self.labels = torch.tensor([item.label for item in items], dtype=torch.long)
+        self.views, self.crop_scale = views, crop_scale
+
+    def keys(self) -> list[str]:
+        """What each row's pixels depend on, preprocessing apart."""
+        if not self.views:
+            return [f"{digest}/center" for digest in self.digests]
+        low, high = self.crop_scale
+        return [f"{digest}/crop{low:g}-{high:g}/{view}" for digest in self.digests for view in range(self.views)]
+
+    def all(self) -> Images:
+        """Every image: its center view, or its first random one."""
+        return self.take(torch.arange(len(self.paths)))
+
+    def take(self, items: Tensor, views: Tensor | int = 0) -> Images:
+        """Images by item and view."""
+        return Images(self, items * max(self.views, 1) + views)
+
+    def pixels(self, row: int, backbone: Backbone) -> Tensor:
+        """Decode one row: [3, size, size]."""
+        item, view = divmod(row, max(self.views, 1))
+        rule = backbone.config.preprocessing
+        image = open_image(self.paths[item])
+        if not self.views:
+            return preprocess(image, rule)
+        seed = int(self.digests[item][:15], 16) + view
+        box = draw_box(image.width, image.height, self.crop_scale, torch.Generator().manual_seed(seed))
+        return crop_and_flip(image, box, rule)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A batch of images: rows of a pool, or preprocessed pixels [n, 3, size, size] (then there is no pool)."""
+
+    pool: ImagePool | None
+    rows: Tensor
+
+    @classmethod
+    def of(cls, pixels: Tensor) -> Images:
+        """Images that are already pixels."""
+        return cls(None, pixels)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call of a tower was: for `shotfit show`."""
+
+    tower: str
+    rows: int
+    edits: tuple[str, ...]
+    frozen_until: int
+    last: int
+    tokens: int | None = None
+    padded_tokens: int | None = None
+
+
+class Frozen:
+    """A backbone, the store of what it computed, and the savings in use.
+
+    memory: bytes that the text tower's activations may take in a training step; more rows run in chunks that are
+    recomputed in the backward pass, with the same gradients.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        store: Store | MemoryStore | None = None,
+        savings: Savings = Savings(),
+        memory: int | None = None,
+    ) -> None:
+        self.backbone, self.savings, self.memory = backbone, savings, memory
+        self.store: Store | MemoryStore = MemoryStore() if store is None else store
+        self.plans: list[Plan] = []
+        self._read: WeakKeyDictionary[ImagePool, dict[int, Tensor]] = WeakKeyDictionary()
+
+    @property
+    def embed(self) -> int:
+        """Width of the joint space."""
+        return self.backbone.embed
+
+    @property
+    def temperature(self) -> Tensor:
+        """[] exp(logit_scale), which multiplies cosines."""
+        return self.backbone.logit_scale.float().exp()
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Scaled cosines [images, classes] of features [images, embed] and [classes, embed].
+
+        SigLIP's bias is the same for every class, so it changes no probability over classes and is left out.
+        """
+        scale = self.backbone.logit_scale.to(image_features.dtype).exp()
+        return scale * normalize(image_features) @ normalize(text_features).T
+
+    def encode(self, texts: Sequence[str]) -> Texts:
+        """Texts from strings."""
+        return Texts.of(self.backbone.encode(texts))
+
+    def class_texts(self, classes: Sequence[ClassList]) -> tuple[Texts, int]:
+        """All prompts of all classes, class by class, and the number of templates."""
+        prompts = [prompt for task in classes for prompt in task.prompts()]
+        return self.encode([text for templates in prompts for text in templates]), len(prompts[0])
+
+    def text(self, texts: Texts, edits: Sequence[Edit] = ()) -> Tensor:
+        """Text features [rows, embed], not normalized."""
+        tower = self.backbone.text
+        step = frozen_until(edits, tower.last)
+        packed = tower.pack(texts, self.savings)
+        padded = len(texts) * self.backbone.config.text.context
+        self._note(Plan("text", len(texts), _names(edits), step, tower.last, packed.tokens, padded))
+        if step < tower.last:
+            return self._text_chunks(texts, edits, packed.tokens)
+        if not self.savings.frozen_beginning:
+            with torch.no_grad():
+                return tower.finish(tower.start(texts, (), self.savings))
+
+        def compute(missing: list[int]) -> Iterator[Tensor]:
+            for start in range(0, len(missing), TEXT_ROWS):
+                rows = Texts(tuple(texts.rows[index] for index in missing[start : start + TEXT_ROWS]))
+                with torch.no_grad():
+                    yield tower.finish(tower.start(rows, (), self.savings))
+
+        keys = [row.digest for row in (Texts((ids,)) for ids in texts.rows)]
+        stored = self.store.rows({"tower": "text", **self._kind()}, keys, compute, "Encoding texts")
+        return stored.to(self.backbone.device)
+
+    def image(self, images: Images, edits: Sequence[Edit] = ()) -> Tensor:
+        """Image features [images, embed], not normalized."""
+        tower = self.backbone.image
+        step = frozen_until(edits, tower.last) if self.savings.frozen_beginning else NOTHING
+        self._note(Plan("image", len(images), _names(edits), frozen_until(edits, tower.last), tower.last))
+        if images.pool is None or step == NOTHING:
+            pixels = images.rows if images.pool is None else self._pixels(images.pool, images.rows.tolist())
+            with torch.set_grad_enabled(bool(edits) and torch.is_grad_enabled()):
+                return tower.finish(tower.start(pixels.to(self.backbone.device), edits, self.savings), edits)
+        stored = self._stored(images.pool, step).index_select(0, images.rows.to(self.backbone.device))
+        return stored if step == tower.last else tower.finish(tower.resume(stored, step, self.savings), edits)
+
+    def _stored(self, pool: ImagePool, step: int) -> Tensor:
+        """A pool's streams after `step` (features after the last), read once and kept in memory."""
+        kept = self._read.setdefault(pool, {})
+        if step not in kept:
+
+            def compute(missing: list[int]) -> Iterator[Tensor]:
+                for start in range(0, len(missing), IMAGE_ROWS):
+                    yield self._run_until(self._pixels(pool, missing[start : start + IMAGE_ROWS]), step)
+
+            kind = {"tower": "image", "step": step, **self._kind()}
+            kept[step] = self.store.rows(kind, pool.keys(), compute, "Encoding images").to(self.backbone.device)
+        return kept[step]
+
+    @torch.no_grad()
+    def _run_until(self, pixels: Tensor, step: int) -> Tensor:
+        tower = self.backbone.image
+        stream = tower.start(pixels.to(self.backbone.device), (), self.savings)
+        if step == tower.last:
+            return tower.finish(stream)
+        hidden = tower.run(stream, until=step).hidden
+        return hidden if stream.layout is None else hidden.unflatten(0, (len(pixels), -1))
+
+    def _pixels(self, pool: ImagePool, rows: Sequence[int]) -> Tensor:
+        return torch.stack([pool.pixels(row, self.backbone) for row in rows]).to(self.backbone.dtype)
+
+    def _text_chunks(self, texts: Texts, edits: Sequence[Edit], tokens: int) -> Tensor:
+        """Run with gradients, in chunks that are recomputed where the whole would not fit the memory budget."""
+        tower, blocks = self.backbone.text, self.backbone.config.text.blocks
+
+        def run(rows: Texts) -> Tensor:
+            return tower.finish(tower.start(rows, edits, self.savings), edits)
+
+        # What autograd keeps of a block: about 9 vectors of the width and 3 of the MLP's width for each token.
+        held = tokens * blocks.layers * (9 * blocks.width + 3 * blocks.mlp_width) * self.backbone.dtype.itemsize
+        if self.memory is None or held <= self.memory:
+            return run(texts)
+        size = max(1, len(texts) * self.memory // held)
+        chunks = self._chunks(texts, size)
+        recompute: Callable[..., Any] = checkpoint
+        return torch.cat([recompute(run, rows, use_reentrant=False) for rows in chunks])
+
+    def _chunks(self, texts: Texts, size: int) -> list[Texts]:
+        key = (texts, size)
+        if getattr(self, "_chunked", (None,))[0] != key:
+            self._chunked = (key, [texts[start : start + size] for start in range(0, len(texts), size)])
+        return self._chunked[1]
+
+    def _kind(self) -> dict[str, str | int | float | bool]:
+        return {"backbone": self.backbone.fingerprint, "dtype": str(self.backbone.dtype)}
+
+    def _note(self, plan: Plan) -> None:
+        if len(self.plans) < 32:  # enough to show; a long training would otherwise keep thousands
+            self.plans.append(plan)
+
+
+def normalize(features: Tensor) -> Tensor:
+    """Features divided by their L2 norm, no epsilon."""
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def _names(edits: Sequence[Edit]) -> tuple[str, ...]:
+    return tuple(type(edit).__name__ for edit in edits)
+

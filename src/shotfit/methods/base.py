@@ -1,0 +1,247 @@
+"""What every method is: options, parameters, features, logits, a recipe or a solution.
+
+A method writes no training loop, no data loading, no saving and no device code, and knows no other method. Its learned
+and kept tensors are its own direct parameters and buffers (no submodules), so that a saved one opens without running
+a tower.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import dataclass_transform
+
+from shotfit.data.tasks import ClassList
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.recipe import Recipe
+
+__all__ = ["Fold", "Method", "Support", "Validation", "option"]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A method's option: its default, its help text and its bounds. Flags, tables and model cards are made from it."""
+    metadata = {"help": help, "above": above, "at_least": at_least, "at_most": at_most, "choices": tuple(choices)}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """The labelled images that a method may learn from.
+
+    center: their center views; random: their random views (the same pool as `center` if the recipe draws none).
+    """
+
+    center: ImagePool
+    random: ImagePool
+    shots: int
+
+    @property
+    def labels(self) -> Tensor:
+        """[images] class of each image."""
+        return self.center.labels
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One split for a selection: support images by index to learn from, others to judge by."""
+
+    train: Tensor  # [n] indices of support images
+    held: Images
+    labels: Tensor  # [m] of the held images
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What a search may judge by; never test images. Without folds a method uses its fixed defaults."""
+
+    source: Literal["validation part", "cross-validation", "none"]
+    folds: tuple[Fold, ...]
+
+    @property
+    def description(self) -> str:
+        """How a result names its selection."""
+        images = sum(len(fold.labels) for fold in self.folds)
+        if self.source == "validation part":
+            return f"validation part ({images} images)"
+        if self.source == "cross-validation":
+            return f"cross-validation of the support images ({len(self.folds)} folds)"
+        return "fixed defaults (no validation part and too few shots for cross-validation)"
+
+
+@dataclass_transform(field_specifiers=(option,))
+class Method(nn.Module):
+    """Base of all methods. Options are the dataclass fields of a subclass, made with `option`."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    recipe: ClassVar[Recipe | None] = None  # None: `solve` finds the parameters
+    accepts_new_classes: ClassVar[bool] = False
+    several_tasks: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclasses.dataclass(eq=False, repr=False)(cls)
+
+    def __post_init__(self) -> None:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        nn.Module.__init__(self)
+        for name, value in values.items():
+            setattr(self, name, value)
+        self._check()
+        self.baked: Tensor | None = None
+
+    # What a method writes.
+
+    def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        """Create parameters and buffers."""
+
+    def text_features(self) -> Tensor:
+        """Class features [classes, embed], not normalized."""
+        raise ShotfitError(f"{self.name} has no text features.")
+
+    def image_features(self, images: Images) -> Tensor:
+        """Image features [images, embed], not normalized."""
+        return self.frozen.image(images)
+
+    def logits(self, images: Images) -> Tensor:
+        """Logits [images, classes]."""
+        return self.frozen.logits(self.image_features(images), self.class_features())
+
+    def loss(self, images: Images, labels: Tensor) -> Tensor:
+        """The training loss, [] (mean cross-entropy)."""
+        return F.cross_entropy(self.logits(images), labels)
+
+    def solve(self, support: Support, validation: Validation) -> None:
+        """Find the parameters without gradient steps, or search coefficients after them."""
+
+    def parameter_groups(self) -> list[nn.Parameter]:
+        """What is trained: all parameters."""
+        return list(self.parameters())
+
+    # What shotfit does with it.
+
+    def attach(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        """Give it the frozen model and the class list, before `build` or `restore`."""
+        if len(classes) > 1 and not self.several_tasks:
+            raise UsageError(f"{self.name} fits one task at a time, but {len(classes)} were given: fit each on its own.")
+        object.__setattr__(self, "frozen", frozen)  # not a submodule: its weights are not the method's
+        self.classes = tuple(classes)
+
+    frozen: Frozen
+
+    def class_features(self) -> Tensor:
+        """`text_features`, or what was baked of them once the method is fitted."""
+        return self.text_features() if self.baked is None else self.baked
+
+    @torch.no_grad()
+    def bake(self) -> None:
+        """Compute the class features once and for all; prediction then needs the image tower alone."""
+        self.baked = None
+        if type(self).text_features is not Method.text_features:
+            self.baked = self.text_features().detach().clone()
+
+    def for_classes(self, classes: Sequence[ClassList]) -> Method:
+        """The fitted method on another class list, or a refusal."""
+        if not self.accepts_new_classes:
+            raise UsageError(
+                f"{self.name} learned one row for each of its classes and cannot predict others. Methods that can: "
+                f"zero_shot, clip_adapter, coop (unified context)."
+            )
+        other = type(self)(**self.options())
+        other.attach(self.frozen, classes)
+        other.rebuild(self)
+        other.bake()
+        return other
+
+    def rebuild(self, fitted: Method) -> None:
+        """Take over what `fitted` learned, for this method's own class list (class-independent tensors by default)."""
+        self.build(self.frozen, self.classes)
+        self.load_state_dict(fitted.state_dict())
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a saved method needs: parameters, buffers, and the baked class features."""
+        tensors = {f"parameter.{key}": value for key, value in self.named_parameters()}
+        tensors |= {f"buffer.{key}": value for key, value in self.named_buffers()}
+        if self.baked is not None:
+            tensors["baked"] = self.baked
+        return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for key, value in tensors.items():
+            kind, _, name = key.partition(".")
+            value = value.to(self.frozen.backbone.device)
+            if kind == "parameter":
+                self.register_parameter(name, nn.Parameter(value, requires_grad=False))
+            elif kind == "buffer":
+                self.register_buffer(name, value)
+            elif kind == "baked":
+                self.baked = value
+            else:
+                raise ShotfitError(f"A saved {self.name} holds the unknown tensor {key}: fit it again.")
+
+    def options(self) -> dict[str, Any]:
+        """Option values by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def with_options(cls, values: Mapping[str, str]) -> Method:
+        """From strings, as the command line and files give them."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        parsed: dict[str, Any] = {}
+        for key, text in values.items():
+            if key not in fields:
+                known = ", ".join(sorted(fields)) or "none"
+                raise UsageError(f"{cls.name} has no option {key!r}. Its options: {known}.")
+            parsed[key] = _parse(cls.name, key, text, fields[key].default)
+        return cls(**parsed)
+
+    def _check(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, rule = getattr(self, field.name), field.metadata
+            kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+            kind = type(field.default)
+            fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                setattr(self, field.name, float(value))
+                fits = True
+            allowed = fits
+            expected = kinds[kind]
+            if rule["choices"]:
+                allowed, expected = value in rule["choices"], "one of " + ", ".join(rule["choices"])
+            for bound, words in (("above", "above"), ("at_least", "at least"), ("at_most", "at most")):
+                if rule[bound] is not None:
+                    expected += f" {words} {rule[bound]:g}"
+                    if allowed:
+                        limit = rule[bound]
+                        allowed = {"above": value > limit, "at_least": value >= limit, "at_most": value <= limit}[bound]
+            if not allowed:
+                raise UsageError(f"{self.name}: {field.name} must be {expected}, but is {value!r}.")
+
+
+def _parse(method: str, key: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"{method}: {key} must be true or false, but is {text!r}.")
+        return text.lower() == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise UsageError(f"{method}: {key} must be {kind}, but is {text!r}.") from None

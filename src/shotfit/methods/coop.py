@@ -1,0 +1,108 @@
+"""CoOp: context optimization.
+
+Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, arXiv 2109.01134.
+
+    prompt_c = start, v_1 .. v_L, name_c, ".", end          (position `end`; `middle` and `front` move the name)
+    t_c      = text(prompt_c)                               [embed]
+    logits   = exp(s) * norm(image) @ norm(t).T             [images, classes]
+
+What is frozen: both towers. What is learned: the context v [L, width], one for all classes, or one per class
+(`class_specific`), which then knows no other classes.
+
+# differs: initial words set L by their tokens, not by their spaces, so that a word of several tokens becomes context as
+a whole; identical for words of one token each. The official program leaves its other tokens as fixed text.
+# differs: float32 throughout; the official program trains the context in float16, where its warm-up hardly moves it.
+# differs: views are drawn once (`--views fresh` draws a new crop at every step, as the official program does).
+Published: see docs/methods.md#coop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from shotfit.data.tasks import ClassList
+from shotfit.edits import Context
+from shotfit.errors import UsageError
+from shotfit.frozen import Frozen
+from shotfit.methods.base import Method, option
+from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.towers.texts import Texts
+
+__all__ = ["CoOp"]
+
+
+class CoOp(Method):
+    """Learned context vectors in front of, behind or around the class name."""
+
+    name: ClassVar[str] = "coop"
+    title: ClassVar[str] = "CoOp"
+    paper: ClassVar[str] = "Zhou et al., IJCV 2022, arXiv 2109.01134"
+    recipe: ClassVar[Recipe | None] = Recipe(
+        Optimizer("sgd", lr=0.002, weight_decay=5e-4),
+        Schedule("cosine", warmup=1, warmup_lr=1e-5),
+        epochs={1: 50, 2: 100, 8: 200},
+    )
+    accepts_new_classes: ClassVar[bool] = True
+
+    length: int = option(16, "context length L; the words' length if `words` is given", at_least=1)
+    class_specific: bool = option(False, "one context per class; ignored if `words` is given")
+    words: str = option("", "initial context, e.g. 'a photo of a'; random if empty")
+    position: str = option("end", "where the class name stands", choices=("end", "middle", "front"))
+
+    def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        """The context: [L, width], or [classes, L, width] if class-specific."""
+        weight = frozen.backbone.text.token_embedding.weight
+        if self.words:
+            ids = frozen.backbone.encode([self.words.replace("_", " ")])[0][1:-1]
+            self.context = nn.Parameter(weight[torch.tensor(ids)].detach().clone())
+        else:
+            count = sum(len(task.names) for task in classes)
+            shape = (count, self.length) if self.class_specific else (self.length,)
+            self.context = nn.Parameter(torch.randn(*shape, weight.shape[1]).to(weight) * 0.02)
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """The prompts as rows of ids, where learned ids stand beyond the vocabulary."""
+        backbone = self.frozen.backbone
+        tokenizer = backbone.checked_tokenizer()
+        names = [name.replace("_", " ") for task in self.classes for name in task.names]
+        sentences = backbone.encode([f"{name}." for name in names])
+        per_class = self.context.dim() == 3
+        length = self.context.shape[-2]
+        half = length // 2
+        rows = []
+        for index, (name, (start, *rest)) in enumerate(zip(names, sentences, strict=True)):
+            first = backbone.config.text.vocabulary + (index * length if per_class else 0)
+            context = list(range(first, first + length))
+            size = tokenizer.count(name)
+            before, after = {"end": (0, 0), "middle": (half, size), "front": (0, size)}[self.position]
+            if self.position == "end":
+                rows.append([start, *context, *rest])
+            else:
+                rows.append([start, *context[:before], *rest[:after], *context[before:], *rest[after:]])
+        longest = max(len(row) for row in rows)
+        if longest > backbone.config.text.context:
+            raise UsageError(
+                f"coop: a context of {length} and the longest class name take {longest} tokens, but this backbone "
+                f"reads {backbone.config.text.context}: use a smaller length or shorter names."
+            )
+        self.texts = Texts.of(rows)
+
+    def text_features(self) -> Tensor:
+        """[classes, embed]."""
+        return self.frozen.text(self.texts, [Context(self.context.flatten(0, -2))])
+
+    def rebuild(self, fitted: Method) -> None:
+        """The unified context in front of other names."""
+        context = fitted.get_parameter("context")
+        if context.dim() == 3:
+            raise UsageError(
+                "coop with class_specific learned one context for each of its classes and cannot predict others: "
+                "fit it with class_specific=false."
+            )
+        self.context = nn.Parameter(context.detach().clone(), requires_grad=False)
+        self.lay_out()
