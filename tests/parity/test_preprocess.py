@@ -1,0 +1,88 @@
+"""Preprocessing and training views equal what torchvision and transformers compute from the same encoded files."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from shotfit.data.views import draw_box
+from shotfit.towers.config import Preprocessing
+from shotfit.towers.preprocess import clip_preprocessing, crop_and_flip, preprocess, siglip_preprocessing
+
+from .cases import Case, cases
+
+EXACT = 1e-6  # absolute, with the recording Pillow; other versions may differ by a grey level (see the README there)
+
+
+def transform(case: Case) -> bool:
+    return case.meta["method"] == "preprocess"
+
+
+def augment(case: Case) -> bool:
+    return case.meta["method"] == "augment"
+
+
+def opened(case: Case, name: str) -> Image.Image:
+    return Image.open(io.BytesIO(case[f"in/file/{name}"].numpy().tobytes()))
+
+
+def assert_same_pixels(actual: Tensor, expected: Tensor, what: str) -> None:
+    assert actual.dtype == torch.float32
+    assert actual.shape == expected.shape, what
+    worst = float((actual - expected).abs().max())
+    assert worst <= EXACT, f"{what}: differs by {worst:.3g}"
+
+
+def rule_of(case: Case, output: str) -> tuple[str, Preprocessing]:
+    """The file and the rule behind a recorded tensor's name: `[siglip/]FILE[/rgb_first]/SIZE`."""
+    match = re.fullmatch(r"(siglip/)?(.+?)(/rgb_first)?/(\d+)", output)
+    assert match is not None, output
+    siglip, file, rgb_first, size = match.groups()
+    settings = case.settings
+    if siglip or case.meta["variant"] == "SigLIP":
+        rule = siglip_preprocessing(int(size))
+    else:
+        rule = clip_preprocessing(int(size))
+        if rgb_first:
+            rule = dataclasses.replace(rule, rgb="first")
+    if "mean" in settings:
+        mean, std = tuple(settings["mean"]), tuple(settings["std"])
+        assert (rule.mean, rule.std, rule.interpolation) == (mean, std, settings["interpolation"])
+    return file, rule
+
+
+@pytest.mark.parametrize("case", cases("clip_towers", transform))
+def test_every_recorded_file_is_preprocessed_alike(case: Case) -> None:
+    outputs = case.under("out/")
+    assert outputs
+    for output, expected in outputs.items():
+        file, rule = rule_of(case, output)
+        assert_same_pixels(preprocess(opened(case, file), rule), expected, output)
+
+
+@pytest.mark.parametrize("case", cases("clip_towers", augment))
+def test_training_views_are_the_recorded_boxes_and_pixels(case: Case) -> None:
+    settings = case.settings
+    rule = clip_preprocessing(settings["size"])
+    recorded = {name for name in case.tensors if name.endswith("/boxes")}
+    assert recorded
+    for name in sorted(recorded):
+        match = re.fullmatch(r"out/(.+)/scale([\d.]+)/boxes", name)
+        assert match is not None
+        file, smallest = match.groups()
+        scale = next((low, high) for low, high in settings["scales"] if low == float(smallest))
+        image = opened(case, file).convert("RGB")
+        drawn = {
+            seed: draw_box(image.width, image.height, scale, torch.Generator().manual_seed(seed))
+            for seed in settings["seeds"]
+        }
+        assert [[int(number) for number in dataclasses.astuple(box)] for box in drawn.values()] == case[name].tolist()
+        expected = case[f"out/{file}/scale{smallest}/{settings['size']}"]
+        for seed, pixels in zip(settings["images_for_seeds"], expected, strict=True):
+            assert_same_pixels(crop_and_flip(image, drawn[seed], rule), pixels, f"{name} seed {seed}")
