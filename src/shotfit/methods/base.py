@@ -108,6 +108,9 @@ class Method(nn.Module):
 
     # What a method writes.
 
+    def prepare(self, support: Support) -> None:
+        """Look at the support images before `build`, where parameters start from them (a cache of features)."""
+
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Create parameters and buffers."""
 
