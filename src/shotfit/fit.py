@@ -1,0 +1,255 @@
+"""Fit a method to a task: one training loop for all methods, and a check against zero-shot that never sees a test image.
+
+    model = shotfit.fit("photos/", method="tip_adapter_f", shots=16)
+
+What a method receives has no test part. Whether the fitted model is better than zero-shot is judged on the validation
+part, or by cross-validation of the support images; where it is not, zero-shot is what the user gets, in plain words,
+unless he keeps the fit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
+
+from shotfit.data.readers import read_task
+from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.data.views import draw_box
+from shotfit.errors import UsageError
+from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.methods import find
+from shotfit.methods.base import Fold, Method, Support, Validation
+from shotfit.model import Model, record_of
+from shotfit.progress import track
+from shotfit.recipe import Recipe
+from shotfit.store import MemoryStore, Store, cache_folder
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.weights import load_backbone
+
+__all__ = ["fit", "train", "zero_shot"]
+
+FOLDS = 4  # at most, for a cross-validation of the support images
+Views = int | Literal["center", "fresh"]
+
+
+def fit(
+    data: Task | str | Path,
+    method: str | Method = "tip_adapter_f",
+    *,
+    shots: int | None = 16,
+    seed: int = 1,
+    backbone: str | Backbone = "mini",
+    options: Mapping[str, str] | None = None,
+    templates: Sequence[str] = (),
+    epochs: int | None = None,
+    views: Views | None = None,
+    check: bool = True,
+    keep: bool = False,
+    store: Store | MemoryStore | None = None,
+    memory: int | None = None,
+) -> Model:
+    """Fit a method to the images of a task and give back the fitted model.
+
+    data: a task, or anything `read_task` reads; its test part is not touched. shots: images a class that are drawn from
+    the training part by CoOp's rule (None: all). views: random views of each image, "center" for the center view alone,
+    "fresh" for new random crops at every step. check: compare with zero-shot on the validation part or by
+    cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the text tower's activations.
+
+    Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used.
+
+    Example (needs images):
+        model = fit("examples/clipart", shots=4)
+        model.predict("drawing.png")[0].labels
+    """
+    started = time.perf_counter()
+    store = Store(cache_folder() / "streams") if store is None else store
+    task = data if isinstance(data, Task) else read_task(Path(data), templates=templates)
+    task = (task.shots(shots, seed) if shots else task).sealed()
+    loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    frozen = Frozen(loaded, store, memory=memory)
+    fitting = _Fitting(frozen, (task.classes,), seed, epochs, views)
+    prototype = _prototype(method, options or {})
+    selection = fitting.validation(task)
+    fitted = fitting.fit(prototype, task.train, selection, "Fitting " + prototype.name)
+    checked = fitting.compare(prototype, task.train, selection, fitted) if check and prototype.name != "zero_shot" else {}
+    worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
+    result = zero_shot(frozen, (task.classes,)) if worse and not keep else fitted
+    record = record_of(result, loaded) | {
+        "fitted_method": prototype.name,
+        "shots": shots,
+        "seed": seed,
+        "support_images": len(task.train),
+        "selection": selection.description,
+        "checked": checked,
+        "fell_back": worse and not keep,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    return Model(result, frozen, record)
+
+
+def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:
+    """The zero-shot classifier of a class list."""
+    method = find("zero_shot")()
+    method.attach(frozen, classes)
+    method.build(frozen, classes)
+    method.bake()
+    return method
+
+
+def train(
+    method: Method, support: Support, recipe: Recipe, epochs: int, generator: torch.Generator, fresh: bool = False
+) -> list[float]:
+    """The training loop: shuffled batches of views, the recipe's optimizer and schedule. Gives each epoch's mean loss.
+
+    The last batch of an epoch is dropped if it is not full, unless it is the only one.
+    """
+    parameters = method.parameter_groups()
+    optimizer = recipe.optimizer.over(parameters)
+    images, batch = len(support.labels), min(recipe.batch, len(support.labels))
+    steps = images // batch
+    labels = support.labels.to(method.frozen.backbone.device)
+    history = []
+    for epoch in track(range(epochs), f"Training {method.name}"):
+        order, total = torch.randperm(images, generator=generator), torch.zeros((), device=labels.device)
+        for step in range(steps):
+            u, period = (epoch, epochs) if recipe.schedule.unit == "epoch" else (epoch * steps + step, epochs * steps)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.schedule.rate(recipe.optimizer.lr, u, period)
+            chosen = order[step * batch : (step + 1) * batch]
+            loss = method.loss(_draw(method.frozen, support, recipe, chosen, generator, fresh), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach()
+        history.append(total / steps)
+    return [float(value) for value in history]
+
+
+def _draw(
+    frozen: Frozen, support: Support, recipe: Recipe, chosen: Tensor, generator: torch.Generator, fresh: bool
+) -> Images:
+    """A batch: one of the stored random views of each image, or a new random crop."""
+    pool = support.random
+    if not fresh:
+        views = torch.randint(max(pool.views, 1), (len(chosen),), generator=generator)
+        return pool.take(chosen, views)
+    from shotfit.data.images import open_image
+    from shotfit.towers.preprocess import crop_and_flip
+
+    pixels = []
+    for index in chosen.tolist():
+        image = open_image(pool.paths[index])
+        box = draw_box(image.width, image.height, recipe.crop_scale, generator)
+        pixels.append(crop_and_flip(image, box, frozen.backbone.config.preprocessing))
+    return Images.of(torch.stack(pixels).to(frozen.backbone.dtype))
+
+
+def _prototype(method: str | Method, options: Mapping[str, str]) -> Method:
+    if isinstance(method, Method):
+        if options:
+            raise UsageError("Give options either to the method object or as `options`, not both.")
+        return method
+    return find(method).with_options(options)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """What the fits of one call share."""
+
+    frozen: Frozen
+    classes: tuple[ClassList, ...]
+    seed: int
+    epochs: int | None
+    views: Views | None
+
+    def fit(self, prototype: Method, items: Sequence[Item], validation: Validation, what: str) -> Method:
+        """A new method of the prototype's kind and options, fitted to the items."""
+        method = type(prototype)(**prototype.options())
+        recipe = method.recipe
+        support = self.support(items, recipe)
+        method.attach(self.frozen, self.classes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            method.prepare(support)
+            method.build(self.frozen, self.classes)
+            if recipe is not None:
+                epochs = self.epochs or recipe.epochs_for(support.shots)
+                generator = torch.Generator().manual_seed(self.seed)
+                train(method, support, recipe, epochs, generator, fresh=self.views == "fresh")
+            with torch.no_grad():
+                method.solve(support, validation)
+        method.requires_grad_(False)
+        method.bake()
+        return method
+
+    def support(self, items: Sequence[Item], recipe: Recipe | None) -> Support:
+        """The items in the views that the recipe asks for."""
+        center = ImagePool(items)
+        views = (recipe.views if recipe else 0) if self.views in (None, "fresh") else self.views
+        count = 0 if views == "center" else int(views or 0)
+        scale = recipe.crop_scale if recipe else (0.08, 1.0)
+        random = ImagePool(items, count, scale) if count else center
+        return Support(center, random, int(torch.bincount(center.labels).max()))
+
+    def validation(self, task: Task) -> Validation:
+        """What selection may judge by: the validation part, else folds of the support images."""
+        everything = torch.arange(len(task.train))
+        if task.val:
+            pool = ImagePool(task.val)
+            return Validation("validation part", (Fold(everything, pool.all(), pool.labels),))
+        return self.folds(task.train)
+
+    def folds(self, items: Sequence[Item]) -> Validation:
+        """Stratified folds of the support; none where a class has a single image."""
+        pool = ImagePool(items)
+        fewest = int(torch.bincount(pool.labels)[pool.labels.unique()].min())
+        if fewest < 2:
+            return Validation("none", ())
+        splitter = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=self.seed)
+        folds = [
+            Fold(torch.from_numpy(train), pool.take(torch.from_numpy(held)), pool.labels[torch.from_numpy(held)])
+            for train, held in splitter.split(np.zeros(len(items)), pool.labels.numpy())
+        ]
+        return Validation("cross-validation", tuple(folds))
+
+    def compare(self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method) -> dict[str, Any]:
+        """Accuracy of the fit and of zero-shot on what neither was fitted to; empty where nothing can be held out."""
+        reference = zero_shot(self.frozen, self.classes)
+        right, plain, images = 0, 0, 0
+        for fold, method in self._judged(prototype, items, validation, fitted):
+            right += correct(method, fold.held, fold.labels)
+            plain += correct(reference, fold.held, fold.labels)
+            images += len(fold.labels)
+        if not images:
+            return {}
+        return {
+            "on": validation.description,
+            "images": images,
+            "accuracy": right / images,
+            "zero_shot_accuracy": plain / images,
+        }
+
+    def _judged(
+        self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method
+    ) -> Iterator[tuple[Fold, Method]]:
+        if validation.source == "validation part":
+            yield validation.folds[0], fitted
+            return
+        for number, fold in enumerate(validation.folds, start=1):
+            part = [items[index] for index in fold.train.tolist()]
+            yield fold, self.fit(prototype, part, self.folds(part), f"Checking, fold {number} of {len(validation.folds)}")
+
+
+@torch.no_grad()
+def correct(method: Method, images: Images, labels: Tensor) -> int:
+    """How many of the images the method puts into their class."""
+    predicted = method.logits(images).argmax(dim=-1).cpu()
+    return int((predicted == labels).sum())

@@ -1,0 +1,204 @@
+"""The fitted model: save, open, predict, other classes.
+
+A folder of `adapter.safetensors` (parameters, buffers, baked class features), `adapter.json` (method, options, classes,
+templates, backbone by name and fingerprint, how it was selected, scores, versions) and `README.md` (a model card). No
+pickle. It is written to a temporary folder and renamed, so that nothing half-written is ever opened.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from shotfit.data.images import open_image
+from shotfit.data.tasks import ClassList, Item
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import write_folder
+from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.methods import find
+from shotfit.methods.base import Method
+from shotfit.store import MemoryStore, Store
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.preprocess import preprocess
+from shotfit.towers.weights import load_backbone
+
+__all__ = ["Model", "Prediction", "load"]
+
+WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
+FORMAT = 1
+BATCH = 32
+
+Picture = str | Path | Image.Image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's best classes, best first, with their probabilities."""
+
+    source: str
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
+    """What `adapter.json` says of any fitted method."""
+    return {
+        "format": FORMAT,
+        "method": method.name,
+        "options": method.options(),
+        "classes": [asdict(task) for task in method.classes],
+        "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
+        "preprocessing": asdict(backbone.config.preprocessing),
+        "versions": {name: version(name) for name in ("shotfit", "torch")} | {"python": platform.python_version()},
+    }
+
+
+class Model:
+    """A fitted method with its frozen model.
+
+    Example (needs a saved model):
+        model = Model.open("shotfit-model")
+        model.predict(["a.jpg", "b.jpg"], top=3)
+    """
+
+    def __init__(self, method: Method, frozen: Frozen, record: Mapping[str, Any]) -> None:
+        self.method, self.frozen, self.record = method, frozen, dict(record)
+
+    @property
+    def classes(self) -> tuple[ClassList, ...]:
+        """The class lists that it predicts."""
+        return self.method.classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All class names, in the order of the probabilities."""
+        return tuple(name for task in self.classes for name in task.names)
+
+    @torch.no_grad()
+    def probabilities(self, items: Sequence[Item]) -> Tensor:
+        """Probabilities [images, classes] of images that belong to a task; their features are kept in the store."""
+        return self.method.logits(ImagePool(items).all()).float().softmax(dim=-1).cpu()
+
+    @torch.no_grad()
+    def predict(self, images: Picture | Sequence[Picture], top: int = 1) -> list[Prediction]:
+        """The `top` most probable classes of each image: paths or PIL images."""
+        pictures = [images] if isinstance(images, (str, Path, Image.Image)) else list(images)
+        top = min(max(top, 1), len(self.class_names))
+        predictions = []
+        for start in range(0, len(pictures), BATCH):
+            batch = pictures[start : start + BATCH]
+            opened = [picture if isinstance(picture, Image.Image) else open_image(Path(picture)) for picture in batch]
+            rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
+            pixels = torch.stack([preprocess(image, rule) for image in opened]).to(dtype)
+            best = self.method.logits(Images.of(pixels)).float().softmax(dim=-1).topk(top)
+            for picture, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
+                source = "image" if isinstance(picture, Image.Image) else str(picture)
+                labels = tuple(self.class_names[index] for index in indices)
+                predictions.append(Prediction(source, labels, tuple(values)))
+        return predictions
+
+    def for_classes(self, names: Sequence[str]) -> Model:
+        """The model for another list of class names, or a refusal that names the methods that can."""
+        if not names or len(set(names)) != len(names):
+            raise UsageError("Other classes are a list of different names, at least one.")
+        first = self.classes[0]
+        classes = (ClassList(first.task, tuple(names), first.templates),)
+        method = self.method.for_classes(classes)
+        return Model(method, self.frozen, self.record | record_of(method, self.frozen.backbone))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model folder, all or nothing; an older model there is replaced, anything else is not."""
+        folder = Path(folder)
+        if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
+        record = json.dumps(self.record, indent=2, ensure_ascii=False, default=str)
+        state = save(self.method.state(), metadata={"format": "shotfit", "version": str(FORMAT)})
+        write_folder(folder, {WEIGHTS: state, RECORD: record.encode(), CARD: self.card().encode()})
+        return folder
+
+    def card(self) -> str:
+        """The model card."""
+        record, title = self.record, self.method.title
+        scores = record.get("scores", {})
+        lines = [
+            f"# {title} on {self.frozen.backbone.name}",
+            "",
+            f"An image classifier for {len(self.class_names)} classes, fitted with shotfit "
+            f"{record['versions']['shotfit']} ({self.method.paper}).",
+            "",
+            f"- Method: `{record['method']}`, options {json.dumps(record['options'])}",
+            f"- Backbone: `{record['backbone']['name']}`, fingerprint `{record['backbone']['fingerprint']}`",
+            f"- Support: {record.get('support_images', 'unknown')} images, {record.get('shots') or 'all'} shots, "
+            f"seed {record.get('seed')}",
+            f"- Selection: {record.get('selection', 'none')}",
+            *[f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()],
+            "",
+            "Classes: " + ", ".join(self.class_names),
+            "",
+            "Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg`",
+            "",
+        ]
+        return "\n".join(lines)
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, backbone: str | Backbone | None = None, store: Store | MemoryStore | None = None
+    ) -> Model:
+        """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint."""
+        folder = Path(folder)
+        record = _read_record(folder)
+        name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
+        loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone or name)
+        if loaded.fingerprint != fingerprint:
+            raise ShotfitError(
+                f"{folder} was fitted on {name} (fingerprint {fingerprint[:12]}), but {loaded.name} has fingerprint "
+                f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
+            )
+        tensors = _read_tensors(folder)
+        method = find(record["method"])(**record["options"])
+        classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
+        frozen = Frozen(loaded, store if store is not None else MemoryStore())
+        method.attach(frozen, classes)
+        method.restore({key: value.to(loaded.dtype) if value.is_floating_point() else value for key, value in tensors.items()})
+        return cls(method, frozen, record)
+
+
+load = Model.open
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    if not path.is_file():
+        raise ShotfitError(f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote.")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        known = record["format"] == FORMAT and {"method", "options", "classes", "backbone"} <= record.keys()
+    except (ValueError, TypeError, KeyError):
+        known = False
+    if not known:
+        raise ShotfitError(f"{path} is damaged or of another version of shotfit: fit the model again.")
+    return dict(record)
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("format") != "shotfit":
+                raise ShotfitError(f"{path} was not written by shotfit: fit the model again.")
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    except FileNotFoundError:
+        raise ShotfitError(f"{folder} lacks {WEIGHTS}: fit the model again.") from None
+    except (SafetensorError, OSError):
+        raise ShotfitError(f"{path} is damaged or cut off: fit the model again.") from None
