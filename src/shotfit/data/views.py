@@ -1,7 +1,7 @@
 """Views of an image: which part of it a training step sees.
 
-A view is a `Box`: drawn here, cut and resized by `towers/preprocess.py`. Boxes are plain numbers, so that a fixed number
-of random views per image can be drawn once and kept.
+A view is a `Box`: drawn here, cut and resized by `towers/preprocess.py`. Boxes are plain numbers, so that a fixed
+number of random views per image can be drawn once and kept.
 """
 
 from __future__ import annotations

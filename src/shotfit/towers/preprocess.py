@@ -1,8 +1,8 @@
 """From a decoded image to an image tower's input, with Pillow and without torchvision.
 
-A `Preprocessing` rule says what the checkpoint was trained with: OpenAI's transform, open_clip's three resize modes, or
-the Hugging Face processors of CLIP and SigLIP. All of them resize 8-bit images (antialiased) and normalize afterwards, so
-pixel values are whole grey levels before the mean is taken off.
+A `Preprocessing` rule says what the checkpoint was trained with: OpenAI's transform, open_clip's three resize modes,
+or the Hugging Face processors of CLIP and SigLIP. All of them resize 8-bit images (antialiased) and normalize
+afterwards, so pixel values are whole grey levels before the mean is taken off.
 """
 
 from __future__ import annotations

@@ -1,0 +1,422 @@
+"""From texts to rows of token ids, exactly as the checkpoint's own tokenizer makes them.
+
+Files beside a checkpoint win: `tokenizer.json`, or CLIP's `vocab.json` with `merges.txt`. A CLIP checkpoint without
+files is read with OpenAI's vocabulary and cleaning, by the packages of the extra `shotfit[clip]`.
+
+A row is start, text, end, and nothing after it. Only where a tower reads padding too (SigLIP, or a text tower without a
+causal mask or read at its last position) is it filled up to the full length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import tokenizers
+from tokenizers import normalizers, pre_tokenizers
+
+from shotfit.errors import ShotfitError
+from shotfit.towers.config import TextConfig
+
+__all__ = [
+    "HuggingFaceTokenizer",
+    "OpenAITokenizer",
+    "Tokenizer",
+    "clean_text",
+    "load_tokenizer",
+    "missing_tokenizer_message",
+]
+
+CLIP_VOCABULARY = 49_408
+CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
+
+
+class Tokenizer(ABC):
+    """Texts to ids, with what a text tower has to know about them.
+
+    `context`: longest row, start and end included. `vocabulary`: ids of the text tower. `start`, `end`: the ids put in
+    front of and after every text. `padding`: the id that fills rows up to `context`, None where rows stay as long as
+    they are. `identity`: sha256 hex digits over all that decides the ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: int,
+        vocabulary: int,
+        start: tuple[int, ...],
+        end: tuple[int, ...],
+        padding: int | None,
+        special: Sequence[str],
+        source: dict[str, Any],
+    ) -> None:
+        if context < len(start) + len(end):
+            raise ShotfitError(
+                f"a text tower of {context} positions has no room for a text's start and end; "
+                "its configuration is wrong."
+            )
+        outside = [token for token in (*start, *end, *([] if padding is None else [padding])) if token >= vocabulary]
+        if outside:
+            raise ShotfitError(
+                f"the tokenizer's special token {outside[0]} is beyond the text tower's {vocabulary:,} ids; "
+                "it belongs to another checkpoint, put the right files beside this one."
+            )
+        self.context = context
+        self.vocabulary = vocabulary
+        self.start = start
+        self.end = end
+        self.padding = padding
+        self.special = tuple(sorted(special))
+        settings = {"context": context, "vocabulary": vocabulary, "start": start, "end": end, "padding": padding}
+        self.identity = hashlib.sha256(json.dumps(source | settings, sort_keys=True).encode()).hexdigest()
+
+    @abstractmethod
+    def tokens(self, text: str) -> list[int]:
+        """The ids of the bare text: no start, no end, of any length."""
+
+    def encode(self, texts: Sequence[str], truncate: bool = False) -> list[list[int]]:
+        """One row of ids per text, start and end included, filled up to `context` only where `padding` says so.
+
+        A text that is too long raises ShotfitError, or loses its last tokens before the end where `truncate` is set.
+        """
+        if isinstance(texts, str):
+            raise TypeError("encode takes a sequence of texts, not one string")
+        return [self._row(text, truncate) for text in texts]
+
+    def count(self, text: str) -> int:
+        """How many tokens the bare text has, without start and end."""
+        return len(self.tokens(text))
+
+    def check(self, text: str) -> None:
+        """Refuse a class name, template or prompt that holds a special token: the tower would end the text there."""
+        held = self._special_in(text)
+        if held is not None:
+            raise ShotfitError(
+                f"{_shown(text)} holds {held}, where the text tower would stop reading; "
+                "use a class name or template without it."
+            )
+
+    def _special_in(self, text: str) -> str | None:
+        lowered = text.lower()
+        for token in self.special:
+            if token.lower() in lowered:
+                return f"the special token {token}"
+        marks = {*self.start, *self.end}
+        if not marks.isdisjoint(self.tokens(text)):
+            return "something that its tokenizer takes for a text's start or end"
+        return None
+
+    def _row(self, text: str, truncate: bool) -> list[int]:
+        tokens = self.tokens(text)
+        beyond = next((token for token in tokens if token >= self.vocabulary), None)
+        if beyond is not None:
+            raise ShotfitError(
+                f"the tokenizer gives {_shown(text)} the id {beyond}, but the text tower has {self.vocabulary:,} ids; "
+                "the tokenizer belongs to another checkpoint, put the right files beside this one."
+            )
+        room = self.context - len(self.start) - len(self.end)
+        if len(tokens) > room and not truncate:
+            raise ShotfitError(
+                f"{_shown(text)} has {len(tokens)} tokens, but the text tower has room for {room}; "
+                "shorten the class name or the template."
+            )
+        row = [*self.start, *tokens[:room], *self.end]
+        if self.padding is not None:
+            row += [self.padding] * (self.context - len(row))
+        return row
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """A tokenizer in the format of the `tokenizers` library, made by `read`."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._backend = backend
+
+    @classmethod
+    def read(cls, folder: Path, config: TextConfig, kind: Literal["clip", "siglip"]) -> HuggingFaceTokenizer:
+        """Read `tokenizer.json`, else `vocab.json` and `merges.txt`, and the names of special tokens beside them.
+
+        Start and end are those that the file itself puts around a text; where it puts none, those that
+        `tokenizer_config.json` or `special_tokens_map.json` name (SigLIP: the end only), else CLIP's or SigLIP's own.
+        Raises ShotfitError for a file that cannot be read or does not fit the text tower.
+        """
+        named = _named_tokens(folder)
+        files, lower_case = [folder / "tokenizer.json"], False
+        if files[0].is_file():
+            backend = _open(files[0])
+            lower_case = kind == "siglip" and _lower_case(backend, folder)
+        else:
+            files = [folder / "vocab.json", folder / "merges.txt"]
+            backend = _clip_byte_pairs(files[0], files[1], named)
+        start, end = _frame(backend)
+        if not start and not end:
+            start, end = _named_frame(backend, named, kind)
+        if not end:
+            raise ShotfitError(
+                f"{files[0]} puts no end token after a text and names none; "
+                "expected a post-processor or an eos_token in tokenizer_config.json beside it."
+            )
+        if config.pooling == "end" and config.end not in end:
+            raise ShotfitError(
+                f"{files[0]} ends a text with id {end[-1]}, but the checkpoint reads texts at id {config.end}; "
+                "the tokenizer belongs to another checkpoint, put the right files beside this one."
+            )
+        padding = None
+        if _reads_padding(config, kind):
+            given = backend.padding or {}
+            by_name = backend.token_to_id(named["pad_token"]) if "pad_token" in named else None
+            padding = given.get("pad_id", config.padding) if by_name is None else by_name
+        backend.no_padding()
+        backend.no_truncation()
+        special = {
+            token.content for token in backend.get_added_tokens_decoder().values() if token.special and token.content
+        }
+        special |= {token for token in map(backend.id_to_token, (*start, *end)) if token is not None}
+        return cls(
+            backend,
+            context=config.context,
+            vocabulary=config.vocabulary,
+            start=start,
+            end=end,
+            padding=padding,
+            special=sorted(special),
+            source={
+                "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in files],
+                "unknown": named.get("unk_token"),
+                "lower_case": lower_case,
+            },
+        )
+
+    def tokens(self, text: str) -> list[int]:
+        return _ids(self._backend, text)
+
+
+class OpenAITokenizer(Tokenizer):
+    """CLIP's byte pairs behind OpenAI's cleaning, by the packages of the extra `shotfit[clip]`.
+
+    The packages are imported with the first text, so that a checkpoint loads (and has its fingerprint) without them.
+    A special token written in a text becomes that token, in upper case too, where OpenAI's split finds it.
+    """
+
+    def __init__(self, context: int = 77, padding: int | None = None) -> None:
+        super().__init__(
+            context=context,
+            vocabulary=CLIP_VOCABULARY,
+            start=(CLIP_VOCABULARY - 2,),
+            end=(CLIP_VOCABULARY - 1,),
+            padding=padding,
+            special=[CLIP_START, CLIP_END],
+            source={"openai": "clip byte pairs; ftfy, html twice, white space, lower case"},
+        )
+
+    def tokens(self, text: str) -> list[int]:
+        return [token for piece in _split(clean_text(text)) for token in _piece_tokens(piece)]
+
+    def _special_in(self, text: str) -> str | None:
+        return super()._special_in(clean_text(text))  # `&lt;|endoftext|&gt;` is the end token too
+
+
+def load_tokenizer(folder: Path | None, config: TextConfig, kind: Literal["clip", "siglip"]) -> Tokenizer | None:
+    """The tokenizer of a checkpoint: from files in `folder`, else OpenAI's where the vocabulary is CLIP's, else None.
+
+    None means that the towers load and texts are refused with `missing_tokenizer_message`.
+    """
+    if folder is not None:
+        pair = kind == "clip" and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+        if pair or (folder / "tokenizer.json").is_file():
+            return HuggingFaceTokenizer.read(folder, config, kind)
+    if kind == "clip" and config.vocabulary == CLIP_VOCABULARY:
+        return OpenAITokenizer(config.context, config.padding if _reads_padding(config, kind) else None)
+    return None
+
+
+def missing_tokenizer_message(name: str) -> str:
+    """The sentence for texts of a checkpoint that has no tokenizer (`load_tokenizer` gave None)."""
+    return f"{name} has no tokenizer file, so it cannot read texts; put its tokenizer.json beside the weights."
+
+
+def clean_text(text: str) -> str:
+    """OpenAI's cleaning: ftfy, HTML unescaped twice, runs of white space to one space, lower case."""
+    fixed = html.unescape(html.unescape(_fix_text()(text))).strip()
+    return re.sub(r"\s+", " ", fixed).strip().lower()
+
+
+@cache
+def _fix_text() -> Any:
+    try:
+        from ftfy import fix_text
+    except ImportError:
+        raise ShotfitError(_missing_extra_message()) from None
+    return fix_text
+
+
+@cache
+def _byte_pairs() -> Any:
+    try:
+        from instant_clip_tokenizer import Tokenizer as BytePairs
+    except ImportError:
+        raise ShotfitError(_missing_extra_message()) from None
+    return BytePairs()
+
+
+def _missing_extra_message() -> str:
+    if sys.version_info >= (3, 13):
+        return (
+            "this CLIP checkpoint has no tokenizer file; put tokenizer.json beside it "
+            "(or use Python 3.12 or older, for which shotfit[clip] carries CLIP's vocabulary)."
+        )
+    return (
+        "this CLIP checkpoint has no tokenizer file and CLIP's own tokenizer is not installed; "
+        "run pip install 'shotfit[clip]', or put tokenizer.json beside the checkpoint."
+    )
+
+
+@cache
+def _clip_split() -> pre_tokenizers.Split:
+    # OpenAI's pattern ignores case. On text in lower case that changes two characters: the long s is a second form of
+    # the s in 's, and a combining iota (U+0345), whose fold is a letter but which is none, belongs to no piece.
+    others = r"[^\s\p{L}\p{N}\x{345}]+"
+    pattern = rf"<\|startoftext\|>|<\|endoftext\|>|'\x{{17F}}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|{others}"
+    return pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="removed", invert=True)
+
+
+def _split(text: str) -> list[str]:
+    return [piece for piece, _ in _clip_split().pre_tokenize_str(text)]
+
+
+# Pieces that the package, which knows no special tokens and splits by itself, would not keep whole.
+WHOLE_PIECES = {CLIP_START: (49_406,), CLIP_END: (49_407,), "'\u017f": (6, 129, 379)}
+
+
+@lru_cache(maxsize=2**16)
+def _piece_tokens(piece: str) -> tuple[int, ...]:
+    return WHOLE_PIECES.get(piece) or tuple(_byte_pairs().encode(piece))
+
+
+def _reads_padding(config: TextConfig, kind: str) -> bool:
+    return kind == "siglip" or not config.causal or config.pooling == "last"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def _ids(backend: tokenizers.Tokenizer, text: str, framed: bool = False) -> list[int]:
+    try:
+        ids: list[int] = backend.encode(text, add_special_tokens=framed).ids
+    except UnicodeEncodeError:
+        raise ShotfitError(f"{text[:60]!a} is not valid Unicode; give the class or file a readable name.") from None
+    return ids
+
+
+def _open(file: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ShotfitError(
+            f"{file} is no tokenizer file ({reason}); fetch the checkpoint's tokenizer.json again."
+        ) from None
+
+
+def _clip_byte_pairs(vocabulary_file: Path, merges_file: Path, named: dict[str, str]) -> tokenizers.Tokenizer:
+    """CLIP's tokenizer as transformers builds it from `vocab.json` and `merges.txt`."""
+    start, end = named.get("bos_token", CLIP_START), named.get("eos_token", CLIP_END)
+    try:
+        vocabulary, merges = tokenizers.models.BPE.read_file(str(vocabulary_file), str(merges_file))
+        model = tokenizers.models.BPE(
+            vocabulary, merges, end_of_word_suffix="</w>", unk_token=named.get("unk_token", CLIP_END)
+        )
+    except Exception as error:  # the library raises bare Exception
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ShotfitError(
+            f"{vocabulary_file} and merges.txt beside it are no byte-pair vocabulary ({reason}); fetch both again."
+        ) from None
+    missing = [token for token in (start, end) if token not in vocabulary]
+    if missing:
+        raise ShotfitError(
+            f"{vocabulary_file} lacks the special token {missing[0]}; it is no vocabulary of CLIP's kind."
+        )
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    pieces = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(pieces), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    backend.add_special_tokens([start, end])
+    backend.post_processor = tokenizers.processors.RobertaProcessing(
+        (end, vocabulary[end]), (start, vocabulary[start]), trim_offsets=False, add_prefix_space=False
+    )
+    return backend
+
+
+def _lower_case(backend: tokenizers.Tokenizer, folder: Path) -> bool:
+    """SigLIP reads lower case, but SigLIP 2's file leaves that to its tokenizer class. True where it had to be added."""
+    settings = _json(folder / "tokenizer_config.json")
+    wanted = settings.get("do_lower_case") is True or settings.get("tokenizer_class") == "Siglip2Tokenizer"
+    if not wanted or '"Lowercase"' in json.dumps(json.loads(backend.to_str())["normalizer"]):
+        return False
+    own = [] if backend.normalizer is None else [backend.normalizer]
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+    return True
+
+
+def _frame(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the tokenizer's post-processor puts before and after a text."""
+    for probe in ("a", "A", "0", *sorted(backend.get_vocab(with_added_tokens=False))[:100]):
+        bare, framed = _ids(backend, probe), _ids(backend, probe, framed=True)
+        if not bare:
+            continue
+        places = [at for at in range(len(framed)) if framed[at : at + len(bare)] == bare]
+        if len(places) == 1:
+            return tuple(framed[: places[0]]), tuple(framed[places[0] + len(bare) :])
+    return (), ()
+
+
+def _named_frame(
+    backend: tokenizers.Tokenizer, named: dict[str, str], kind: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    own_start, own_end = (CLIP_START, CLIP_END) if kind == "clip" else (None, "</s>")
+    start = named.get("bos_token", own_start) if kind == "clip" else None
+    end = named.get("eos_token", own_end)
+    start_id, end_id = (None if token is None else backend.token_to_id(token) for token in (start, end))
+    return (() if start_id is None else (start_id,)), (() if end_id is None else (end_id,))
+
+
+def _named_tokens(folder: Path) -> dict[str, str]:
+    """`bos_token`, `eos_token`, `pad_token`, `unk_token` where the files beside a tokenizer name them."""
+    named: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later wins
+        settings = _json(folder / name)
+        for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            value = settings.get(key)
+            content = value.get("content") if isinstance(value, dict) else value
+            if isinstance(content, str):
+                named[key] = content
+    return named
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ShotfitError(f"{file} is no JSON ({error}); fetch it again, or remove it.") from None
+    if not isinstance(settings, dict):
+        raise ShotfitError(f"{file} holds no JSON object; fetch it again, or remove it.")
+    return settings
