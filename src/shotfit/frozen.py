@@ -7,6 +7,7 @@ is stored depends on no parameter, so nothing in it can be stale.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -54,6 +55,12 @@ class ImagePool:
     def all(self) -> Images:
         """Every image: its center view, or its first random one."""
         return self.take(torch.arange(len(self.paths)))
+
+    def in_views(self, views: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> ImagePool:
+        """The same images in other views."""
+        other = copy(self)
+        other.views, other.crop_scale = views, crop_scale
+        return other
 
     def take(self, items: Tensor, views: Tensor | int = 0) -> Images:
         """Images by item and view."""
