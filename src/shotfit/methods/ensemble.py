@@ -1,0 +1,29 @@
+"""Class features of frozen prompts: one row a class from its templates.
+
+    normalize   norm(mean_k norm(t_ck))    CLIP's own, Tip-Adapter's
+    raw         mean_k t_ck                TaskRes's; long features weigh more
+
+With one template both give the same logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from shotfit.data.tasks import ClassList
+from shotfit.frozen import Frozen, normalize
+
+__all__ = ["ENSEMBLES", "class_features"]
+
+ENSEMBLES = ("normalize", "raw")
+
+
+def class_features(frozen: Frozen, classes: Sequence[ClassList], ensemble: str = "normalize") -> Tensor:
+    """Class features [classes, embed] of the prompts; of unit length with `normalize`."""
+    texts, templates = frozen.class_texts(classes)
+    features = frozen.text(texts).reshape(-1, templates, frozen.embed)  # [classes, templates, embed]
+    if ensemble == "raw":
+        return features.mean(dim=1)
+    return normalize(normalize(features).mean(dim=1))
