@@ -1,0 +1,69 @@
+"""TaskRes: a learned residual on the frozen text features.
+
+Yu et al., "Task Residual for Tuning Vision-Language Models", CVPR 2023, arXiv 2211.10277.
+
+    t'_c   = mean_k t_ck + alpha * x_c                x [classes, embed], zero at the start
+    logits = exp(s) * norm(image) @ norm(t').T        [images, classes]
+
+What is frozen: both towers. What is learned: x, one row a class, so new classes have none. With `side=image` one x
+[1, embed] is added to the image features instead, and the text is fixed.
+
+# differs: underscores in class names become spaces; the official program leaves them. Give names without underscores
+and both agree.
+# differs: views are drawn once (`--views fresh` draws a new crop at every step, as the official program does).
+Published: see docs/methods.md#taskres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from shotfit.data.tasks import ClassList
+from shotfit.frozen import Frozen, Images
+from shotfit.methods.base import Method, option
+from shotfit.methods.ensemble import class_features
+from shotfit.recipe import Optimizer, Recipe, Schedule
+
+__all__ = ["TaskRes"]
+
+
+class TaskRes(Method):
+    """A residual on each class's text features."""
+
+    name: ClassVar[str] = "taskres"
+    title: ClassVar[str] = "TaskRes"
+    paper: ClassVar[str] = "Yu et al., CVPR 2023, arXiv 2211.10277"
+    recipe: ClassVar[Recipe | None] = Recipe(
+        Optimizer("adam", lr=2e-3, weight_decay=5e-4),
+        Schedule("cosine", warmup=1, warmup_lr=1e-5),
+        epochs={1: 100, 8: 200},
+        batch=256,
+    )
+
+    alpha: float = option(0.5, "scale of the residual; the authors use 1.0 on OxfordFlowers", above=0)
+    learnable_alpha: bool = option(False, "learn the scale too, from `alpha` on")
+    side: str = option("text", "features that the residual is added to", choices=("text", "image"))
+
+    def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        """The residual: [classes, embed], or [1, embed] on the image side."""
+        self.base = class_features(frozen, classes, "raw")  # [classes, embed]
+        self.residual = nn.Parameter(torch.zeros_like(self.base if self.side == "text" else self.base[:1]))
+        if self.learnable_alpha:
+            self.scale = nn.Parameter(self.residual.new_tensor(self.alpha))
+
+    def shift(self) -> Tensor:
+        """What is added to the features, [classes, embed] or [1, embed]."""
+        return (self.scale if self.learnable_alpha else self.alpha) * self.residual
+
+    def text_features(self) -> Tensor:
+        """[classes, embed]."""
+        return self.base + self.shift() if self.side == "text" else self.base
+
+    def image_features(self, images: Images) -> Tensor:
+        """[images, embed]."""
+        features = self.frozen.image(images)
+        return features + self.shift() if self.side == "image" else features
