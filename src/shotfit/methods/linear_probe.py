@@ -1,0 +1,142 @@
+"""Linear probe: logistic regression on frozen image features.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv 2103.00020;
+the search for C is that of Zhou et al., IJCV 2022, arXiv 2109.01134.
+
+    logits      = f @ W.T + b                                          f not normalized
+    objective   = sum_i CE(W f_i + b, y_i) + ||W||^2 / (2 C)           b is not penalized
+
+What is frozen: the image tower; the text tower is not used. What is solved for: W and b, by scikit-learn's L-BFGS in
+float64 on center views. C is searched on validation images: seven powers of 100, then eight halvings around the best.
+
+With two classes scikit-learn fits one row w (its penalty is ||w||^2 / (2 C)); here the classes get -w/2 and w/2.
+Published: see docs/methods.md#linear_probe.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from shotfit.data.tasks import ClassList
+from shotfit.frozen import Frozen, Images
+from shotfit.methods.base import Method, Support, Validation, option
+
+__all__ = ["LinearProbe", "Search", "search_c"]
+
+COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
+ROUNDS = 8
+NO_IMAGES = -1e6  # bias of a class that has none
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search's course: the C of every fit in order, and the one kept in each round."""
+
+    tried: tuple[float, ...]
+    kept: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        """The C of the last round."""
+        return self.kept[-1]
+
+
+def search_c(score: Callable[[float], float]) -> Search:
+    """CoOp's search for C by `score`, higher is better.
+
+    Among the coarse values the largest of equals is taken. The rounds then try ten times less and more than it, never
+    itself, and move the losing end to the middle; of equals the smaller stays.
+
+    Example:
+        >>> round(search_c(lambda c: -abs(np.log10(c) - 0.5)).best, 1)
+        3.2
+    """
+    scores = [score(c) for c in COARSE]
+    peak = COARSE[scores.index(max(scores))]
+    left, right = 1e-1 * peak, 1e1 * peak
+    tried, kept = list(COARSE), []
+    for _ in range(ROUNDS):
+        tried += [left, right]
+        better_right = score(left) < score(right)
+        kept.append(right if better_right else left)
+        middle = float(10 ** ((np.log10(left) + np.log10(right)) / 2))
+        left, right = (middle, right) if better_right else (left, middle)
+    return Search(tuple(tried), tuple(kept))
+
+
+class LinearProbe(Method):
+    """Logistic regression with L2 penalty."""
+
+    name: ClassVar[str] = "linear_probe"
+    title: ClassVar[str] = "linear probe"
+    paper: ClassVar[str] = "Radford et al., ICML 2021, arXiv 2103.00020"
+
+    search: bool = option(True, "search C on validation images; false: take `c`")
+    c: float = option(0.316, "inverse strength of the penalty where nothing is searched, as in CLIP's example", above=0)
+    tolerance: float = option(1e-4, "gradient at which the solver stops", above=0)
+    max_iterations: int = option(1000, "steps after which the solver stops", at_least=1)
+
+    def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        """W [classes, embed] and b [classes], zero until solved."""
+        count = sum(len(task.names) for task in classes)
+        self.register_buffer("weight", torch.zeros(count, frozen.embed, device=frozen.backbone.device))
+        self.register_buffer("bias", torch.zeros(count, device=frozen.backbone.device))
+
+    def logits(self, images: Images) -> Tensor:
+        """[images, classes]."""
+        features = self.frozen.image(images).float()
+        return features @ self.get_buffer("weight").T + self.get_buffer("bias")
+
+    @torch.no_grad()
+    def solve(self, support: Support, validation: Validation) -> None:
+        """Search C on the folds, then fit it to all support images."""
+        features = self._features(support.center.all())
+        labels = support.labels.numpy()
+        c = self.c
+        if self.search and validation.folds:
+            folds = [(fold.train.numpy(), self._features(fold.held), fold.labels.numpy()) for fold in validation.folds]
+
+            def score(c: float) -> float:
+                correct = 0
+                for train, held, truth in folds:
+                    weight, bias = self._fit(features[train], labels[train], c)
+                    correct += int(((held @ weight.T + bias).argmax(axis=1) == truth).sum())
+                return correct
+
+            self.course = search_c(score)
+            c = self.course.best
+        weight, bias = self._fit(features, labels, c)
+        self.get_buffer("weight").copy_(torch.from_numpy(weight))
+        self.get_buffer("bias").copy_(torch.from_numpy(bias))
+
+    def _features(self, images: Images) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return self.frozen.image(images).double().cpu().numpy()
+
+    def _fit(
+        self, features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], c: float
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """W [classes, embed] and b [classes], float64."""
+        count = len(self.get_buffer("bias"))
+        weight, bias = np.zeros((count, features.shape[1])), np.full(count, NO_IMAGES)
+        present = np.unique(labels)
+        if len(present) == 1:  # nothing to tell apart
+            bias[present] = 0.0
+            return weight, bias
+        model = LogisticRegression(C=c, max_iter=self.max_iterations, tol=self.tolerance)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the programs this follows stop at the same step
+            model.fit(features, labels)
+        rows, offsets = model.coef_, model.intercept_
+        if len(present) == 2:
+            rows, offsets = np.concatenate([-rows, rows]) / 2, np.concatenate([-offsets, offsets]) / 2
+        weight[present], bias[present] = rows, offsets
+        return weight, bias

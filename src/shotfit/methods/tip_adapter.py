@@ -1,0 +1,177 @@
+"""Tip-Adapter and Tip-Adapter-F: a cache of the support images beside the text classifier.
+
+Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022, arXiv 2207.09519.
+
+    K      = norm(mean over views of image(support))           [support, embed]
+    V      = one-hot labels                                    [support, classes]
+    a      = norm(image) @ K.T                                 [images, support]
+    logits = exp(s) * norm(image) @ norm(t).T + alpha * exp(-beta (1 - a)) @ V
+
+What is frozen: both towers. Tip-Adapter learns nothing and searches beta and alpha; Tip-Adapter-F trains K, which is
+not normalized again, with the initial beta and alpha, and searches them afterwards.
+
+# differs: the temperature is the backbone's exp(s); the official program multiplies by 100, CLIP's own value, whatever
+the checkpoint says (`temperature=100` restores it).
+# differs: the last epoch's keys are kept and nothing is chosen on test images, as the official program chooses F's
+epoch.
+# differs: F trains on the views drawn once for the cache (`--views fresh` draws a new crop at every step, as the
+official program does).
+Published: see docs/methods.md#tip_adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shotfit.data.tasks import ClassList
+from shotfit.errors import ShotfitError
+from shotfit.frozen import Frozen, Images, normalize
+from shotfit.methods.base import Method, Support, Validation, option
+from shotfit.methods.ensemble import class_features
+from shotfit.recipe import Optimizer, Recipe, Schedule
+
+__all__ = ["TipAdapter", "TipAdapterF", "cached", "grid"]
+
+CROP_SCALE = (0.5, 1.0)  # area of the authors' random crops
+
+
+class TipAdapter(Method):
+    """The cache model, without training."""
+
+    name: ClassVar[str] = "tip_adapter"
+    title: ClassVar[str] = "Tip-Adapter"
+    paper: ClassVar[str] = "Zhang et al., ECCV 2022, arXiv 2207.09519"
+
+    alpha: float = option(1.17, "weight of the cache where nothing is searched; F trains with it", at_least=0)
+    beta: float = option(1.0, "sharpness of the cache where nothing is searched; F trains with it", at_least=0)
+    search: bool = option(True, "search beta and alpha on validation images")
+    alpha_scale: float = option(3.0, "upper end of the search for alpha, not reached", above=0.1)
+    beta_scale: float = option(7.0, "upper end of the search for beta, not reached", above=0.1)
+    alpha_steps: int = option(20, "values of alpha that are tried", at_least=1)
+    beta_steps: int = option(200, "values of beta that are tried", at_least=1)
+    cache_views: int = option(10, "random views averaged to a key; 0: the center view", at_least=0)
+    temperature: float = option(0.0, "factor of the text classifier's cosines; 0: the backbone's own", at_least=0)
+
+    @torch.no_grad()
+    def prepare(self, support: Support) -> None:
+        """Average the views of each support image to its key."""
+        pool = support.center.in_views(self.cache_views, CROP_SCALE)
+        items = torch.arange(len(pool.paths))
+        views = [self.frozen.image(pool.take(items, view)) for view in range(max(self.cache_views, 1))]
+        self.prepared = normalize(torch.stack(views).mean(dim=0)), support.labels
+
+    def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        """Keys [support, embed], values [support, classes], and (beta, alpha)."""
+        if not hasattr(self, "prepared"):
+            raise ShotfitError(f"{self.name} needs support images before it is built: call prepare(support) first.")
+        keys, labels = self.prepared
+        del self.prepared
+        self.base = class_features(frozen, classes)  # [classes, embed]
+        self.keep(keys)
+        self.register_buffer("cache_values", nn.functional.one_hot(labels, len(self.base)).to(keys))
+        self.register_buffer("beta_alpha", torch.tensor([self.beta, self.alpha]).to(keys.device))
+
+    def keep(self, keys: Tensor) -> None:
+        """Hold the keys as a buffer: they are not trained."""
+        self.register_buffer("cache_keys", keys)
+
+    def keys(self) -> Tensor:
+        """[support, embed]."""
+        return self.get_buffer("cache_keys")
+
+    def text_features(self) -> Tensor:
+        """[classes, embed]."""
+        return self.base
+
+    def text_logits(self, features: Tensor) -> Tensor:
+        """Logits [images, classes] of the text classifier alone, of normalized image features."""
+        cosines = features @ normalize(self.class_features()).T
+        return cosines * (self.temperature if self.temperature else self.frozen.temperature.to(features))
+
+    def logits(self, images: Images) -> Tensor:
+        """[images, classes]."""
+        features = normalize(self.image_features(images))
+        found = self.get_buffer("beta_alpha")
+        cache = cached(features @ self.keys().T, self.get_buffer("cache_values"), found[0])
+        return self.text_logits(features) + found[1] * cache
+
+    def solve(self, support: Support, validation: Validation) -> None:
+        """Search beta and alpha on the folds; a fold's cache holds its own training images only."""
+        if self.search and validation.folds:
+            self.search_on(validation)
+
+    @torch.no_grad()
+    def search_on(self, validation: Validation) -> None:
+        """Keep the pair with the most held images right, the first of equals with beta outermost.
+
+        Nothing right anywhere keeps the defaults.
+        """
+        betas, alphas = grid(self.beta_scale, self.beta_steps), grid(self.alpha_scale, self.alpha_steps)
+        self.correct = torch.zeros(len(betas), len(alphas), dtype=torch.long)  # held images right of each pair
+        for fold in validation.folds:
+            features = normalize(self.image_features(fold.held))
+            train = fold.train.to(features.device)
+            affinity = features @ self.keys()[train].T  # [held, train]
+            values, zero_shot = self.get_buffer("cache_values")[train], self.text_logits(features)
+            labels = fold.labels.to(features.device)
+            for row, beta in enumerate(betas):
+                cache = cached(affinity, values, beta)
+                for column, alpha in enumerate(alphas):
+                    right = (zero_shot + alpha * cache).argmax(dim=1) == labels
+                    self.correct[row, column] += right.sum().cpu()
+        if self.correct.any():
+            first = int(np.argmax(self.correct.numpy()))  # numpy promises the first of equals, torch does not
+            found = betas[first // len(alphas)], alphas[first % len(alphas)]
+            self.get_buffer("beta_alpha").copy_(torch.tensor(found))
+
+
+class TipAdapterF(TipAdapter):
+    """The cache model with trained keys.
+
+    Its keys have seen every support image, so cross-validation would judge beta and alpha by images that the cache
+    knows: they are searched on a validation part only, and keep their defaults otherwise.
+    """
+
+    name: ClassVar[str] = "tip_adapter_f"
+    title: ClassVar[str] = "Tip-Adapter-F"
+    recipe: ClassVar[Recipe | None] = Recipe(
+        Optimizer("adamw", lr=1e-3, weight_decay=0.01, eps=1e-4),
+        Schedule("cosine", unit="step"),
+        epochs={1: 20},
+        batch=256,
+        views=10,
+        crop_scale=CROP_SCALE,
+    )
+
+    def keep(self, keys: Tensor) -> None:
+        """Hold the keys as a parameter."""
+        self.cache_keys = nn.Parameter(keys.clone())
+
+    def keys(self) -> Tensor:
+        """[support, embed]."""
+        return self.get_parameter("cache_keys")
+
+    def solve(self, support: Support, validation: Validation) -> None:
+        """Search beta and alpha with the trained keys, on a validation part."""
+        if self.search and validation.source == "validation part":
+            self.search_on(validation)
+
+
+def cached(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
+    """The cache's logits [images, classes] of cosines [images, support] and one-hot values [support, classes]."""
+    return torch.exp(-beta * (1 - affinity)) @ values
+
+
+def grid(scale: float, steps: int) -> list[float]:
+    """`steps` equidistant values from 0.1 on, below `scale`.
+
+    Example:
+        >>> [round(value, 3) for value in grid(3.1, 3)]
+        [0.1, 1.1, 2.1]
+    """
+    return [0.1 + index * (scale - 0.1) / steps for index in range(steps)]
