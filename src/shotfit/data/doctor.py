@@ -1,0 +1,296 @@
+"""The doctor: looks at every image and class before anything long starts, and reports all problems together.
+
+    report = examine(task, shots=16, cache=folder)
+    report.raise_for_errors()           # one line
+    for problem in report.warnings: print(problem.message)
+
+Errors stop a fit: images that cannot be read or are too large to be decoded, links that loop, classes without images.
+Warnings do not: what the rules of `images.py` change (modes, rotation, animations), small images, copies, few images,
+names that look alike. What was found in a file is kept by its content, so that a second run reads no image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import PIL
+
+from shotfit.data.filecache import FileCache, in_threads
+from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, shown
+from shotfit.data.tasks import Item, Task
+from shotfit.errors import ShotfitError
+from shotfit.progress import track
+
+__all__ = ["SMALL", "Problem", "Report", "examine"]
+
+SMALL = 32
+"""Images with a side below so many pixels are reported."""
+
+_RULES = f"1, pillow {PIL.__version__}"  # verdicts are kept under this name; the number goes up when the rules change
+
+_MODES = {
+    "1": "black and white",
+    "L": "gray",
+    "LA": "gray with transparency",
+    "P": "palette images",
+    "RGBA": "RGB with transparency",
+    "CMYK": "CMYK",
+    "I;16": "16-bit gray",
+    "I;16B": "16-bit gray",
+    "I": "gray of 32-bit integers",
+    "F": "gray of floating-point numbers",
+}
+
+_UNREAD_SUFFIXES = frozenset(
+    [".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".tga", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw"]
+)
+
+_FILE_ERRORS = ("unreadable", "too large", "loop")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: its kind (a short fixed word or two), a sentence, and the paths it concerns."""
+
+    kind: str
+    message: str
+    paths: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the doctor found in a task."""
+
+    source: Path
+    images: int
+    classes: int
+    errors: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+    def raise_for_errors(self, skip_broken: bool = False) -> None:
+        """Raise one sentence if there are errors; with `skip_broken`, those of single files do not count.
+
+        Raises:
+            ShotfitError: how many problems there are, the first of them, and what to do.
+        """
+        errors = [error for error in self.errors if not (skip_broken and error.kind in _FILE_ERRORS)]
+        if not errors:
+            return
+        first = "; ".join(error.message.rstrip(".") for error in errors[:3])
+        more = f"; and {len(errors) - 3:,} more" if len(errors) > 3 else ""
+        files_only = all(error.kind in _FILE_ERRORS for error in errors)
+        skip = ", or pass --skip-broken to leave these files out" if files_only else ""
+        raise ShotfitError(
+            f"{shown(self.source)} has {_count(len(errors), 'problem')}: {first}{more}. Run "
+            f"`shotfit doctor {shown(self.source)}` to see all of them{skip}."
+        )
+
+    def without_broken(self, task: Task) -> Task:
+        """The task without the files that cannot be read or are too large."""
+        broken = {path for error in self.errors if error.kind in _FILE_ERRORS for path in error.paths}
+
+        def whole(items: Sequence[Item]) -> tuple[Item, ...]:
+            return tuple(item for item in items if item.path not in broken)
+
+        held_out = None if task.is_sealed else whole(task.test)
+        return replace(task, train=whole(task.train), val=whole(task.val), held_out=held_out)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data: paths as text, problems as objects of kind, message and paths."""
+
+        def plain(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+            return [{**asdict(problem), "paths": [str(path) for path in problem.paths]} for problem in problems]
+
+        return {
+            "source": str(self.source),
+            "images": self.images,
+            "classes": self.classes,
+            "errors": plain(self.errors),
+            "warnings": plain(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What decoding a file gave: facts, or an error of a kind. `lasting`: it follows from the content alone."""
+
+    facts: Facts | None = None
+    kind: str = ""
+    reason: str = ""
+    lasting: bool = True
+
+
+def examine(task: Task, shots: int | None = None, cache: Path | None = None) -> Report:
+    """Look at all images and classes of a task; in a sealed task at all but the test part.
+
+    Args:
+        shots: also report classes with fewer train images than this.
+        cache: the folder in which verdicts are kept; without it every image is decoded.
+    """
+    held_out: Sequence[Item] = () if task.is_sealed else task.test
+    items = [*task.train, *task.val, *held_out]
+    verdicts = _verdicts(items, FileCache(cache))
+    usable = [(item, facts) for item in items if (facts := verdicts[item.path].facts)]
+    train = Counter(item.label for item in task.train if verdicts[item.path].facts)
+    errors = [
+        *(
+            Problem("loop", f"{shown(path)} is a link that leads back to itself. Remove it.", (path,))
+            for path in task.loops
+        ),
+        *_broken(items, verdicts),
+        # a task to evaluate on may have a test part only
+        *_empty_classes(task, train if task.train else Counter(item.label for item, _ in usable)),
+    ]
+    warnings = [
+        *_few_images(task, train, shots),
+        *_similar_names(task),
+        *_copies([item for item, _ in usable], {item.path for item in held_out}),
+        *_peculiar(usable),
+        *_unread_formats(task),
+    ]
+    return Report(task.source, len(items), len(task.classes.names), tuple(errors), tuple(warnings))
+
+
+def _verdicts(items: Sequence[Item], cache: FileCache) -> dict[Path, _Verdict]:
+    """The verdict on each path: kept ones by content, the others by decoding, once for all copies."""
+    kept = cache.verdicts((item.digest for item in items if item.digest), _RULES)
+    found = {digest: _from_json(text) for digest, text in kept.items()}
+    first: dict[str, Item] = {}
+    for item in items:
+        if _key(item) not in found:
+            first.setdefault(_key(item), item)
+    done = in_threads(_verdict, [item.path for item in first.values()])
+    new: dict[str, str] = {}
+    try:
+        for (key, item), verdict in zip(first.items(), track(done, "checking images", total=len(first)), strict=True):
+            found[key] = verdict
+            if item.digest and verdict.lasting:
+                new[item.digest] = json.dumps(asdict(verdict))
+    finally:
+        cache.keep_verdicts(new, _RULES)  # an interrupted run goes on where it was
+    return {item.path: found[_key(item)] for item in items}
+
+
+def _key(item: Item) -> str:
+    return item.digest or str(item.path)
+
+
+def _verdict(path: Path) -> _Verdict:
+    try:
+        return _Verdict(facts=inspect(path))
+    except BrokenImageError as error:
+        kind = "too large" if isinstance(error, TooLargeImageError) else "unreadable"
+        from_system = isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
+        return _Verdict(kind=kind, reason=error.reason, lasting=not from_system)
+
+
+def _from_json(text: str) -> _Verdict:
+    fields = json.loads(text)
+    return _Verdict(**{**fields, "facts": Facts(**fields["facts"]) if fields["facts"] else None})
+
+
+def _broken(items: Sequence[Item], verdicts: Mapping[Path, _Verdict]) -> Iterator[Problem]:
+    for path in dict.fromkeys(item.path for item in items):
+        verdict = verdicts[path]
+        if verdict.facts is None:
+            error = TooLargeImageError if verdict.kind == "too large" else BrokenImageError
+            yield Problem(verdict.kind, str(error(path, verdict.reason)), (path,))
+
+
+def _empty_classes(task: Task, counts: Mapping[int, int]) -> Iterator[Problem]:
+    for label, name in enumerate(task.classes.names):
+        if not counts.get(label):
+            part = "train image" if task.train else "image"
+            yield Problem(
+                "empty class", f"class {name!r} has no {part} that can be read. Add some or remove the class."
+            )
+
+
+def _few_images(task: Task, counts: Mapping[int, int], shots: int | None) -> Iterator[Problem]:
+    names = task.classes.names
+    single = [name for label, name in enumerate(names) if counts.get(label) == 1]
+    if single:
+        message = f"{_count(len(single), 'class', 'has', 'have')} a single train image: {_some(single)}"
+        yield Problem("one image", message)
+    few = [f"{name} ({counts[label]})" for label, name in enumerate(names) if 0 < counts.get(label, 0) < (shots or 0)]
+    if few:
+        message = f"{_count(len(few), 'class', 'has', 'have')} fewer train images than the {shots} shots: {_some(few)}"
+        yield Problem("few images", message)
+
+
+def _similar_names(task: Task) -> Iterator[Problem]:
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in task.classes.names:
+        alike[" ".join(name.replace("_", " ").casefold().split())].append(name)
+    for names in alike.values():
+        if len(set(names)) > 1:
+            listed = " and ".join(repr(name) for name in dict.fromkeys(names))
+            yield Problem("similar names", f"the class names {listed} differ only in case or underscores")
+        elif len(names) > 1:
+            yield Problem("similar names", f"{len(names)} classes have the same name {names[0]!r}")
+
+
+def _copies(items: Sequence[Item], held_out: Set[Path]) -> Iterator[Problem]:
+    """Files of equal content: in the test part and another, under two classes, or twice in a class."""
+    same: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        same[item.digest].append(item)
+    groups: dict[tuple[str, str], list[list[Item]]] = defaultdict(list)
+    for digest, group in same.items():
+        if not digest or len(group) == 1:
+            continue
+        if len({item.path in held_out for item in group}) > 1:
+            groups["train and test", "in the test part and in another"].append(group)
+        if len({item.label for item in group}) > 1:
+            groups["two classes", "under more than one class"].append(group)
+        elif len({item.path in held_out for item in group}) == 1:
+            groups["copies", "there more than once"].append(group)
+    for (kind, said), found in groups.items():
+        example = " and ".join(shown(item.path) for item in found[0][:2])
+        message = f"{_count(len(found), 'image', 'is', 'are')} {said}, e.g. {example}"
+        yield Problem(kind, message, tuple(item.path for group in found for item in group))
+
+
+def _peculiar(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:
+    """What the rules of `images.py` change in the files, and small images; one problem for all files of a kind."""
+    modes = Counter(facts.mode for _, facts in usable if facts.mode != "RGB")
+    tests: list[tuple[str, str, Callable[[Facts], bool]]] = [
+        ("mode", f"{_MODES.get(mode, 'not RGB')} (mode {mode}; converted to RGB)", partial(_has_mode, mode))
+        for mode in sorted(modes)
+    ]
+    tests += [
+        ("transparency", "transparent (put on white)", lambda facts: facts.transparent),
+        ("rotation", "turned by EXIF (applied)", lambda facts: facts.rotated),
+        ("animation", "of several frames or pages (the first is used)", lambda facts: facts.animated),
+        ("small", f"smaller than {SMALL} pixels", lambda facts: min(facts.width, facts.height) < SMALL),
+    ]
+    for kind, said, test in tests:
+        paths = tuple(dict.fromkeys(item.path for item, facts in usable if test(facts)))
+        if paths:
+            yield Problem(kind, f"{_count(len(paths), 'image', 'is', 'are')} {said}, e.g. {shown(paths[0])}", paths)
+
+
+def _has_mode(mode: str, facts: Facts) -> bool:
+    return facts.mode == mode
+
+
+def _unread_formats(task: Task) -> Iterator[Problem]:
+    paths = tuple(path for path in task.ignored if path.suffix.lower() in _UNREAD_SUFFIXES)
+    if paths:
+        said = f"{_count(len(paths), 'image', 'is', 'are')} of a format that is not read"
+        yield Problem("format", f"{said}, e.g. {shown(paths[0])}; save as JPEG or PNG to use", paths)
+
+
+def _count(number: int, word: str, one: str = "", more: str = "") -> str:
+    plural = f"{word}es" if word.endswith("s") else f"{word}s"
+    return f"{number:,} {word if number == 1 else plural} {one if number == 1 else more}".rstrip()
+
+
+def _some(words: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(words[:limit]) + (", ..." if len(words) > limit else "")

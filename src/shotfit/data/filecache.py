@@ -1,0 +1,151 @@
+"""What is known about image files, kept in one small database so that a second run reads no image.
+
+    cache = FileCache(folder)                  # folder/files.sqlite; None keeps nothing
+    digests = cache.digests(paths)             # sha256 of each file's bytes
+    verdicts = cache.verdicts(digests, rules)  # what the doctor found, by content
+
+A digest is trusted while the file's size, times and inode are those at the time of reading. A file that was written
+less than RACY seconds before it was read is not kept: a later write could leave size and times as they are. Several
+processes may use the database at once. Nothing here is needed: a database that is damaged is made anew, one that cannot
+be read or written is done without, both with a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from shotfit.data.images import BrokenImageError, digest, shown
+from shotfit.progress import track
+
+__all__ = ["FileCache", "in_threads"]
+
+RACY = 2.0  # seconds; the coarsest time stamps in use (FAT) have this resolution
+_CHUNK = 1024  # files between two writes to the database, so that an interrupted run keeps what it read
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL, inode TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verdicts (digest TEXT NOT NULL, rules TEXT NOT NULL, verdict TEXT NOT NULL,
+    PRIMARY KEY (digest, rules)) WITHOUT ROWID;
+"""
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class FileCache:
+    """Digests by path and verdicts by digest, in `folder/files.sqlite`; with `folder` None, nothing is kept."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.path = None if folder is None else folder / "files.sqlite"
+
+    def digests(self, paths: Sequence[Path]) -> list[str]:
+        """The sha256 (hex) of each file's bytes; "" for one that cannot be read or is too large (`images.digest`)."""
+        stamps = [_stamp(path) for path in paths]
+        nothing: dict[int, str] = {}
+        known = self._use(lambda database: _known_digests(database, paths, stamps), nothing)
+        found = [known.get(i, "") for i in range(len(paths))]
+        missing = [i for i, stamp in enumerate(stamps) if stamp and i not in known]
+
+        def read(i: int) -> tuple[int, str, tuple[int, int, int, str] | None]:
+            return i, *_read_digest(paths[i])
+
+        for chunk in _chunks(track(in_threads(read, missing), "reading files", total=len(missing))):
+            for i, value, _ in chunk:
+                found[i] = value
+            rows = [(os.fsencode(paths[i]), *stamp, value) for i, value, stamp in chunk if stamp]
+            self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+        return found
+
+    def verdicts(self, digests: Iterable[str], rules: str) -> dict[str, str]:
+        """The verdicts that are kept for these contents under these rules, by digest."""
+        query = "SELECT verdict FROM verdicts WHERE digest = ? AND rules = ?"
+
+        def find(database: sqlite3.Connection) -> dict[str, str]:
+            rows = ((value, database.execute(query, (value, rules)).fetchone()) for value in set(digests))
+            return {value: row[0] for value, row in rows if row}
+
+        return self._use(find, {})
+
+    def keep_verdicts(self, verdicts: Mapping[str, str], rules: str) -> None:
+        """Keep verdicts by digest, under the name of the rules they were made by."""
+        rows = [(value, rules, verdict) for value, verdict in verdicts.items()]
+        self._write("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", rows)
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        if rows:
+            self._use(lambda database: database.executemany(statement, rows), None)
+
+    def _use(self, action: Callable[[sqlite3.Connection], A], otherwise: A) -> A:
+        """Run one transaction; `otherwise` where there is no database to be had."""
+        if self.path is None:
+            return otherwise
+        try:
+            return self._transaction(self.path, action)
+        except (sqlite3.OperationalError, OSError) as error:  # locked for long, read-only, disk full, no permission
+            warnings.warn(f"{shown(self.path)} cannot be used ({error}); files are read again.", stacklevel=3)
+        except sqlite3.DatabaseError:
+            warnings.warn(f"{shown(self.path)} is damaged and was made anew; files are read again.", stacklevel=3)
+            with suppress(OSError):
+                self.path.unlink()
+        return otherwise
+
+    @staticmethod
+    def _transaction(path: Path, action: Callable[[sqlite3.Connection], A]) -> A:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=30)) as database:
+            database.executescript(_SCHEMA)
+            with database:
+                return action(database)
+
+
+def in_threads(function: Callable[[A], B], values: Iterable[A]) -> Iterator[B]:
+    """`function` of each value in order, computed by as many threads as there are processors."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        # a pool takes in all it is given at once, which for a million files is a gigabyte of futures
+        for chunk in _chunks(values):
+            yield from pool.map(function, chunk)
+
+
+def _chunks(values: Iterable[A]) -> Iterator[list[A]]:
+    remaining = iter(values)
+    while chunk := list(islice(remaining, _CHUNK)):
+        yield chunk
+
+
+def _stamp(path: Path) -> tuple[int, int, int, str] | None:
+    """Size, times and inode of the file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    # inodes of some file systems exceed the database's integers
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, f"{found.st_dev}:{found.st_ino}"
+
+
+def _known_digests(
+    database: sqlite3.Connection, paths: Sequence[Path], stamps: Sequence[tuple[int, int, int, str] | None]
+) -> dict[int, str]:
+    query = "SELECT size, mtime_ns, ctime_ns, inode, digest FROM files WHERE path = ?"
+    rows = (database.execute(query, (os.fsencode(path),)).fetchone() for path in paths)
+    return {i: row[4] for i, (row, stamp) in enumerate(zip(rows, stamps, strict=True)) if row and row[:4] == stamp}
+
+
+def _read_digest(path: Path) -> tuple[str, tuple[int, int, int, str] | None]:
+    """The digest, and the stamp under which it may be kept: None if the file is or may be changing."""
+    before, begun = _stamp(path), time.time()
+    try:
+        value = digest(path)
+    except BrokenImageError:
+        return "", None
+    steady = before is not None and before == _stamp(path) and begun - before[1] / 1e9 >= RACY
+    return value, before if steady else None

@@ -1,0 +1,236 @@
+"""Reading image files: which formats, how large, and how each kind of pixel becomes 8-bit RGB.
+
+    image = open_image(Path("photos/cat/007.jpg"))     # a PIL image in mode RGB, upright
+
+The rules, applied in this order:
+
+    size            a file above MAX_BYTES or a picture above MAX_PIXELS is refused before anything is decoded
+    format          only FORMATS are tried, whatever the file's name says
+    frames          the first frame of an animation, the first page of a TIFF
+    rotation        the EXIF orientation is applied
+    16 bit, float   scaled to 8 bit, see `_eight_bits` (Pillow alone clips at 255, which turns a 16-bit scan white)
+    transparency    put on white (alpha channels, and transparent palette entries or gray levels)
+    everything else Pillow's `convert("RGB")`: palettes, gray, black and white, CMYK (Adobe's inversion undone, no color
+                    profile applied), YCbCr
+
+`official=True` stops after the frames rule: the image in its own mode and as it lies in the file, for preprocessing
+that follows the official readers, which ignore EXIF and leave everything to `convert("RGB")`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from shotfit.errors import ShotfitError
+
+__all__ = [
+    "FORMATS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "BrokenImageError",
+    "Facts",
+    "ImageFile",
+    "TooLargeImageError",
+    "digest",
+    "inspect",
+    "open_image",
+    "shown",
+]
+
+MAX_BYTES = 256 * 1024**2
+MAX_PIXELS = 120_000_000  # a 108-megapixel photograph passes
+
+# Pillow 11.3 and later decode AVIF where they were built with it; naming an unknown format would make Pillow raise.
+_AVIF = importlib.util.find_spec("PIL._avif") is not None
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", *(("AVIF",) if _AVIF else ()))
+"""Pillow's names of the formats that are tried. JPEG stands also for MPO, several JPEGs in one, which phones write."""
+
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff"]
+    + [".ppm", ".pgm", ".pbm", ".pnm"]
+    + ([".avif"] if _AVIF else [])
+)
+"""Names with these endings (in any case) count as images when a folder is read."""
+
+_ORIENTATION = 0x0112
+
+# Pillow warns of large pictures, for which there is a bound here, and of odd metadata, which is no news to the user.
+# `catch_warnings` works on the whole process, so only one thread may be in it.
+_header = threading.Lock()
+
+
+class BrokenImageError(ShotfitError):
+    """A file that cannot be read as an image. `reason` is the sentence without the path: "is truncated (...)"."""
+
+    advice = "Replace or remove it."
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{shown(path)} {reason}. {self.advice}")
+        self.reason = reason
+
+
+class TooLargeImageError(BrokenImageError):
+    """A file above MAX_BYTES or MAX_PIXELS."""
+
+    advice = "Save it smaller or remove it."
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file and the sha256 of its bytes (hex)."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a decoded file is, before any rule: Pillow's format and mode, the size as stored, and its peculiarities."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    rotated: bool
+    transparent: bool
+    animated: bool
+
+
+def open_image(path: Path, *, official: bool = False) -> Image.Image:
+    """The image as 8-bit RGB by the rules above, decoded in full; with `official`, in its own mode and unrotated.
+
+    Raises:
+        BrokenImageError: missing, no image of FORMATS, truncated, damaged or not convertible.
+        TooLargeImageError: above MAX_BYTES or MAX_PIXELS; nothing was decoded.
+    """
+    with _told(path):
+        image, _ = _decode(path)
+        return image if official else _rgb(image)
+
+
+def inspect(path: Path) -> Facts:
+    """Decode and convert the image in full, as `open_image` does with the same errors, and say what it is."""
+    with _told(path):
+        image, facts = _decode(path)
+        _rgb(image)
+        return facts
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file's bytes as 64 hex digits.
+
+    Raises:
+        BrokenImageError: the file cannot be read.
+        TooLargeImageError: the file is above MAX_BYTES; it was not read.
+    """
+    with _told(path):
+        _check_file(path)
+        found = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1024**2):
+                found.update(block)
+        return found.hexdigest()
+
+
+def shown(path: Path) -> str:
+    """A path as people read it: relative to the working folder where it lies inside, and always printable."""
+    with suppress(ValueError, OSError):  # elsewhere, or the working folder was removed
+        path = path.relative_to(Path.cwd())
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what must not be opened: a pipe would block, a huge file would fill the memory."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise BrokenImageError(path, "is not a file")
+    if found.st_size > MAX_BYTES:
+        raise TooLargeImageError(path, f"has {found.st_size:,} bytes, more than the {MAX_BYTES:,} that are read")
+
+
+def _decode(path: Path) -> tuple[Image.Image, Facts]:
+    """The first frame in its own mode, decoded, and the facts about it."""
+    _check_file(path)
+    with path.open("rb") as file:
+        with _header, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(file, formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width:,} x {image.height:,}"
+                raise TooLargeImageError(path, f"has {size} pixels, more than the {MAX_PIXELS:,} that are decoded")
+            facts = Facts(
+                format=image.format or "",
+                mode=image.mode,
+                width=image.width,
+                height=image.height,
+                rotated=image.getexif().get(_ORIENTATION, 1) in range(2, 9),
+                transparent=image.has_transparency_data,
+                # the further pictures in an MPO are previews and depth maps, not frames
+                animated=image.format != "MPO" and getattr(image, "is_animated", False),
+            )
+        image.load()
+        return image.copy(), facts  # the copy holds no file
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    with _header, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I") or upright.mode == "F":
+        upright = _eight_bits(upright)
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        upright = Image.alpha_composite(white, layer)
+    return upright.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Gray levels of more than 8 bits, scaled so that full range becomes 0 to 255.
+
+    Full range is 65,535 in 16-bit modes. In 32-bit integers and floats it is the first of 1 (floats only), 255 and
+    65,535 that holds all values; where none does, or where values are negative, the picture's own range is stretched.
+    """
+    levels = np.nan_to_num(np.asarray(image).astype(np.float64))  # [height, width]
+    ranges = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}.get(image.mode, (65535.0,))
+    low, high = float(levels.min()), float(levels.max())
+    full = next((full for full in ranges if high <= full), None)
+    if low < 0 or full is None:
+        levels, full = levels - low, max(high - low, 1e-300)
+    return Image.fromarray(np.rint(levels * (255 / full)).astype(np.uint8))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged file into one sentence."""
+    try:
+        yield
+    except (ShotfitError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooLargeImageError(path, f"has more than the {MAX_PIXELS:,} pixels that are decoded") from error
+    except FileNotFoundError as error:
+        reason = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        raise BrokenImageError(path, reason) from error
+    except UnidentifiedImageError as error:
+        empty = path.stat().st_size == 0
+        reason = "is empty (0 bytes)" if empty else f"is no image of a format that is read ({', '.join(FORMATS)})"
+        raise BrokenImageError(path, reason) from error
+    except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error, ...
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        said = " ".join(said.split()) or type(error).__name__
+        what = "is truncated" if "truncated" in said.lower() else "cannot be read as an image"
+        raise BrokenImageError(path, f"{what} ({said})") from error

@@ -1,0 +1,159 @@
+"""Tasks that are written down in a file: CSV and JSONL manifests, and CoOp's split files.
+
+A manifest has one image a line: `path,label[,split]`, as CSV (or tab-separated .tsv) with these column names in its
+first line, or as one JSON object a line. Without a split an image belongs to train. Further columns are left alone.
+Classes are the labels in sorted order, by number if all are numbers. Paths are relative to the manifest's folder, or to
+`images`.
+
+A split file is one JSON object with the lists `train`, `test` and mostly `val` of triples [path, label, class name].
+The order of the triples decides which images are drawn as shots, so it is kept. Its class names are made to be read and
+are taken as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from shotfit.data.images import shown
+from shotfit.data.listing import PART_NAMES, PARTS, Listing, Part
+from shotfit.errors import ShotfitError
+
+__all__ = ["read_manifest", "read_split_file"]
+
+
+def read_manifest(path: Path, images: Path) -> Listing:
+    """The images of a CSV, TSV or JSONL manifest, with paths relative to `images`.
+
+    Raises:
+        ShotfitError: not readable as such, a line lacks its path or label, an unknown part, or no line at all.
+    """
+    lines = _csv_lines(path) if path.suffix.lower() in (".csv", ".tsv") else _json_lines(path)
+    rows: list[tuple[Part, Path, str]] = []
+    for number, line in lines:
+        file, label = (_field(path, number, line, key) for key in ("path", "label"))
+        part = PART_NAMES.get(_field(path, number, line, "split").casefold()) if "split" in line else "train"
+        if part is None:
+            raise ShotfitError(
+                f"{shown(path)}, line {number}: the split is {line['split']!r}; expected train, val or test."
+            )
+        rows.append((part, images / file, label))
+    if not rows:
+        raise ShotfitError(f"{shown(path)} lists no image; expected one a line, as path,label[,split].")
+    labels = {label for _, _, label in rows}
+    classes = sorted(labels)
+    if all(label.isdecimal() for label in labels):
+        classes.sort(key=int)
+    position = {label: i for i, label in enumerate(classes)}
+    parts: dict[Part, list[tuple[Path, int]]] = {part: [] for part in PARTS}
+    for part, file_path, label in rows:
+        parts[part].append((file_path, position[label]))
+    return Listing(
+        reader=f"manifest {path.name}",
+        classes=tuple(classes),
+        parts=parts,
+        numbered=True,
+        test_origin=f"the lines of {path.name} with split test" if parts["test"] else "",
+    )
+
+
+def read_split_file(path: Path, images: Path) -> Listing:
+    """The images of a `split_zhou_*.json`, in its order, with paths relative to `images`.
+
+    Raises:
+        ShotfitError: no such JSON, or one label with two class names.
+    """
+    content = _json_object(path)
+    names: dict[int, str] = {}
+    triples: dict[Part, list[tuple[Path, int]]] = {}
+    for part in PARTS:
+        triples[part] = []
+        for entry in content.get(part, []):
+            file, label, name = _triple(path, part, entry)
+            if names.setdefault(label, name) != name:
+                raise ShotfitError(f"{shown(path)} gives label {label} two names: {names[label]!r} and {name!r}.")
+            triples[part].append((images / file, label))
+    if not names:
+        raise ShotfitError(f"{shown(path)} lists no image; expected triples [path, label, class name].")
+    position = {label: i for i, label in enumerate(sorted(names))}
+    return Listing(
+        reader=f"CoOp split file {path.name}",
+        classes=tuple(names[label] for label in position),
+        parts={part: [(file, position[label]) for file, label in found] for part, found in triples.items()},
+        numbered=False,
+        test_origin=f"the test list of {path.name}" if triples["test"] else "",
+    )
+
+
+def _json_object(path: Path) -> dict[str, list[Any]]:
+    try:
+        content = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise ShotfitError(f"{shown(path)} is not valid JSON ({error}); expected a split file.") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in PARTS):
+        content = {}
+    if "train" not in content and "test" not in content:
+        raise ShotfitError(
+            f"{shown(path)} is no split file; expected an object with the lists train, val and test of triples "
+            "[path, label, class name]."
+        )
+    return content
+
+
+def _triple(path: Path, part: Part, entry: object) -> tuple[str, int, str]:
+    match entry:
+        case [str(file), int(label), str(name)]:
+            return file, label, name
+    raise ShotfitError(
+        f"{shown(path)} has the entry {json.dumps(entry)[:80]} under {part}; expected [path, label, class name]."
+    )
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    text = io.StringIO(_text(path), newline="")
+    reader = csv.DictReader(text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", skipinitialspace=True)
+    try:
+        columns = [name.strip() for name in reader.fieldnames or []]
+        if not {"path", "label"} <= set(columns):
+            raise ShotfitError(
+                f"{shown(path)} has the columns {', '.join(columns)[:80] or '(none)'}; expected path,label or "
+                "path,label,split in its first line."
+            )
+        reader.fieldnames = columns
+        for line in reader:
+            yield reader.line_num, line
+    except csv.Error as error:
+        raise ShotfitError(f"{shown(path)}, line {reader.line_num}: not valid CSV ({error}).") from error
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, text in enumerate(_text(path).split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ShotfitError(f"{shown(path)}, line {number}: not valid JSON ({error}).") from error
+        if not isinstance(line, dict):
+            raise ShotfitError(f'{shown(path)}, line {number}: expected an object {{"path": ..., "label": ...}}.')
+        yield number, line
+
+
+def _field(path: Path, number: int, line: dict[str, Any], key: str) -> str:
+    value = line.get(key)
+    text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    if not text:
+        raise ShotfitError(f"{shown(path)}, line {number} has no {key}; expected path,label[,split] in every line.")
+    return text
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ShotfitError(f"{shown(path)} cannot be read: {reason}.") from error

@@ -1,0 +1,176 @@
+"""What a task is: classes with their prompts, labeled images in parts, and a test part that can be sealed.
+
+    task = read_task(Path("photos"))            # readers.py
+    few = task.shots(16, seed=1).sealed()       # what a fit receives
+    few.test                                    # ShotfitError
+
+"Sealed" means that the test part is gone from the object, so that nothing that fits a model can reach it. The test part
+itself may be any sequence; neither `sealed` nor `shots` looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from shotfit.data.images import ImageFile
+from shotfit.data.shots import draw
+from shotfit.errors import ShotfitError
+
+__all__ = ["DEFAULT_TEMPLATE", "TEMPLATE_SETS", "ClassList", "ImageFile", "Item", "Task", "expand_templates"]
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
+    # the seven that CLIP's authors selected for ImageNet, and the plain one
+    "ensemble": (
+        "itap of a {}.",
+        "a bad photo of the {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+        DEFAULT_TEMPLATE,
+    ),
+}
+"""Sets of templates that can be given by name."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A labeled image: absolute path, label from 0, sha256 of the bytes in hex ("" where the file cannot be read)."""
+
+    path: Path
+    label: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of a task in label order, and the templates that make prompts of their names.
+
+    Names are kept as they were given; underscores become spaces in `readable` and `prompts`. Hyphens stay: they belong
+    to words (jack-o'-lantern), and CLIP's own class names have them. Several names may be equal, as ImageNet's are.
+
+    Raises:
+        ShotfitError: no class, an empty name, no template, or a template without exactly one `{}`.
+    """
+
+    task: str
+    names: tuple[str, ...]
+    templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ShotfitError(f"task {self.task!r} has no classes; expected at least one.")
+        for name in self.names:
+            if not name.replace("_", " ").strip():
+                raise ShotfitError(f"task {self.task!r} has a class with the empty name {name!r}; give it a name.")
+            if not _is_text(name):
+                raise ShotfitError(f"the class name {name!a} is not valid UTF-8; rename the class.")
+        if not self.templates:
+            raise ShotfitError(f"task {self.task!r} has no template; expected one such as {DEFAULT_TEMPLATE!r}.")
+        for template in self.templates:
+            _check_template(template)
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """The names with spaces for underscores."""
+        return tuple(name.replace("_", " ") for name in self.names)
+
+    def prompts(self) -> list[list[str]]:
+        """Each class in each template, [classes][templates].
+
+        >>> ClassList("signs", ("no_passing",), ("a photo of a {} sign.",)).prompts()
+        [['a photo of a no passing sign.']]
+        """
+        return [[template.replace("{}", name) for template in self.templates] for name in self.readable]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A classification task on images.
+
+    `held_out` is the test part; None once the task is sealed; read it as `test`. `val` may be empty. `reader` and
+    `test_origin` say in a few words how the images and the test part were found; `ignored` lists what lies in the
+    source and is no image of a class, `loops` the links that lead back to a folder above them.
+    """
+
+    classes: ClassList
+    train: tuple[Item, ...]
+    val: tuple[Item, ...] = ()
+    held_out: Sequence[Item] | None = field(default=(), repr=False)
+    source: Path = Path()
+    reader: str = ""
+    test_origin: str = ""
+    ignored: tuple[Path, ...] = ()
+    loops: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.classes.task
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the test part is out of reach."""
+        return self.held_out is None
+
+    @property
+    def test(self) -> Sequence[Item]:
+        """The test part.
+
+        Raises:
+            ShotfitError: the task is sealed.
+        """
+        if self.held_out is None:
+            raise ShotfitError(
+                f"the test part of task {self.name!r} is sealed while a model is fitted; "
+                "evaluate the fitted model on the task as it was read."
+            )
+        return self.held_out
+
+    def sealed(self) -> Task:
+        """The task without its test part, which is not looked at."""
+        return replace(self, held_out=None)
+
+    def shots(self, shots: int, seed: int) -> Task:
+        """The task with `shots` train images a class and at most 4 val images, by CoOp's rule (`shots.draw`).
+
+        The test part stays as it is. Raises UsageError for shots below 1 and negative seeds.
+        """
+        train, val = draw([item.label for item in self.train], [item.label for item in self.val], shots, seed)
+        return replace(self, train=tuple(self.train[i] for i in train), val=tuple(self.val[i] for i in val))
+
+
+def expand_templates(given: Sequence[str]) -> tuple[str, ...]:
+    """The templates with the names of sets replaced by their templates.
+
+    Raises:
+        ShotfitError: neither a template (one `{}`) nor the name of a set.
+
+    >>> len(expand_templates(["ensemble"]))
+    8
+    """
+    templates = tuple(template for entry in given for template in TEMPLATE_SETS.get(entry, (entry,)))
+    for template in templates:
+        _check_template(template)
+    return templates
+
+
+def _check_template(template: str) -> None:
+    if template.count("{}") != 1:
+        raise ShotfitError(
+            f"the template {template!r} holds {{}} {template.count('{}')} times; expected exactly once, for the class "
+            f"name, as in {DEFAULT_TEMPLATE!r}, or the name of a set: {', '.join(TEMPLATE_SETS)}."
+        )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
