@@ -6,8 +6,13 @@ silently stand in for something a checkpoint says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from shotfit.errors import ShotfitError
 
 __all__ = [
     "BackboneConfig",
@@ -17,6 +22,10 @@ __all__ = [
     "ResNetConfig",
     "StemConfig",
     "TextConfig",
+    "config_from_dict",
+    "config_from_json",
+    "config_to_dict",
+    "config_to_json",
 ]
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
@@ -122,3 +131,95 @@ class BackboneConfig:
     text: TextConfig
     preprocessing: Preprocessing
     logit_bias: bool
+
+
+# As JSON: a dataclass is an object of its fields; the image tower's says which it is under "kind".
+_KINDS: dict[str, type[ImageConfig] | type[ResNetConfig] | type[StemConfig]] = {
+    "vit": ImageConfig,
+    "resnet": ResNetConfig,
+    "stem": StemConfig,
+}
+
+_T = TypeVar("_T")
+
+
+def config_to_dict(config: BackboneConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values; `config_from_dict` gives it back."""
+    plain: dict[str, Any] = _plain(config)
+    kind = next(name for name, cls in _KINDS.items() if isinstance(config.image, cls))
+    plain["image"] = {"kind": kind, **plain["image"]}
+    return plain
+
+
+def config_to_json(config: BackboneConfig) -> str:
+    """The configuration as canonical JSON: one line, keys sorted. Equal configurations give equal text."""
+    return json.dumps(config_to_dict(config), sort_keys=True, separators=(",", ":"))
+
+
+def config_from_dict(plain: Mapping[str, Any], where: str = "The configuration") -> BackboneConfig:
+    """The configuration that `config_to_dict` wrote. `where` (a file, say) begins the message of an error.
+
+    Raises ShotfitError if an entry is missing, unknown or of another type.
+    """
+    if not isinstance(plain.get("image"), Mapping):
+        raise ShotfitError(f"{where}: 'image' is missing or no object.")
+    image = dict(plain["image"])
+    kind = image.pop("kind", None)
+    if kind not in _KINDS:
+        raise ShotfitError(f"{where}: image.kind is {kind!r}, expected one of {', '.join(_KINDS)}.")
+    tower = _build(_KINDS[kind], image, f"{where}: image.")
+    return _build(BackboneConfig, {**plain, "image": tower}, f"{where}: ")
+
+
+def config_from_json(text: str, where: str = "The configuration") -> BackboneConfig:
+    """The configuration from `config_to_json`'s text. Raises ShotfitError as `config_from_dict` does."""
+    try:
+        plain = json.loads(text)
+    except ValueError as error:
+        raise ShotfitError(f"{where} is not JSON ({error}).") from None
+    if not isinstance(plain, dict):
+        raise ShotfitError(f"{where} holds no JSON object.")
+    return config_from_dict(plain, where)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _build(cls: type[_T], plain: Mapping[str, Any], where: str) -> _T:
+    hints = get_type_hints(cls)
+    missing, unknown = sorted(hints.keys() - plain.keys()), sorted(plain.keys() - hints.keys())
+    if missing or unknown:
+        problem, names = ("missing", missing) if missing else ("unknown", unknown)
+        raise ShotfitError(f"{where}{', '.join(names)}: {problem}.")
+    return cls(**{name: _checked(plain[name], hints[name], f"{where}{name}") for name in hints})
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    """A JSON value as the field's type, or a ShotfitError."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in options:
+            return None
+        if any(isinstance(value, option) for option in options):  # the image tower, built before
+            return value
+        hint, origin, options = options[0], get_origin(options[0]), get_args(options[0])
+    if hasattr(hint, "__dataclass_fields__") and isinstance(value, Mapping):
+        return _build(hint, value, f"{where}.")
+    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(options):
+        return tuple(
+            _checked(item, option, f"{where}[{index}]")
+            for index, (item, option) in enumerate(zip(value, options, strict=True))
+        )
+    if origin is Literal and isinstance(value, str) and value in options:
+        return value
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    expected = " or ".join(repr(option) for option in options) if origin is Literal else getattr(hint, "__name__", hint)
+    raise ShotfitError(f"{where} is {value!r}, expected {expected}.")

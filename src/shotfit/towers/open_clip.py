@@ -1,0 +1,253 @@
+"""open_clip's checkpoints: `open_clip_config.json` beside the weights, under OpenAI's names.
+
+Ilharco et al., OpenCLIP, 2021, doi 10.5281/zenodo.5143773.
+
+The configuration decides everything that OpenAI's files leave unsaid: the activation (exact GELU unless `quick_gelu`),
+head and MLP widths, pooling, the causal mask. An entry that changes a tower in a way that shotfit does not implement,
+or that is not known here, is refused by name: a checkpoint is never loaded with half of its rules.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from shotfit.errors import ShotfitError
+from shotfit.towers.config import (
+    Activation,
+    BackboneConfig,
+    BlocksConfig,
+    ImageConfig,
+    Preprocessing,
+    ResNetConfig,
+    TextConfig,
+)
+from shotfit.towers.openai import CLIP_MEAN, CLIP_STD, IGNORED, take_resnet, take_text, take_vit
+from shotfit.towers.settings import Settings, read_json
+from shotfit.towers.state_dict import StateDict, read_tensors
+
+__all__ = ["CONFIG", "WEIGHTS", "read_open_clip"]
+
+CONFIG = "open_clip_config.json"
+# the first that exists is read; LAION's older repositories use the second name
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+
+# entries that are read; every other one must be absent, null, or have the value that changes nothing
+_MODEL = {
+    "embed_dim",
+    "vision_cfg",
+    "text_cfg",
+    "quick_gelu",
+    "custom_text",
+    "init_logit_scale",
+    "init_logit_bias",
+    "nonscalar_logit_scale",
+    "cast_dtype",
+    "output_dict",
+}
+_VISION = {
+    "image_size",
+    "layers",
+    "width",
+    "head_width",
+    "mlp_ratio",
+    "patch_size",
+    "pool_type",
+    "no_ln_pre",
+    "act_kwargs",
+    "norm_kwargs",
+    "patch_dropout",
+    "output_tokens",
+}
+_TEXT = {
+    "context_length",
+    "vocab_size",
+    "width",
+    "heads",
+    "layers",
+    "mlp_ratio",
+    "pool_type",
+    "no_causal_mask",
+    "proj_bias",
+    "pad_id",
+    "eos_id",
+    "act_kwargs",
+    "norm_kwargs",
+    "output_tokens",
+}
+_NEUTRAL: dict[str, Any] = {"proj_type": "linear", "pos_embed_type": "learnable", "hf_model_pretrained": True}
+# of models that are refused by another entry, or that say how training began
+_WITHOUT_EFFECT = {
+    "attn_pooler_heads",
+    "attn_pooler_queries",
+    "timm_drop",
+    "timm_drop_path",
+    "timm_model_pretrained",
+    "timm_pool",
+    "timm_proj",
+    "timm_proj_bias",
+    "hf_model_pretrained",
+    "hf_pooler_type",
+    "hf_proj_type",
+}
+_PREPROCESS = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"}
+
+
+def read_open_clip(folder: Path, weights_file: str) -> tuple[BackboneConfig, dict[str, Tensor]]:
+    """Configuration and weights (shotfit's names, float32) of an open_clip folder.
+
+    Raises ShotfitError if the configuration asks for something that is not implemented, by name, or if the weights are
+    damaged, lack a tensor or have one too many.
+    """
+    settings = read_json(folder / CONFIG)
+    model = settings.section("model_cfg")
+    _refuse(model, _MODEL)
+    vision, text = model.section("vision_cfg", {}), model.section("text_cfg", {})
+    _refuse(vision, _VISION)
+    _refuse(text, _TEXT)
+    image_config, text_config = _image_config(model, vision), _text_config(model, text)
+    config = BackboneConfig(
+        image_config,
+        text_config,
+        _preprocessing(settings.section("preprocess_cfg", {}), image_config.image_size),
+        logit_bias=model.has("init_logit_bias"),
+    )
+    tensors = read_tensors(folder / weights_file)
+    if isinstance(image_config, ImageConfig):
+        _resize_positions(tensors, image_config)
+    return config, _convert(tensors, config, str(folder / weights_file), model.flag("custom_text", False))
+
+
+def _refuse(settings: Settings, known: set[str]) -> None:
+    """Raises ShotfitError for an entry that would change the model and is not implemented."""
+    for name, value in settings.entries.items():
+        if name in known or name in _WITHOUT_EFFECT or value is None or value is False:
+            continue
+        if name in _NEUTRAL and value == _NEUTRAL[name]:
+            continue
+        raise ShotfitError(
+            f"{settings.where}: {name} = {value!r} is not supported. shotfit reads open_clip's own ViT, ResNet and "
+            "text towers; take another checkpoint."
+        )
+
+
+def _blocks(settings: Settings, width: int, heads: int, quick_gelu: bool) -> BlocksConfig:
+    if heads < 1 or width % heads:
+        raise ShotfitError(f"{settings.where}: a width of {width} does not divide into {heads} heads.")
+    activation: Activation = "quick_gelu" if quick_gelu else "gelu"
+    options = settings.section("act_kwargs", {})
+    if options.entries:
+        approximate = options.choice("approximate", ("none", "tanh"))
+        if options.entries.keys() != {"approximate"} or quick_gelu:
+            raise settings.error("act_kwargs", "approximate alone, without quick_gelu")
+        activation = "gelu_tanh" if approximate == "tanh" else "gelu"
+    norm = settings.section("norm_kwargs", {})
+    if norm.entries.keys() - {"eps"}:
+        raise settings.error("norm_kwargs", "eps alone")
+    mlp_width = int(width * settings.number("mlp_ratio", 4.0))
+    return BlocksConfig(width, settings.integer("layers", 12), heads, mlp_width, activation, norm.number("eps", 1e-5))
+
+
+def _image_config(model: Settings, vision: Settings) -> ImageConfig | ResNetConfig:
+    embed, width = model.integer("embed_dim"), vision.integer("width", 768)
+    head_width, size = vision.integer("head_width", 64), vision.square("image_size", 224)
+    layers = vision.raw("layers", 12)
+    if isinstance(layers, list):
+        if len(layers) != 4 or any(not isinstance(count, int) or count < 1 for count in layers):
+            raise vision.error("layers", "four numbers of blocks, or one number of layers")
+        heads = width * 32 // head_width
+        if heads < 1 or width * 32 % heads or size % 32 or width % 2:
+            raise ShotfitError(
+                f"{vision.where}: width {width}, head_width {head_width} and image_size {size} disagree."
+            )
+        first, second, third, fourth = layers
+        return ResNetConfig(size, (first, second, third, fourth), width, heads, embed)
+    patch = vision.square("patch_size", 16)
+    if patch > size:
+        raise vision.error("patch_size", f"no more than image_size ({size})")
+    pooling = {"tok": "token", "avg": "mean"}[vision.choice("pool_type", ("tok", "avg"), "tok")]
+    return ImageConfig(
+        size,
+        patch,
+        _blocks(vision, width, width // head_width, model.flag("quick_gelu", False)),
+        embed,
+        class_token=True,
+        patch_bias=False,
+        pre_norm=not vision.flag("no_ln_pre", False),
+        pooling=cast(Literal["token", "mean"], pooling),
+        projection=True,
+    )
+
+
+def _text_config(model: Settings, text: Settings) -> TextConfig:
+    width = text.integer("width", 512)
+    words = {"argmax": "largest", "eos": "end", "first": "first", "last": "last"}
+    pooling = words[text.choice("pool_type", words, "argmax")]
+    return TextConfig(
+        text.integer("vocab_size", 49408),
+        text.integer("context_length", 77),
+        _blocks(text, width, text.integer("heads", 8), model.flag("quick_gelu", False)),
+        model.integer("embed_dim"),
+        causal=not text.flag("no_causal_mask", False),
+        pooling=cast(Literal["largest", "end", "first", "last"], pooling),
+        end=text.integer("eos_id", 2, least=0) if pooling == "end" else None,
+        padding=text.integer("pad_id", 0, least=0),
+        projection_bias=text.flag("proj_bias", False),
+    )
+
+
+def _preprocessing(settings: Settings, size: int) -> Preprocessing:
+    unknown = [name for name in settings.entries if name not in _PREPROCESS]
+    if unknown:
+        raise ShotfitError(f"{settings.where}: {unknown[0]} is not known, so images might be prepared wrongly.")
+    if settings.has("size"):
+        given = settings.raw("size")
+        channels_first = isinstance(given, list) and len(given) == 3  # [3, height, width] in some files
+        named = Settings({"size": given[1:] if channels_first else given}, settings.where).square("size")
+        if named != size:
+            raise settings.error("size", f"vision_cfg's image_size ({size})")
+    settings.choice("mode", ("RGB",), "RGB")
+    return Preprocessing(
+        size,
+        settings.triple("mean", CLIP_MEAN),
+        settings.triple("std", CLIP_STD),
+        cast(Any, settings.choice("interpolation", ("bicubic", "bilinear"), "bicubic")),
+        cast(Any, settings.choice("resize_mode", ("shortest", "squash", "longest"), "shortest")),
+        crop_offset="round",
+        rgb="last",
+        transparency="drop",
+        fill=settings.integer("fill_color", 0, least=0),
+    )
+
+
+def _resize_positions(tensors: dict[str, Tensor], image: ImageConfig) -> None:
+    """Fits image positions of another grid, as open_clip does: bicubic, antialiased, the class token's kept."""
+    positions, grid = tensors.get("visual.positional_embedding"), image.image_size // image.patch
+    if positions is None or positions.dim() != 2 or len(positions) == grid * grid + 1:
+        return
+    side = math.isqrt(max(len(positions) - 1, 0))
+    if side < 1 or side * side != len(positions) - 1:
+        return  # no grid: the shape is refused with the others
+    table = positions[1:].float().T.reshape(1, -1, side, side)
+    resized = functional.interpolate(table, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
+    tensors["visual.positional_embedding"] = torch.cat([positions[:1].float(), resized.flatten(2)[0].T])
+
+
+def _convert(tensors: dict[str, Tensor], config: BackboneConfig, where: str, custom_text: bool) -> dict[str, Tensor]:
+    weights = StateDict(tensors, where)
+    weights.drop(*IGNORED)
+    image = config.image
+    converted = take_vit(weights, image) if isinstance(image, ImageConfig) else {}
+    if isinstance(image, ResNetConfig):
+        converted = take_resnet(weights, image)
+    converted |= take_text(weights, config.text, "text." if custom_text else "")
+    converted["logit_scale"] = weights.take("logit_scale")
+    if config.logit_bias:
+        converted["logit_bias"] = weights.take("logit_bias")
+    weights.close()
+    return converted
