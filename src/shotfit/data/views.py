@@ -39,7 +39,7 @@ def draw_box(width: int, height: int, scale: tuple[float, float], generator: tor
     every draw is a single-precision one, in its order.
 
         >>> draw_box(50, 37, (0.08, 1.0), torch.Generator().manual_seed(0))
-        Box(top=1, left=6, height=26, width=30, flipped=True)
+        Box(top=2, left=16, height=29, width=34, flipped=True)
     """
     if width < 1 or height < 1:
         raise ShotfitError(f"an image of {width} x {height} pixels has no box to draw; both sides must be 1 or more.")

@@ -312,9 +312,10 @@ def _shown(text: str) -> str:
 
 def _ids(backend: tokenizers.Tokenizer, text: str, framed: bool = False) -> list[int]:
     try:
-        ids: list[int] = backend.encode(text, add_special_tokens=framed).ids
+        text.encode()  # a lone surrogate, as file names of unknown encoding have
     except UnicodeEncodeError:
         raise ShotfitError(f"{text[:60]!a} is not valid Unicode; give the class or file a readable name.") from None
+    ids: list[int] = backend.encode(text, add_special_tokens=framed).ids
     return ids
 
 
@@ -365,7 +366,7 @@ def _clip_byte_pairs(vocabulary_file: Path, merges_file: Path, named: dict[str, 
 
 
 def _lower_case(backend: tokenizers.Tokenizer, folder: Path) -> bool:
-    """SigLIP reads lower case, but SigLIP 2's file leaves that to its tokenizer class. True where it had to be added."""
+    """SigLIP reads lower case; SigLIP 2's file leaves that to its tokenizer class. True where it had to be added."""
     settings = _json(folder / "tokenizer_config.json")
     wanted = settings.get("do_lower_case") is True or settings.get("tokenizer_class") == "Siglip2Tokenizer"
     if not wanted or '"Lowercase"' in json.dumps(json.loads(backend.to_str())["normalizer"]):
