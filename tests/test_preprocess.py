@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from shotfit.data.views import Box, draw_box
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import Preprocessing
 from shotfit.towers.preprocess import clip_preprocessing, crop_and_flip, preprocess, siglip_preprocessing, to_rgb
+
+Resize = Literal["shortest", "squash", "longest"]
 
 PLAIN = Preprocessing(
     size=4,
@@ -47,7 +50,7 @@ def test_pixels_are_float32_channels_first_and_normalized() -> None:
 
 
 @pytest.mark.parametrize(("offset", "columns"), [("round", [2, 3, 4, 5]), ("floor", [1, 2, 3, 4])])
-def test_odd_margin_is_rounded_as_the_rule_says(offset: str, columns: list[int]) -> None:
+def test_odd_margin_is_rounded_as_the_rule_says(offset: Literal["round", "floor"], columns: list[int]) -> None:
     rule = dataclasses.replace(PLAIN, crop_offset=offset)  # margin 3: round(1.5) = 2, 3 // 2 = 1
     levels = whole_levels(preprocess(ramp(7, 4), rule))
     assert levels[0, 0].tolist() == columns
@@ -98,7 +101,7 @@ def test_transparent_palette_entry_is_laid_on_white() -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
 @pytest.mark.parametrize("rule", [clip_preprocessing(16), siglip_preprocessing(16)])
 @pytest.mark.parametrize("resize", ["shortest", "squash", "longest"])
-def test_every_mode_gives_a_finite_square(mode: str, rule: Preprocessing, resize: str) -> None:
+def test_every_mode_gives_a_finite_square(mode: str, rule: Preprocessing, resize: Resize) -> None:
     pixels = preprocess(Image.new(mode, (31, 17)), dataclasses.replace(rule, resize=resize))
     assert pixels.shape == (3, 16, 16)
     assert bool(pixels.isfinite().all())

@@ -54,7 +54,7 @@ def clip_pair() -> Tokenizer:
 def write_siglip(folder: Path, *, end: bool = True, lower_case: bool = True) -> None:
     """A tokenizer.json of SigLIP's kind: unigram pieces, end appended by the file."""
     backend = tokenizers.Tokenizer(tokenizers.models.Unigram([(word, -1.0) for word in WORDS], unk_id=0))
-    steps = [tokenizers.normalizers.Lowercase()] if lower_case else []
+    steps: list[tokenizers.normalizers.Normalizer] = [tokenizers.normalizers.Lowercase()] if lower_case else []
     steps.append(tokenizers.normalizers.Replace(tokenizers.Regex("[!-/:-@]"), ""))
     backend.normalizer = tokenizers.normalizers.Sequence(steps)
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()

@@ -81,6 +81,11 @@ class Case:
         return _meta(self.path)
 
     @property
+    def method(self) -> str:
+        """What the case is of: a method's name, "tokenizer", "preprocess", "checkpoint", ..."""
+        return str(self.meta["method"])
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The case's hyper-parameters and sizes."""
         settings: dict[str, Any] = self.meta["settings"]

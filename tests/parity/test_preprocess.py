@@ -21,11 +21,11 @@ EXACT = 1e-6  # absolute, with the recording Pillow; other versions may differ b
 
 
 def transform(case: Case) -> bool:
-    return case.meta["method"] == "preprocess"
+    return case.method == "preprocess"
 
 
 def augment(case: Case) -> bool:
-    return case.meta["method"] == "augment"
+    return case.method == "augment"
 
 
 def opened(case: Case, name: str) -> Image.Image:

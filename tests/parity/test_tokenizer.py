@@ -21,7 +21,7 @@ needs_clip = pytest.mark.skipif(
 
 
 def texts_recorded(case: Case) -> bool:
-    return case.meta["method"] == "tokenizer"
+    return case.method == "tokenizer"
 
 
 def prompts_recorded(case: Case) -> bool:
