@@ -1,0 +1,44 @@
+"""Progress of long work, on standard error and only where somebody looks at it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+__all__ = ["say", "track"]
+
+T = TypeVar("T")
+_showing = False
+
+
+def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a bar (rate and time left) if standard error is a terminal, else just iterate.
+
+    An inner loop of a loop that is shown already has no bar of its own.
+
+    Example:
+        >>> list(track([1, 2], "Counting"))
+        [1, 2]
+    """
+    global _showing
+    if _showing or not sys.stderr.isatty():
+        yield from iterable
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    _showing = True
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            yield from bar.track(iterable, total=total, description=description)
+    finally:
+        _showing = False
+
+
+def say(message: str) -> None:
+    """One line for the user on standard error."""
+    print(message, file=sys.stderr)

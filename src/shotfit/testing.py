@@ -1,0 +1,360 @@
+"""The contract that every method keeps, as checks that anybody's tests can call.
+
+    import pytest
+    from shotfit.testing import CONTRACT, check
+
+    @pytest.mark.parametrize("name", CONTRACT)
+    def test_contract(name, tmp_path):
+        check(name, lambda: MyMethod(strength=0.3), tmp_path)
+
+Each check builds what it needs (tiny backbones with random weights, a few small images) and raises AssertionError with
+a sentence. They cost a second or two each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
+
+from shotfit.data.readers import read_task
+from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.fit import fit, train
+from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.methods.base import Method, Support, Validation
+from shotfit.model import Model
+from shotfit.store import MemoryStore, Store
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
+from shotfit.towers.layout import Savings
+from shotfit.towers.preprocess import clip_preprocessing
+from shotfit.towers.resnet import ModifiedResNet
+from shotfit.towers.tokenizers import load_tokenizer
+from shotfit.towers.transformer import TextTransformer, VisionTransformer
+from shotfit.towers.weights import save_backbone
+
+__all__ = ["CONTRACT", "check", "random_backbone", "tiny_backbone", "tiny_task"]
+
+Make = Callable[[], Method]
+NAMES = ("red_thing", "green thing", "blue")
+
+
+def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0, name: str = "random") -> Backbone:
+    """A backbone of any configuration with pseudo-random weights, large enough that nothing is nearly linear."""
+    with torch.device("meta"):
+        image = ModifiedResNet(config.image) if isinstance(config.image, ResNetConfig) else VisionTransformer(config.image)
+        parts = {"image": image, "text": TextTransformer(config.text)}
+    shapes = {f"{part}.{key}": value.shape for part, tower in parts.items() for key, value in tower.state_dict().items()}
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for key, shape in shapes.items():
+        drawn = torch.randn(shape, generator=generator)
+        if key.endswith("running_var") or ("norm" in key and key.endswith("weight")):
+            weights[key] = 1 + 0.1 * drawn.abs()
+        else:
+            fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 25
+            weights[key] = drawn * (0.3 if "embedding" in key or "positions" in key else fan_in**-0.5)
+    weights["logit_scale"] = torch.tensor(3.0)
+    if config.logit_bias:
+        weights["logit_bias"] = torch.tensor(-1.0)
+    return Backbone(config, weights, tokenizer, name)
+
+
+def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
+    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`: "vit" or "resnet"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    start, end = 256, 257
+    text = TextConfig(258, 77, BlocksConfig(16, 2, 2, 32, "quick_gelu", 1e-5), 32, True, "end", end, 0, False)
+    blocks = BlocksConfig(16, 2, 2, 32, "quick_gelu", 1e-5)
+    image: ImageConfig | ResNetConfig = (
+        ImageConfig(32, 16, blocks, 32, True, False, True, "token", True)
+        if kind == "vit"
+        else ResNetConfig(32, (1, 1, 1, 1), 4, 2, 32)
+    )
+    vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    words = FastTokenizer(models.BPE(vocab=vocabulary | {"<start>": start, "<end>": end}, merges=[]))
+    words.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    words.add_special_tokens(["<start>", "<end>"])
+    words.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", start), ("<end>", end)]
+    )
+    words.save(str(folder / "tokenizer.json"))
+    config = BackboneConfig(image, text, clip_preprocessing(32), False)
+    backbone = random_backbone(config, load_tokenizer(folder, text, "clip"), name=str(folder))
+    save_backbone(backbone, folder)
+    return backbone
+
+
+def tiny_task(folder: Path, names: Sequence[str] = NAMES, images: int = 6) -> Task:
+    """A folder of small noisy color images, `images` a class, as a task."""
+    random = np.random.default_rng(0)
+    for index, name in enumerate(names):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(images):
+            noise = random.integers(0, 80, (40, 36, 3), dtype=np.uint8)
+            noise[..., index % 3] += 120
+            Image.fromarray(noise).save(folder / name / f"{number}.png")
+    return read_task(folder)
+
+
+class _Stage:
+    """A method at work on a tiny backbone in float64."""
+
+    def __init__(self, make: Make, folder: Path, savings: Savings = Savings(), memory: int | None = None) -> None:
+        self.task = tiny_task(folder / "images")
+        self.backbone = tiny_backbone(folder / "backbone").double()
+        self.frozen = Frozen(self.backbone, MemoryStore(), savings, memory)
+        self.method = make()
+        recipe = self.method.recipe
+        center = ImagePool(self.task.train)
+        views = ImagePool(self.task.train, recipe.views, recipe.crop_scale) if recipe and recipe.views else center
+        self.support = Support(center, views, 4)
+        self.method.attach(self.frozen, (self.task.classes,))
+        torch.manual_seed(0)
+        self.method.prepare(self.support)
+        self.method.build(self.frozen, (self.task.classes,))
+        if recipe is None:
+            self.method.solve(self.support, Validation("none", ()))
+
+    def images(self) -> Images:
+        return self.support.random.all()
+
+    def outcome(self) -> list[Tensor]:
+        """Logits, loss and gradients for all images."""
+        images, labels = self.images(), self.support.labels
+        tensors = [self.method.logits(images)]
+        if self.method.recipe is not None:
+            loss = self.method.loss(images, labels)
+            parameters = self.method.parameter_groups()
+            tensors += [loss, *torch.autograd.grad(loss, parameters)]
+        return [tensor.detach() for tensor in tensors]
+
+
+def _all_savings() -> Iterator[Savings]:
+    names = [field.name for field in fields(Savings)]
+    for values in itertools.product((True, False), repeat=len(names)):
+        yield Savings(**dict(zip(names, values, strict=True)))
+
+
+def _same(first: Sequence[Tensor], second: Sequence[Tensor], tolerance: float, what: str) -> None:
+    for one, other in zip(first, second, strict=True):
+        scale = max(float(one.abs().max()), 1e-30)
+        error = float((one - other).abs().max()) / scale
+        assert error <= tolerance, f"{what}: differs by {error:.1e} of the largest entry, allowed {tolerance:.0e}"
+
+
+def stored_equals_full(make: Make, folder: Path) -> None:
+    """Logits and gradients from stored streams equal those from pixels and ids."""
+    full = _Stage(make, folder, replace(Savings(), frozen_beginning=False)).outcome()
+    _same(full, _Stage(make, folder).outcome(), 1e-12, "stored against full")
+
+
+def savings_change_nothing(make: Make, folder: Path) -> None:
+    """Every combination of savings gives the same logits, loss and gradients; twenty steps agree too."""
+    reference = _Stage(make, folder, Savings.none())
+    expected = reference.outcome()
+    for savings in _all_savings():
+        _same(expected, _Stage(make, folder, savings).outcome(), 1e-12, f"{savings}")
+    recipe = reference.method.recipe
+    if recipe is None:
+        return
+    fast, short = _Stage(make, folder), replace(recipe, batch=4)
+    for stage in (reference, fast):
+        train(stage.method, stage.support, short, 7, torch.Generator().manual_seed(1))  # 3 steps an epoch
+    _same(reference.outcome(), fast.outcome(), 1e-9, "after 21 steps")
+
+
+def saved_equals_fitted(make: Make, folder: Path) -> None:
+    """A saved model predicts the same bits in a fresh process; damaged folders are refused with a sentence."""
+    task = tiny_task(folder / "images")
+    model = fit(task, make(), shots=3, epochs=2, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore(), keep=True)
+    items = task.test
+    expected = torch.tensor([p.probabilities for p in model.predict([item.path for item in items], top=3)])
+    saved = model.save(folder / "model")
+    script = (
+        "import json, sys; from shotfit.model import Model; m = Model.open(sys.argv[1]); "
+        "print(json.dumps([p.probabilities for p in m.predict(sys.argv[2:], top=3)]))"
+    )
+    command = [sys.executable, "-c", script, str(saved), *[str(item.path) for item in items]]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert torch.equal(expected, torch.tensor(json.loads(printed))), "a fresh process predicts otherwise"
+    weights = (saved / "adapter.safetensors").read_bytes()
+    if weights[8:]:
+        for broken in (weights[: len(weights) // 2], b"", b"something else"):
+            (saved / "adapter.safetensors").write_bytes(broken)
+            _refused(lambda: Model.open(saved), "damaged")
+    save_file({"x": torch.zeros(1)}, saved / "adapter.safetensors")
+    _refused(lambda: Model.open(saved), "not written by shotfit")
+    (saved / "adapter.safetensors").unlink()
+    _refused(lambda: Model.open(saved), "lacks")
+
+
+def seeds_decide(make: Make, folder: Path) -> None:
+    """The same seed gives the same bits; another seed draws other shots."""
+    task, backbone = tiny_task(folder / "images"), tiny_backbone(folder / "backbone")
+
+    def state(seed: int) -> dict[str, Tensor]:
+        fitted = fit(task, make(), shots=2, seed=seed, epochs=2, backbone=backbone, store=MemoryStore(), check=False)
+        return fitted.method.state()
+
+    first, again, other = state(1), state(1), state(3)
+    assert first.keys() == again.keys() and all(torch.equal(first[key], again[key]) for key in first), "seed 1 twice"
+    learns = make().recipe is not None or any(key.startswith("buffer.") for key in first)
+    differs = any(first[key].shape != other[key].shape or not torch.equal(first[key], other[key]) for key in first)
+    assert differs or not learns, "seeds 1 and 3 give the same model"
+
+
+def new_classes_as_declared(make: Make, folder: Path) -> None:
+    """Other class names are accepted and predicted, or refused in a sentence that names the methods that can."""
+    task, method = tiny_task(folder / "images"), make()
+    model = fit(task, method, shots=2, epochs=1, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore(), check=False)
+    if not method.accepts_new_classes:
+        _refused(lambda: model.for_classes(["a", "b"]), "zero_shot")
+        return
+    try:
+        other = model.for_classes([*reversed(model.class_names), "another"])
+    except UsageError as refusal:
+        assert "predict others" in str(refusal), f"refused without saying why: {refusal}"
+        return
+    path = task.test[0].path
+    old, new = model.predict(path, top=3)[0], other.predict(path, top=4)[0]
+    ranks = [label for label in new.labels if label != "another"]
+    assert ranks == list(old.labels), "the order of the old classes changed"
+
+
+def one_task_at_a_time(make: Make, folder: Path) -> None:
+    """A method of one task refuses two."""
+    method = make()
+    frozen = Frozen(tiny_backbone(folder / "backbone"))
+    classes = [ClassList("one", ("a", "b")), ClassList("two", ("c", "d"))]
+    if not method.several_tasks:
+        _refused(lambda: method.attach(frozen, classes), "one task at a time")
+
+
+def chunks_change_nothing(make: Make, folder: Path) -> None:
+    """With a memory budget that holds a single class at a time, logits and gradients are the same."""
+    _same(_Stage(make, folder).outcome(), _Stage(make, folder, memory=1).outcome(), 1e-12, "chunks")
+
+
+def bfloat16_is_close(make: Make, folder: Path) -> None:
+    """Towers in bfloat16 move the cosines by a hundredth at most on a tiny backbone."""
+    exact = _Stage(make, folder)
+    rough = tiny_backbone(folder / "backbone").to(torch.bfloat16)
+    method = make()
+    frozen = Frozen(rough, MemoryStore())
+    method.attach(frozen, (exact.task.classes,))
+    images = ImagePool(exact.task.train).all()
+    features, expected = frozen.image(images).double(), exact.frozen.image(images)
+    cosine = torch.cosine_similarity(features, expected, dim=-1)
+    assert float(cosine.min()) > 0.99, f"bfloat16 features differ: cosine {float(cosine.min()):.3f}"
+
+
+def options_are_documented(make: Make, folder: Path) -> None:
+    """Each option has a help text, is saved, and an impossible value is refused in one line."""
+    method = make()
+    for field in fields(method):  # type: ignore[arg-type]
+        assert field.metadata.get("help"), f"{field.name} has no help text"
+        impossible = "three" if not isinstance(field.default, str) else 3
+        _refused(lambda name=field.name, value=impossible: type(method)(**{name: value}), field.name)
+    assert json.loads(json.dumps(method.options())) == method.options()
+
+
+def shapes_of_all_kinds(make: Make, folder: Path) -> None:
+    """One class, one image, one shot; a thousand classes of long names; a name in Chinese."""
+    backbone = tiny_backbone(folder / "backbone")
+    many = [f"number {index:04d} of the long names" for index in range(1000)]
+    for number, names in enumerate((["only"], ["小猫", "dog"], many)):
+        path = folder / f"images{number}"
+        if names is many:
+            task = tiny_task(path, ["any"], images=2)
+            items = tuple(Item(task.train[0].path, label, task.train[0].digest) for label in range(1000))
+            task = replace(task, classes=ClassList("many", tuple(names)), train=items, val=())
+        else:
+            task = tiny_task(path, names, images=2)
+        model = fit(task, make(), shots=1, epochs=1, backbone=backbone, store=MemoryStore(), check=False)
+        prediction = model.predict(task.train[0].path)[0]
+        assert prediction.labels[0] in names and 0 < prediction.probabilities[0] <= 1
+
+
+class _Untouchable(tuple[Item, ...]):
+    def __getitem__(self, index: Any) -> Any:
+        raise AssertionError("the test part was touched")
+
+    def __iter__(self) -> Iterator[Item]:
+        raise AssertionError("the test part was touched")
+
+    def __len__(self) -> int:
+        raise AssertionError("the test part was touched")
+
+
+def test_part_stays_sealed(make: Make, folder: Path) -> None:
+    """A task whose test part raises when touched is fitted."""
+    task = replace(tiny_task(folder / "images"), held_out=_Untouchable())
+    fit(task, make(), shots=2, epochs=1, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore())
+
+
+def interrupted_fit_leaves_nothing(make: Make, folder: Path) -> None:
+    """A save that is killed before its last rename leaves nothing that opens; a store keeps serving."""
+    task, backbone = tiny_task(folder / "images"), tiny_backbone(folder / "backbone")
+    script = (
+        "import os, sys; import shotfit.files as f, shotfit.model as m; from pathlib import Path\n"
+        "from shotfit.fit import fit; from shotfit.store import Store\n"
+        "os.replace = os.rename = lambda *a, **k: os._exit(9)\n"
+        "fit(sys.argv[1], 'zero_shot', shots=2, backbone=sys.argv[2], store=Store(Path(sys.argv[3]))).save(sys.argv[4])"
+    )
+    arguments = [str(folder / "images"), str(folder / "backbone"), str(folder / "store"), str(folder / "model")]
+    ended = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert ended.returncode == 9, ended.stderr
+    _refused(lambda: Model.open(folder / "model"), "not a shotfit model")
+    store = Store(folder / "store")
+    model = fit(task, make(), shots=2, epochs=1, backbone=backbone, store=store, check=False)
+    assert load_file(model.save(folder / "model") / "adapter.safetensors").keys() == model.method.state().keys()
+
+
+def _refused(action: Callable[[], Any], words: str) -> None:
+    try:
+        action()
+    except ShotfitError as error:
+        assert words in str(error) and "\n" not in str(error), f"refused with: {error}"
+        return
+    raise AssertionError(f"accepted, but a refusal with {words!r} was expected")
+
+
+CONTRACT: dict[str, Callable[[Make, Path], None]] = {
+    function.__name__: function
+    for function in (
+        stored_equals_full,
+        savings_change_nothing,
+        saved_equals_fitted,
+        seeds_decide,
+        new_classes_as_declared,
+        one_task_at_a_time,
+        chunks_change_nothing,
+        bfloat16_is_close,
+        options_are_documented,
+        shapes_of_all_kinds,
+        test_part_stays_sealed,
+        interrupted_fit_leaves_nothing,
+    )
+}
+
+
+def check(name: str, make: Make, folder: Path) -> None:
+    """Run one check of the contract on a method, made anew as often as the check needs it."""
+    CONTRACT[name](make, folder)

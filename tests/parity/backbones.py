@@ -1,0 +1,31 @@
+"""A Backbone from the weights that a parity case names, read as a user's file would be."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.openai import read_openai
+from shotfit.towers.tokenizers import load_tokenizer
+
+from .cases import Case, backbone
+
+__all__ = ["build"]
+
+
+def build(case: Case) -> Backbone:
+    """The backbone of a case, with CLIP's tokenizer. Shared between tests: not to be changed."""
+    return _build(case.meta["backbone"], case.root)
+
+
+@functools.lru_cache(maxsize=4)
+def _build(name: str, root: Path) -> Backbone:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.safetensors"
+        save_file({key: value.contiguous() for key, value in backbone(name, root).items()}, path)
+        config, weights = read_openai(path)
+    return Backbone(config, weights, load_tokenizer(None, config.text, "clip"), name)
