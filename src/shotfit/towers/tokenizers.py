@@ -17,6 +17,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,6 @@ __all__ = [
     "Tokenizer",
     "clean_text",
     "load_tokenizer",
-    "missing_tokenizer_message",
 ]
 
 CLIP_VOCABULARY = 49_408
@@ -228,7 +228,7 @@ class OpenAITokenizer(Tokenizer):
 def load_tokenizer(folder: Path | None, config: TextConfig, kind: Literal["clip", "siglip"]) -> Tokenizer | None:
     """The tokenizer of a checkpoint: from files in `folder`, else OpenAI's where the vocabulary is CLIP's, else None.
 
-    None means that the towers load and texts are refused with `missing_tokenizer_message`.
+    None means that the towers load and texts are refused (`Backbone.checked_tokenizer` has the sentence).
     """
     if folder is not None:
         pair = kind == "clip" and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
@@ -237,11 +237,6 @@ def load_tokenizer(folder: Path | None, config: TextConfig, kind: Literal["clip"
     if kind == "clip" and config.vocabulary == CLIP_VOCABULARY:
         return OpenAITokenizer(config.context, config.padding if _reads_padding(config, kind) else None)
     return None
-
-
-def missing_tokenizer_message(name: str) -> str:
-    """The sentence for texts of a checkpoint that has no tokenizer (`load_tokenizer` gave None)."""
-    return f"{name} has no tokenizer file, so it cannot read texts; put its tokenizer.json beside the weights."
 
 
 def clean_text(text: str) -> str:
@@ -378,7 +373,7 @@ def _lower_case(backend: tokenizers.Tokenizer, folder: Path) -> bool:
 
 def _frame(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that the tokenizer's post-processor puts before and after a text."""
-    for probe in ("a", "A", "0", *sorted(backend.get_vocab(with_added_tokens=False))[:100]):
+    for probe in chain(("a", "A", "0"), (token for token in map(backend.id_to_token, range(1000)) if token)):
         bare, framed = _ids(backend, probe), _ids(backend, probe, framed=True)
         if not bare:
             continue
