@@ -79,7 +79,9 @@ def fit(
     prototype = _prototype(method, options or {})
     selection = fitting.validation(task)
     fitted = fitting.fit(prototype, task.train, selection, "Fitting " + prototype.name)
-    checked = fitting.compare(prototype, task.train, selection, fitted) if check and prototype.name != "zero_shot" else {}
+    checked = (
+        fitting.compare(prototype, task.train, selection, fitted) if check and prototype.name != "zero_shot" else {}
+    )
     worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
     result = zero_shot(frozen, (task.classes,)) if worse and not keep else fitted
     record = record_of(result, loaded) | {
@@ -126,7 +128,7 @@ def train(
             chosen = order[step * batch : (step + 1) * batch]
             loss = method.loss(_draw(method.frozen, support, recipe, chosen, generator, fresh), labels[chosen])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             total += loss.detach()
         history.append(total / steps)
@@ -220,7 +222,9 @@ class _Fitting:
         ]
         return Validation("cross-validation", tuple(folds))
 
-    def compare(self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method) -> dict[str, Any]:
+    def compare(
+        self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method
+    ) -> dict[str, Any]:
         """Accuracy of the fit and of zero-shot on what neither was fitted to; empty where nothing can be held out."""
         reference = zero_shot(self.frozen, self.classes)
         right, plain, images = 0, 0, 0
@@ -245,7 +249,10 @@ class _Fitting:
             return
         for number, fold in enumerate(validation.folds, start=1):
             part = [items[index] for index in fold.train.tolist()]
-            yield fold, self.fit(prototype, part, self.folds(part), f"Checking, fold {number} of {len(validation.folds)}")
+            yield (
+                fold,
+                self.fit(prototype, part, self.folds(part), f"Checking, fold {number} of {len(validation.folds)}"),
+            )
 
 
 @torch.no_grad()

@@ -250,4 +250,3 @@ def normalize(features: Tensor) -> Tensor:
 
 def _names(edits: Sequence[Edit]) -> tuple[str, ...]:
     return tuple(type(edit).__name__ for edit in edits)
-

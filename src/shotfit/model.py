@@ -170,7 +170,9 @@ class Model:
         classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
         method.attach(frozen, classes)
-        method.restore({key: value.to(loaded.dtype) if value.is_floating_point() else value for key, value in tensors.items()})
+        method.restore(
+            {key: value.to(loaded.dtype) if value.is_floating_point() else value for key, value in tensors.items()}
+        )
         return cls(method, frozen, record)
 
 
@@ -180,7 +182,9 @@ load = Model.open
 def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     if not path.is_file():
-        raise ShotfitError(f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote.")
+        raise ShotfitError(
+            f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote."
+        )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         known = record["format"] == FORMAT and {"method", "options", "classes", "backbone"} <= record.keys()

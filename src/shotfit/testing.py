@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,13 @@ NAMES = ("red_thing", "green thing", "blue")
 def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0, name: str = "random") -> Backbone:
     """A backbone of any configuration with pseudo-random weights, large enough that nothing is nearly linear."""
     with torch.device("meta"):
-        image = ModifiedResNet(config.image) if isinstance(config.image, ResNetConfig) else VisionTransformer(config.image)
+        image = (
+            ModifiedResNet(config.image) if isinstance(config.image, ResNetConfig) else VisionTransformer(config.image)
+        )
         parts = {"image": image, "text": TextTransformer(config.text)}
-    shapes = {f"{part}.{key}": value.shape for part, tower in parts.items() for key, value in tower.state_dict().items()}
+    shapes = {
+        f"{part}.{key}": value.shape for part, tower in parts.items() for key, value in tower.state_dict().items()
+    }
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for key, shape in shapes.items():
@@ -183,7 +188,9 @@ def savings_change_nothing(make: Make, folder: Path) -> None:
 def saved_equals_fitted(make: Make, folder: Path) -> None:
     """A saved model predicts the same bits in a fresh process; damaged folders are refused with a sentence."""
     task = tiny_task(folder / "images")
-    model = fit(task, make(), shots=3, epochs=2, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore(), keep=True)
+    model = fit(
+        task, make(), shots=3, epochs=2, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore(), keep=True
+    )
     items = task.test
     expected = torch.tensor([p.probabilities for p in model.predict([item.path for item in items], top=3)])
     saved = model.save(folder / "model")
@@ -223,7 +230,9 @@ def seeds_decide(make: Make, folder: Path) -> None:
 def new_classes_as_declared(make: Make, folder: Path) -> None:
     """Other class names are accepted and predicted, or refused in a sentence that names the methods that can."""
     task, method = tiny_task(folder / "images"), make()
-    model = fit(task, method, shots=2, epochs=1, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore(), check=False)
+    model = fit(
+        task, method, shots=2, epochs=1, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore(), check=False
+    )
     if not method.accepts_new_classes:
         _refused(lambda: model.for_classes(["a", "b"]), "zero_shot")
         return
@@ -271,7 +280,7 @@ def options_are_documented(make: Make, folder: Path) -> None:
     for field in fields(method):  # type: ignore[arg-type]
         assert field.metadata.get("help"), f"{field.name} has no help text"
         impossible = "three" if not isinstance(field.default, str) else 3
-        _refused(lambda name=field.name, value=impossible: type(method)(**{name: value}), field.name)
+        _refused(partial(type(method), **{field.name: impossible}), field.name)
     assert json.loads(json.dumps(method.options())) == method.options()
 
 

@@ -37,14 +37,14 @@ _RULES = f"1, pillow {PIL.__version__}"  # verdicts are kept under this name; th
 _MODES = {
     "1": "black and white",
     "L": "gray",
-    "LA": "gray with transparency",
-    "P": "palette images",
-    "RGBA": "RGB with transparency",
+    "LA": "gray with an alpha channel",
+    "P": "in palette colors",
+    "RGBA": "RGB with an alpha channel",
     "CMYK": "CMYK",
     "I;16": "16-bit gray",
     "I;16B": "16-bit gray",
-    "I": "gray of 32-bit integers",
-    "F": "gray of floating-point numbers",
+    "I": "32-bit gray",
+    "F": "floating-point gray",
 }
 
 _UNREAD_SUFFIXES = frozenset(

@@ -142,7 +142,9 @@ class Method(nn.Module):
     def attach(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Give it the frozen model and the class list, before `build` or `restore`."""
         if len(classes) > 1 and not self.several_tasks:
-            raise UsageError(f"{self.name} fits one task at a time, but {len(classes)} were given: fit each on its own.")
+            raise UsageError(
+                f"{self.name} fits one task at a time, but {len(classes)} were given: fit each on its own."
+            )
         object.__setattr__(self, "frozen", frozen)  # not a submodule: its weights are not the method's
         self.classes = tuple(classes)
 
@@ -179,7 +181,7 @@ class Method(nn.Module):
 
     def state(self) -> dict[str, Tensor]:
         """All that a saved method needs: parameters, buffers, and the baked class features."""
-        tensors = {f"parameter.{key}": value for key, value in self.named_parameters()}
+        tensors: dict[str, Tensor] = {f"parameter.{key}": value for key, value in self.named_parameters()}
         tensors |= {f"buffer.{key}": value for key, value in self.named_buffers()}
         if self.baked is not None:
             tensors["baked"] = self.baked

@@ -38,7 +38,9 @@ class Backbone(nn.Module):
         self.config, self.tokenizer, self.name = config, tokenizer, name
         with torch.device("meta"):  # the weights are given; drawing others first would take seconds
             self.image: VisionTransformer | ModifiedResNet = (
-                ModifiedResNet(config.image) if isinstance(config.image, ResNetConfig) else VisionTransformer(config.image)
+                ModifiedResNet(config.image)
+                if isinstance(config.image, ResNetConfig)
+                else VisionTransformer(config.image)
             )
             self.text = TextTransformer(config.text)
             self.logit_scale = nn.Parameter(torch.zeros(()))

@@ -66,8 +66,7 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, h, w] to [n, outputs, h / stride, w / stride]."""
         pooled = F.avg_pool2d(x, self.stride) if self.stride > 1 else x
-        result: Tensor = self.norm(self.conv(pooled))
-        return result
+        return self.norm(self.conv(pooled))
 
 
 class Bottleneck(nn.Module):
@@ -107,8 +106,7 @@ class AttentionPool(nn.Module):
         query = self.query(tokens[:, :1]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key = self.key(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         value = self.value(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        pooled: Tensor = self.out(F.scaled_dot_product_attention(query, key, value).flatten(1))
-        return pooled
+        return self.out(F.scaled_dot_product_attention(query, key, value).flatten(1))
 
 
 class ModifiedResNet(nn.Module):
@@ -131,7 +129,9 @@ class ModifiedResNet(nn.Module):
         """Step 0: pixels [n, 3, size, size], preprocessed."""
         if pixels.shape[1:] != (3, self.image_size, self.image_size):
             size = self.image_size
-            raise ShotfitError(f"The image tower takes [n, 3, {size}, {size}] pixels, but was given {list(pixels.shape)}.")
+            raise ShotfitError(
+                f"The image tower takes [n, 3, {size}, {size}] pixels, but was given {list(pixels.shape)}."
+            )
         return Stream(self.stem(pixels), None, 0)
 
     def resume(self, hidden: Tensor, step: int, savings: Savings = Savings()) -> Stream:
@@ -147,5 +147,4 @@ class ModifiedResNet(nn.Module):
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining stages and the attention pooling: [n, embed]."""
-        pooled: Tensor = self.pool(self.run(stream, edits).hidden)
-        return pooled
+        return self.pool(self.run(stream, edits).hidden)

@@ -65,7 +65,7 @@ def read_position(row: Sequence[int], config: TextConfig) -> int:
     if config.pooling == "last":
         return len(row) - 1
     if config.pooling == "end":
-        return list(row).index(config.end) if config.end in row else 0
+        return next((place for place, token in enumerate(row) if token == config.end), 0)
     known = [(-1 if token >= config.vocabulary else token) for token in row]
     return known.index(max(known))
 

@@ -35,7 +35,11 @@ def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": _quick_gelu, "gelu": F.gelu, "gelu_tanh": _gelu_tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": _quick_gelu,
+    "gelu": F.gelu,
+    "gelu_tanh": _gelu_tanh,
+}
 
 
 class Attention(nn.Module):
@@ -57,7 +61,7 @@ class Attention(nn.Module):
         split = layout.shared.tokens
         beginning = layout.shared.pad(qkv[:split]).permute(2, 0, 3, 1, 4)  # [3, groups, heads, longest, head]
         own = layout.own.pad(qkv[split:])
-        mixed = F.scaled_dot_product_attention(*beginning, is_causal=True)
+        mixed = F.scaled_dot_product_attention(beginning[0], beginning[1], beginning[2], is_causal=True)
         continued = self._continue(own[:, :, 0], beginning[1:], own[:, :, 1:], layout, reading=False)
         return torch.cat([self._out(layout.shared, mixed), self._out(layout.own, continued)])
 
@@ -88,7 +92,9 @@ class Attention(nn.Module):
         """
         assert layout.shared is not None
         groups, queries = len(layout.groups), query.shape[1]
-        grouped = query.unflatten(0, (groups, layout.places)).permute(0, 3, 1, 2, 4)  # [groups, heads, places, queries, head]
+        grouped = query.unflatten(0, (groups, layout.places)).permute(
+            0, 3, 1, 2, 4
+        )  # [groups, heads, places, queries, head]
         grouped = grouped * query.shape[-1] ** -0.5
         together = grouped.flatten(2, 3)  # all queries of a group see the whole beginning, whatever their row
         own_key, own_value = own.unflatten(0, (groups, layout.places)).permute(3, 0, 4, 1, 2, 5)
@@ -112,8 +118,7 @@ class Attention(nn.Module):
 
     def _out(self, packing: Packing, mixed: Tensor) -> Tensor:
         merged = mixed.transpose(1, 2).flatten(2)  # [rows, longest, width]
-        projected: Tensor = self.out(packing.flatten(merged))
-        return projected
+        return self.out(packing.flatten(merged))
 
 
 def _visible(layout: Layout) -> Tensor | None:
@@ -139,8 +144,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[tokens, width] to [tokens, width]."""
-        result: Tensor = self.down(self.activation(self.up(x)))
-        return result
+        return self.down(self.activation(self.up(x)))
 
 
 class Block(nn.Module):
@@ -215,8 +219,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[n, 3, size, size] to [n, tokens, width]."""
-        normed: Tensor = self.norm(self.tokens(pixels))
-        return normed
+        return self.norm(self.tokens(pixels))
 
 
 class PoolingHead(nn.Module):
@@ -237,8 +240,7 @@ class PoolingHead(nn.Module):
         memory = F.linear(x, inner.qkv.weight[width:], inner.qkv.bias[width:]).unflatten(-1, (2, inner.heads, -1))
         key, value = memory.permute(2, 0, 3, 1, 4)
         h = inner.out(F.scaled_dot_product_attention(query, key, value).flatten(1))
-        pooled: Tensor = h + self.mlp(self.norm(h))
-        return pooled
+        return h + self.mlp(self.norm(h))
 
 
 class VisionTransformer(Transformer):
@@ -265,7 +267,9 @@ class VisionTransformer(Transformer):
         """Step 0: pixels [n, 3, size, size], preprocessed."""
         if pixels.shape[1:] != (3, self.image_size, self.image_size):
             size = self.image_size
-            raise ShotfitError(f"The image tower takes [n, 3, {size}, {size}] pixels, but was given {list(pixels.shape)}.")
+            raise ShotfitError(
+                f"The image tower takes [n, 3, {size}, {size}] pixels, but was given {list(pixels.shape)}."
+            )
         return self.resume(self.embedding(pixels), 0, savings)
 
     def resume(self, hidden: Tensor, step: int, savings: Savings = Savings()) -> Stream:
@@ -323,8 +327,7 @@ class TextTransformer(Transformer):
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, the final norm at the read token, the projection: [rows, embed]."""
-        features: Tensor = self.projection(self.final_norm(self._read(self.run(stream, edits))))
-        return features
+        return self.projection(self.final_norm(self._read(self.run(stream, edits))))
 
 
 class _PackedTexts:
