@@ -32,7 +32,7 @@ from torch import Tensor
 
 __all__ = ["SELECTION", "Case", "assert_close", "backbone", "cases", "folders", "picked", "roots"]
 
-SELECTION = Path(__file__).parent / "selection"
+SELECTION = Path(__file__).resolve().parent / "selection"
 
 FINGERPRINTS = {
     "vit": "0ac5649b24719fb1",
@@ -53,9 +53,9 @@ def roots() -> list[Path]:
             raise FileNotFoundError(f"SHOTFIT_PARITY names {named}, which is no folder")
         found = [large.resolve()]
     else:
-        large = Path(__file__).parents[2].parent / "shared" / "parity"
+        large = Path(__file__).resolve().parents[2].parent / "shared" / "parity"
         found = [large] if large.is_dir() else []
-    return [*found, SELECTION]
+    return [*(root for root in found if root != SELECTION), SELECTION]  # naming the selection runs it alone
 
 
 @dataclass(frozen=True)
