@@ -1,0 +1,143 @@
+"""Recorded images, features and tokens of a case in the place of files, and its training steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shotfit.data.tasks import ClassList, Item
+from shotfit.edits import Edit
+from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.methods.base import Fold, Method, Validation
+from shotfit.recipe import Optimizer, Schedule
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.texts import Texts
+
+from .backbones import build
+from .cases import Case
+
+__all__ = [
+    "FeaturePool",
+    "PixelPool",
+    "RecordedFrozen",
+    "Step",
+    "class_list",
+    "judged_by",
+    "optimizer_of",
+    "schedule_of",
+    "token_texts",
+    "train",
+]
+
+
+class PixelPool(ImagePool):
+    """Recorded pixels [views, images, 3, size, size] as an image pool."""
+
+    def __init__(self, recorded: Tensor, labels: Tensor) -> None:
+        super().__init__([Item(Path(f"{index}.png"), int(label), str(index)) for index, label in enumerate(labels)])
+        self.recorded = recorded
+
+    def pixels(self, row: int, backbone: Backbone) -> Tensor:
+        item, view = divmod(row, max(self.views, 1))
+        return self.recorded[view, item]
+
+
+class FeaturePool(ImagePool):
+    """Recorded image features [images, embed] as an image pool."""
+
+    def __init__(self, features: Tensor, labels: Tensor) -> None:
+        super().__init__([Item(Path(f"{index}.png"), int(label), str(index)) for index, label in enumerate(labels)])
+        self.features = features
+
+
+class RecordedFrozen(Frozen):
+    """The case's backbone, where prompts are the recorded tokens and images may be recorded features."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(build(case))
+        self.case = case
+
+    def class_texts(self, classes: Sequence[ClassList]) -> tuple[Texts, int]:
+        tokens = self.case["in/tokens"]
+        return token_texts(tokens), tokens.shape[1] if tokens.dim() == 3 else 1
+
+    def image(self, images: Images, edits: Sequence[Edit] = ()) -> Tensor:
+        if isinstance(images.pool, FeaturePool):
+            return images.pool.features[images.rows]
+        if images.pool is None and images.rows.dim() == 2:
+            return images.rows
+        return super().image(images, edits)
+
+
+def token_texts(tokens: Tensor) -> Texts:
+    """Texts of padded rows [..., length]: a row ends at its largest id, which is the end token."""
+    rows = tokens.flatten(0, -2).tolist()
+    return Texts.of(row[: row.index(max(row)) + 1] for row in rows)
+
+
+def class_list(case: Case, count: int = 0) -> ClassList:
+    """The case's classes, or `count` nameless ones."""
+    names = case.meta.get("class_names") or [f"class {index}" for index in range(count)]
+    return ClassList(case.name, tuple(names))
+
+
+def judged_by(images: Images, labels: Tensor, support: int) -> Validation:
+    """A validation part of these images, for a support of this many."""
+    return Validation("validation part", (Fold(torch.arange(support), images, labels),))
+
+
+def optimizer_of(settings: dict[str, Any]) -> Optimizer:
+    """The recorded optimizer as ours."""
+    recorded = settings["optimizer"]
+    assert not recorded.get("dampening") and not recorded.get("nesterov")
+    keys = ("name", "lr", "weight_decay", "momentum", "eps")
+    chosen = {key: recorded[key] for key in keys if key in recorded}
+    return Optimizer(**chosen, betas=tuple(recorded.get("betas", (0.9, 0.999))))
+
+
+def schedule_of(settings: dict[str, Any]) -> tuple[Schedule, int]:
+    """The recorded schedule (uniform keys) as ours, and its period."""
+    recorded = settings["schedule"]
+    warmup, warmup_lr = recorded.get("warmup_epochs") or 0, recorded.get("warmup_lr") or 0.0
+    schedule = Schedule(recorded["name"], recorded["unit"], warmup, warmup_lr, recorded.get("eta_min") or 0.0)
+    return schedule, recorded.get("period") or 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step as it went: the loss and gradients before it, the parameters after it."""
+
+    lr: float
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    parameters: dict[str, Tensor]
+
+
+def train(
+    method: Method,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    period: int,
+    steps_per_epoch: int,
+    batches: Iterable[tuple[Images, Tensor]],
+) -> list[Step]:
+    """Steps on given batches, at the rates of the schedule."""
+    stepper = optimizer.over(method.parameter_groups())
+    steps = []
+    for index, (images, labels) in enumerate(batches):
+        rate = schedule.rate(optimizer.lr, index if schedule.unit == "step" else index // steps_per_epoch, period)
+        for group in stepper.param_groups:
+            group["lr"] = rate
+        loss = method.loss(images, labels)
+        stepper.zero_grad()
+        torch.autograd.backward(loss)
+        gradients = {name: value.grad.clone() for name, value in method.named_parameters() if value.grad is not None}
+        stepper.step()
+        after = {name: value.detach().clone() for name, value in method.named_parameters()}
+        steps.append(Step(rate, loss.detach(), gradients, after))
+    return steps
