@@ -31,8 +31,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of files, all or nothing. An existing folder is moved aside and removed once the new one stands."""
-    folder = Path(os.path.abspath(folder))
+    """Write a folder of files, all or nothing. An existing one is moved aside and removed once the new one stands."""
+    folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
     try:

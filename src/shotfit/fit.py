@@ -1,4 +1,4 @@
-"""Fit a method to a task: one training loop for all methods, and a check against zero-shot that never sees a test image.
+"""Fit a method to a task: one training loop for all methods, and a check against zero-shot without a test image.
 
     model = shotfit.fit("photos/", method="tip_adapter_f", shots=16)
 
@@ -58,8 +58,8 @@ def fit(
 ) -> Model:
     """Fit a method to the images of a task and give back the fitted model.
 
-    data: a task, or anything `read_task` reads; its test part is not touched. shots: images a class that are drawn from
-    the training part by CoOp's rule (None: all). views: random views of each image, "center" for the center view alone,
+    data: a task, or anything `read_task` reads; its test part is not touched. shots: images a class, drawn from the
+    training part by CoOp's rule (None: all). views: random views of each image, "center" for the center view alone,
     "fresh" for new random crops at every step. check: compare with zero-shot on the validation part or by
     cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the text tower's activations.
 

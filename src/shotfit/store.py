@@ -41,7 +41,7 @@ STALE_SECONDS = 3600  # a temporary file of this age belongs to a writer that wa
 
 
 def cache_folder() -> Path:
-    """Where shotfit keeps what it can compute again: SHOTFIT_CACHE, else XDG_CACHE_HOME/shotfit, else ~/.cache/shotfit."""
+    """Where recomputable things are kept: SHOTFIT_CACHE, else XDG_CACHE_HOME/shotfit, else ~/.cache/shotfit."""
     named = os.environ.get("SHOTFIT_CACHE")
     if named:
         return Path(named)

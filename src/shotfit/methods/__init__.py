@@ -1,4 +1,4 @@
-"""Methods by name. A third party's come from the entry point group `shotfit.methods` or from `path/to/file.py:Class`."""
+"""Methods by name. A third party's come from the entry points `shotfit.methods`, or from `path/to/file.py:Class`."""
 
 from __future__ import annotations
 

@@ -80,8 +80,8 @@ class Packing:
 class Layout:
     """Which tokens of a stream form which row. Built once on the CPU, then only used.
 
-    groups: how rows share beginnings; `shared` packs the groups' beginnings (None if nothing is shared), `own` the rows'
-    own tokens in [groups x most rows of a group] places, `reads` one query a place.
+    groups: how rows share beginnings; `shared` packs the groups' beginnings (None if nothing is shared), `own` the
+    rows' own tokens in [groups x most rows of a group] places, `reads` one query a place.
     read: flat index of the token that each row is read at, in group order; `order` brings rows back to the caller's
     order (None if it is that already).
     """
@@ -116,8 +116,7 @@ class Layout:
     @lru_cache(maxsize=64)
     def even(cls, rows: int, tokens: int, read: int, read_alone: bool) -> Layout:
         """Rows of equal length that share nothing and are read at the same place: an image tower's."""
-        layout = cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False, read_alone)
-        return layout
+        return cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False, read_alone)
 
     def to(self, device: torch.device) -> Layout:
         """Move the index tables; done once, before the first step."""
