@@ -83,7 +83,7 @@ class Validation:
         return "fixed defaults (no validation part and too few shots for cross-validation)"
 
 
-@dataclass_transform(field_specifiers=(option,))
+@dataclass_transform()  # a default is positional in `option`, which a field specifier may not have
 class Method(nn.Module):
     """Base of all methods. Options are the dataclass fields of a subclass, made with `option`."""
 
