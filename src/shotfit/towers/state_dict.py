@@ -119,17 +119,23 @@ class StateDict:
 
         A missing one gives an empty stand-in, so that `close` can name all that are missing.
         """
-        value = self._left.pop(name, None)
-        if value is None:
+        if name not in self._left:
             self._missing.append(name)
             return torch.empty(shape, device="meta")
-        if not value.is_floating_point():
-            raise ShotfitError(f"{self.where}: {name} is {value.dtype}, expected floating-point weights.")
+        value = self.floating(name)
+        del self._left[name]
         if tuple(value.shape) != shape and not value.numel() == 1 == torch.Size(shape).numel():
             raise ShotfitError(
                 f"{self.where}: {name} has shape {list(value.shape)}, but the configuration asks for {list(shape)}."
             )
-        return value.reshape(shape).float()
+        return value.reshape(shape)
+
+    def floating(self, name: str) -> Tensor:
+        """The tensor `name` as float32, not taken. Raises ShotfitError if it holds no floating-point numbers."""
+        value = self._left[name]
+        if not value.is_floating_point():
+            raise ShotfitError(f"{self.where}: {name} is {value.dtype}, expected floating-point weights.")
+        return value.float()
 
     def layer(self, old: str, new: str, *shape: int) -> dict[str, Tensor]:
         """The weight of `shape` of the layer `old` and its bias, as long as the first dimension, as `new`'s."""

@@ -1,0 +1,123 @@
+"""Checkpoints from the Hugging Face hub, by its own client and cache.
+
+Only the files that are needed are fetched: configurations and tokenizer first, then one set of weights, so that a
+folder whose weights are there is complete. With HF_HUB_OFFLINE, or where the hub cannot be reached, the cache is read.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+from shotfit.errors import ShotfitError
+
+__all__ = ["fetch", "is_hub_id"]
+
+CONFIGS = ("open_clip_config.json", "config.json")
+SMALL_FILES = (
+    *CONFIGS,
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+TIMEOUT = 20.0  # seconds for the hub's first answer
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a text has the form of a repository on the hub, `owner/name`."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source, re.ASCII) is not None
+
+
+def fetch(
+    repository: str, revision: str, weights_file: Callable[[Collection[str]], str], shards: Callable[[str], bool]
+) -> Path:
+    """The local folder of a repository at a revision (branch, tag or commit), downloaded where it is not yet.
+
+    weights_file: which of the names of a repository's files is loaded (raises ShotfitError if none can be). shards:
+    whether a name is a part of weights that come in several files. Raises ShotfitError in one sentence if the
+    repository or its revision does not exist or asks for a login, or if the hub is out of reach and the cache is empty.
+    """
+    if constants.HF_HUB_OFFLINE:
+        folder = _cached(repository, revision, weights_file)
+        if folder is None:
+            raise ShotfitError(
+                f"{repository} at revision {revision} is not in the cache ({constants.HF_HUB_CACHE}), and "
+                "HF_HUB_OFFLINE is set: unset it once to download, or name a folder that holds the checkpoint."
+            )
+        return folder
+    try:
+        return _download(repository, revision, weights_file, shards)
+    except ShotfitError:
+        raise
+    except GatedRepoError:
+        raise ShotfitError(
+            f"{repository} asks for a login: accept its terms on the hub and run `hf auth login`, or name a folder."
+        ) from None
+    except RevisionNotFoundError:
+        raise ShotfitError(f"{repository} has no revision {revision!r}: leave it out, or name a commit.") from None
+    except RepositoryNotFoundError:
+        raise ShotfitError(
+            f"The hub has no repository {repository}, or it is private. Check its name, or name a local folder."
+        ) from None
+    except Exception as error:  # the client's transport differs between its versions, and so do its errors
+        folder = _cached(repository, revision, weights_file)
+        if folder is not None:
+            return folder
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ShotfitError(
+            f"{repository} could not be fetched from {constants.ENDPOINT} ({reason}). Name a folder that holds the "
+            "checkpoint, or set HF_HUB_OFFLINE=1 where it is in the cache."
+        ) from None
+
+
+def _download(
+    repository: str, revision: str, weights_file: Callable[[Collection[str]], str], shards: Callable[[str], bool]
+) -> Path:
+    info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT)
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    weights = weights_file(names)
+    needed = [weights, *(filter(shards, names) if weights.endswith(".index.json") else [])]
+    small = [name for name in names if name in SMALL_FILES]
+    with _quiet_without_terminal():
+        # the first call notes which commit the revision is, the second stays with that commit
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=small))
+        snapshot_download(repository, revision=folder.name, allow_patterns=needed)
+    return folder
+
+
+def _cached(repository: str, revision: str, weights_file: Callable[[Collection[str]], str]) -> Path | None:
+    """The folder of the cache, if it holds a checkpoint."""
+    for config in CONFIGS:
+        found = try_to_load_from_cache(repository, config, revision=revision)
+        if isinstance(found, str):
+            folder = Path(found).parent
+            try:
+                weights_file([path.name for path in folder.iterdir()])
+            except ShotfitError:
+                return None
+            return folder
+    return None
+
+
+@contextmanager
+def _quiet_without_terminal() -> Iterator[None]:
+    """The hub's progress bars on a terminal only."""
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

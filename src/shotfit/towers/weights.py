@@ -1,0 +1,164 @@
+"""The door to checkpoints: from a name, a hub id, a folder or a file to a backbone.
+
+    load_backbone("mini")                             ships with shotfit
+    load_backbone("ViT-B/32")                         a short name (names.py), at its pinned commit
+    load_backbone("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", revision="main")
+    load_backbone("checkpoints/RN50.pt")              one of OpenAI's files
+    load_backbone("checkpoints/siglip")               a folder: Hugging Face, open_clip, or shotfit's own
+
+A folder may hold several formats (LAION's repositories do). The weights file decides, in this order: open_clip
+safetensors, Hugging Face safetensors, open_clip pickled, Hugging Face pickled. So safetensors win, and of two equals
+the form in which open_clip published its weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.towers import hub, huggingface, names, open_clip, saved
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.config import BackboneConfig
+from shotfit.towers.openai import read_openai
+from shotfit.towers.settings import read_json
+from shotfit.towers.tokenizers import load_tokenizer
+
+__all__ = ["load_backbone", "save_backbone"]
+
+save_backbone = saved.save_backbone
+
+_FORMATS = {"open_clip": open_clip.CONFIG, "huggingface": huggingface.CONFIG}
+_ORDER: list[tuple[str, str]] = [
+    *[("open_clip", file) for file in open_clip.WEIGHTS if "safetensors" in file],
+    *[("huggingface", file) for file in huggingface.WEIGHTS if "safetensors" in file],
+    *[("open_clip", file) for file in open_clip.WEIGHTS if "safetensors" not in file],
+    *[("huggingface", file) for file in huggingface.WEIGHTS if "safetensors" not in file],
+    ("open_clip", "model.safetensors"),  # only where there is no config.json to claim it
+]
+# of the form of a hub id, but of no owner's name: a short name that is not in the table
+_MISSPELLED = re.compile(r"(vit|laion|siglip)-[a-z]+/\d", re.IGNORECASE)
+_FILES = (".pt", ".pth", ".bin", ".safetensors")
+
+_Loaded = tuple[BackboneConfig, dict[str, Tensor], Literal["clip", "siglip"]]
+
+
+def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
+    """Load a backbone, in float32 on the CPU.
+
+    source: a short name, a hub id (`owner/name`, or `owner/name@revision`), a folder or a file. A short name wins over
+    a file of the same name (write `./mini` for that), an existing folder over a hub id. revision: branch, tag or commit
+    of a hub id; without one the table of names decides, and for a repository that is not in it, `main`.
+
+    Raises UsageError for a name that is unknown, with close ones, and ShotfitError in one sentence for a checkpoint
+    that cannot be fetched, is damaged, incomplete or of another architecture.
+    """
+    entry = names.find(source) if isinstance(source, str) else None
+    if entry is not None and entry.repository is None:
+        _refuse_revision(source, revision)
+        return _load_folder(_asset(entry.name), entry.name)
+    path = Path(source).expanduser()
+    if path.exists() and (entry is None or source == entry.repository):
+        _refuse_revision(source, revision)
+        return _load_folder(path, str(source)) if path.is_dir() else _load_file(path, str(source))
+    if entry is not None:
+        assert entry.repository is not None
+        pinned = revision in (None, entry.revision)
+        name = entry.name if pinned else f"{entry.repository}@{revision}"
+        return _load_hub(entry.repository, revision or entry.revision, entry.file if pinned else None, name)
+    if not isinstance(source, str) or path.suffix in _FILES or source.startswith((".", "/", "~")):
+        raise ShotfitError(f"{source} does not exist: name a folder or a file of a checkpoint.{_hint(path)}")
+    repository, _, named = source.partition("@")
+    if not hub.is_hub_id(repository) or _MISSPELLED.match(source):
+        raise UsageError(_unknown(source))
+    if named and revision and named != revision:
+        raise UsageError(f"{source} names the revision {named}, and revision is {revision}: leave one out.")
+    revision = revision or named or None
+    name = f"{repository}@{revision}" if revision else repository
+    return _load_hub(repository, revision or "main", None, name)
+
+
+def _refuse_revision(source: str | Path, revision: str | None) -> None:
+    if revision is not None:
+        raise UsageError(f"A revision belongs to a hub id, and {source} is on this machine: leave the revision out.")
+
+
+def _hint(path: Path) -> str:
+    if re.fullmatch(r"RN(50|101|50x4|50x16|50x64)\.pt", path.name):
+        return f" OpenAI publishes {path.name} as a file of its own, not on the hub."
+    return ""
+
+
+def _unknown(source: str) -> str:
+    if re.fullmatch(r"rn(50|101|50x4|50x16|50x64)", source.lower()):
+        return f"{source} has no hub repository: name the file that OpenAI publishes, for example ./{source}.pt."
+    close = names.suggestions(source)
+    known = ", ".join(entry.name for entry in names.NAMES)
+    meant = f"Did you mean {' or '.join(close)}?" if close else f"Known names: {known}."
+    return f"Unknown backbone {source!r}: no name, no hub id (owner/name), no folder and no file. {meant}"
+
+
+def _asset(name: str) -> Path:
+    folder = Path(str(resources.files("shotfit"))) / "assets" / name
+    if not (folder / saved.CONFIG).is_file():
+        raise ShotfitError(f"{name} is missing from this installation ({folder}): install shotfit's wheel again.")
+    return folder
+
+
+def _choose(files: Collection[str], where: str, only: str | None = None) -> tuple[str, str]:
+    """Format and weights file, by the names of the files of a folder. `only`: the weights file to take.
+
+    Raises ShotfitError if there is nothing to load.
+    """
+    for kind, file in _ORDER:
+        if file in files and _FORMATS[kind] in files and only in (None, file):
+            return kind, file
+    if only is not None:
+        raise ShotfitError(f"{where} lacks {only}, or the configuration that belongs to it.")
+    configs = [config for config in _FORMATS.values() if config in files]
+    if configs:
+        expected = ", ".join(sorted({file for kind, file in _ORDER if _FORMATS[kind] in configs}))
+        raise ShotfitError(f"{where} has {' and '.join(configs)}, but no weights: expected one of {expected}.")
+    raise ShotfitError(
+        f"{where} holds no checkpoint: expected config.json (Hugging Face or shotfit) or open_clip_config.json."
+    )
+
+
+def _load_hub(repository: str, revision: str, only: str | None, name: str) -> Backbone:
+    folder = hub.fetch(
+        repository,
+        revision,
+        weights_file=lambda files: _choose(files, f"{repository} ({revision})", only)[1],
+        shards=lambda file: re.fullmatch(r"(pytorch_)?model-\d+-of-\d+\.(safetensors|bin)", file) is not None,
+    )
+    return _load_folder(folder, name, only)
+
+
+def _load_folder(folder: Path, name: str, only: str | None = None) -> Backbone:
+    config, weights, tokenizer = _read_folder(folder, only)
+    return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name)
+
+
+def _read_folder(folder: Path, only: str | None) -> _Loaded:
+    if (folder / saved.CONFIG).is_file():
+        settings = read_json(folder / saved.CONFIG)
+        if saved.is_saved(settings):
+            return saved.read_saved(folder, settings)
+    kind, file = _choose({path.name for path in folder.iterdir()}, str(folder), only)
+    if kind == "open_clip":
+        return (*open_clip.read_open_clip(folder, file), "clip")
+    return (*huggingface.read_huggingface(folder, file), huggingface.model_type(folder))
+
+
+def _load_file(path: Path, name: str) -> Backbone:
+    """One file: OpenAI's, or the weights of a folder whose configuration lies beside them."""
+    beside = {other.name for other in path.parent.iterdir()}
+    if any(file == path.name and _FORMATS[kind] in beside for kind, file in _ORDER):
+        return _load_folder(path.parent, name, path.name)
+    config, weights = read_openai(path)
+    return Backbone(config, weights, load_tokenizer(None, config.text, "clip"), name)
