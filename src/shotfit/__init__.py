@@ -1,0 +1,70 @@
+"""Fit a frozen vision-language model to a task from a few labelled images.
+
+    import shotfit
+
+    model = shotfit.fit("photos/", shots=16)          # the test part of the folder is not touched
+    model.save("my-model")
+    shotfit.load("my-model").predict("new.jpg")[0].labels
+
+Names are imported when they are first used, so that `import shotfit` and `shotfit --help` do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from shotfit.errors import ShotfitError
+
+if TYPE_CHECKING:
+    from shotfit.compare import compare
+    from shotfit.data.readers import read_task
+    from shotfit.evaluate import evaluate
+    from shotfit.fit import fit
+    from shotfit.model import Model, load
+
+__version__: str
+
+__all__ = ["Model", "ShotfitError", "__version__", "compare", "evaluate", "fit", "load", "read_task"]
+
+_ROOMS = {
+    "Model": "shotfit.model",
+    "compare": "shotfit.compare",
+    "evaluate": "shotfit.evaluate",
+    "fit": "shotfit.fit",
+    "load": "shotfit.model",
+    "read_task": "shotfit.data.readers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            value: Any = version("shotfit")
+        except PackageNotFoundError:  # a source tree that is not installed
+            value = "0+source"
+    elif name in _ROOMS:
+        value = getattr(importlib.import_module(_ROOMS[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps `shotfit.fit` the function: importing the module shotfit.fit would put the module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        room = isinstance(value, ModuleType) and _ROOMS.get(name) == value.__name__
+        super().__setattr__(name, getattr(value, name) if room else value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,10 @@
+"""`python -m shotfit` is the command `shotfit`."""
+
+from __future__ import annotations
+
+import sys
+
+from shotfit.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What the words of a command line mean: lists, numbers, views and options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from shotfit.errors import UsageError
+
+__all__ = ["as_list", "as_numbers", "as_options", "as_views"]
+
+
+def as_list(flag: str, text: str) -> list[str]:
+    """Words between commas.
+
+    >>> as_list("--methods", "coop, taskres")
+    ['coop', 'taskres']
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise UsageError(f"{flag} is {text!r}; expected words with single commas between them, as in a,b,c.")
+    return words
+
+
+def as_numbers(flag: str, text: str) -> list[int]:
+    """Whole numbers between commas.
+
+    >>> as_numbers("--shots", "1,4,16")
+    [1, 4, 16]
+    """
+    words = as_list(flag, text)
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise UsageError(f"{flag} is {text!r}; expected whole numbers with commas between them, as in 1,4,16.")
+    return [int(word) for word in words]
+
+
+def as_options(words: Sequence[str]) -> dict[str, str]:
+    """Options of a method, each written name=value.
+
+    >>> as_options(["length=4", "words=a photo of a"])
+    {'length': '4', 'words': 'a photo of a'}
+    """
+    options = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--set {word!r} is no option=value; write it as in --set alpha=0.5.")
+        if name in options:
+            raise UsageError(f"--set gives {name} twice; give it once.")
+        options[name] = value
+    return options
+
+
+def as_views(text: str | None) -> int | Literal["center", "fresh"] | None:
+    """Views: a number, "center" or "fresh"."""
+    if text is None or text == "center" or text == "fresh":
+        return text  # type: ignore[return-value]  # mypy does not narrow str to a literal
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise UsageError(f"--views is {text!r}; expected a number from 1, center or fresh.")
+    return int(text)

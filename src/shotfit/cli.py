@@ -1,0 +1,560 @@
+"""The command `shotfit`. Every command is a call of the library, with its result printed.
+
+What a command prints for people goes to standard output; with --json that is one object for programs, and the rest goes
+to standard error. Errors are one line on standard error. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from shotfit.arguments import as_list, as_numbers, as_options, as_views
+from shotfit.errors import ShotfitError, UsageError
+
+if TYPE_CHECKING:
+    from shotfit.data.tasks import Task
+    from shotfit.evaluate import Scores
+    from shotfit.model import Model
+
+__all__ = ["app", "main"]
+
+Say = Callable[[str], None]
+
+EXIT_CODES = """\b
+Exit codes:
+  0    success
+  1    a bug of shotfit (--debug shows where)
+  2    wrong usage: an unknown flag, method, option or backbone
+  3    wrong input: images, manifests, checkpoints, models
+  130  interrupted
+"""
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+app = typer.Typer(
+    name="shotfit",
+    epilog=EXIT_CODES,
+    context_settings=SETTINGS,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Folder = Annotated[
+    Path, typer.Argument(help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.")
+]
+Backbone = Annotated[str, typer.Option(help="The frozen model: a name, a folder, a file, or a Hugging Face id.")]
+Templates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template",
+        help='Prompt with {} for the class name, or "ensemble"; may be repeated.',
+        show_default='the task\'s, else "a photo of a {}."',
+    ),
+]
+ClassNames = Annotated[
+    Path | None, typer.Option(help="A classes.toml with class names and templates.", show_default="DIR/classes.toml")
+]
+ImagesDir = Annotated[
+    Path | None, typer.Option("--images", help="Where a manifest's paths begin.", show_default="beside it")
+]
+SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave unreadable images out instead of stopping.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="the method's")]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        help="Random views an image, or center, or fresh (a new crop each step).", show_default="the method's"
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="Bound on the text tower's activations, such as 500M or 2G.", show_default="no bound"),
+]
+
+
+@app.callback()
+def every_command(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, help="Print the version and exit.", callback=lambda on: _version(on)),
+    ] = False,
+) -> None:
+    """Fit a vision-language model to a folder of images from a few labelled examples.
+
+    \b
+    Examples:
+      shotfit fit photos/                       fit to photos/CLASS/IMAGE, evaluate, save shotfit-model
+      shotfit predict shotfit-model new.jpg     classify other images
+      shotfit compare photos/ --methods zero_shot,tip_adapter_f --shots 1,4,16
+    """
+
+
+@app.command(epilog=EXIT_CODES)
+def fit(
+    folder: Folder,
+    method: Annotated[
+        str, typer.Option(help="A method's name (`shotfit methods`), or path/to/file.py:Class.")
+    ] = "tip_adapter_f",
+    shots: Annotated[int, typer.Option(min=0, help="Labelled images a class; 0 takes all.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which images are drawn, and all randomness.")] = 1,
+    backbone: Backbone = "mini",
+    template: Templates = None,
+    class_names: ClassNames = None,
+    images: ImagesDir = None,
+    epochs: Epochs = None,
+    views: Views = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="OPTION=VALUE", help="An option of the method (`shotfit show METHOD`); may be repeated."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The model's folder; an older model there is replaced.")] = Path(
+        "shotfit-model"
+    ),
+    keep: Annotated[bool, typer.Option("--keep", help="Keep a fit that is found worse than zero-shot.")] = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not compare with zero-shot before saving.")] = False,
+    skip_broken: SkipBroken = False,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a method to a folder of images, save the model, and evaluate it on held-out images.
+
+    The test part of the folder, or a fifth of each class where it has none, is not seen by the fit. A fit that the
+    validation part or cross-validation finds worse than zero-shot is replaced by zero-shot (--keep keeps it).
+
+    \b
+    Examples:
+      shotfit fit photos/ --shots 4 --out birds
+      shotfit fit photos/ --method coop --set length=4 --epochs 50
+      shotfit fit labels.csv --images photos/ --template "a sketch of a {}." --json
+    """
+    say = _to(sys.stderr if as_json else sys.stdout)
+    settings, chosen, bound = as_options(options or []), as_views(views), _bytes(memory)
+    from shotfit.methods import find
+
+    find(method).with_options(settings)
+    _check_out(out)
+    task = _read(folder, images, class_names, template, shots or None, skip_broken, say)
+    from shotfit.evaluate import evaluate, zero_shot_of
+    from shotfit.fit import fit as fit_model
+
+    model = fit_model(
+        task.sealed(), method, shots=shots or None, seed=seed, backbone=backbone, options=settings, epochs=epochs,
+        views=chosen, check=not no_check, keep=keep, memory=bound,
+    )  # fmt: skip
+    model.save(out)
+    _say_checked(model, say)
+    plain, fitted = evaluate(zero_shot_of(model), task.test), evaluate(model, task.test)
+    model.record["scores"] = {
+        "test_images": fitted.images,
+        "zero_shot_accuracy": plain.accuracy,
+        "accuracy": fitted.accuracy,
+    }
+    model.save(out)
+    _say_accuracies(model, plain, fitted, say)
+    say(f"saved {out} (predict: shotfit predict {out} IMAGES)")
+    if as_json:
+        record = {name: model.record[name] for name in ("shots", "seed", "seconds", "selection", "fell_back")}
+        _print_json(
+            {"method": method, "model": str(out), "predicts_with": model.record["method"]}
+            | record
+            | model.record["scores"]
+        )
+
+
+@app.command(epilog=EXIT_CODES)
+def predict(
+    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    images: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for paths on standard input.")],
+    form: Annotated[str, typer.Option("--format", help="table, csv or jsonl.")] = "table",
+    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
+    classes: Annotated[
+        str | None, typer.Option(help="Other class names, separated by commas.", show_default="the fitted ones")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
+    ] = None,
+) -> None:
+    """Classify images with a fitted model.
+
+    \b
+    Examples:
+      shotfit predict shotfit-model new.jpg --top 3
+      shotfit predict shotfit-model photos/ "more/*.png" --format csv > labels.csv
+      find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
+    """
+    if form not in ("table", "csv", "jsonl"):
+        raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
+    from shotfit.model import load
+    from shotfit.predict import find_images, lines
+
+    found = find_images(images, sys.stdin)
+    fitted = load(model, backbone)
+    if classes is not None:
+        fitted = fitted.for_classes(as_list("--classes", classes))
+    for line in lines(fitted, found, form, top):  # type: ignore[arg-type]
+        print(line, flush=True)
+
+
+@app.command(epilog=EXIT_CODES)
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    folder: Folder,
+    everything: Annotated[bool, typer.Option("--all", help="All images instead of the test part.")] = False,
+    backbone: Annotated[
+        str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
+    ] = None,
+    class_names: ClassNames = None,
+    images: ImagesDir = None,
+    skip_broken: SkipBroken = False,
+    as_json: Json = False,
+) -> None:
+    """Score a fitted model on labelled images: accuracies, F1, calibration and the most confused classes.
+
+    \b
+    Examples:
+      shotfit evaluate shotfit-model photos/           the images that the fit held out
+      shotfit evaluate shotfit-model others/ --all     every image of another folder
+    """
+    say = _to(sys.stderr if as_json else sys.stdout)
+    task = _read(folder, images, class_names, None, None, skip_broken, say)
+    from shotfit.evaluate import evaluate as evaluate_model
+    from shotfit.evaluate import labelled_for
+    from shotfit.model import load
+    from shotfit.store import Store, cache_folder
+
+    fitted = load(model, backbone, store=Store(cache_folder() / "streams"))
+    scores = evaluate_model(fitted, labelled_for(fitted.class_names, task, everything))
+    say(f"{'images':22} {scores.images:,}")
+    for name in ("accuracy", "mean_class_accuracy", "macro_f1", "calibration_error"):
+        say(f"{name.replace('_', ' '):22} {100 * getattr(scores, name):.1f} %")
+    confused = scores.most_confused()
+    if confused:
+        say("most confused:")
+    for true, predicted, count in confused:
+        say(f"  {true} taken for {predicted}: {count}")
+    if as_json:
+        _print_json({"model": str(model)} | scores.as_json())
+
+
+@app.command(epilog=EXIT_CODES)
+def compare(
+    folder: Folder,
+    methods: Annotated[str, typer.Option(help="Names of methods, separated by commas.")] = "zero_shot,tip_adapter_f",
+    shots: Annotated[str, typer.Option(help="Numbers of labelled images a class, separated by commas.")] = "16",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
+    backbone: Backbone = "mini",
+    template: Templates = None,
+    class_names: ClassNames = None,
+    images: ImagesDir = None,
+    epochs: Epochs = None,
+    views: Views = None,
+    out: Annotated[
+        Path, typer.Option(help="File of finished runs; a comparison that was interrupted goes on from it.")
+    ] = Path("shotfit-compare.jsonl"),
+    skip_broken: SkipBroken = False,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Compare methods on the held-out images of a folder: one table, mean and spread over the seeds.
+
+    Methods are compared as they are: none falls back to zero-shot.
+
+    \b
+    Example:
+      shotfit compare photos/ --methods zero_shot,linear_probe,tip_adapter_f --shots 1,4,16 --seeds 1,2,3
+    """
+    say = _to(sys.stderr if as_json else sys.stdout)
+    names, numbers, draws = as_list("--methods", methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
+    chosen, bound = as_views(views), _bytes(memory)
+    from shotfit.methods import find
+
+    for name in names:
+        find(name)
+    task = _read(folder, images, class_names, template, max(numbers), skip_broken, say)
+    from shotfit.compare import compare as compare_methods
+    from shotfit.compare import table
+
+    def report(run: Any) -> None:
+        found = " (found in the file)" if run["resumed"] else f" in {run['seconds']:.1f} s"
+        _to(sys.stderr)(
+            f"{run['method']}, {run['shots']} shots, seed {run['seed']}: {100 * run['accuracy']:.1f} %{found}"
+        )
+
+    rows = compare_methods(
+        task,
+        names,
+        numbers,
+        draws,
+        backbone=backbone,
+        epochs=epochs,
+        views=chosen,
+        memory=bound,
+        out=out,
+        report=report,
+    )
+    for line in table(rows):
+        say(line)
+    say(f"accuracy on {rows[0].test_images:,} held-out images, mean and standard deviation over seeds; runs in {out}")
+    if as_json:
+        _print_json({"rows": [row.as_json() for row in rows], "runs": str(out)})
+
+
+@app.command(epilog=EXIT_CODES)
+def methods(as_json: Json = False) -> None:
+    """List the methods.
+
+    \b
+    Example:
+      shotfit methods
+    """
+    from shotfit.show import overview
+
+    rows = overview()
+    if as_json:
+        keys = ("method", "title", "new_classes", "source")
+        _print_json({"methods": [dict(zip(keys, row, strict=True)) for row in rows]})
+        return
+    head = ("method", "title", "new classes", "source")
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(4)]
+    for row in [head, *rows]:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@app.command(epilog=EXIT_CODES)
+def show(
+    method: Annotated[str, typer.Argument(help="A method's name, or path/to/file.py:Class.")],
+    backbone: Backbone = "mini",
+) -> None:
+    """Show a method: what it computes, its options, its recipe, and each call of a tower.
+
+    \b
+    Example:
+      shotfit show coop
+    """
+    from shotfit.show import describe
+
+    for line in describe(method, backbone):
+        print(line)
+
+
+@app.command(epilog=EXIT_CODES)
+def doctor(
+    folder: Folder,
+    class_names: ClassNames = None,
+    images: ImagesDir = None,
+    shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 16,
+    as_json: Json = False,
+) -> None:
+    """Look for problems in a folder of images: everything that would stop a fit, and what is odd.
+
+    Exits with 3 if there are errors, with 0 if there are only warnings.
+
+    \b
+    Example:
+      shotfit doctor photos/
+    """
+    say = _to(sys.stderr if as_json else sys.stdout)
+    from shotfit.data.doctor import examine
+    from shotfit.data.readers import read_task
+    from shotfit.store import cache_folder
+
+    task = read_task(folder, images=images, class_names=class_names, cache=cache_folder())
+    _say_task(task, say)
+    report = examine(task, shots or None, cache_folder())
+    for kind, problems in (("error", report.errors), ("warning", report.warnings)):
+        for problem in problems:
+            say(f"{kind}: {problem.message}")
+    found = f"{_plural(len(report.errors), 'error')}, {_plural(len(report.warnings), 'warning')}"
+    say(f"{report.images:,} images of {_plural(report.classes, 'class', 'classes')}: {found}")
+    if as_json:
+        _print_json(report.to_json())
+    if report.errors:
+        raise typer.Exit(ShotfitError.exit_code)
+
+
+@app.command(epilog=EXIT_CODES)
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show where features and verdicts are kept and how large that is, or delete it.
+
+    \b
+    Examples:
+      shotfit cache
+      shotfit cache --clear
+    """
+    from shotfit.store import Store, cache_folder
+
+    folder = cache_folder()
+    store = Store(folder / "streams")
+    entries = store.entries()
+    size = sum(entry.bytes for entry in entries)
+    if clear:
+        store.clear()
+        for path in folder.glob("files.sqlite*"):
+            path.unlink(missing_ok=True)
+    if as_json:
+        kinds = [{**entry.kind, "rows": entry.rows, "bytes": entry.bytes} for entry in entries]
+        _print_json({"folder": str(folder), "bytes": size, "limit": store.limit, "cleared": clear, "kinds": kinds})
+        return
+    print(f"{folder}: {size / 1e6:,.1f} MB of at most {store.limit / 1e6:,.0f} MB{', deleted' if clear else ''}")
+    for entry in entries:
+        what = f"{entry.kind.get('tower')} tower, step {entry.kind.get('step', 'last')}"
+        of = f"backbone {str(entry.kind.get('backbone'))[:12]}"
+        print(f"  {what}, {of}: {entry.rows:,} rows, {entry.bytes / 1e6:,.1f} MB")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code. Errors of the user are one line, tracebacks come with --debug."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    _print_any_name()
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        try:
+            code = app([word for word in given if word != "--debug"], prog_name="shotfit", standalone_mode=False)
+            sys.stdout.flush()
+            return code if isinstance(code, int) else 0
+        except KeyboardInterrupt:
+            return _failed("interrupted", 130)
+        except BrokenPipeError:  # `shotfit predict ... | head`: the reader has enough
+            sys.stdout = None  # else the interpreter complains when it flushes
+            return 0
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            if isinstance(error, typer.Abort):
+                return _failed("interrupted", 130)
+            if isinstance(error, ShotfitError):
+                return _failed(f"error: {error}", error.exit_code)
+            if hasattr(error, "format_message"):  # of the parser of arguments; older versions of typer have click's
+                return _failed(f"error: {error.format_message()} See shotfit --help.", UsageError.exit_code)
+            hint = "" if debug else " Run it again with --debug and report what it shows."
+            return _failed(f"error: this is a bug of shotfit: {type(error).__name__}: {error}.{hint}", 1)
+
+
+def _failed(sentence: str, code: int) -> int:
+    print(" ".join(sentence.split()), file=sys.stderr)
+    return code
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _print_any_name() -> None:
+    """File names need not be text; print what cannot be encoded as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import shotfit
+
+        print(shotfit.__version__)
+        raise typer.Exit
+
+
+def _to(stream: TextIO) -> Say:
+    """Print lines to a stream."""
+    return lambda line: print(line, file=stream, flush=True)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def _bytes(size: str | None) -> int | None:
+    if size is None:
+        return None
+    from shotfit.store import parse_size
+
+    return max(parse_size(size), 1)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse before the fit what saving would refuse after it."""
+    from shotfit.model import RECORD
+
+    if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists and is not a shotfit model: choose another --out.")
+
+
+def _read(
+    folder: Path,
+    images: Path | None,
+    class_names: Path | None,
+    templates: Sequence[str] | None,
+    shots: int | None,
+    skip_broken: bool,
+    say: Say,
+) -> Task:
+    """The task, after the doctor has seen it."""
+    from shotfit.data.doctor import examine
+    from shotfit.data.readers import read_task
+    from shotfit.store import cache_folder
+
+    kept = cache_folder()
+    task = read_task(folder, images=images, class_names=class_names, templates=templates or (), cache=kept)
+    _say_task(task, say)
+    report = examine(task, shots, kept)
+    for problem in report.warnings:
+        _warn(problem.message)
+    report.raise_for_errors(skip_broken)
+    if skip_broken:
+        for problem in report.errors:
+            _warn(f"left out: {problem.message}")
+        task = report.without_broken(task)
+    return task
+
+
+def _say_task(task: Task, say: Say) -> None:
+    counts = f"{len(task.train):,} train, {len(task.val):,} validation and {len(task.test):,} test images"
+    say(f"{task.name}: {_plural(len(task.classes.names), 'class', 'classes')}, {counts}, read as {task.reader}")
+    say(f"test part: {task.test_origin}")
+    if task.ignored:
+        some = ", ".join(path.name for path in task.ignored[:5])
+        more = ", ..." if len(task.ignored) > 5 else ""
+        say(f"ignored: {_plural(len(task.ignored), 'entry', 'entries')} ({some}{more})")
+
+
+def _say_checked(model: Model, say: Say) -> None:
+    """How the fit compared with zero-shot where no test image was looked at."""
+    record = model.record
+    checked = record.get("checked")
+    say(f"selection: {record['selection']}")
+    if not checked:
+        return
+    ours, plain = 100 * checked["accuracy"], 100 * checked["zero_shot_accuracy"]
+    say(f"check on {checked['on']}: {record['fitted_method']} {ours:.1f} %, zero-shot {plain:.1f} %")
+    if record["fell_back"]:
+        say(f"{record['fitted_method']} is worse than zero-shot there, so zero-shot was saved (--keep saves the fit).")
+    elif ours < plain:
+        say(f"{record['fitted_method']} is worse than zero-shot there, and was kept as asked.")
+
+
+def _say_accuracies(model: Model, plain: Scores, fitted: Scores, say: Say) -> None:
+    name = model.record["method"]
+    width = max(len("zero-shot"), len(name))
+    say(f"accuracy on {fitted.images:,} held-out images:")
+    say(f"  {'zero-shot':{width}}  {100 * plain.accuracy:5.1f} %")
+    say(f"  {name:{width}}  {100 * fitted.accuracy:5.1f} %")
+
+
+def _plural(number: int, word: str, words: str = "") -> str:
+    return f"{number:,} {word if number == 1 else words or word + 's'}"

@@ -1,0 +1,134 @@
+"""How good a fitted model is on labelled images: accuracies, F1, confusion, calibration.
+
+task = read_task("photos/")
+scores = evaluate(model, task.test)
+scores.accuracy                              # a fraction from 0 to 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from shotfit.data.tasks import Item, Task
+from shotfit.errors import ShotfitError
+from shotfit.fit import zero_shot
+from shotfit.model import Model
+
+__all__ = ["BINS", "Scores", "evaluate", "labelled_for", "score", "zero_shot_of"]
+
+BINS = 15  # equally wide bins of confidence, as Guo et al. (ICML 2017) use
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured; all but `images` and `confusion` are fractions from 0 to 1.
+
+    mean_class_accuracy: the mean of each class's accuracy, over the classes that have images. macro_f1: the mean F1
+    over the classes that have images or were predicted. calibration_error: the expected calibration error, in 15 bins
+    of equal width. confusion: counts [true class][predicted class].
+    """
+
+    images: int
+    accuracy: float
+    mean_class_accuracy: float
+    macro_f1: float
+    calibration_error: float
+    class_names: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    def most_confused(self, limit: int = 10) -> list[tuple[str, str, int]]:
+        """(true class, predicted class, images), the most frequent mistakes first."""
+        pairs = [
+            (self.class_names[row], self.class_names[column], count)
+            for row, counts in enumerate(self.confusion)
+            for column, count in enumerate(counts)
+            if row != column and count
+        ]
+        return sorted(pairs, key=lambda pair: -pair[2])[:limit]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return asdict(self)
+
+
+def evaluate(model: Model, items: Sequence[Item]) -> Scores:
+    """Score a model on images whose labels count its classes (`labelled_for` renumbers those of another list).
+
+    Raises ShotfitError if there is no image, or a label that the model has no class for.
+    """
+    if not items:
+        raise ShotfitError("There are no images to evaluate on; give a folder with a test part, or use all its images.")
+    labels = np.asarray([item.label for item in items], dtype=np.int64)  # [images]
+    if labels.min() < 0 or labels.max() >= len(model.class_names):
+        raise ShotfitError(
+            f"The images have labels up to {labels.max()}, but the model has {len(model.class_names)} classes: "
+            "evaluate on a task with the model's classes."
+        )
+    return score(labels, model.probabilities(items).double().numpy(), model.class_names)
+
+
+def zero_shot_of(model: Model) -> Model:
+    """The zero-shot model of the same backbone, classes and templates, to compare with."""
+    return Model(zero_shot(model.frozen, model.classes), model.frozen, {})
+
+
+def score(labels: NDArray[Any], probabilities: NDArray[Any], class_names: Sequence[str]) -> Scores:
+    """Scores of probabilities [images, classes] against labels [images].
+
+    Example:
+        >>> import numpy as np
+        >>> score(np.array([0, 1]), np.array([[0.9, 0.1], [0.6, 0.4]]), ("cat", "dog")).accuracy
+        0.5
+    """
+    predicted = probabilities.argmax(axis=1)
+    counts = confusion_matrix(labels, predicted, labels=np.arange(len(class_names)))  # [true, predicted]
+    right, true, said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    present, seen = true > 0, (true + said) > 0
+    return Scores(
+        images=len(labels),
+        accuracy=float((predicted == labels).mean()),
+        mean_class_accuracy=float((right[present] / true[present]).mean()),
+        macro_f1=float((2 * right[seen] / (true + said)[seen]).mean()),
+        calibration_error=_calibration_error(probabilities.max(axis=1), predicted == labels),
+        class_names=tuple(class_names),
+        confusion=tuple(tuple(int(count) for count in row) for row in counts),
+    )
+
+
+def labelled_for(names: Sequence[str], task: Task, everything: bool = False) -> list[Item]:
+    """The task's test images, or all its images, with their labels as positions in `names`.
+
+    Classes are found by name, so that a folder with a few of a model's classes can be evaluated too.
+
+    Raises ShotfitError if the task has a class of another name.
+    """
+    items = [*task.train, *task.val, *task.test] if everything else list(task.test)
+    if tuple(names) == task.classes.names:
+        return items
+    places = {_plain(name): place for place, name in enumerate(names)}
+    unknown = [name for name in task.classes.names if _plain(name) not in places]
+    if unknown or len(places) < len(names):
+        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        raise ShotfitError(
+            f"{task.name} has {len(task.classes.names)} classes that are not the model's {len(names)}"
+            f"{f' (not known to it: {shown})' if unknown else ''}: evaluate on images of the classes it was fitted to."
+        )
+    order = [places[_plain(name)] for name in task.classes.names]
+    return [replace(item, label=order[item.label]) for item in items]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()
+
+
+def _calibration_error(confidences: NDArray[Any], right: NDArray[Any]) -> float:
+    """Mean over images of |accuracy - confidence| of the image's bin; bins are open below, closed above."""
+    bins = np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)
+    difference = np.bincount(bins, right.astype(float) - confidences, minlength=BINS)
+    return float(np.abs(difference).sum() / len(confidences))

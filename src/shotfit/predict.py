@@ -1,0 +1,109 @@
+"""Predict many images at once: find them, run the model, write a table, CSV or JSONL.
+
+for line in lines(model, find_images(["photos/"]), "csv", top=3):
+    print(line)
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.cells import cell_len
+
+from shotfit.data.images import SUFFIXES
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.model import Model, Prediction
+from shotfit.progress import track
+
+__all__ = ["Format", "find_images", "lines"]
+
+Format = Literal["table", "csv", "jsonl"]
+CHUNK = 32  # images that are read, run and written together
+
+
+def find_images(sources: Iterable[str], listed: Iterable[str] = ()) -> list[Path]:
+    """The images that are meant: files as they are, folders with all that lies below them, patterns like `a/*.jpg`.
+
+    listed: the lines that stand for the source "-" (empty lines are passed over).
+
+    Raises ShotfitError for a source that is not there, and for folders and patterns without an image.
+    """
+    found: list[Path] = []
+    for source in sources:
+        if source == "-":
+            found += find_images(line.rstrip("\r\n") for line in listed if line.strip())
+        elif Path(source).is_dir():
+            found += _below(Path(source))
+        elif os.path.lexists(source):
+            found.append(Path(source))
+        else:
+            matches = [Path(path) for path in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207 (absolute ones too)
+            if not matches:
+                raise ShotfitError(
+                    f"There is no image {source}: name files, folders, patterns, or - for standard input."
+                )
+            found += [path for path in matches if path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise ShotfitError("No image was named: give files, folders, patterns, or paths on standard input with -.")
+    return found
+
+
+def lines(model: Model, images: Sequence[Path], form: Format = "table", top: int = 1) -> Iterator[str]:
+    """The predictions as lines without their line ends, as soon as they are known.
+
+    table: the image, then its classes with their probabilities. csv: image, rank, label, probability, with a header.
+    jsonl: an object an image.
+
+    Raises UsageError for an unknown format or `top` below 1; ShotfitError for an image that cannot be read.
+    """
+    if top < 1:
+        raise UsageError(f"--top is {top}; expected 1 or more.")
+    if form not in ("table", "csv", "jsonl"):
+        raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
+    widths = max(cell_len(str(path)) for path in images), max(cell_len(name) for name in model.class_names)
+    if form == "csv":
+        yield "image,rank,label,probability"
+    starts = range(0, len(images), CHUNK)
+    # a bar for one chunk would be gone before it is seen
+    for start in track(starts, "Predicting") if len(starts) > 1 else starts:
+        for prediction in model.predict(images[start : start + CHUNK], top=top):
+            yield _line(prediction, form, widths)
+
+
+def _line(prediction: Prediction, form: Format, widths: tuple[int, int]) -> str:
+    pairs = list(zip(prediction.labels, prediction.probabilities, strict=True))
+    if form == "jsonl":
+        best = [{"label": label, "probability": round(value, 6)} for label, value in pairs]
+        return json.dumps({"image": prediction.source, "predictions": best}, ensure_ascii=False)
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows((prediction.source, rank, *pair[:1], f"{pair[1]:.6f}") for rank, pair in enumerate(pairs, 1))
+        return text.getvalue().rstrip("\n")
+    source, label = widths
+    return _padded(prediction.source, source) + "".join(
+        f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs
+    )
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
+
+
+def _below(folder: Path) -> list[Path]:
+    """Images below a folder, sorted; hidden files and folders are passed over, links to folders not followed."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        kept = sorted(name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
+        found += [Path(parent) / name for name in kept]
+    if not found:
+        raise ShotfitError(f"The folder {folder} holds no images.")
+    return found

@@ -1,0 +1,180 @@
+"""What a method is and what it costs: its options, its recipe, and every call it makes of the two towers.
+
+    print("\\n".join(describe("coop", "mini")))
+
+The calls are those of a dry run on three class names and a few made-up images, so that what is printed is what runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from shotfit.data.tasks import ClassList, Item
+from shotfit.frozen import Frozen, ImagePool, Images, Plan
+from shotfit.methods import find, names
+from shotfit.methods.base import Method, Support, Validation
+from shotfit.recipe import Recipe
+from shotfit.store import MemoryStore
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.preprocess import preprocess
+from shotfit.towers.weights import load_backbone
+
+__all__ = ["Phase", "describe", "dry_run", "options_of", "overview"]
+
+CLASSES = ("cat", "dog", "traffic light")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a method's life, and the calls of the towers in it."""
+
+    name: str
+    calls: tuple[Plan, ...]
+
+
+def overview() -> list[tuple[str, str, str, str]]:
+    """Name, title, source, and whether it predicts classes that it was not fitted to, of every method."""
+    methods = [find(name) for name in names()]
+    return [(m.name, m.title, "yes" if m.accepts_new_classes else "no", m.paper) for m in methods]
+
+
+def options_of(method: type[Method]) -> list[tuple[str, str, str]]:
+    """Name, default and help with bounds of every option."""
+    rows = []
+    for field in fields(method):  # type: ignore[arg-type]
+        rule = field.metadata
+        bounds = [
+            f"{words} {rule[key]:g}"
+            for key, words in (("above", "above"), ("at_least", "at least"), ("at_most", "at most"))
+            if rule[key] is not None
+        ]
+        if rule["choices"]:
+            bounds.append("one of " + ", ".join(rule["choices"]))
+        shown = str(field.default).lower() if isinstance(field.default, bool) else str(field.default) or "(empty)"
+        rows.append((field.name, shown, rule["help"] + (f" [{'; '.join(bounds)}]" if bounds else "")))
+    return rows
+
+
+def describe(name: str, backbone: str | Backbone = "mini", classes: Sequence[str] = CLASSES) -> list[str]:
+    """All of it as lines of text."""
+    method = find(name)
+    module = inspect.getmodule(method)
+    lines = [*(module.__doc__ or method.__doc__ or "").strip().splitlines(), ""]
+    options = options_of(method)
+    lines.append("Options (--set name=value):" if options else "Options: none")
+    if options:
+        width, default = max(len(row[0]) for row in options), max(len(row[1]) for row in options)
+        lines += [f"  {option:{width}}  {value:{default}}  {text}" for option, value, text in options]
+    lines += ["", *_recipe_lines(method.recipe), ""]
+    lines.append(f"New class names after the fit: {'yes' if method.accepts_new_classes else 'no'}")
+    loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    lines += ["", f"Calls of the towers of {loaded.name}, for the class names {', '.join(classes)}:"]
+    for phase in dry_run(method(), loaded, classes):
+        lines += [f"  {phase.name}", *(f"    {line}" for line in _calls(phase))]
+    return lines
+
+
+def dry_run(method: Method, backbone: Backbone, classes: Sequence[str] = CLASSES) -> list[Phase]:
+    """The calls of the towers while the method is prepared, trained for one step, and predicts."""
+    frozen = Frozen(backbone, MemoryStore())
+    lists = (ClassList("example", tuple(classes)),)
+    phases: list[Phase] = []
+
+    def phase(name: str) -> None:
+        if frozen.plans:
+            phases.append(Phase(name, tuple(frozen.plans)))
+        frozen.plans.clear()
+
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        items = _made_up(Path(folder), len(classes))
+        center, recipe = ImagePool(items), method.recipe
+        random = ImagePool(items, recipe.views, recipe.crop_scale) if recipe and recipe.views else center
+        support = Support(center, random, 1)
+        method.attach(frozen, lists)
+        method.prepare(support)
+        method.build(frozen, lists)
+        phase("before training (once)")
+        if recipe is not None:
+            method.loss(random.all(), random.labels)
+            phase("a training step")
+        with torch.no_grad():
+            method.solve(support, Validation("none", ()))
+            phase("search or solution (once)")
+            method.bake()
+            phase("class features, kept with the model (once)")
+            rule = backbone.config.preprocessing
+            pixels = torch.stack([preprocess(Image.new("RGB", (32, 32)), rule)]).to(backbone.dtype)
+            method.logits(Images.of(pixels))
+            phase("a prediction of one new image")
+    return phases
+
+
+def _made_up(folder: Path, classes: int) -> list[Item]:
+    """One image of noise a class."""
+    items = []
+    for label in range(classes):
+        pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8)
+        path = folder / f"{label}.png"
+        Image.fromarray(pixels.numpy()).save(path)
+        items.append(Item(path, label, hashlib.sha256(path.read_bytes()).hexdigest()))
+    return items
+
+
+def _recipe_lines(recipe: Recipe | None) -> list[str]:
+    if recipe is None:
+        return ["Recipe: none (no gradient steps)"]
+    by_shots = [f"{epochs} from {shots} shots" for shots, epochs in sorted(recipe.epochs.items())]
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    warmup = f", {schedule.warmup} {schedule.unit}s at {schedule.warmup_lr:g} first" if schedule.warmup else ""
+    views = f"{recipe.views} random views of each image, drawn once" if recipe.views else "the center view"
+    return [
+        "Recipe:",
+        f"  optimizer  {optimizer.name}, learning rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}",
+        f"  schedule   {schedule.name} by {schedule.unit}{warmup}",
+        f"  epochs     {', '.join(by_shots)}",
+        f"  batch      {recipe.batch} images",
+        f"  views      {views}",
+    ]
+
+
+def _calls(phase: Phase) -> list[str]:
+    counts: dict[str, int] = {}
+    for plan in phase.calls:
+        text = _call(plan, predicted="prediction" in phase.name)
+        counts[text] = counts.get(text, 0) + 1
+    return [text + (f" ({count} times)" if count > 1 else "") for text, count in counts.items()]
+
+
+def _call(plan: Plan, predicted: bool) -> str:
+    what = "texts" if plan.tower == "text" else "images"
+    edits = ", ".join(plan.edits) or "no edits"
+    parts: list[str] = [f"{plan.tower} tower: {plan.rows} {what}, {edits}"]
+    if predicted and plan.tower == "image":
+        parts.append("runs in full, nothing stored")
+    elif plan.frozen_until >= plan.last:
+        parts.append("all frozen: its features are computed once and stored")
+    elif plan.frozen_until < 0:
+        parts.append("nothing frozen: every step runs")
+    else:
+        kept = "computed once and stored, " if plan.tower == "image" else ""
+        parts.append(f"frozen until step {plan.frozen_until} of {plan.last}: {kept}the rest runs")
+    parts += _sharing(plan)
+    return "; ".join(parts)
+
+
+def _sharing(plan: Plan) -> list[Any]:
+    if plan.tokens is None or not plan.padded_tokens:
+        return []
+    return [
+        f"{plan.tokens:,} tokens run instead of {plan.padded_tokens:,} padded ones (cut at the end, beginnings shared)"
+    ]
