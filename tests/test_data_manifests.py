@@ -1,0 +1,184 @@
+"""Split files and manifests become tasks; malformed ones are refused with the line that is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shotfit.data.readers import read_task
+from shotfit.data.tasks import Item, Task
+from shotfit.errors import ShotfitError
+
+from .pictures import save, tree
+
+
+def every(task: Task) -> list[Item]:
+    return [*task.train, *task.val, *task.test]
+
+
+def names(items: list[Item], task: Task) -> list[tuple[str, str]]:
+    return [(task.classes.names[item.label], item.path.name) for item in items]
+
+
+def split_file(folder: Path, name: str = "split_zhou_Pets.json", **parts: list[tuple[str, int, str]]) -> Path:
+    path = folder / name
+    path.write_text(json.dumps(parts))
+    return path
+
+
+def test_split_file_wins_over_the_tree_and_keeps_its_order(tmp_path: Path) -> None:
+    tree(tmp_path, b=3, a=3)
+    split_file(
+        tmp_path,
+        train=[("b/002.png", 1, "big_dog"), ("a/001.png", 0, "cat"), ("b/000.png", 1, "big_dog")],
+        val=[("a/002.png", 0, "cat")],
+        test=[("a/000.png", 0, "cat")],
+    )
+    task = read_task(tmp_path)
+    assert task.classes.names == ("cat", "big_dog")
+    assert names(list(task.train), task) == [("big_dog", "002.png"), ("cat", "001.png"), ("big_dog", "000.png")]
+    assert (len(task.val), len(task.test)) == (1, 1)
+    assert task.reader == "CoOp split file split_zhou_Pets.json"
+
+
+def test_split_file_takes_its_images_from_another_folder(tmp_path: Path) -> None:
+    tree(tmp_path / "images", a=2)
+    path = split_file(tmp_path, train=[("a/000.png", 0, "cat")], test=[("a/001.png", 0, "cat")])
+    task = read_task(path, images=tmp_path / "images")
+    assert task.name == "Pets"
+    assert task.train[0].path == tmp_path / "images" / "a" / "000.png"
+    assert task.train[0].digest
+
+
+def test_split_file_whose_images_are_all_elsewhere_says_so(tmp_path: Path) -> None:
+    path = split_file(tmp_path, train=[("a/000.png", 0, "cat")], test=[("a/001.png", 0, "cat")])
+    with pytest.raises(ShotfitError, match=r"none of the 2 images .* exists, .*--images DIR"):
+        read_task(path)
+
+
+def test_split_file_with_numbers_in_names_keeps_them(tmp_path: Path) -> None:
+    tree(tmp_path, a=2)
+    split_file(tmp_path, train=[("a/000.png", 0, "1_cat"), ("a/001.png", 1, "2_dog")])
+    assert read_task(tmp_path).classes.names == ("1_cat", "2_dog")
+
+
+def test_two_split_files_are_refused(tmp_path: Path) -> None:
+    for name in ("split_zhou_A.json", "split_zhou_B.json"):
+        split_file(tmp_path, name, train=[])
+    with pytest.raises(ShotfitError, match=r"holds 2 split files \(split_zhou_A.json, split_zhou_B.json\); name one"):
+        read_task(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "is no split file"),
+        ('{"train": 3}', "is no split file"),
+        ('{"train": []}', "lists no image"),
+        ('{"train": [["a.png", "0", "cat"]]}', r"has the entry \[.*expected \[path, label, class name\]"),
+        ('{"train": [["a.png", 0, "cat"], ["b.png", 0, "dog"]]}', "gives label 0 two names: 'cat' and 'dog'"),
+    ],
+)
+def test_malformed_split_file_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "split_zhou_A.json").write_text(content)
+    with pytest.raises(ShotfitError, match=said):
+        read_task(tmp_path)
+
+
+def test_csv_manifest_with_parts(tmp_path: Path) -> None:
+    tree(tmp_path, cat=3, dog=3)
+    (tmp_path / "list.csv").write_text(
+        "path,label,split,note\ncat/000.png,Cat,train,x\ndog/000.png,dog,train,\n"
+        "cat/001.png,Cat,valid,\ncat/002.png,Cat,test,\ndog/002.png,dog,test,\n"
+    )
+    task = read_task(tmp_path / "list.csv")
+    assert (task.name, task.reader) == ("list", "manifest list.csv")
+    assert task.test_origin == "the lines of list.csv with split test"
+    assert [len(part) for part in (task.train, task.val, task.test)] == [2, 1, 2]
+    assert task.classes.names == ("Cat", "dog")
+    assert all(item.digest for item in every(task))
+
+
+def test_jsonl_manifest_without_parts(tmp_path: Path) -> None:
+    tree(tmp_path, cat=5)
+    lines = [json.dumps({"path": f"cat/00{i}.png", "label": i % 2}) for i in range(5)]
+    (tmp_path / "list.jsonl").write_text("\n\n".join(lines) + "\n")
+    task = read_task(tmp_path / "list.jsonl")
+    assert task.classes.names == ("0", "1")
+    assert Counter(item.label for item in task.test) == {0: 1, 1: 1}
+
+
+def test_manifest_paths_are_relative_to_the_images_folder(tmp_path: Path) -> None:
+    tree(tmp_path / "images", cat=2)
+    (tmp_path / "list.tsv").write_text("path\tlabel\n000.png\tcat\n001.png\tcat\n")
+    task = read_task(tmp_path / "list.tsv", images=tmp_path / "images" / "cat")
+    assert all(item.digest for item in every(task))
+
+
+def test_numbers_as_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for label in (10, 9, 1)))
+    assert read_task(tmp_path / "list.csv").classes.names == ("1", "9", "10")
+
+
+def test_manifest_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    save(tmp_path / "a, b.png")
+    (tmp_path / "list.csv").write_bytes('\ufeffpath, label\r\n"a, b.png",猫\r\n'.encode())
+    assert read_task(tmp_path / "list.csv").classes.names == ("猫",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "", r"has the columns \(none\); expected path,label"),
+        ("a.csv", "file,class\na.png,cat\n", "has the columns file, class; expected path,label"),
+        ("a.csv", "path,label\n", "lists no image"),
+        ("a.csv", "path,label\na.png\n", "line 2 has no label"),
+        ("a.csv", "path,label,split\na.png,cat,train\nb.png,cat\n", "line 3 has no split"),
+        ("a.csv", "path,label,split\na.png,cat,all\n", "line 2: the split is 'all'; expected train, val or test"),
+        ("a.jsonl", '{"path": "a.png"}\n', "line 1 has no label"),
+        ("a.jsonl", '{"path": "a.png", "label": "cat"}\n{\n', "line 2: not valid JSON"),
+        ("a.jsonl", "[1]\n", "line 1: expected an object"),
+        ("a.jsonl", '{"path": "a.png", "label": null}\n', "line 1 has no label"),
+        ("a.csv", "path,label\na.png,cat\n", "none of the 1 images"),
+    ],
+)
+def test_malformed_manifest_is_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ShotfitError, match=said):
+        read_task(tmp_path / name)
+
+
+def test_manifest_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"path,label\n\xff.png,cat\n")
+    with pytest.raises(ShotfitError, match="it is not UTF-8 text"):
+        read_task(tmp_path / "a.csv")
+
+
+NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8).filter(
+    lambda name: name.strip() == name and name.replace("_", " ").strip() != ""
+)
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from(["train", "val", "test"])), min_size=1, max_size=20))
+def test_any_label_survives_both_kinds_of_manifest(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("manifest")
+    path = str(save(folder / "a.png", seed=1))
+    listed = [{"path": path, "label": label, "split": part} for label, part in rows]
+    (folder / "a.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in listed), encoding="utf-8")
+    with (folder / "a.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "label", "split"])
+        writer.writeheader()
+        writer.writerows(listed)
+    tasks = [read_task(folder / name) for name in ("a.jsonl", "a.csv")]
+    assert len({task.classes.names for task in tasks}) == 1
+    assert set(tasks[0].classes.names) <= {label for label, _ in rows}
