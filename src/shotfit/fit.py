@@ -74,6 +74,9 @@ def fit(
     task = data if isinstance(data, Task) else read_task(Path(data), templates=templates)
     task = (task.shots(shots, seed) if shots else task).sealed()
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    for prompts in task.classes.prompts():
+        for prompt in prompts:
+            loaded.checked_tokenizer().check(prompt)
     frozen = Frozen(loaded, store, memory=memory)
     fitting = _Fitting(frozen, (task.classes,), seed, epochs, views)
     prototype = _prototype(method, options or {})

@@ -38,6 +38,7 @@ from shotfit.recipe import Optimizer, Recipe, Schedule
 __all__ = ["TipAdapter", "TipAdapterF", "cached", "grid"]
 
 CROP_SCALE = (0.5, 1.0)  # area of the authors' random crops
+SEARCH_ENTRIES = 2**22  # logits that the search holds at once
 
 
 class TipAdapter(Method):
@@ -119,11 +120,12 @@ class TipAdapter(Method):
             affinity = features @ self.keys()[train].T  # [held, train]
             values, zero_shot = self.get_buffer("cache_values")[train], self.text_logits(features)
             labels = fold.labels.to(features.device)
+            together = max(1, SEARCH_ENTRIES // zero_shot.numel())  # values of alpha at once
+            parts = torch.tensor(alphas, device=features.device).to(features).split(together)
             for row, beta in enumerate(betas):
                 cache = cached(affinity, values, beta)
-                for column, alpha in enumerate(alphas):
-                    right = (zero_shot + alpha * cache).argmax(dim=1) == labels
-                    self.correct[row, column] += right.sum().cpu()
+                predicted = [(zero_shot + part[:, None, None] * cache).argmax(dim=-1) for part in parts]
+                self.correct[row] += (torch.cat(predicted) == labels).sum(dim=1).cpu()
         if self.correct.any():
             first = int(np.argmax(self.correct.numpy()))  # numpy promises the first of equals, torch does not
             found = betas[first // len(alphas)], alphas[first % len(alphas)]

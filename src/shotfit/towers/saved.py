@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.errors import ShotfitError
+from shotfit.files import write_atomically
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, config_from_dict, config_to_dict
 from shotfit.towers.settings import Settings
@@ -67,14 +67,14 @@ def save_backbone(
                 shutil.copyfile(tokenizer / name, folder / name)
     kind = _tokenizer_kind(backbone, folder)
     weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in backbone.state_dict().items()}
-    _write(folder / WEIGHTS, save(weights, metadata={"format": "pt"}))
+    write_atomically(folder / WEIGHTS, save(weights, metadata={"format": "pt"}))
     record: dict[str, Any] = {
         "format": "shotfit",
         "version": FORMAT,
         "tokenizer": kind,
         "backbone": config_to_dict(backbone.config),
     }
-    _write(folder / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
+    write_atomically(folder / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _tokenizer_kind(backbone: Backbone, folder: Path) -> TokenizerKind:
@@ -93,16 +93,3 @@ def _tokenizer_kind(backbone: Backbone, folder: Path) -> TokenizerKind:
         f"{folder} does not hold the tokenizer of {backbone.name or 'the backbone'}: copy its tokenizer.json there "
         "before the backbone is saved, or name its folder as tokenizer."
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of the content under its final name, or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
