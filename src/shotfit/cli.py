@@ -68,6 +68,12 @@ ImagesDir = Annotated[
 ]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave unreadable images out instead of stopping.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="OPTION=VALUE", help="An option of the method (`shotfit show METHOD`); may be repeated."
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="the method's")]
 Views = Annotated[
     str | None,
@@ -113,12 +119,7 @@ def fit(
     images: ImagesDir = None,
     epochs: Epochs = None,
     views: Views = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="OPTION=VALUE", help="An option of the method (`shotfit show METHOD`); may be repeated."
-        ),
-    ] = None,
+    options: Options = None,
     out: Annotated[Path, typer.Option(help="The model's folder; an older model there is replaced.")] = Path(
         "shotfit-model"
     ),
@@ -288,9 +289,8 @@ def compare(
 
     def report(run: Any) -> None:
         found = " (found in the file)" if run["resumed"] else f" in {run['seconds']:.1f} s"
-        _to(sys.stderr)(
-            f"{run['method']}, {run['shots']} shots, seed {run['seed']}: {100 * run['accuracy']:.1f} %{found}"
-        )
+        what = f"{run['method']}, {_plural(run['shots'], 'shot')}, seed {run['seed']}"
+        _to(sys.stderr)(f"{what}: {100 * run['accuracy']:.1f} %{found}")
 
     rows = compare_methods(
         task,
@@ -336,16 +336,19 @@ def methods(as_json: Json = False) -> None:
 def show(
     method: Annotated[str, typer.Argument(help="A method's name, or path/to/file.py:Class.")],
     backbone: Backbone = "mini",
+    options: Options = None,
 ) -> None:
     """Show a method: what it computes, its options, its recipe, and each call of a tower.
 
     \b
     Example:
       shotfit show coop
+      shotfit show coop --set length=4
     """
+    settings = as_options(options or [])
     from shotfit.show import describe
 
-    for line in describe(method, backbone):
+    for line in describe(method, backbone, settings):
         print(line)
 
 

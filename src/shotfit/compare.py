@@ -10,6 +10,7 @@ same images, backbone, settings and versions of shotfit is not done again.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -80,8 +81,7 @@ def compare(
             raise UsageError(f"There are no {name} to compare: give at least one.")
         if len(set(values)) != len(values):
             raise UsageError(f"The {name} to compare hold one of them twice: name each once.")
-    for method in methods:
-        find(method)
+    programs = {method: _program(method) for method in methods}
     for number in shots:
         if number < 1:
             raise UsageError(f"shots is {number}; expected 1 or more images a class.")
@@ -100,7 +100,7 @@ def compare(
     for method in methods:
         for number in shots:
             for seed in seeds:
-                key = _key(base | {"method": method, "shots": number, "seed": seed})
+                key = _key(base | {"method": method, "program": programs[method], "shots": number, "seed": seed})
                 known = finished.get(key)
                 if known is None:
                     model = fit(
@@ -184,6 +184,11 @@ def _fingerprint(task: Task) -> str:
         for item in part:
             digest.update(f"{item.label} {item.digest or item.path}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _program(method: str) -> str:
+    """sha256 of the file that a method stands in, so that a changed one runs again."""
+    return hashlib.sha256(Path(inspect.getfile(find(method))).read_bytes()).hexdigest()
 
 
 def _key(settings: Mapping[str, Any]) -> str:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -64,21 +63,27 @@ def options_of(method: type[Method]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def describe(name: str, backbone: str | Backbone = "mini", classes: Sequence[str] = CLASSES) -> list[str]:
-    """All of it as lines of text."""
+def describe(
+    name: str,
+    backbone: str | Backbone = "mini",
+    options: Mapping[str, str] | None = None,
+    classes: Sequence[str] = CLASSES,
+) -> list[str]:
+    """All of it as lines of text. The calls are those of the method with the options given."""
     method = find(name)
+    prototype = method.with_options(options or {})
     module = inspect.getmodule(method)
     lines = [*(module.__doc__ or method.__doc__ or "").strip().splitlines(), ""]
-    options = options_of(method)
-    lines.append("Options (--set name=value):" if options else "Options: none")
-    if options:
-        width, default = max(len(row[0]) for row in options), max(len(row[1]) for row in options)
-        lines += [f"  {option:{width}}  {value:{default}}  {text}" for option, value, text in options]
+    rows = options_of(method)
+    lines.append("Options (--set name=value), with their defaults:" if rows else "Options: none")
+    if rows:
+        width, default = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
+        lines += [f"  {option:{width}}  {value:{default}}  {text}" for option, value, text in rows]
     lines += ["", *_recipe_lines(method.recipe), ""]
     lines.append(f"New class names after the fit: {'yes' if method.accepts_new_classes else 'no'}")
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
     lines += ["", f"Calls of the towers of {loaded.name}, for the class names {', '.join(classes)}:"]
-    for phase in dry_run(method(), loaded, classes):
+    for phase in dry_run(prototype, loaded, classes):
         lines += [f"  {phase.name}", *(f"    {line}" for line in _calls(phase))]
     return lines
 
@@ -156,7 +161,7 @@ def _calls(phase: Phase) -> list[str]:
 
 
 def _call(plan: Plan, predicted: bool) -> str:
-    what = "texts" if plan.tower == "text" else "images"
+    what = ("text" if plan.tower == "text" else "image") + ("" if plan.rows == 1 else "s")
     edits = ", ".join(plan.edits) or "no edits"
     parts: list[str] = [f"{plan.tower} tower: {plan.rows} {what}, {edits}"]
     if predicted and plan.tower == "image":
@@ -172,7 +177,7 @@ def _call(plan: Plan, predicted: bool) -> str:
     return "; ".join(parts)
 
 
-def _sharing(plan: Plan) -> list[Any]:
+def _sharing(plan: Plan) -> list[str]:
     if plan.tokens is None or not plan.padded_tokens:
         return []
     return [

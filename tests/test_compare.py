@@ -1,0 +1,97 @@
+"""A comparison runs every cell once, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shotfit.compare import Row, compare, summarize, table
+from shotfit.data.tasks import Task
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.store import MemoryStore
+from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.towers.backbone import Backbone
+
+METHODS = ("zero_shot", "tip_adapter")
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return tiny_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return tiny_task(tmp_path_factory.mktemp("task"))
+
+
+class Runs(list[Mapping[str, Any]]):
+    """Collects what `compare` reports."""
+
+    @property
+    def resumed(self) -> list[bool]:
+        return [run["resumed"] for run in self]
+
+
+def run(task: Task, backbone: Backbone, out: Path | None, methods: tuple[str, ...] = METHODS) -> tuple[list[Row], Runs]:
+    runs = Runs()
+    store = MemoryStore()
+    rows = compare(task, methods, [1, 2], [1, 2], backbone=backbone, store=store, out=out, report=runs.append)
+    return rows, runs
+
+
+def test_second_comparison_fits_nothing(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    first, _ = run(task, backbone, tmp_path / "runs.jsonl")
+    second, runs = run(task, backbone, tmp_path / "runs.jsonl")
+    assert all(runs.resumed)
+    assert second == first
+
+
+def test_run_whose_line_was_cut_off_is_done_again(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "runs.jsonl"
+    run(task, backbone, out)
+    out.write_bytes(out.read_bytes()[:-20])
+    _, runs = run(task, backbone, out)
+    assert runs.resumed == [True] * 7 + [False]
+    assert run(task, backbone, out)[1].resumed == [True] * 8
+
+
+def test_other_images_are_not_taken_for_the_same(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    run(task, backbone, tmp_path / "runs.jsonl")
+    _, runs = run(replace(task, held_out=task.test[1:]), backbone, tmp_path / "runs.jsonl")
+    assert not any(runs.resumed)
+
+
+def test_new_method_joins_finished_runs(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    run(task, backbone, tmp_path / "runs.jsonl", METHODS[:1])
+    _, runs = run(task, backbone, tmp_path / "runs.jsonl")
+    assert runs.resumed == [True] * 4 + [False] * 4
+
+
+def test_file_of_something_else_is_not_touched(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "letter.txt"
+    out.write_text("Dear reader,\n")
+    with pytest.raises(ShotfitError, match=r"is not a file of finished runs"):
+        run(task, backbone, out)
+    assert out.read_text() == "Dear reader,\n"
+
+
+def test_unknown_method_is_refused_before_any_fit(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean zero_shot"):
+        run(task, backbone, tmp_path / "runs.jsonl", ("tip_adapter", "zeroshot"))
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_mean_and_spread_over_seeds() -> None:
+    runs = [
+        {"method": "m", "shots": 1, "seed": seed, "accuracy": value, "seconds": 1.0, "test_images": 9}
+        for seed, value in ((1, 0.5), (2, 0.7))
+    ]
+    (row,) = summarize(json.loads(json.dumps(runs)))
+    assert (row.mean, row.spread) == (pytest.approx(0.6), pytest.approx(0.1414213))
+    assert table([row]) == ["method       1 shot", "m       60.0 ± 14.1"]

@@ -1,0 +1,64 @@
+"""Scores against scikit-learn's and against counts by hand; labels by class name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.errors import ShotfitError
+from shotfit.evaluate import labelled_for, score
+
+NAMES = ("cat", "dog", "red_fox")
+
+
+def task_of(*names: str) -> Task:
+    items = tuple(Item(Path(f"{label}.png"), label, str(label)) for label in range(len(names)))
+    return Task(ClassList("animals", names), train=items, held_out=items)
+
+
+def test_scores_equal_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(3, size=200)
+    probabilities = generator.dirichlet(np.ones(3), size=200)
+    predicted = probabilities.argmax(axis=1)
+    scores = score(labels, probabilities, NAMES)
+    assert scores.accuracy == pytest.approx((predicted == labels).mean())
+    assert scores.mean_class_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert scores.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro"))
+
+
+def test_class_without_images_does_not_lower_the_means() -> None:
+    scores = score(np.array([0, 1]), np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]]), NAMES)
+    assert (scores.mean_class_accuracy, scores.macro_f1) == (1.0, 1.0)
+
+
+def test_calibration_error_by_hand() -> None:
+    # two images in the bin (0.8, 0.867] of which one is right, one in (0.933, 1] that is right
+    probabilities = np.array([[0.82, 0.18, 0.0], [0.84, 0.16, 0.0], [0.0, 1.0, 0.0]])
+    scores = score(np.array([0, 1, 1]), probabilities, NAMES)
+    assert scores.calibration_error == pytest.approx((2 * abs(0.5 - 0.83) + 0.0) / 3)
+
+
+def test_confused_pairs_come_most_frequent_first() -> None:
+    probabilities = np.eye(3)[[1, 1, 0, 2]]
+    assert score(np.array([0, 0, 2, 2]), probabilities, NAMES).most_confused() == [
+        ("cat", "dog", 2),
+        ("red_fox", "cat", 1),
+    ]
+
+
+def test_classes_are_found_by_name() -> None:
+    assert [item.label for item in labelled_for(NAMES, task_of("Red fox", "cat"))] == [2, 0]
+
+
+def test_all_images_are_train_and_test() -> None:
+    assert len(labelled_for(NAMES, task_of(*NAMES), everything=True)) == 6
+
+
+def test_unknown_class_is_refused_by_name() -> None:
+    with pytest.raises(ShotfitError, match="not known to it: wolf"):
+        labelled_for(NAMES, task_of("cat", "wolf"))
