@@ -1,0 +1,149 @@
+"""The training pictures: tiles cut out of their sheets, four views of each, and the frozen stem's grids of all views.
+
+Views: as it is; a random crop, mirrored half the time; and two drawn ones (gray, cartoon, painting or line drawing),
+whose label stays that of the photograph, so that the blocks learn to read drawings as what they show.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from teachers import MEAN, STD
+from torch import Tensor
+
+from shotfit.towers.efficientnet import EfficientNetLite0
+
+__all__ = ["VIEWS", "Picture", "read_class_names", "read_pictures", "store_grids"]
+
+VIEWS = 4
+SIZE = 192
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One tile. `wnid` and `name` for labelled pictures, `captions` for Flickr8k."""
+
+    sheet: Path
+    tile: int
+    side: int
+    source: str
+    validation: bool
+    wnid: str = ""
+    name: str = ""
+    captions: tuple[str, ...] = ()
+
+    def open(self) -> Image.Image:
+        """The tile as RGB."""
+        left, top = self.side * (self.tile % 10), self.side * (self.tile // 10)
+        return _sheet(self.sheet).crop((left, top, left + self.side, top + self.side))
+
+
+@lru_cache(maxsize=4)
+def _sheet(path: Path) -> Image.Image:
+    with Image.open(path) as sheet:
+        return sheet.convert("RGB")
+
+
+def read_class_names(data: Path) -> dict[str, str]:
+    """ImageNet's 1,000 classes in the order of Lite0's outputs: WordNet number to name."""
+    with (data / "imagenet1k.csv").open(encoding="utf-8", newline="") as lines:
+        return {row["wnid"]: row["name"] for row in csv.DictReader(lines)}
+
+
+def read_pictures(folder: Path) -> list[Picture]:
+    """All pictures of the unpacked `train_images.tar`, validation parts marked."""
+    pictures = []
+    with (folder / "tiny_imagenet.csv").open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            pictures += [
+                Picture(folder / row["sheet"], tile, 64, "tiny_imagenet", tile >= 45, row["wnid"], row["classname"])
+                for tile in range(50)
+            ]
+    with (folder / "imagenet_samples.csv").open(encoding="utf-8", newline="") as lines:
+        pictures += [
+            Picture(folder / row["sheet"], int(row["tile"]), 96, "samples", False, row["wnid"], row["classname"])
+            for row in csv.DictReader(lines)
+        ]
+    with (folder / "flickr8k.jsonl").open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            sheet, validation, captions = folder / row["sheet"], row["split"] == "val", tuple(row["captions"])
+            pictures.append(Picture(sheet, row["tile"], 96, "flickr8k", validation, captions=captions))
+    return pictures
+
+
+def make_view(image: Image.Image, view: int, chance: random.Random) -> Image.Image:
+    """One of the views of a tile at 192 px."""
+    if view > 0:
+        share = chance.uniform(0.65, 1.0)
+        side = round(image.width * share)
+        left, top = chance.randint(0, image.width - side), chance.randint(0, image.height - side)
+        image = image.crop((left, top, left + side, top + side))
+        image = ImageOps.mirror(image) if chance.random() < 0.5 else image
+    image = image if view < 2 else draw(image, chance)
+    return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+
+
+def draw(image: Image.Image, chance: random.Random) -> Image.Image:
+    """The picture in one of four manners of drawing."""
+    manner = chance.choice(("gray", "cartoon", "painting", "lines", "lines"))
+    if manner == "gray":
+        return ImageOps.autocontrast(ImageOps.grayscale(image)).convert("RGB")
+    if manner == "cartoon":
+        flat = ImageOps.posterize(image.filter(ImageFilter.MedianFilter(chance.choice((3, 5)))), chance.choice((2, 3)))
+        return ImageEnhance.Color(flat).enhance(chance.uniform(1.2, 2.5))
+    if manner == "painting":
+        flat = image.filter(ImageFilter.ModeFilter(chance.choice((3, 5))))
+        return ImageEnhance.Color(flat).enhance(chance.uniform(0.6, 1.8))
+    soft = ImageOps.grayscale(image).filter(ImageFilter.GaussianBlur(chance.uniform(0.5, 1.3)))
+    pixels = np.asarray(soft, dtype=np.float32)
+    down, right = np.gradient(pixels)
+    slope = np.hypot(down, right)
+    strokes = np.clip((slope - np.quantile(slope, chance.uniform(0.75, 0.9))) / 3.0, 0.0, 1.0)
+    return Image.fromarray((255 * (1 - strokes)).astype(np.uint8)).convert("RGB")
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """Normalized pixels [3, 192, 192]."""
+    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
+    mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    return (pixels - mean) / std
+
+
+@torch.inference_mode()
+def store_grids(
+    pictures: list[Picture], network: EfficientNetLite0, file: Path, seed: int, batch: int = 64
+) -> NDArray[np.float16]:
+    """The stem's grids of all views, [pictures, views, 36, 1280] in half precision, in `file`.
+
+    A run that was cut off goes on where it stopped: `file` is beside a note of how many pictures are done.
+    """
+    note = file.with_suffix(".done")
+    done = int(note.read_text()) if file.exists() and note.exists() else 0
+    shape = (len(pictures), VIEWS, (SIZE // 32) ** 2, 1280)
+    grids = np.lib.format.open_memmap(file, mode="r+" if done else "w+", dtype=np.float16, shape=shape)
+    for start in range(done, len(pictures), batch):
+        part = pictures[start : start + batch]
+        tiles = [picture.open() for picture in part]
+        for view in range(VIEWS):
+            chances = [random.Random(f"{seed}/{start + i}/{view}") for i in range(len(part))]
+            with ThreadPoolExecutor(2) as pool:
+                views = list(pool.map(lambda tile, chance: make_view(tile, view, chance), tiles, chances))  # noqa: B023
+            with torch.autocast("cpu", torch.bfloat16):
+                maps = network(torch.stack([to_pixels(image) for image in views]))
+            grids[start : start + len(part), view] = maps.flatten(2).transpose(1, 2).to(torch.float16).numpy()
+        if (start // batch) % 20 == 0:
+            grids.flush()
+            note.write_text(str(start + len(part)))
+            print(f"stem: {start + len(part)} of {len(pictures)} pictures", flush=True)
+    note.write_text(str(len(pictures)))
+    return grids

@@ -1,0 +1,132 @@
+"""EfficientNet-Lite0 as step 0 of an image tower: the start of `mini`.
+
+Tan and Le, "EfficientNet", ICML 2019, arXiv 1905.11946; the Lite variants have no squeeze-and-excitation, ReLU6 in
+place of swish, and a stem and head that do not scale. Batch normalization is folded into the convolutions, so the
+network is convolutions and clipped rectifiers alone.
+
+    grid = network(pixels)                                              [n, 1280, s/32, s/32]
+    pooled = mean of grid                                               [n, 1280]
+    class token = softmax(classifier(pooled)) @ concepts + pooled @ P.T + position
+    other tokens = grid @ T.T + positions
+
+`concepts` holds one text vector for each of the classifier's class names, so the class token says at step 0 already
+what the picture shows, in the space of the text features: the concept path. Blocks behind it only add to that.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shotfit.towers.config import StemConfig
+
+__all__ = ["CHANNELS", "STRIDE", "EfficientNetLite0", "StemEmbedding"]
+
+CHANNELS = 1280  # of the grid
+STRIDE = 32  # pixels a grid place
+
+# repeats, kernel, stride of the first, expansion, channels: the published table at width 1.0 and depth 1.0
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_STEM = 32
+
+
+class SameConv(nn.Conv2d):
+    """A convolution padded so that the output has ceil(size / stride) places; an odd padding is larger behind."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        padding = (kernel - 1) // 2 if stride == 1 else 0
+        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[n, inputs, h, w] to [n, outputs, ceil(h / stride), ceil(w / stride)]."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride > 1:
+            height, width = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in maps.shape[2:])
+            maps = functional.pad(maps, (width // 2, width - width // 2, height // 2, height - height // 2))
+        return super().forward(maps)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project; added to the input where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = SameConv(inputs, hidden, 1) if expansion > 1 else None
+        self.depthwise = SameConv(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = SameConv(hidden, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[n, inputs, h, w] to [n, outputs, ceil(h / stride), ceil(w / stride)]."""
+        hidden = maps if self.expand is None else functional.relu6(self.expand(maps))
+        hidden = functional.relu6(self.depthwise(hidden))
+        projected: Tensor = self.project(hidden)
+        return maps + projected if self.residual else projected
+
+
+class EfficientNetLite0(nn.Module):
+    """The network up to its last feature map, batch normalization folded in.
+
+    Parameters: stem, blocks.I.{expand,depthwise,project} (I from 0 to 15; block 0 has no expand), head.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = SameConv(3, _STEM, 3, 2)
+        blocks, inputs = [], _STEM
+        for repeats, kernel, stride, expansion, outputs in _STAGES:
+            for repeat in range(repeats):
+                blocks.append(InvertedResidual(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion))
+                inputs = outputs
+        self.blocks = nn.ModuleList(blocks)
+        self.head = SameConv(inputs, CHANNELS, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalized pixels [n, 3, s, s] to the grid [n, 1280, s/32, s/32]."""
+        # Channels last: the depthwise convolutions are half as fast again that way on a CPU.
+        maps = functional.relu6(self.stem(pixels.contiguous(memory_format=torch.channels_last)))
+        for block in self.blocks:
+            maps = block(maps)
+        return functional.relu6(self.head(maps))
+
+
+class StemEmbedding(nn.Module):
+    """Step 0 of a `StemConfig` tower: pixels to tokens, class token first.
+
+    Parameters: network.* (EfficientNetLite0), classifier.{weight [concepts, 1280], bias [concepts]},
+    concepts [concepts, width], pooled.weight [width, 1280], token.weight [width, 1280], positions [1 + places, width]
+    with places = (image_size / 32)^2.
+    """
+
+    def __init__(self, config: StemConfig) -> None:
+        super().__init__()
+        width, places = config.blocks.width, (-(-config.image_size // STRIDE)) ** 2
+        self.network = EfficientNetLite0()
+        self.classifier = nn.Linear(CHANNELS, config.concepts)
+        self.concepts = nn.Parameter(torch.zeros(config.concepts, width))
+        self.pooled = nn.Linear(CHANNELS, width, bias=False)
+        self.token = nn.Linear(CHANNELS, width, bias=False)
+        self.positions = nn.Parameter(torch.zeros(1 + places, width))
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalized pixels [n, 3, s, s] to tokens [n, 1 + places, width]."""
+        return self.tokens(self.network(pixels))
+
+    def tokens(self, grid: Tensor) -> Tensor:
+        """The network's grid [n, 1280, g, g] to tokens [n, 1 + g*g, width]."""
+        places = grid.flatten(2).transpose(1, 2)  # [n, places, 1280]
+        pooled = places.mean(dim=1)  # [n, 1280]
+        concepts = self.classifier(pooled).softmax(dim=-1) @ self.concepts  # [n, width]
+        first = concepts + self.pooled(pooled)
+        return torch.cat([first[:, None], self.token(places)], dim=1) + self.positions
