@@ -27,8 +27,8 @@ def draw(train: Sequence[int], val: Sequence[int], shots: int, seed: int) -> tup
     Raises:
         UsageError: shots below 1, or a negative seed (Python's generator takes -1 for 1).
 
-    >>> draw([0, 1, 0, 1, 1], [], shots=2, seed=1)
-    ([0, 2, 1, 4], [])
+    >>> draw([7, 5, 7, 5, 5], [], shots=2, seed=1)      # label 7 comes first
+    ([0, 2, 3, 1], [])
     """
     if shots < 1:
         raise UsageError(f"shots is {shots}; expected 1 or more images a class.")
