@@ -170,7 +170,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         if expected is not None and found < expected:
             reason = f"is truncated (expected {expected:,} bytes, found {found:,})"
         else:
-            reason = f"is damaged or no safetensors file ({str(error).splitlines()[0]})"
+            reason = f"is truncated, damaged or no safetensors file ({str(error).splitlines()[0]})"
         raise ShotfitError(f"{path} {reason}. Fetch it again.") from None
 
 
@@ -179,7 +179,9 @@ def _safetensors_size(path: Path) -> int | None:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length)) if length < path.stat().st_size else {}
+            if length > path.stat().st_size:
+                return None  # cut within the header, or another format
+            header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         return 8 + int(length) + int(max(ends, default=0))
     except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError):
