@@ -16,6 +16,8 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"length": "5", "position": "middle"},
         {"length": "2", "class_specific": "true", "position": "front"},
     ],
+    "clip_adapter": [{}, {"side": "both", "reduction": "2"}],
+    "taskres": [{}, {"side": "image", "learnable_alpha": "true"}],
 }
 CASES = [(method, options) for method in METHODS for options in VARIANTS.get(method, [{}])]
 

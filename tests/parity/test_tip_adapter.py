@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -129,6 +131,15 @@ def test_training_of_the_keys_equals_the_official_one(case: Case) -> None:
     keys.data.copy_(epochs[settings["accuracies"]["f_best_epoch"]])
     _search(method, support, case, "out/f/search")
     assert_close(method.logits(Images.of(case["in/test/features"])), case["out/f/test_logits_best"], BACKWARD)
+
+
+@pytest.mark.parametrize("case", TRAINED)
+def test_trained_keys_are_not_searched_by_cross_validation(case: Case) -> None:
+    method, support = _start(TipAdapterF, case)
+    part = judged_by(Images.of(case["in/val/features"]), case["in/labels/val"], len(support.labels))
+    method.solve(support, replace(part, source="cross-validation"))
+    defaults = [float(case.settings["init_beta"]), float(case.settings["init_alpha"])]
+    assert torch.equal(method.get_buffer("beta_alpha"), torch.tensor(defaults))
 
 
 @torch.no_grad()
