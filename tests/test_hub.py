@@ -123,11 +123,14 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     folder = write_huggingface(tmp_path / "repository")
     torch.save(huggingface_weights(), folder / "pytorch_model.bin")
     (folder / "README.md").write_text("a card")
-    handler = type("Repository", (Hub,), {"files": {p.name: p.read_bytes() for p in folder.iterdir()}, "served": []})
+    served: list[str] = []
+    handler = type(
+        "Repository", (Hub,), {"files": {p.name: p.read_bytes() for p in folder.iterdir()}, "served": served}
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", handler.served
+    yield f"http://127.0.0.1:{server.server_port}", served
     server.shutdown()
     thread.join()
     server.server_close()

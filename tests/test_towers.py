@@ -14,7 +14,7 @@ from torch import Tensor
 from shotfit.edits import Context
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import BlocksConfig, ImageConfig, TextConfig
-from shotfit.towers.layout import Packing, Savings
+from shotfit.towers.layout import Layout, Packing, Savings
 from shotfit.towers.texts import Texts, read_position, share_beginnings
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
 
@@ -89,6 +89,14 @@ def test_no_single_beginning_for_all_is_cheaper(rows: list[list[int]]) -> None:
     for depth in range(min(len(row) for row in rows)):
         beginnings = [tuple(row[:depth]) for row in rows]
         assert chosen <= cost([(beginnings.count(beginning), depth) for beginning in set(beginnings)])
+
+
+def test_a_long_list_beside_short_ones_leaves_few_places_empty() -> None:
+    rows = [[1, 2, 3, 4, 100 + row] for row in range(200)]
+    rows += [[10 + pair, 5, 6, end] for pair in range(40) for end in (7, 8)]
+    layout = Layout([len(row) for row in rows], [len(row) - 1 for row in rows], share_beginnings(rows), True, True)
+    assert len(layout.own.lengths) < 1.5 * len(rows)
+    assert layout.tokens < 0.6 * sum(map(len, rows))
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=6).filter(any))

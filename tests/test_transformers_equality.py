@@ -26,7 +26,9 @@ def configuration(kind: Any, size: dict[str, Any], **more: Any) -> Any:
     both = {"intermediate_size": size["mlp"], "num_hidden_layers": size["layers"], "num_attention_heads": size["heads"]}
     vision = {"hidden_size": size["width"], "image_size": 32, "patch_size": size["patch"]}
     special = {"bos_token_id": 97, "eos_token_id": 98, "pad_token_id": 98}
-    return kind(text_config=text | both | more | special, vision_config=vision | both | more, projection_dim=size["embed"])
+    return kind(
+        text_config=text | both | more | special, vision_config=vision | both | more, projection_dim=size["embed"]
+    )
 
 
 def same(actual: Tensor, expected: Tensor) -> None:

@@ -35,7 +35,7 @@ from shotfit.towers.transformer import TextTransformer, VisionTransformer
 from shotfit.towers.weights import save_backbone
 
 SEED = 0
-TEXT_STEPS = 2400
+TEXT_STEPS = 1200
 LOGIT_SCALE = 3.4  # exp(3.4) = 30
 CONFIG = BackboneConfig(
     image=IMAGE,

@@ -37,6 +37,8 @@ Exit codes:
   130  interrupted
 """
 
+INTERRUPTED = 130
+
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 app = typer.Typer(
     name="shotfit",
@@ -430,23 +432,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code = app([word for word in given if word != "--debug"], prog_name="shotfit", standalone_mode=False)
             sys.stdout.flush()
+            if code == INTERRUPTED:  # how the parser of arguments tells it
+                return _failed("interrupted", INTERRUPTED)
             return code if isinstance(code, int) else 0
-        except KeyboardInterrupt:
-            return _failed("interrupted", 130)
-        except BrokenPipeError:  # `shotfit predict ... | head`: the reader has enough
+        except (BrokenPipeError, SystemExit):  # `shotfit predict ... | head`: the reader has enough
             sys.stdout = None  # else the interpreter complains when it flushes
             return 0
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            if isinstance(error, typer.Abort):
-                return _failed("interrupted", 130)
+            if isinstance(error, typer.Abort):  # older versions of typer
+                return _failed("interrupted", INTERRUPTED)
             if isinstance(error, ShotfitError):
                 return _failed(f"error: {error}", error.exit_code)
             if hasattr(error, "format_message"):  # of the parser of arguments; older versions of typer have click's
-                return _failed(f"error: {error.format_message()} See shotfit --help.", UsageError.exit_code)
+                return _failed(
+                    f"error: {error.format_message().strip().rstrip('.')}. See shotfit --help.", UsageError.exit_code
+                )
             hint = "" if debug else " Run it again with --debug and report what it shows."
-            return _failed(f"error: this is a bug of shotfit: {type(error).__name__}: {error}.{hint}", 1)
+            return _failed(
+                f"error: this is a bug of shotfit: {type(error).__name__}: {str(error).rstrip('.')}.{hint}", 1
+            )
 
 
 def _failed(sentence: str, code: int) -> int:

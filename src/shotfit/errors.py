@@ -1,10 +1,10 @@
 """The errors that shotfit raises for people, and the exit codes of the command line.
 
-    0    success
-    1    a bug of shotfit: anything that is not a ShotfitError (`--debug` shows the traceback)
-    2    wrong usage: an unknown flag, method, option or backbone name
-    3    wrong input: images, manifests, checkpoints, models
-    130  interrupted
+0    success
+1    a bug of shotfit: anything that is not a ShotfitError (`--debug` shows the traceback)
+2    wrong usage: an unknown flag, method, option or backbone name
+3    wrong input: images, manifests, checkpoints, models
+130  interrupted
 """
 
 from __future__ import annotations

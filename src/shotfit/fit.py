@@ -61,7 +61,7 @@ def fit(
     data: a task, or anything `read_task` reads; its test part is not touched. shots: images a class, drawn from the
     training part by CoOp's rule (None: all). views: random views of each image, "center" for the center view alone,
     "fresh" for new random crops at every step. check: compare with zero-shot on the validation part or by
-    cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the text tower's activations.
+    cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for text activations.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used.
 

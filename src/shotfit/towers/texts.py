@@ -89,13 +89,40 @@ def share_beginnings(rows: Sequence[Sequence[int]]) -> list[Group]:
 
     The rows form a trie; sharing at depth p among r rows saves p (r - 1) tokens, and of a node and its subtrees the
     better choice is kept, so the result is the cheapest one of one beginning a row. At least the last token of a row
-    stays its own, because it is read there. Rows that share nothing form one group with a beginning of length 0.
+    stays its own, because it is read there. Rows that share nothing form groups with a beginning of length 0.
+
+    Attention runs on groups of the same number of places, so a long list beside short ones would mostly run on empty
+    places. Groups are therefore cut to a number of places that makes tokens and empty places together cheapest, and
+    a beginning that saves less than its empty places cost is not shared.
     """
     order = sorted(range(len(rows)), key=lambda index: tuple(rows[index]))
     _, groups = _best_groups(rows, order, 0)
-    alone = [index for group in groups if len(group.rows) == 1 or group.shared == 0 for index in group.rows]
     together = [group for group in groups if len(group.rows) > 1 and group.shared > 0]
-    return [*([Group(tuple(sorted(alone)), 0)] if alone else []), *together]
+    longest, widest = max(map(len, rows)), max((len(group.rows) for group in together), default=1)
+    widths = [widest, *(2**power for power in reversed(range(widest.bit_length())) if 2**power < widest)]
+    cuts = {width: _cut(together, width, longest) for width in widths}
+    width = max(widths, key=lambda width: cuts[width][0])
+    kept = cuts[width][1]
+    taken = {index for group in kept for index in group.rows}
+    alone = [index for index in range(len(rows)) if index not in taken]
+    step = width if kept else len(rows)
+    return [*(Group(tuple(alone[at : at + step]), 0) for at in range(0, len(alone), step)), *kept]
+
+
+_EMPTY = 8  # empty places that cost as much as one token: attention alone runs for them, once a block
+
+
+def _cut(groups: list[Group], width: int, longest: int) -> tuple[float, list[Group]]:
+    """Tokens saved less what empty places cost, and the groups in pieces of `width` rows, without those that lose."""
+    saved, kept = 0.0, list[Group]()
+    for group in groups:
+        pieces = [group.rows[at : at + width] for at in range(0, len(group.rows), width)]
+        empty = (len(pieces) * width - len(group.rows)) * longest
+        gain = group.shared * (len(group.rows) - len(pieces)) - empty / _EMPTY
+        if gain > 0:
+            saved += gain
+            kept += [Group(piece, group.shared) for piece in pieces]
+    return saved, kept
 
 
 def _best_groups(rows: Sequence[Sequence[int]], members: list[int], depth: int) -> tuple[int, list[Group]]:

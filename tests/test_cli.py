@@ -1,0 +1,304 @@
+"""The command line as a user types it: what it prints, what it writes, and one line for every mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from shotfit.cli import main
+from shotfit.testing import tiny_backbone, tiny_task
+
+COMMANDS = ("fit", "predict", "evaluate", "compare", "methods", "show", "doctor", "cache")
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder of images, a tiny backbone, and a model that was fitted to them."""
+
+    photos: Path
+    backbone: str
+    model: Path
+    fit_output: str
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs `shotfit` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *words: object) -> Result:
+        self.capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = self.capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOTFIT_CACHE", str(folder / "cache"))
+        tiny_task(folder / "photos")
+        tiny_backbone(folder / "backbone")
+        out, stdout = folder / "model", io.StringIO()
+        patch.setattr(sys, "stdout", stdout)
+        words = [
+            "fit",
+            folder / "photos",
+            "--backbone",
+            folder / "backbone",
+            "--shots",
+            3,
+            "--out",
+            out,
+            "--keep",
+            "--json",
+        ]
+        code = main([str(word) for word in words])
+        patch.undo()
+        patch.setenv("SHOTFIT_CACHE", str(folder / "cache"))
+        assert code == 0
+        yield Home(folder / "photos", str(folder / "backbone"), out, stdout.getvalue())
+
+
+def one_line(result: Result) -> str:
+    """The only line on standard error, which has no traceback."""
+    lines = result.err.splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_help_answers_at_once_without_torch() -> None:
+    program = (
+        "import sys, shotfit.cli as c; code = c.main(['--help']); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    best = 60.0
+    for _ in range(3):  # the limit is 0.7 s on a quiet machine; tests share it with others
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        best = min(best, time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+    assert best < 2.1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example_and_the_exit_codes(shell: Shell, command: str) -> None:
+    result = shell(command, "--help")
+    assert result.code == 0
+    assert f"shotfit {command}" in result.out.split("Example")[1]
+    assert "130  interrupted" in result.out
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "shotfit", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
+
+
+def test_last_line_of_fit_is_the_result(home: Home) -> None:
+    result = json.loads(home.fit_output.splitlines()[-1])
+    needed = {"method", "shots", "seed", "zero_shot_accuracy", "accuracy", "test_images", "seconds", "model"}
+    assert needed <= result.keys()
+    assert (result["method"], result["shots"], result["seed"]) == ("tip_adapter_f", 3, 1)
+    assert result["model"] == str(home.model)
+    assert 0 <= result["zero_shot_accuracy"] <= 1
+    assert 0 <= result["accuracy"] <= 1
+
+
+def test_fit_tells_reader_test_part_and_both_accuracies(home: Home, shell: Shell, tmp_path: Path) -> None:
+    result = shell("fit", home.photos, "--backbone", home.backbone, "--shots", 2, "--method", "taskres", "--epochs", 1,
+                   "--out", tmp_path / "m", "--no-check", "--set", "alpha=0.3", "--template", "a {}.")  # fmt: skip
+    assert result.code == 0, result.err
+    for words in ("read as class folders", "test part: a fifth of each class", "zero-shot  ", "taskres  ", "saved"):
+        assert words in result.out
+    record = json.loads((tmp_path / "m" / "adapter.json").read_text())
+    assert record["options"]["alpha"] == 0.3
+    assert record["classes"][0]["templates"] == ["a {}."]
+    assert record["scores"]["test_images"] > 0
+
+
+def test_evaluate_repeats_the_accuracy_of_the_fit(home: Home, shell: Shell) -> None:
+    result = shell("evaluate", home.model, home.photos, "--json")
+    fitted, found = json.loads(home.fit_output.splitlines()[-1]), json.loads(result.out)
+    assert (found["accuracy"], found["images"]) == (fitted["accuracy"], fitted["test_images"])
+
+
+def test_evaluate_takes_all_images_if_asked(home: Home, shell: Shell) -> None:
+    result = shell("evaluate", home.model, home.photos, "--all", "--json")
+    assert json.loads(result.out)["images"] == len(list(home.photos.rglob("*.png")))
+
+
+def test_predict_writes_csv_with_ranks(home: Home, shell: Shell) -> None:
+    image = next(home.photos.rglob("*.png"))
+    lines = shell("predict", home.model, image, "--format", "csv", "--top", 2).out.splitlines()
+    assert lines[0] == "image,rank,label,probability"
+    assert [line.split(",")[:2] for line in lines[1:]] == [[str(image), "1"], [str(image), "2"]]
+
+
+def test_predict_reads_paths_from_standard_input(home: Home, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = sorted(home.photos.rglob("*.png"))[:2]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{image}\n" for image in images)))
+    lines = shell("predict", home.model, "-", "--format", "jsonl").out.splitlines()
+    assert [json.loads(line)["image"] for line in lines] == [str(image) for image in images]
+
+
+def test_predict_takes_folders_and_patterns(home: Home, shell: Shell) -> None:
+    everything = shell("predict", home.model, home.photos).out
+    assert shell("predict", home.model, f"{home.photos}/*/*.png").out == everything
+    assert len(everything.splitlines()) == len(list(home.photos.rglob("*.png")))
+
+
+def test_compare_prints_one_table_and_resumes(home: Home, shell: Shell, tmp_path: Path) -> None:
+    words = ["compare", home.photos, "--backbone", home.backbone, "--methods", "zero_shot,tip_adapter"]
+    words += ["--shots", "1,2", "--seeds", "1", "--out", tmp_path / "runs.jsonl"]
+    first = shell(*words)
+    assert first.code == 0, first.err
+    assert "zero_shot" in first.out
+    second = shell(*words, "--json")
+    assert second.err.count("found in the file") == 4
+    assert len(json.loads(second.out)["rows"]) == 4
+
+
+def test_methods_lists_them(shell: Shell) -> None:
+    assert "tip_adapter_f" in shell("methods").out
+    assert {"method", "title", "new_classes", "source"} == json.loads(shell("methods", "--json").out)["methods"][
+        0
+    ].keys()
+
+
+def test_show_prints_options_recipe_and_calls(home: Home, shell: Shell) -> None:
+    result = shell("show", "coop", "--backbone", home.backbone, "--set", "length=4")
+    assert result.code == 0, result.err
+    for words in ("context length L", "learning rate 0.002", "text tower: 3 texts, Context; nothing frozen", "stored"):
+        assert words in result.out
+
+
+@pytest.mark.parametrize(
+    "method", ["zero_shot", "linear_probe", "clip_adapter", "tip_adapter", "tip_adapter_f", "taskres"]
+)
+def test_show_runs_every_method(home: Home, shell: Shell, method: str) -> None:
+    result = shell("show", method, "--backbone", home.backbone)
+    assert result.code == 0, result.err
+    assert "a prediction of one new image" in result.out
+
+
+def test_doctor_exits_with_3_on_errors_only(home: Home, shell: Shell, tmp_path: Path) -> None:
+    assert shell("doctor", home.photos).code == 0
+    broken = tmp_path / "photos" / "cat" / "a.png"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"")
+    result = shell("doctor", tmp_path / "photos", "--json")
+    assert result.code == 3
+    assert json.loads(result.out)["errors"][0]["paths"] == [str(broken)]
+
+
+def test_broken_image_stops_a_fit_unless_it_is_skipped(home: Home, shell: Shell, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    tiny_task(photos)
+    next(photos.rglob("*.png")).write_bytes(b"no image")
+    words = ["fit", photos, "--backbone", home.backbone, "--method", "zero_shot", "--shots", 2, "--out", tmp_path / "m"]
+    result = shell(*words)
+    assert result.code == 3
+    assert "--skip-broken" in result.err.splitlines()[-1]
+    assert not (tmp_path / "m").exists()
+    assert shell(*words, "--skip-broken").code == 0
+
+
+def test_cache_tells_its_size_and_is_cleared(
+    home: Home, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "cache"))
+    shell(
+        "fit", home.photos, "--backbone", home.backbone, "--method", "zero_shot", "--shots", 2, "--out", tmp_path / "m"
+    )
+    assert json.loads(shell("cache", "--json").out)["bytes"] > 0
+    assert shell("cache", "--clear").code == 0
+    assert json.loads(shell("cache", "--json").out)["bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["fot"], 2, "No such command 'fot'"),
+        (["fit"], 2, "Missing argument"),
+        (["fit", "PHOTOS", "--shot", "4"], 2, "No such option"),
+        (["fit", "PHOTOS", "--shots", "few"], 2, "Invalid value for '--shots'"),
+        (["fit", "PHOTOS", "--method", "tipadapter"], 2, "There is no method 'tipadapter'. Did you mean tip_adapter?"),
+        (["fit", "PHOTOS", "--set", "alpha"], 2, "is no option=value"),
+        (["fit", "PHOTOS", "--set", "size=3"], 2, "has no option 'size'"),
+        (["fit", "PHOTOS", "--views", "many"], 2, "--views is 'many'"),
+        (["fit", "PHOTOS", "--memory", "lots"], 2, "'lots' is no size"),
+        (["fit", "PHOTOS", "--out", "PHOTOS"], 2, "is not a shotfit model: choose another --out"),
+        (["fit", "PHOTOS", "--template", "a photo", "--out", "NEW"], 3, "the template 'a photo' holds {} 0 times"),
+        (["fit", "nowhere", "--out", "NEW"], 3, "nowhere does not exist"),
+        (["predict", "PHOTOS", "PHOTOS"], 3, "is not a shotfit model"),
+        (["predict", "MODEL", "nowhere.png"], 3, "There is no image nowhere.png"),
+        (["predict", "MODEL", "PHOTOS", "--format", "xml"], 2, "There is no format 'xml'"),
+        (["predict", "MODEL", "PHOTOS", "--classes", "a,b"], 2, "cannot predict others"),
+        (["compare", "PHOTOS", "--shots", "1,,4"], 2, "--shots is '1,,4'"),
+        (["show", "nothing"], 2, "There is no method 'nothing'"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    home: Home, shell: Shell, tmp_path: Path, words: list[str], code: int, sentence: str
+) -> None:
+    places = {"PHOTOS": str(home.photos), "MODEL": str(home.model), "NEW": str(tmp_path / "new")}
+    result = shell(*[places.get(word, word) for word in words])
+    assert sentence in one_line(result)
+    assert result.code == code
+    assert not (tmp_path / "new").exists()
+
+
+def test_bug_is_one_line_and_a_traceback_with_debug(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("of two minds")
+
+    monkeypatch.setattr("shotfit.show.overview", broken)
+    result = shell("methods")
+    assert result.code == 1
+    assert "this is a bug" in one_line(result)
+    assert "Traceback" in shell("--debug", "methods").err
+    assert "Traceback" in shell("methods", "--debug").err
+
+
+def test_interrupt_exits_with_130(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shotfit.show.overview", interrupted)
+    result = shell("methods")
+    assert (result.code, result.err.strip().splitlines()) == (130, ["interrupted"])
+
+
+def test_names_of_the_package_stay_functions() -> None:
+    program = (
+        "import shotfit, sys; assert 'torch' not in sys.modules; import shotfit.fit, shotfit.evaluate, shotfit.compare;"
+        "assert all(not isinstance(getattr(shotfit, name), type(sys)) for name in shotfit.__all__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
