@@ -42,8 +42,13 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
             os.replace(folder, old / folder.name)
-            os.replace(building, folder)
-            shutil.rmtree(old)
+            try:
+                os.replace(building, folder)
+            except BaseException:
+                os.replace(old / folder.name, folder)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             os.replace(building, folder)
     except BaseException:

@@ -200,8 +200,7 @@ class _Fitting:
         center = ImagePool(items)
         views = (recipe.views if recipe else 0) if self.views in (None, "fresh") else self.views
         count = 0 if views == "center" else int(views or 0)
-        scale = recipe.crop_scale if recipe else (0.08, 1.0)
-        random = ImagePool(items, count, scale) if count else center
+        random = ImagePool(items, count) if count else center
         return Support(center, random, int(torch.bincount(center.labels).max()))
 
     def validation(self, task: Task) -> Validation:

@@ -20,6 +20,7 @@ from shotfit.data.images import open_image
 from shotfit.data.tasks import ClassList, Item
 from shotfit.data.views import draw_box
 from shotfit.edits import NOTHING, Edit, frozen_until
+from shotfit.recipe import CROP_SCALE
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
@@ -39,7 +40,7 @@ class ImagePool:
     alone, so that fits with other seeds find it in the store.
     """
 
-    def __init__(self, items: Sequence[Item], views: int = 0, crop_scale: tuple[float, float] = (0.08, 1.0)) -> None:
+    def __init__(self, items: Sequence[Item], views: int = 0, crop_scale: tuple[float, float] = CROP_SCALE) -> None:
         self.paths = [item.path for item in items]
         self.digests = [item.digest for item in items]
         self.labels = torch.tensor([item.label for item in items], dtype=torch.long)
@@ -56,10 +57,10 @@ class ImagePool:
         """Every image: its center view, or its first random one."""
         return self.take(torch.arange(len(self.paths)))
 
-    def in_views(self, views: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> ImagePool:
+    def in_views(self, views: int) -> ImagePool:
         """The same images in other views."""
         other = copy(self)
-        other.views, other.crop_scale = views, crop_scale
+        other.views = views
         return other
 
     def take(self, items: Tensor, views: Tensor | int = 0) -> Images:

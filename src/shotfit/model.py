@@ -26,7 +26,7 @@ from shotfit.data.tasks import ClassList, Item
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import write_folder
 from shotfit.frozen import Frozen, ImagePool, Images
-from shotfit.methods import find
+from shotfit.methods import address, find
 from shotfit.methods.base import Method
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
@@ -56,6 +56,7 @@ def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "method": method.name,
+        "found_at": address(type(method)),
         "options": method.options(),
         "classes": [asdict(task) for task in method.classes],
         "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
@@ -166,7 +167,7 @@ class Model:
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
         tensors = _read_tensors(folder)
-        method = find(record["method"])(**record["options"])
+        method = find(record["found_at"])(**record["options"])
         classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
         method.attach(frozen, classes)
@@ -187,7 +188,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        known = record["format"] == FORMAT and {"method", "options", "classes", "backbone"} <= record.keys()
+        known = record["format"] == FORMAT and {"method", "found_at", "options", "classes", "backbone"} <= record.keys()
     except (ValueError, TypeError, KeyError):
         known = False
     if not known:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Optimizer", "Recipe", "Schedule"]
+__all__ = ["CROP_SCALE", "VIEWS", "Optimizer", "Recipe", "Schedule"]
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,24 @@ class Schedule:
         return self.final + (lr - self.final) * (1 + math.cos(math.pi * (u - self.warmup) / period)) / 2
 
 
+# The views that are drawn once are the same for all methods: what one has encoded, the next finds in the store.
+VIEWS = 4
+CROP_SCALE = (0.5, 1.0)  # area of their crops
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One method's training.
 
-    epochs: by number of shots, the entry of the largest key not above it. crop_scale: area of the random crops that
-    make a view. views: random views of each image, drawn once (0: the center view alone).
+    epochs: by number of shots, the entry of the largest key not above it. views: random views of each image, drawn
+    once (0: the center view alone). crop_scale: area of the authors' crops, for new ones at every step.
     """
 
     optimizer: Optimizer
     schedule: Schedule = field(default_factory=Schedule)
     epochs: Mapping[int, int] = field(default_factory=lambda: {1: 50, 2: 100, 8: 200})
     batch: int = 32
-    views: int = 4
+    views: int = VIEWS
     crop_scale: tuple[float, float] = (0.08, 1.0)
 
     def epochs_for(self, shots: int) -> int:

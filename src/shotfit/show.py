@@ -103,7 +103,7 @@ def dry_run(method: Method, backbone: Backbone, classes: Sequence[str] = CLASSES
         torch.manual_seed(1)
         items = _made_up(Path(folder), len(classes))
         center, recipe = ImagePool(items), method.recipe
-        random = ImagePool(items, recipe.views, recipe.crop_scale) if recipe and recipe.views else center
+        random = ImagePool(items, recipe.views) if recipe and recipe.views else center
         support = Support(center, random, 1)
         method.attach(frozen, lists)
         method.prepare(support)

@@ -132,7 +132,7 @@ class _Stage:
         self.method = make()
         recipe = self.method.recipe
         center = ImagePool(self.task.train)
-        views = ImagePool(self.task.train, recipe.views, recipe.crop_scale) if recipe and recipe.views else center
+        views = ImagePool(self.task.train, recipe.views) if recipe and recipe.views else center
         self.support = Support(center, views, 4)
         self.method.attach(self.frozen, (self.task.classes,))
         torch.manual_seed(0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import sys
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from shotfit.errors import UsageError
@@ -14,7 +17,7 @@ from shotfit.errors import UsageError
 if TYPE_CHECKING:
     from shotfit.methods.base import Method
 
-__all__ = ["METHODS", "find", "names"]
+__all__ = ["METHODS", "address", "find", "names"]
 
 METHODS = {
     "zero_shot": "shotfit.methods.zero_shot:ZeroShot",
@@ -44,14 +47,34 @@ def find(name: str) -> type[Method]:
     if file.endswith(".py"):
         if not Path(file).is_file():
             raise UsageError(f"There is no file {file} to take the method {attribute} from.")
-        spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-        assert spec is not None and spec.loader is not None
-        module_object = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module_object)
-        return _attribute(module_object, attribute, name)
+        return _attribute(_module_of(Path(file).resolve()), attribute, name)
     close = get_close_matches(name, names(), 1)
     hint = f"Did you mean {close[0]}?" if close else f"Methods: {', '.join(names())}."
     raise UsageError(f"There is no method {name!r}. {hint}")
+
+
+def address(method: type[Method]) -> str:
+    """What `find` finds this class by: its name, or the file that it came from."""
+    if method.name in names():
+        return method.name
+    return f"{inspect.getfile(method)}:{method.__qualname__}"
+
+
+def _module_of(file: Path) -> ModuleType:
+    name = f"shotfit_method_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module  # dataclasses look their annotations up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        sys.modules.pop(name)
+        if before is not None:
+            sys.modules[name] = before
+        raise UsageError(f"{file} cannot be imported: {type(error).__name__}: {error}.") from error
+    return module
 
 
 def _attribute(module: object, attribute: str, name: str) -> type[Method]:

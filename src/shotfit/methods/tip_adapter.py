@@ -33,11 +33,10 @@ from shotfit.errors import ShotfitError
 from shotfit.frozen import Frozen, Images, normalize
 from shotfit.methods.base import Method, Support, Validation, option
 from shotfit.methods.ensemble import class_features
-from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.recipe import VIEWS, Optimizer, Recipe, Schedule
 
 __all__ = ["TipAdapter", "TipAdapterF", "cached", "grid"]
 
-CROP_SCALE = (0.5, 1.0)  # area of the authors' random crops
 SEARCH_ENTRIES = 2**22  # logits that the search holds at once
 
 
@@ -55,13 +54,13 @@ class TipAdapter(Method):
     beta_scale: float = option(7.0, "upper end of the search for beta, not reached", above=0.1)
     alpha_steps: int = option(20, "values of alpha that are tried", at_least=1)
     beta_steps: int = option(200, "values of beta that are tried", at_least=1)
-    cache_views: int = option(10, "random views averaged to a key; 0: the center view", at_least=0)
+    cache_views: int = option(VIEWS, "random views averaged to a key; 0: the center view", at_least=0)
     temperature: float = option(0.0, "factor of the text classifier's cosines; 0: the backbone's own", at_least=0)
 
     @torch.no_grad()
     def prepare(self, support: Support) -> None:
         """Average the views of each support image to its key."""
-        pool = support.center.in_views(self.cache_views, CROP_SCALE)
+        pool = support.center.in_views(self.cache_views)
         items = torch.arange(len(pool.paths))
         views = [self.frozen.image(pool.take(items, view)) for view in range(max(self.cache_views, 1))]
         self.prepared = normalize(torch.stack(views).mean(dim=0)), support.labels
@@ -146,8 +145,7 @@ class TipAdapterF(TipAdapter):
         Schedule("cosine", unit="step"),
         epochs={1: 20},
         batch=256,
-        views=10,
-        crop_scale=CROP_SCALE,
+        crop_scale=(0.5, 1.0),
     )
 
     def keep(self, keys: Tensor) -> None:

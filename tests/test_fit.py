@@ -1,0 +1,246 @@
+"""A fit as its user sees it: what is computed twice, what is compared, what is refused."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from shotfit.data.readers import read_task
+from shotfit.data.tasks import ClassList, Task
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.fit import fit
+from shotfit.frozen import Frozen, ImagePool
+from shotfit.methods import METHODS, find
+from shotfit.methods.linear_probe import LinearProbe
+from shotfit.model import Model
+from shotfit.store import MemoryStore, Store
+from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.weights import load_backbone
+
+OPTIONS = {"coop": {"length": "4"}}
+
+METHOD_FILE = '''
+"""A method of a third party."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from shotfit.data.readers import read_task
+from shotfit.data.tasks import ClassList
+from shotfit.frozen import Frozen
+from shotfit.methods.base import Method, option
+from shotfit.recipe import Optimizer, Recipe
+
+
+class Offset(Method):
+    """One vector added to every class."""
+
+    name: ClassVar[str] = "offset"
+    title: ClassVar[str] = "Offset"
+    paper: ClassVar[str] = "none"
+    recipe: ClassVar[Recipe | None] = Recipe(Optimizer("sgd", 0.1), epochs={1: 3})
+
+    start: float = option(0.5, "where it begins", above=0)
+
+    def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        texts, _ = frozen.class_texts(classes)
+        self.register_buffer("base", frozen.text(texts))
+        self.offset = nn.Parameter(torch.full((frozen.embed,), self.start))
+
+    def text_features(self) -> Tensor:
+        return self.get_buffer("base") + self.offset
+'''
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return tiny_backbone(tmp_path_factory.mktemp("fit") / "backbone")
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return tiny_task(tmp_path / "images", images=8)
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How many images were decoded, and how many went through the image tower."""
+    counted: Counter[str] = Counter()
+    pixels, run = ImagePool.pixels, Frozen._run_until
+
+    def count_pixels(pool: ImagePool, row: int, backbone: Backbone) -> torch.Tensor:
+        counted["decoded"] += 1
+        return pixels(pool, row, backbone)
+
+    def count_run(frozen: Frozen, batch: torch.Tensor, step: int) -> torch.Tensor:
+        counted["encoded"] += len(batch)
+        return run(frozen, batch, step)
+
+    monkeypatch.setattr(ImagePool, "pixels", count_pixels)
+    monkeypatch.setattr(Frozen, "_run_until", count_run)
+    yield counted
+
+
+def test_second_fit_of_any_method_decodes_and_encodes_no_image(
+    task: Task, backbone: Backbone, tmp_path: Path, counts: Counter[str]
+) -> None:
+    fit(task, "tip_adapter_f", shots=2, epochs=1, backbone=backbone, store=Store(tmp_path / "store"))
+    assert counts["decoded"] == counts["encoded"] > 0
+    counts.clear()
+    for method in METHODS:
+        options = OPTIONS.get(method)
+        store = Store(tmp_path / "store")
+        fit(task, method, shots=2, epochs=1, options=options, backbone=backbone, store=store)
+    assert not counts, f"a second fit computed {dict(counts)}"
+
+
+def test_another_backbone_shares_no_features(
+    task: Task, backbone: Backbone, tmp_path: Path, counts: Counter[str]
+) -> None:
+    fit(task, "zero_shot", shots=2, backbone=backbone, store=Store(tmp_path / "store"))
+    linear = fit(task, "linear_probe", shots=2, backbone=backbone, store=Store(tmp_path / "store"), check=False)
+    counts.clear()
+    other = tiny_backbone(tmp_path / "other")
+    weights = {
+        name: -value if name == "image.projection.weight" else value for name, value in other.state_dict().items()
+    }
+    other = Backbone(other.config, weights, other.tokenizer, "other")
+    moved = fit(task, "linear_probe", shots=2, backbone=other, store=Store(tmp_path / "store"), check=False)
+    assert counts["encoded"] == 6
+    assert linear.method.state().keys() == moved.method.state().keys()
+
+
+def test_edited_image_is_encoded_anew(task: Task, backbone: Backbone, tmp_path: Path, counts: Counter[str]) -> None:
+    everything = replace(task, train=(*task.train, *task.test), held_out=())
+    store, probe = Store(tmp_path / "store"), "linear_probe"
+    fit(everything, probe, shots=None, backbone=backbone, store=store, check=False)
+    counts.clear()
+    Image.new("RGB", (40, 36), "orange").save(task.train[0].path)
+    again = read_task(tmp_path / "images")
+    everything = replace(again, train=(*again.train, *again.test), held_out=())
+    fit(everything, probe, shots=None, backbone=backbone, store=store, check=False)
+    assert counts == {"decoded": 1, "encoded": 1}
+
+
+def _fit_in_process(folder: Path, name: str) -> None:
+    store = Store(folder / "store")
+    fit(folder / "images", "taskres", shots=3, epochs=2, backbone=str(folder / "backbone"), store=store).save(
+        folder / name
+    )
+
+
+def test_two_fits_at_once_on_one_store_give_the_same_model(task: Task, tmp_path: Path) -> None:
+    tiny_backbone(tmp_path / "backbone")
+    context = multiprocessing.get_context("spawn")
+    jobs = [context.Process(target=_fit_in_process, args=(tmp_path, f"model{i}")) for i in (1, 2)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+        assert job.exitcode == 0
+    first, second = (Model.open(tmp_path / f"model{i}").method.state() for i in (1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    _fit_in_process(tmp_path, "model3")
+    third = Model.open(tmp_path / "model3").method.state()
+    assert all(torch.equal(first[name], third[name]) for name in first)
+
+
+class Hopeless(LinearProbe):
+    """A probe that has learned the opposite."""
+
+    name = "hopeless"
+
+    def logits(self, images):  # type: ignore[no-untyped-def]
+        return -super().logits(images)
+
+
+def test_fit_below_zero_shot_is_replaced_by_zero_shot(task: Task, backbone: Backbone) -> None:
+    model = fit(task, Hopeless(), shots=4, backbone=backbone, store=MemoryStore())
+    checked = model.record["checked"]
+    assert checked["accuracy"] < checked["zero_shot_accuracy"]
+    assert checked["on"].startswith("cross-validation of the support images")
+    assert (model.record["fell_back"], model.method.name, model.record["fitted_method"]) == (
+        True,
+        "zero_shot",
+        "hopeless",
+    )
+
+
+def test_fit_below_zero_shot_is_kept_if_asked(task: Task, backbone: Backbone) -> None:
+    model = fit(task, Hopeless(), shots=4, backbone=backbone, store=MemoryStore(), keep=True)
+    assert (model.record["fell_back"], model.method.name) == (False, "hopeless")
+
+
+def test_validation_part_judges_where_there_is_one(task: Task, backbone: Backbone) -> None:
+    split = replace(task, train=task.train[1::2], val=task.train[::2])
+    images = len(split.shots(3, 1).val)
+    model = fit(split, "linear_probe", shots=3, backbone=backbone, store=MemoryStore())
+    assert model.record["selection"] == f"validation part ({images} images)"
+    assert model.record["checked"]["images"] == images
+
+
+def test_one_shot_uses_fixed_defaults_and_says_so(task: Task, backbone: Backbone) -> None:
+    model = fit(task, "tip_adapter", shots=1, backbone=backbone, store=MemoryStore())
+    assert model.record["selection"].startswith("fixed defaults")
+    assert not model.record["checked"]
+
+
+def test_class_name_with_a_special_token_is_refused(task: Task, backbone: Backbone) -> None:
+    spoiled = replace(task, classes=ClassList("images", ("red", "a <end> b", "blue")))
+    with pytest.raises(ShotfitError, match="<end>"):
+        fit(spoiled, "zero_shot", shots=1, backbone=backbone, store=MemoryStore())
+
+
+def test_memory_of_the_random_generator_is_left_alone(task: Task, backbone: Backbone) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    fit(task, "taskres", shots=1, epochs=1, backbone=backbone, store=MemoryStore())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_method_of_a_file_is_fitted_saved_and_opened(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    file = tmp_path / "my_method.py"
+    file.write_text(METHOD_FILE)
+    options = {"start": "0.25"}
+    model = fit(task, f"{file}:Offset", shots=2, options=options, backbone=backbone, store=MemoryStore(), keep=True)
+    saved = model.save(tmp_path / "model")
+    opened = Model.open(saved, backbone)
+    assert opened.method.options() == {"start": 0.25}
+    path = task.test[0].path
+    assert opened.predict(path, top=3) == model.predict(path, top=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "words"),
+    [
+        ("x = (", "Offset", "cannot be imported: SyntaxError"),
+        ("import nothing_of_this_name", "Offset", "cannot be imported: ModuleNotFoundError"),
+        ("Offset = 3", "Offset", "is not a subclass"),
+        (METHOD_FILE, "Other", "is not a subclass"),
+    ],
+)
+def test_file_without_a_method_is_refused(content: str, name: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(content)
+    with pytest.raises(UsageError, match=words):
+        find(f"{file}:{name}")
+
+
+def test_backbone_of_another_fingerprint_is_refused_by_name(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    saved = fit(task, "zero_shot", shots=1, backbone=backbone, store=MemoryStore()).save(tmp_path / "model")
+    tiny_backbone(tmp_path / "resnet", "resnet")
+    with pytest.raises(ShotfitError, match=f"fitted on {backbone.name} .*, but .*resnet has fingerprint"):
+        Model.open(saved, load_backbone(tmp_path / "resnet"))
