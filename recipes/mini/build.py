@@ -168,6 +168,9 @@ def main() -> None:
         backbone = assemble(image, text, given.work)
         save_backbone(backbone, given.out, tokenizer=given.work, dtype=torch.float16)
         record |= {"fingerprint": backbone.fingerprint, "parameters": sum(p.numel() for p in backbone.parameters())}
+        card = Path(__file__).with_name("CARD.md").read_text(encoding="utf-8")
+        card = card.format(fingerprint=backbone.fingerprint, parameters=f"{record['parameters']:,}")
+        (given.out / "README.md").write_text(card, encoding="utf-8")
         (given.out / "validation.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         print(f"{given.out}: {backbone.fingerprint}, {record['parameters']:,} parameters", flush=True)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pictures import VIEWS, Picture
+from precision import autocast
 from text import EMBED, WORDS
 from torch import Tensor, nn
 from torch.nn import functional
@@ -125,7 +126,7 @@ def image_features(tower: VisionTransformer, data: TrainingSet, indices: Tensor,
     embedding = tower.embedding
     assert isinstance(embedding, StemEmbedding)
     features = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), autocast():
         for part in indices.split(batch):
             stream = tower.resume(embedding.tokens(data.grid(part, torch.zeros_like(part))), 0)
             features.append(tower.finish(stream).float())
@@ -154,7 +155,7 @@ def train_image(tower: VisionTransformer, data: TrainingSet, settings: Settings,
             order = data.train[torch.randperm(len(data.train))]
         chosen = order[(step % per_epoch) * settings.batch :][: settings.batch]
         grid = data.grid(chosen, torch.randint(VIEWS, (len(chosen),)))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             features = tower.finish(tower.resume(embedding.tokens(grid), 0)).float()
         losses = _losses(features, chosen, data, target, own, settings)
         loss = sum((getattr(settings, name) * value for name, value in losses.items()), torch.zeros(()))

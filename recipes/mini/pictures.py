@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from precision import autocast
 from teachers import MEAN, STD
 from torch import Tensor
 
@@ -138,7 +139,7 @@ def store_grids(
             chances = [random.Random(f"{seed}/{start + i}/{view}") for i in range(len(part))]
             with ThreadPoolExecutor(2) as pool:
                 views = list(pool.map(lambda tile, chance: make_view(tile, view, chance), tiles, chances))  # noqa: B023
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 maps = network(torch.stack([to_pixels(image) for image in views]))
             grids[start : start + len(part), view] = maps.flatten(2).transpose(1, 2).to(torch.float16).numpy()
         if (start // batch) % 20 == 0:

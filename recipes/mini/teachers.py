@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from precision import autocast
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -67,7 +68,7 @@ class MiniLM:
             if start % (40 * batch) == 0 and start:
                 print(f"MiniLM: {start} of {len(rows)} texts", flush=True)
             part = order[start : start + batch]
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 vectors[part] = self._encode([rows[index] for index in part])
         return vectors
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from precision import autocast
 from safetensors.torch import load_file, save_file
 from teachers import MiniLM
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -215,7 +216,7 @@ def train_text(
     draws, begin, shown = _Draws(corpus, tokenizer, targets, seed), time.monotonic(), 0.0
     for step in range(1, steps + 1):
         texts, goal = draws.batch(320, 80)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             features = tower.finish(tower.start(texts))
         given = functional.normalize(features.float()[:, :WORDS], dim=-1)
         near = 1 - (given * goal).sum(-1).mean()
