@@ -7,7 +7,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.names import CALTECH101
@@ -65,7 +65,7 @@ def _step(frozen: Frozen, classes: tuple[ClassList, ...], images: Tensor, labels
     method.attach(frozen, classes)
     torch.manual_seed(1)
     method.build(frozen, classes)
-    (context,) = (p for p in method.parameter_groups() if isinstance(p, nn.Parameter))
+    (context,) = method.parameters()
 
     def step() -> Tensor:
         logits = frozen.logits(images, method.text_features())

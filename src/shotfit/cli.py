@@ -77,6 +77,7 @@ Options = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="the method's")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate of training.", show_default="the method's")]
 Views = Annotated[
     str | None,
     typer.Option(
@@ -120,6 +121,7 @@ def fit(
     class_names: ClassNames = None,
     images: ImagesDir = None,
     epochs: Epochs = None,
+    lr: Rate = None,
     views: Views = None,
     options: Options = None,
     out: Annotated[Path, typer.Option(help="The model's folder; an older model there is replaced.")] = Path(
@@ -154,7 +156,7 @@ def fit(
 
     model = fit_model(
         task.sealed(), method, shots=shots or None, seed=seed, backbone=backbone, options=settings, epochs=epochs,
-        views=chosen, check=not no_check, keep=keep, memory=bound,
+        lr=lr, views=chosen, check=not no_check, keep=keep, memory=bound,
     )  # fmt: skip
     model.save(out)
     _say_checked(model, say)

@@ -1,4 +1,4 @@
-"""Fit a method to a task: one training loop for all methods, and a check against zero-shot without a test image.
+"""Fit a method to a task, and check the fit against zero-shot without a test image.
 
     model = shotfit.fit("photos/", method="tip_adapter_f", shots=16)
 
@@ -9,32 +9,31 @@ unless he keeps the fit.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
-from torch import Tensor
 
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Item, Task
-from shotfit.data.views import draw_box
 from shotfit.errors import UsageError
-from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.frozen import Frozen, ImagePool
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation
 from shotfit.model import Model, record_of
-from shotfit.progress import track
 from shotfit.recipe import Recipe
 from shotfit.store import MemoryStore, Store, cache_folder
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.weights import load_backbone
+from shotfit.train import correct, train
 
-__all__ = ["fit", "train", "zero_shot"]
+__all__ = ["fit", "zero_shot"]
 
 FOLDS = 4  # at most, for a cross-validation of the support images
 Views = int | Literal["center", "fresh"]
@@ -50,6 +49,7 @@ def fit(
     options: Mapping[str, str] | None = None,
     templates: Sequence[str] = (),
     epochs: int | None = None,
+    lr: float | None = None,
     views: Views | None = None,
     check: bool = True,
     keep: bool = False,
@@ -59,9 +59,10 @@ def fit(
     """Fit a method to the images of a task and give back the fitted model.
 
     data: a task, or anything `read_task` reads; its test part is not touched. shots: images a class, drawn from the
-    training part by CoOp's rule (None: all). views: random views of each image, "center" for the center view alone,
-    "fresh" for new random crops at every step. check: compare with zero-shot on the validation part or by
-    cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for text activations.
+    training part by CoOp's rule (None: all). epochs, lr: in place of the recipe's. views: random views of each image,
+    "center" for the center view alone, "fresh" for new random crops at every step. check: compare with zero-shot on the
+    validation part or by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for text
+    activations.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used.
 
@@ -73,12 +74,14 @@ def fit(
     store = Store(cache_folder() / "streams") if store is None else store
     task = data if isinstance(data, Task) else read_task(Path(data), templates=templates)
     task = (task.shots(shots, seed) if shots else task).sealed()
+    if lr is not None and not 0 < lr < math.inf:
+        raise UsageError(f"The learning rate must be a number above 0, but is {lr:g}.")
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
     for prompts in task.classes.prompts():
         for prompt in prompts:
             loaded.checked_tokenizer().check(prompt)
     frozen = Frozen(loaded, store, memory=memory)
-    fitting = _Fitting(frozen, (task.classes,), seed, epochs, views)
+    fitting = _Fitting(frozen, (task.classes,), seed, epochs, views, lr)
     prototype = _prototype(method, options or {})
     selection = fitting.validation(task)
     fitted = fitting.fit(prototype, task.train, selection, "Fitting " + prototype.name)
@@ -109,54 +112,6 @@ def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:
     return method
 
 
-def train(
-    method: Method, support: Support, recipe: Recipe, epochs: int, generator: torch.Generator, fresh: bool = False
-) -> list[float]:
-    """The training loop: shuffled batches of views, the recipe's optimizer and schedule. Gives each epoch's mean loss.
-
-    The last batch of an epoch is dropped if it is not full, unless it is the only one.
-    """
-    parameters = method.parameter_groups()
-    optimizer = recipe.optimizer.over(parameters)
-    images, batch = len(support.labels), min(recipe.batch, len(support.labels))
-    steps = images // batch
-    labels = support.labels.to(method.frozen.backbone.device)
-    history = []
-    for epoch in track(range(epochs), f"Training {method.name}"):
-        order, total = torch.randperm(images, generator=generator), torch.zeros((), device=labels.device)
-        for step in range(steps):
-            u, period = (epoch, epochs) if recipe.schedule.unit == "epoch" else (epoch * steps + step, epochs * steps)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.schedule.rate(recipe.optimizer.lr, u, period)
-            chosen = order[step * batch : (step + 1) * batch]
-            loss = method.loss(_draw(method.frozen, support, recipe, chosen, generator, fresh), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        history.append(total / steps)
-    return [float(value) for value in history]
-
-
-def _draw(
-    frozen: Frozen, support: Support, recipe: Recipe, chosen: Tensor, generator: torch.Generator, fresh: bool
-) -> Images:
-    """A batch: one of the stored random views of each image, or a new random crop."""
-    pool = support.random
-    if not fresh:
-        views = torch.randint(max(pool.views, 1), (len(chosen),), generator=generator)
-        return pool.take(chosen, views)
-    from shotfit.data.images import open_image
-    from shotfit.towers.preprocess import crop_and_flip
-
-    pixels = []
-    for index in chosen.tolist():
-        image = open_image(pool.paths[index])
-        box = draw_box(image.width, image.height, recipe.crop_scale, generator)
-        pixels.append(crop_and_flip(image, box, frozen.backbone.config.preprocessing))
-    return Images.of(torch.stack(pixels).to(frozen.backbone.dtype))
-
-
 def _prototype(method: str | Method, options: Mapping[str, str]) -> Method:
     if isinstance(method, Method):
         if options:
@@ -174,11 +129,12 @@ class _Fitting:
     seed: int
     epochs: int | None
     views: Views | None
+    lr: float | None
 
     def fit(self, prototype: Method, items: Sequence[Item], validation: Validation, what: str) -> Method:
         """A new method of the prototype's kind and options, fitted to the items."""
         method = type(prototype)(**prototype.options())
-        recipe = method.recipe
+        recipe = self.recipe(method)
         support = self.support(items, recipe)
         method.attach(self.frozen, self.classes)
         with torch.random.fork_rng(devices=[]):
@@ -188,12 +144,19 @@ class _Fitting:
             if recipe is not None:
                 epochs = self.epochs or recipe.epochs_for(support.shots)
                 generator = torch.Generator().manual_seed(self.seed)
-                train(method, support, recipe, epochs, generator, fresh=self.views == "fresh")
+                train(method, support, recipe, epochs, generator, validation, fresh=self.views == "fresh")
             with torch.no_grad():
                 method.solve(support, validation)
         method.requires_grad_(False)
         method.bake()
         return method
+
+    def recipe(self, method: Method) -> Recipe | None:
+        """The method's recipe at the learning rate that was asked for."""
+        recipe = method.training_recipe()
+        if recipe is None or self.lr is None:
+            return recipe
+        return replace(recipe, optimizer=replace(recipe.optimizer, lr=self.lr))
 
     def support(self, items: Sequence[Item], recipe: Recipe | None) -> Support:
         """The items in the views that the recipe asks for."""
@@ -255,10 +218,3 @@ class _Fitting:
                 fold,
                 self.fit(prototype, part, self.folds(part), f"Checking, fold {number} of {len(validation.folds)}"),
             )
-
-
-@torch.no_grad()
-def correct(method: Method, images: Images, labels: Tensor) -> int:
-    """How many of the images the method puts into their class."""
-    predicted = method.logits(images).argmax(dim=-1).cpu()
-    return int((predicted == labels).sum())

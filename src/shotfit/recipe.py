@@ -8,37 +8,50 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import nn
 
-__all__ = ["CROP_SCALE", "VIEWS", "Optimizer", "Recipe", "Schedule"]
+__all__ = ["CROP_SCALE", "VIEWS", "Optimizer", "ParameterGroup", "Recipe", "Schedule"]
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are trained at `rate` times the recipe's learning rate."""
+
+    parameters: tuple[nn.Parameter, ...]
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """A torch optimizer and its constants. `adam` adds the decay to the gradient, `adamw` decouples it."""
+    """A torch optimizer and its constants. The decay is added to the gradient; `adamw` alone decouples it."""
 
-    name: Literal["sgd", "adam", "adamw"]
+    name: Literal["sgd", "adam", "adamw", "adadelta"]
     lr: float
     weight_decay: float = 0.0
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    rho: float = 0.9
 
-    def over(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimizer over the parameters."""
-        rate, decay = self.lr, self.weight_decay
+    def over(self, groups: Iterable[ParameterGroup]) -> torch.optim.Optimizer:
+        """The optimizer over groups of parameters; each group keeps its `rate` for schedules."""
+        lr, decay = self.lr, self.weight_decay
+        given = [{"params": list(group.parameters), "lr": lr * group.rate, "rate": group.rate} for group in groups]
         if self.name == "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=self.momentum, weight_decay=decay)
+            return torch.optim.SGD(given, lr=lr, momentum=self.momentum, weight_decay=decay)
+        if self.name == "adadelta":
+            return torch.optim.Adadelta(given, lr=lr, rho=self.rho, eps=self.eps, weight_decay=decay)
         kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
-        return kind(parameters, lr=rate, betas=self.betas, eps=self.eps, weight_decay=decay)
+        return kind(given, lr=lr, betas=self.betas, eps=self.eps, weight_decay=decay)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate as a function of the epoch or step u from 0 (field.md, A.10).
+    """The learning rate as a function of the epoch or step u from 0.
 
-    `warmup_lr` while u < `warmup`, then `final` + (lr - final) (1 + cos(pi (u - warmup) / period)) / 2, where the
-    period is the whole planned length. A constant schedule is lr throughout.
+    While u < `warmup`: `warmup_lr`, or with linear `warming` lr u / warmup from the second unit on. Then
+    `final` + (lr - final) (1 + cos(pi (u - warmup) / period)) / 2, where the period is the whole planned length. A
+    constant schedule is lr throughout. An epoch or step counts as `stride` units.
     """
 
     name: Literal["cosine", "constant"] = "cosine"
@@ -46,9 +59,11 @@ class Schedule:
     warmup: int = 0
     warmup_lr: float = 0.0
     final: float = 0.0
+    warming: Literal["constant", "linear"] = "constant"
+    stride: int = 1
 
     def rate(self, lr: float, u: int, period: int) -> float:
-        """The learning rate of unit u.
+        """The learning rate of epoch or step u.
 
         Example:
             >>> round(Schedule(warmup=1, warmup_lr=1e-5).rate(0.002, 1, 50), 6)
@@ -56,8 +71,9 @@ class Schedule:
         """
         if self.name == "constant":
             return lr
+        u *= self.stride
         if u < self.warmup:
-            return self.warmup_lr
+            return self.warmup_lr if u == 0 or self.warming == "constant" else lr * u / self.warmup
         return self.final + (lr - self.final) * (1 + math.cos(math.pi * (u - self.warmup) / period)) / 2
 
 
@@ -71,7 +87,9 @@ class Recipe:
     """One method's training.
 
     epochs: by number of shots, the entry of the largest key not above it. views: random views of each image, drawn
-    once (0: the center view alone). crop_scale: area of the authors' crops, for new ones at every step.
+    once (0: the center view alone). crop_scale: area of the authors' crops, for new ones at every step. updates: how
+    often the optimizer steps on the gradient of a batch. best_epoch: keep the parameters of the first epoch that is
+    best on the validation part, where there is one; else the last epoch's.
     """
 
     optimizer: Optimizer
@@ -80,6 +98,8 @@ class Recipe:
     batch: int = 32
     views: int = VIEWS
     crop_scale: tuple[float, float] = (0.08, 1.0)
+    updates: int = 1
+    best_epoch: bool = False
 
     def epochs_for(self, shots: int) -> int:
         """Epochs for this many shots a class.

@@ -79,7 +79,7 @@ def describe(
     if rows:
         width, default = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
         lines += [f"  {option:{width}}  {value:{default}}  {text}" for option, value, text in rows]
-    lines += ["", *_recipe_lines(method.recipe), ""]
+    lines += ["", *_recipe_lines(prototype.training_recipe()), ""]
     lines.append(f"New class names after the fit: {'yes' if method.accepts_new_classes else 'no'}")
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
     lines += ["", f"Calls of the towers of {loaded.name}, for the class names {', '.join(classes)}:"]
@@ -102,7 +102,7 @@ def dry_run(method: Method, backbone: Backbone, classes: Sequence[str] = CLASSES
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         items = _made_up(Path(folder), len(classes))
-        center, recipe = ImagePool(items), method.recipe
+        center, recipe = ImagePool(items), method.training_recipe()
         random = ImagePool(items, recipe.views) if recipe and recipe.views else center
         support = Support(center, random, 1)
         method.attach(frozen, lists)

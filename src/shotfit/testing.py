@@ -34,7 +34,7 @@ from torch import Tensor
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.fit import fit, train
+from shotfit.fit import fit
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.model import Model
@@ -47,6 +47,7 @@ from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.tokenizers import load_tokenizer
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
 from shotfit.towers.weights import save_backbone
+from shotfit.train import train
 
 __all__ = ["CONTRACT", "check", "random_backbone", "tiny_backbone", "tiny_task"]
 
@@ -130,7 +131,7 @@ class _Stage:
         self.task, self.backbone = _surroundings(folder)
         self.frozen = Frozen(self.backbone, MemoryStore(), savings, memory)
         self.method = make()
-        recipe = self.method.recipe
+        recipe = self.method.training_recipe()
         center = ImagePool(self.task.train)
         views = ImagePool(self.task.train, recipe.views) if recipe and recipe.views else center
         self.support = Support(center, views, 4)
@@ -148,9 +149,9 @@ class _Stage:
         """Logits, loss and gradients for all images."""
         images, labels = self.images(), self.support.labels
         tensors = [self.method.logits(images)]
-        if self.method.recipe is not None:
+        if self.method.training_recipe() is not None:
             loss = self.method.loss(images, labels)
-            parameters = self.method.parameter_groups()
+            parameters = [p for group in self.method.parameter_groups() for p in group.parameters]
             tensors += [loss, *torch.autograd.grad(loss, parameters)]
         return [tensor.detach() for tensor in tensors]
 
@@ -180,7 +181,7 @@ def savings_change_nothing(make: Make, folder: Path) -> None:
     expected = reference.outcome()
     for savings in _all_savings():
         _same(expected, _Stage(make, folder, savings).outcome(), 1e-12, f"{savings}")
-    recipe = reference.method.recipe
+    recipe = reference.method.training_recipe()
     if recipe is None:
         return
     fast, short = _Stage(make, folder), replace(recipe, batch=4)
@@ -226,7 +227,7 @@ def seeds_decide(make: Make, folder: Path) -> None:
 
     first, again, other = state(1), state(1), state(3)
     assert first.keys() == again.keys() and all(torch.equal(first[key], again[key]) for key in first), "seed 1 twice"
-    learns = make().recipe is not None or any(key.startswith("buffer.") for key in first)
+    learns = make().training_recipe() is not None or any(key.startswith("buffer.") for key in first)
     differs = any(first[key].shape != other[key].shape or not torch.equal(first[key], other[key]) for key in first)
     assert differs or not learns, "seeds 1 and 3 give the same model"
 

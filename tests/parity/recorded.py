@@ -14,9 +14,10 @@ from shotfit.data.tasks import ClassList, Item
 from shotfit.edits import Edit
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods.base import Fold, Method, Validation
-from shotfit.recipe import Optimizer, Schedule
+from shotfit.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.texts import Texts
+from shotfit.train import Stepper
 
 from .backbones import build
 from .cases import Case
@@ -125,19 +126,18 @@ def train(
     period: int,
     steps_per_epoch: int,
     batches: Iterable[tuple[Images, Tensor]],
+    updates: int = 1,
 ) -> list[Step]:
-    """Steps on given batches, at the rates of the schedule."""
-    stepper = optimizer.over(method.parameter_groups())
+    """Steps on given batches by the library's own stepper, at the rates of the schedule.
+
+    period: the schedule's, in its unit. The gradients are those that the optimizer saw.
+    """
+    per_unit = steps_per_epoch if schedule.unit == "epoch" else 1
+    stepper = Stepper(method, Recipe(optimizer, schedule, updates=updates), period, per_unit)
     steps = []
-    for index, (images, labels) in enumerate(batches):
-        rate = schedule.rate(optimizer.lr, index if schedule.unit == "step" else index // steps_per_epoch, period)
-        for group in stepper.param_groups:
-            group["lr"] = rate
-        loss = method.loss(images, labels)
-        stepper.zero_grad()
-        torch.autograd.backward(loss)
+    for images, labels in batches:
+        rate, loss = stepper.rate(), stepper(images, labels)
         gradients = {name: value.grad.clone() for name, value in method.named_parameters() if value.grad is not None}
-        stepper.step()
         after = {name: value.detach().clone() for name, value in method.named_parameters()}
-        steps.append(Step(rate, loss.detach(), gradients, after))
+        steps.append(Step(rate, loss, gradients, after))
     return steps

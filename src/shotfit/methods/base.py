@@ -20,7 +20,7 @@ from typing_extensions import dataclass_transform
 from shotfit.data.tasks import ClassList
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.frozen import Frozen, ImagePool, Images
-from shotfit.recipe import Recipe
+from shotfit.recipe import ParameterGroup, Recipe
 
 __all__ = ["Fold", "Method", "Support", "Validation", "option"]
 
@@ -133,9 +133,16 @@ class Method(nn.Module):
     def solve(self, support: Support, validation: Validation) -> None:
         """Find the parameters without gradient steps, or search coefficients after them."""
 
-    def parameter_groups(self) -> list[nn.Parameter]:
-        """What is trained: all parameters."""
-        return list(self.parameters())
+    def training_recipe(self) -> Recipe | None:
+        """The recipe, where it depends on the options."""
+        return self.recipe
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What is trained: all parameters, at the recipe's rate."""
+        return [ParameterGroup(tuple(self.parameters()))]
+
+    def adjust_gradients(self) -> None:
+        """Change the parameters' gradients in place, after the backward pass and before the optimizer's step."""
 
     # What shotfit does with it.
 
