@@ -85,9 +85,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         counted["decoded"] += 1
         return pixels(pool, row, backbone)
 
-    def count_run(frozen: Frozen, batch: torch.Tensor, step: int) -> torch.Tensor:
+    def count_run(frozen: Frozen, batch: torch.Tensor, step: int, paired: bool) -> torch.Tensor:
         counted["encoded"] += len(batch)
-        return run(frozen, batch, step)
+        return run(frozen, batch, step, paired)
 
     monkeypatch.setattr(ImagePool, "pixels", count_pixels)
     monkeypatch.setattr(Frozen, "_run_until", count_run)

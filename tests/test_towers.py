@@ -94,7 +94,7 @@ def test_no_single_beginning_for_all_is_cheaper(rows: list[list[int]]) -> None:
 def test_a_long_list_beside_short_ones_leaves_few_places_empty() -> None:
     rows = [[1, 2, 3, 4, 100 + row] for row in range(200)]
     rows += [[10 + pair, 5, 6, end] for pair in range(40) for end in (7, 8)]
-    layout = Layout([len(row) for row in rows], [len(row) - 1 for row in rows], share_beginnings(rows), True, True)
+    layout = Layout([len(row) for row in rows], [len(row) - 1 for row in rows], share_beginnings(rows), True)
     assert len(layout.own.lengths) < 1.5 * len(rows)
     assert layout.tokens < 0.6 * sum(map(len, rows))
 

@@ -7,13 +7,13 @@ follow from this and from the ids of a text, never from a method's name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
-__all__ = ["NOTHING", "Context", "Edit", "frozen_until"]
+__all__ = ["NOTHING", "Adapter", "Context", "Edit", "PromptTokens", "frozen_until", "input_is_read"]
 
 NOTHING = -1  # the answer of an edit that acts in step 0: no step is frozen before it
 
@@ -42,6 +42,64 @@ class Context:
     frozen_until: ClassVar[int] = NOTHING
 
 
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A map beside a block: it reads the block's input, and what it gives is added to the block's output.
+
+    `map`: [tokens, width] to [tokens, width]. `through_norm`: the input passes the block's own first norm before.
+    Block 0 stands for the embedding: there the map reads what step 0 makes and is added to it, in the text tower before
+    the positions are added, in the image tower after the input norm.
+
+    The block itself does not depend on it, so its output and its input can be kept; the sum is taken where the next
+    step begins.
+    """
+
+    tower: Literal["image", "text"]
+    block: int
+    map: Callable[[Tensor], Tensor]
+    through_norm: bool = True
+
+    @property
+    def frozen_until(self) -> int:
+        """The block that it stands beside; NOTHING for the embedding."""
+        return self.block or NOTHING
+
+
+@dataclass(frozen=True, eq=False)
+class PromptTokens:
+    """Tokens [n, width] that stand in every row before a block.
+
+    Without a position they stand at the row's end (image tower): beside those that came before, or with `replace` in
+    their place. Tokens before block 1 pass the tower's input norm, as its own tokens do; they have no position.
+    With a position they take the place of the tokens there, counted from 0; a row that ends earlier takes what fits.
+    """
+
+    tower: Literal["image", "text"]
+    block: int
+    tokens: Tensor
+    replace: bool = False
+    position: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tower == "text" and self.position is None:
+            raise ValueError("prompt tokens of a text tower need a position: what stands after the end is never read")
+
+    @property
+    def frozen_until(self) -> int:
+        """The step before."""
+        return self.block - 1
+
+
 def frozen_until(edits: Sequence[Edit], last: int) -> int:
     """The last step that depends on none of the edits; `last` (the tower's last step) without edits."""
+    for edit in edits:
+        if not NOTHING <= edit.frozen_until < last:
+            raise ValueError(
+                f"{type(edit).__name__} acts after step {edit.frozen_until}, but the blocks end at {last - 1}"
+            )
     return min((edit.frozen_until for edit in edits), default=last)
+
+
+def input_is_read(edits: Sequence[Edit], step: int) -> bool:
+    """Does an edit beside this block read what the block read?"""
+    return any(isinstance(edit, Adapter) and edit.block == step for edit in edits)

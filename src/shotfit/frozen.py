@@ -19,11 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from shotfit.data.images import open_image
 from shotfit.data.tasks import ClassList, Item
 from shotfit.data.views import draw_box
-from shotfit.edits import NOTHING, Edit, frozen_until
+from shotfit.edits import NOTHING, Edit, frozen_until, input_is_read
+from shotfit.errors import UsageError
 from shotfit.recipe import CROP_SCALE
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.layout import Savings
+from shotfit.towers.config import BlocksConfig, ResNetConfig
+from shotfit.towers.layout import Savings, Stream
 from shotfit.towers.preprocess import crop_and_flip, preprocess
 from shotfit.towers.texts import Texts
 
@@ -125,7 +127,8 @@ class Frozen:
         self.backbone, self.savings, self.memory = backbone, savings, memory
         self.store: Store | MemoryStore = MemoryStore() if store is None else store
         self.plans: list[Plan] = []
-        self._read: WeakKeyDictionary[ImagePool, dict[int, Tensor]] = WeakKeyDictionary()
+        self._read: WeakKeyDictionary[ImagePool, dict[tuple[int, bool], Tensor]] = WeakKeyDictionary()
+        self._begun: WeakKeyDictionary[Texts, dict[int, Stream]] = WeakKeyDictionary()
 
     @property
     def embed(self) -> int:
@@ -136,6 +139,16 @@ class Frozen:
     def temperature(self) -> Tensor:
         """[] exp(logit_scale), which multiplies cosines."""
         return self.backbone.logit_scale.float().exp()
+
+    def image_blocks(self, method: str) -> BlocksConfig:
+        """The image tower's transformer blocks, which the method changes; a tower without any is refused."""
+        config = self.backbone.config.image
+        if isinstance(config, ResNetConfig):
+            raise UsageError(
+                f"{method} changes transformer blocks of the image tower, but {self.backbone.name} has a ResNet: "
+                "choose a backbone with a vision transformer, such as mini."
+            )
+        return config.blocks
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Scaled cosines [images, classes] of features [images, embed] and [classes, embed].
@@ -155,14 +168,14 @@ class Frozen:
         return self.encode([text for templates in prompts for text in templates]), len(prompts[0])
 
     def text(self, texts: Texts, edits: Sequence[Edit] = ()) -> Tensor:
-        """Text features [rows, embed], not normalized."""
-        tower = self.backbone.text
+        """Text features [rows, embed], not normalized. Edits of the other tower are left out."""
+        tower, edits = self.backbone.text, [edit for edit in edits if edit.tower == "text"]
         step = frozen_until(edits, tower.last)
         packed = tower.pack(texts, self.savings)
         padded = len(texts) * self.backbone.config.text.context
         self._note(Plan("text", len(texts), _names(edits), step, tower.last, packed.tokens, padded))
         if step < tower.last:
-            return self._text_chunks(texts, edits, packed.tokens)
+            return self._text_chunks(texts, edits, step, packed.tokens)
         if not self.savings.frozen_beginning:
             with torch.no_grad():
                 return tower.finish(tower.start(texts, (), self.savings))
@@ -178,57 +191,87 @@ class Frozen:
         return stored.to(self.backbone.device)
 
     def image(self, images: Images, edits: Sequence[Edit] = ()) -> Tensor:
-        """Image features [images, embed], not normalized."""
-        tower = self.backbone.image
+        """Image features [images, embed], not normalized. Edits of the other tower are left out."""
+        tower, edits = self.backbone.image, [edit for edit in edits if edit.tower == "image"]
         step = frozen_until(edits, tower.last) if self.savings.frozen_beginning else NOTHING
         self._note(Plan("image", len(images), _names(edits), frozen_until(edits, tower.last), tower.last))
         if images.pool is None or step == NOTHING:
             pixels = images.rows if images.pool is None else self._pixels(images.pool, images.rows.tolist())
             with torch.set_grad_enabled(bool(edits) and torch.is_grad_enabled()):
                 return tower.finish(tower.start(pixels.to(self.backbone.device), edits, self.savings), edits)
-        stored = self._stored(images.pool, step).index_select(0, images.rows.to(self.backbone.device))
-        return stored if step == tower.last else tower.finish(tower.resume(stored, step, self.savings), edits)
+        paired = input_is_read(edits, step)
+        stored = self._stored(images.pool, step, paired).index_select(0, images.rows.to(self.backbone.device))
+        if step == tower.last:
+            return stored
+        before, hidden = stored.unbind(dim=1) if paired else (None, stored)
+        return tower.finish(tower.resume(hidden, step, self.savings, before), edits)
 
-    def _stored(self, pool: ImagePool, step: int) -> Tensor:
-        """A pool's streams after `step` (features after the last), read once and kept in memory."""
+    def _stored(self, pool: ImagePool, step: int, paired: bool) -> Tensor:
+        """A pool's streams after `step` (features after the last), read once and kept in memory.
+
+        paired: what the step read in front of what it made, [images, 2, tokens, width].
+        """
         kept = self._read.setdefault(pool, {})
-        if step not in kept:
+        if (step, paired) not in kept:
 
             def compute(missing: list[int]) -> Iterator[Tensor]:
                 for start in range(0, len(missing), IMAGE_ROWS):
-                    yield self._run_until(self._pixels(pool, missing[start : start + IMAGE_ROWS]), step)
+                    yield self._run_until(self._pixels(pool, missing[start : start + IMAGE_ROWS]), step, paired)
 
-            kind = {"tower": "image", "step": step, **self._kind()}
-            kept[step] = self.store.rows(kind, pool.keys(), compute, "Encoding images").to(self.backbone.device)
-        return kept[step]
+            alone = step == self.backbone.image.last - 1 and self.savings.read_alone
+            more = {name: True for name, holds in (("input", paired), ("read_alone", alone)) if holds}
+            kind = {"tower": "image", "step": step, **more, **self._kind()}
+            stored = self.store.rows(kind, pool.keys(), compute, "Encoding images")
+            kept[step, paired] = stored.to(self.backbone.device)
+        return kept[step, paired]
 
     @torch.no_grad()
-    def _run_until(self, pixels: Tensor, step: int) -> Tensor:
+    def _run_until(self, pixels: Tensor, step: int, paired: bool) -> Tensor:
         tower = self.backbone.image
         stream = tower.start(pixels.to(self.backbone.device), (), self.savings)
         if step == tower.last:
             return tower.finish(stream)
-        hidden = tower.run(stream, until=step).hidden
-        return hidden if stream.layout is None else hidden.unflatten(0, (len(pixels), -1))
+        stream = tower.run(stream, until=step)
+        if stream.layout is None:
+            return stream.hidden
+        kept = [stream.before, stream.hidden] if paired else [stream.hidden]
+        rows = [hidden.unflatten(0, (len(pixels), -1)) for hidden in kept if hidden is not None]
+        return torch.stack(rows, dim=1) if paired else rows[0]
 
     def _pixels(self, pool: ImagePool, rows: Sequence[int]) -> Tensor:
         return torch.stack([pool.pixels(row, self.backbone) for row in rows]).to(self.backbone.dtype)
 
-    def _text_chunks(self, texts: Texts, edits: Sequence[Edit], tokens: int) -> Tensor:
+    def _text_chunks(self, texts: Texts, edits: Sequence[Edit], step: int, tokens: int) -> Tensor:
         """Run with gradients, in chunks that are recomputed where the whole would not fit the memory budget."""
         tower, blocks = self.backbone.text, self.backbone.config.text.blocks
 
         def run(rows: Texts) -> Tensor:
-            return tower.finish(tower.start(rows, edits, self.savings), edits)
+            if step == NOTHING or not self.savings.frozen_beginning:
+                return tower.finish(tower.start(rows, edits, self.savings), edits)
+            return tower.finish(self._begin(rows, step), edits)
 
         # What autograd keeps of a block: about 9 vectors of the width and 3 of the MLP's width for each token.
-        held = tokens * blocks.layers * (9 * blocks.width + 3 * blocks.mlp_width) * self.backbone.dtype.itemsize
+        held = (
+            tokens
+            * (blocks.layers - max(step, 0))
+            * (9 * blocks.width + 3 * blocks.mlp_width)
+            * self.backbone.dtype.itemsize
+        )
         if self.memory is None or held <= self.memory:
             return run(texts)
         size = max(1, len(texts) * self.memory // held)
         chunks = self._chunks(texts, size)
         recompute: Callable[..., Any] = checkpoint
         return torch.cat([recompute(run, rows, use_reentrant=False) for rows in chunks])
+
+    def _begin(self, texts: Texts, step: int) -> Stream:
+        """The stream of texts after `step`, kept in memory: prompts have no views, so it recurs at every step."""
+        kept = self._begun.setdefault(texts, {})
+        if step not in kept:
+            tower = self.backbone.text
+            with torch.no_grad():
+                kept[step] = tower.run(tower.start(texts, (), self.savings), until=step)
+        return kept[step]
 
     def _chunks(self, texts: Texts, size: int) -> list[Texts]:
         key = (texts, size)

@@ -81,11 +81,14 @@ def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0
 
 
 def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
-    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`: "vit" or "resnet"."""
+    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`: "vit" or "resnet".
+
+    Its towers have unequal depths, 4 image and 3 text blocks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     start, end = 256, 257
-    text = TextConfig(258, 77, BlocksConfig(16, 2, 2, 32, "quick_gelu", 1e-5), 32, True, "end", end, 0, False)
-    blocks = BlocksConfig(16, 2, 2, 32, "quick_gelu", 1e-5)
+    text = TextConfig(258, 77, BlocksConfig(16, 3, 2, 32, "quick_gelu", 1e-5), 32, True, "end", end, 0, False)
+    blocks = BlocksConfig(16, 4, 2, 32, "quick_gelu", 1e-5)
     image: ImageConfig | ResNetConfig = (
         ImageConfig(32, 16, blocks, 32, True, False, True, "token", True)
         if kind == "vit"

@@ -15,6 +15,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "clip_towers": ("test_preprocess", "test_tokenizer", "test_towers"),
     "coop": ("test_coop", "test_shots"),
     "linear_probe": ("test_linear_probe",),
+    "mma": ("test_mma",),
     "taskres": ("test_residuals",),
     "tip_adapter": ("test_tip_adapter",),
 }

@@ -171,9 +171,12 @@ class Method(nn.Module):
     def for_classes(self, classes: Sequence[ClassList]) -> Method:
         """The fitted method on another class list, or a refusal."""
         if not self.accepts_new_classes:
+            from shotfit.methods import METHODS, find  # the table names this module's subclasses
+
+            able = ", ".join(name for name in METHODS if find(name).accepts_new_classes)
             raise UsageError(
                 f"{self.name} learned one row for each of its classes and cannot predict others. Methods that can: "
-                f"zero_shot, clip_adapter, coop (unified context)."
+                f"{able}."
             )
         other = type(self)(**self.options())
         other.attach(self.frozen, classes)

@@ -28,17 +28,19 @@ class Savings:
 
     `frozen_beginning`: steps before the first edit come from the store. `cut`: causal rows end at the read token.
     `shared`: what prompts have in common runs once. `read_alone`: the last block runs for the read token alone.
+    `replaced`: tokens that the next step replaces give keys and values only.
     """
 
     frozen_beginning: bool = True
     cut: bool = True
     shared: bool = True
     read_alone: bool = True
+    replaced: bool = True
 
     @classmethod
     def none(cls) -> Savings:
         """The reference manner: everything runs for every row and token."""
-        return cls(frozen_beginning=False, cut=False, shared=False, read_alone=False)
+        return cls(frozen_beginning=False, cut=False, shared=False, read_alone=False, replaced=False)
 
 
 class Packing:
@@ -82,17 +84,16 @@ class Layout:
 
     groups: how rows share beginnings; `shared` packs the groups' beginnings (None if nothing is shared), `own` the
     rows' own tokens in [groups x most rows of a group] places, `reads` one query a place.
-    read: flat index of the token that each row is read at, in group order; `order` brings rows back to the caller's
-    order (None if it is that already).
+    positions: place of each token in its row. read: flat index of the token that each row is read at, in group order;
+    `order` brings rows back to the caller's order (None if it is that already).
     """
 
-    def __init__(
-        self, lengths: Sequence[int], reads: Sequence[int], groups: Sequence[Group], causal: bool, read_alone: bool
-    ) -> None:
-        self.rows, self.causal, self.read_alone = len(lengths), causal, read_alone
+    def __init__(self, lengths: Sequence[int], reads: Sequence[int], groups: Sequence[Group], causal: bool) -> None:
+        self.rows, self.causal = len(lengths), causal
         self.groups = tuple(groups)
         widest = max(len(group.rows) for group in groups)
         own, places, read = [], [], []
+        positions = [place for group in groups for place in range(group.shared)]
         self.shared = Packing([group.shared for group in groups]) if any(group.shared for group in groups) else None
         flat = self.shared.tokens if self.shared else 0
         for group in groups:
@@ -100,6 +101,7 @@ class Layout:
                 own.append(lengths[row] - group.shared)
                 read.append(flat + reads[row] - group.shared)
                 flat += own[-1]
+                positions += range(group.shared, lengths[row])
             empty = [0] * (widest - len(group.rows) if len(groups) > 1 else 0)
             places += [1] * len(group.rows) + empty
             own += empty
@@ -107,6 +109,8 @@ class Layout:
         self.own, self.reads = Packing(own), Packing(places)
         self.tokens = flat
         self.read = torch.tensor(read)
+        self.positions = torch.tensor(positions)
+        self._positions, self._found = positions, dict[tuple[int, int], tuple[Tensor, Tensor]]()
         sequence = [row for group in groups for row in group.rows]
         self.order = None if sequence == sorted(sequence) else torch.tensor(sequence).argsort()
         # The last own token sees all own tokens of its row; another one needs a mask in the last block.
@@ -114,14 +118,24 @@ class Layout:
 
     @classmethod
     @lru_cache(maxsize=64)
-    def even(cls, rows: int, tokens: int, read: int, read_alone: bool) -> Layout:
+    def even(cls, rows: int, tokens: int, read: int = 0) -> Layout:
         """Rows of equal length that share nothing and are read at the same place: an image tower's."""
-        return cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False, read_alone)
+        return cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False)
+
+    def standing(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """The tokens at places `first` to `first + count - 1` of their rows: flat index, and number from `first` on."""
+        if (first, count) not in self._found:
+            found = [(index, place - first) for index, place in enumerate(self._positions)]
+            table = torch.tensor([pair for pair in found if 0 <= pair[1] < count], dtype=torch.long).view(-1, 2)
+            indices, numbers = table.to(self.read.device).unbind(dim=1)
+            self._found[first, count] = indices, numbers
+        return self._found[first, count]
 
     def to(self, device: torch.device) -> Layout:
         """Move the index tables; done once, before the first step."""
         if self.read.device != device:
-            self.read = self.read.to(device)
+            self.read, self.positions = self.read.to(device), self.positions.to(device)
+            self._found.clear()
             self.order = None if self.order is None else self.order.to(device)
             for packing in (self.shared, self.own, self.reads):
                 if packing is not None:
@@ -133,10 +147,14 @@ class Layout:
 class Stream:
     """Hidden states after `step`: [tokens, width] with a layout; a ResNet's are maps [n, channels, h, w] without one.
 
-    `read`: only the tokens that are read are left (after a last block that ran for them alone).
+    `before`: what the last block read, for edits that stand beside it. `read`: only the tokens that are read are left
+    (after a last block that ran for them alone). `prompts`: prompt tokens at the end of each row.
     """
 
     hidden: Tensor
     layout: Layout | None
     step: int
+    savings: Savings = Savings()
+    before: Tensor | None = None
     read: bool = False
+    prompts: int = 0

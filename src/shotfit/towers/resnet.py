@@ -134,7 +134,7 @@ class ModifiedResNet(nn.Module):
             )
         return Stream(self.stem(pixels), None, 0)
 
-    def resume(self, hidden: Tensor, step: int, savings: Savings = Savings()) -> Stream:
+    def resume(self, hidden: Tensor, step: int, savings: Savings = Savings(), before: Tensor | None = None) -> Stream:
         """A stream from stored maps [n, channels, h, w] after `step`."""
         return Stream(hidden, None, step)
 

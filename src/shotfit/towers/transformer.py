@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotfit.edits import Context, Edit
+from shotfit.edits import Adapter, Context, Edit, PromptTokens
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import BlocksConfig, ImageConfig, StemConfig, TextConfig
 from shotfit.towers.layout import Layout, Packing, Savings, Stream
@@ -83,6 +83,15 @@ class Attention(nn.Module):
             beginning = layout.shared.pad(memory[:split]).permute(2, 0, 3, 1, 4)
             mixed = self._continue(query, beginning, own, layout, reading=True)
         return self._out(layout.reads, mixed)
+
+    def drop(self, x: Tensor, layout: Layout, last: int) -> Tensor:
+        """The last tokens of each row give keys and values only: [rows x n, width] to [rows x (n - last), width]."""
+        weight, bias, width, rows = self.qkv.weight, self.qkv.bias, self.width, x.unflatten(0, (layout.rows, -1))
+        query = F.linear(rows[:, :-last], weight[:width], bias[:width]).unflatten(-1, (self.heads, -1))
+        memory = F.linear(rows, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1))
+        key, value = memory.permute(2, 0, 3, 1, 4)  # each [rows, heads, n, head]
+        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        return self.out(mixed.transpose(1, 2).flatten(2).flatten(0, 1))
 
     def _continue(self, query: Tensor, beginning: Tensor, own: Tensor, layout: Layout, reading: bool) -> Tensor:
         """Rows attend to their group's beginning and to their own tokens: one softmax over both.
@@ -167,6 +176,17 @@ class Block(nn.Module):
         x = x.index_select(0, layout.read) + self.attention.read(self.norm1(x), layout)
         return x + self.mlp(self.norm2(x))
 
+    def drop(self, x: Tensor, layout: Layout, last: int) -> Tensor:
+        """The block's output without the last tokens of each row, in rows of equal length; keys and values for all."""
+        x = without(x, layout, last) + self.attention.drop(self.norm1(x), layout, last)
+        return x + self.mlp(self.norm2(x))
+
+
+def without(x: Tensor, layout: Layout, last: int) -> Tensor:
+    """Rows of equal length without their last tokens: [rows x n, width] to [rows x (n - last), width]."""
+    rows = x.unflatten(0, (layout.rows, -1))
+    return rows[:, : rows.shape[1] - last].flatten(0, 1)
+
 
 class Transformer(nn.Module):
     """Steps 1 to L of a tower, and the order of all of its steps."""
@@ -181,15 +201,59 @@ class Transformer(nn.Module):
     def run(self, stream: Stream, edits: Sequence[Edit] = (), until: int | None = None) -> Stream:
         """Run the blocks up to step `until` (all of them by default)."""
         until = self.last - 1 if until is None else until
-        x, layout = stream.hidden, stream.layout
+        while stream.step < until:
+            stream = self._block(self.ready(stream, edits), edits)
+        return stream
+
+    def _block(self, stream: Stream, edits: Sequence[Edit]) -> Stream:
+        """One step: all tokens, the read ones alone in the last, or all but those that the next step replaces."""
+        x, layout, step = stream.hidden, stream.layout, stream.step + 1
+        block = self.blocks[step - 1]
+        assert layout is not None and isinstance(block, Block)
+        if step == self.last - 1 and stream.savings.read_alone and self.pooled_alone:
+            before = x.index_select(0, layout.read)
+            return replace(stream, hidden=block.read(x, layout), before=before, step=step, read=True)
+        if stream.prompts and stream.savings.replaced and any(edit.replace for edit in _prompts(edits, step + 1)):
+            kept, last = without(x, layout, stream.prompts), stream.prompts
+            rest = Layout.even(layout.rows, len(kept) // layout.rows).to(x.device)
+            return replace(stream, hidden=block.drop(x, layout, last), layout=rest, before=kept, step=step, prompts=0)
+        return replace(stream, hidden=block(x, layout), before=x, step=step)
+
+    def ready(self, stream: Stream, edits: Sequence[Edit]) -> Stream:
+        """As the next step reads it: what stands beside the last block is added, prompt tokens are put in."""
+        for edit in edits:
+            if isinstance(edit, Adapter) and edit.block == stream.step > 0:
+                block, x = self.blocks[edit.block - 1], stream.before
+                assert x is not None and isinstance(block, Block)
+                stream = replace(stream, hidden=stream.hidden + edit.map(block.norm1(x) if edit.through_norm else x))
+        for prompts in _prompts(edits, stream.step + 1):
+            stream = self._prompted(stream, prompts)
+        return stream
+
+    def _prompted(self, stream: Stream, edit: PromptTokens) -> Stream:
+        x, layout, tokens = stream.hidden, stream.layout, edit.tokens.to(stream.hidden.dtype)
         assert layout is not None
-        for step in range(stream.step + 1, until + 1):
-            block = self.blocks[step - 1]
-            assert isinstance(block, Block)
-            if step == self.last - 1 and layout.read_alone and self.pooled_alone:
-                return Stream(block.read(x, layout), layout, step, read=True)
-            x = block(x, layout)
-        return replace(stream, hidden=x, step=max(until, stream.step))
+        if edit.position is not None:
+            places, numbers = layout.standing(edit.position, len(tokens))
+            return replace(stream, hidden=x.index_copy(0, places, tokens.index_select(0, numbers)))
+        if edit.block == 1:
+            tokens = self.input_norm(tokens)
+        rows = without(x, layout, stream.prompts if edit.replace else 0).unflatten(0, (layout.rows, -1))
+        rows = torch.cat([rows, tokens.expand(layout.rows, -1, -1)], dim=1)
+        layout = Layout.even(rows.shape[0], rows.shape[1]).to(x.device)
+        prompts = len(tokens) + (0 if edit.replace else stream.prompts)
+        return replace(stream, hidden=rows.flatten(0, 1), layout=layout, prompts=prompts)
+
+    def input_norm(self, tokens: Tensor) -> Tensor:
+        """What the tower's own tokens pass before block 1, [n, width]."""
+        return tokens
+
+    def _embedded(self, x: Tensor, edits: Sequence[Edit]) -> Tensor:
+        """What step 0 made, and the adapters on it."""
+        for edit in edits:
+            if isinstance(edit, Adapter) and edit.block == 0:
+                x = x + edit.map(x)
+        return x
 
     def _read(self, stream: Stream) -> Tensor:
         """The read tokens in the caller's order of rows: [rows, width]."""
@@ -197,6 +261,10 @@ class Transformer(nn.Module):
         assert layout is not None
         x = stream.hidden if stream.read else stream.hidden.index_select(0, layout.read)
         return x if layout.order is None else x.index_select(0, layout.order)
+
+
+def _prompts(edits: Sequence[Edit], block: int) -> list[PromptTokens]:
+    return [edit for edit in edits if isinstance(edit, PromptTokens) and edit.block == block]
 
 
 class PatchEmbedding(nn.Module):
@@ -270,21 +338,30 @@ class VisionTransformer(Transformer):
             raise ShotfitError(
                 f"The image tower takes [n, 3, {size}, {size}] pixels, but was given {list(pixels.shape)}."
             )
-        return self.resume(self.embedding(pixels), 0, savings)
+        return self.resume(self._embedded(self.embedding(pixels), edits), 0, savings)
 
-    def resume(self, hidden: Tensor, step: int, savings: Savings = Savings()) -> Stream:
-        """A stream from hidden states [n, tokens, width] after `step`, stored ones for instance."""
-        layout = Layout.even(hidden.shape[0], hidden.shape[1], 0, savings.read_alone).to(hidden.device)
-        return Stream(hidden.flatten(0, 1), layout, step)
+    def resume(self, hidden: Tensor, step: int, savings: Savings = Savings(), before: Tensor | None = None) -> Stream:
+        """A stream from hidden states [n, tokens, width] after `step`, stored ones for instance.
+
+        before: what that step read, where an edit stands beside it. Of a last block that ran for the read tokens alone
+        each row is one token.
+        """
+        layout = Layout.even(hidden.shape[0], hidden.shape[1]).to(hidden.device)
+        return Stream(hidden.flatten(0, 1), layout, step, savings, None if before is None else before.flatten(0, 1))
+
+    def input_norm(self, tokens: Tensor) -> Tensor:
+        """The checkpoint's norm in front of block 1, where it has one."""
+        return self.embedding.norm(tokens) if isinstance(self.embedding, PatchEmbedding) else tokens
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
-        """The remaining blocks, pooling and projection: [n, embed]."""
-        stream = self.run(stream, edits)
+        """The remaining blocks, pooling and projection: [n, embed]. Prompt tokens are not pooled."""
+        stream = self.ready(self.run(stream, edits), edits)
         if self.pooling == "token":
             pooled = self.post_norm(self._read(stream))
         else:
             assert stream.layout is not None
-            x = self.post_norm(stream.hidden.unflatten(0, (stream.layout.rows, -1)))
+            x = without(stream.hidden, stream.layout, stream.prompts)
+            x = self.post_norm(x.unflatten(0, (stream.layout.rows, -1)))
             pooled = self.pool(x) if self.pool is not None else x[:, int(self.has_class_token) :].mean(dim=1)
         return pooled if self.projection is None else self.projection(pooled)
 
@@ -323,15 +400,16 @@ class TextTransformer(Transformer):
                 raise ShotfitError(f"Texts with learned ids need one Context edit, but {len(contexts)} were given.")
             vectors = contexts[0].vectors.to(x.dtype)
             x = x.index_copy(0, packed.learned, vectors.index_select(0, packed.rows))
-        return Stream(x + self.positions.index_select(0, packed.positions), packed.layout, 0)
+        x = self._embedded(x, edits) + self.positions.index_select(0, packed.layout.positions)
+        return Stream(x, packed.layout, 0, savings)
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, the final norm at the read token, the projection: [rows, embed]."""
-        return self.projection(self.final_norm(self._read(self.run(stream, edits))))
+        return self.projection(self.final_norm(self._read(self.ready(self.run(stream, edits), edits))))
 
 
 class _PackedTexts:
-    """Index tables of one Texts object: flat ids and positions, where learned ids stand, the layout."""
+    """Index tables of one Texts object: flat ids, where learned ids stand, the layout."""
 
     def __init__(self, texts: Texts, config: TextConfig, savings: Savings) -> None:
         longest = max((len(row) for row in texts.rows), default=0)
@@ -343,21 +421,20 @@ class _PackedTexts:
         separate = [Group(tuple(range(len(rows))), 0)]
         share = savings.shared and savings.cut and config.causal and all(len(r) == p + 1 for r, p in trimmed)
         groups = share_beginnings(rows) if share else separate
-        self.layout = Layout([len(row) for row in rows], reads, groups, config.causal, savings.read_alone)
-        beginnings = [(rows[group.rows[0]][: group.shared], 0) for group in groups]
-        own = [(rows[row][group.shared :], group.shared) for group in groups for row in group.rows]
-        ids = [token for tokens, _ in [*beginnings, *own] for token in tokens]
+        self.layout = Layout([len(row) for row in rows], reads, groups, config.causal)
+        beginnings = [rows[group.rows[0]][: group.shared] for group in groups]
+        own = [rows[row][group.shared :] for group in groups for row in group.rows]
+        ids = [token for tokens in [*beginnings, *own] for token in tokens]
         self.tokens = len(ids)
         learned = [index for index, token in enumerate(ids) if token >= config.vocabulary]
         self.learned = torch.tensor(learned) if learned else None
         self.rows = torch.tensor([ids[index] - config.vocabulary for index in learned], dtype=torch.long)
         self.ids = torch.tensor([0 if token >= config.vocabulary else token for token in ids])
-        self.positions = torch.tensor([start + i for tokens, start in [*beginnings, *own] for i in range(len(tokens))])
 
     def to(self, device: torch.device) -> _PackedTexts:
         """Move the tables, once."""
         if self.ids.device != device:
-            self.ids, self.positions, self.rows = self.ids.to(device), self.positions.to(device), self.rows.to(device)
+            self.ids, self.rows = self.ids.to(device), self.rows.to(device)
             self.learned = None if self.learned is None else self.learned.to(device)
             self.layout.to(device)
         return self
