@@ -95,7 +95,8 @@ class Task:
 
     `held_out` is the test part; None once the task is sealed; read it as `test`. `val` may be empty. `reader` and
     `test_origin` say in a few words how the images and the test part were found; `ignored` lists what lies in the
-    source and is no image of a class, `loops` the links that lead back to a folder above them.
+    source and is no image of a class, `loops` the links that lead back to a folder above them. `description` is for
+    people.
     """
 
     classes: ClassList
@@ -107,6 +108,7 @@ class Task:
     test_origin: str = ""
     ignored: tuple[Path, ...] = ()
     loops: tuple[Path, ...] = ()
+    description: str = ""
 
     @property
     def name(self) -> str:

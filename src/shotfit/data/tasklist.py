@@ -1,0 +1,129 @@
+"""Several tasks in one file, `tasks.toml`: what each is called, where its images lie, and how its prompts read.
+
+    [[task]]
+    name = "flower species"                 # by default the folder's name
+    description = "Common British flowers"  # for people; nothing computes with it
+    data = "flowers17"                      # a folder, manifest or split file; relative to this file
+    template = "a photo of a {}, a type of flower."     # or templates = [...]; by default the data's own
+
+    [[task]]
+    name = "texture"
+    data = "dtd/labels.csv"
+    images = "dtd/images"                   # where a manifest's paths begin
+    class_names = "dtd/names.toml"          # by default the classes.toml beside the data
+
+    tasks = read_tasks(Path("tasks.toml"))
+
+The order of the tasks is that of the file; it decides in which order their images and classes are numbered.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from shotfit.data.images import shown
+from shotfit.data.readers import read_task
+from shotfit.data.tasks import Task
+from shotfit.errors import ShotfitError, UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["check_names", "read_tasks"]
+
+KEYS = ("name", "description", "data", "template", "templates", "images", "class_names")
+
+
+def read_tasks(path: Path, *, cache: Path | None = None) -> list[Task]:
+    """The tasks of a task list, in its order.
+
+    cache: a folder in which the files' digests are kept, as for `read_task`.
+
+    Raises ShotfitError, with the file and the task in the sentence: no such file, no TOML, no task, an unknown key, a
+    value of another type, two tasks of one name, and whatever `read_task` finds wrong with a task's data.
+    """
+    entries = _entries(path)
+    labels = [str(entry.get("name") or f"number {number}") for number, entry in enumerate(entries, start=1)]
+    for entry, label in zip(entries, labels, strict=True):
+        _check(entry, f"in {shown(path)}, task {label}")
+    _check_no_twins([entry["name"] for entry in entries if "name" in entry], path)
+    tasks = [
+        _read(entry, path, f"in {shown(path)}, task {label}", cache)
+        for entry, label in zip(entries, labels, strict=True)
+    ]
+    _check_no_twins([task.name for task in tasks], path)
+    return tasks
+
+
+def check_names(tasks: Sequence[Task]) -> None:
+    """Refuse a list without a task, and two tasks of one name: a task is asked for by its name.
+
+    Raises UsageError.
+    """
+    if not tasks:
+        raise UsageError("The list of tasks is empty: give at least one task.")
+    names = [task.name for task in tasks]
+    twins = [name for name in names if names.count(name) > 1]
+    if twins:
+        raise UsageError(f"Two tasks are called {twins[0]!r}: give each a name of its own.")
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ShotfitError(
+            f"{shown(path)} cannot be read ({reason}); expected a TOML file with a table [[task]] for each task."
+        ) from error
+    unknown = found.keys() - {"task"}
+    if unknown:
+        raise ShotfitError(f"{shown(path)} has the unknown key {min(unknown)!r}; expected tables [[task]] alone.")
+    entries = found.get("task", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ShotfitError(f"{shown(path)} has a single `task`; write [[task]] in double brackets for each task.")
+    if not entries:
+        raise ShotfitError(f"{shown(path)} holds no task; expected a table [[task]] for each, with `name` and `data`.")
+    return entries
+
+
+def _check(entry: Mapping[str, Any], where: str) -> None:
+    for unknown in sorted(entry.keys() - set(KEYS)):
+        close = difflib.get_close_matches(unknown, KEYS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(KEYS)}."
+        raise ShotfitError(f"{where} has the unknown key {unknown!r}; {hint}")
+    if "data" not in entry:
+        raise ShotfitError(f"{where} has no `data`; name the folder, manifest or split file of its images.")
+    if "template" in entry and "templates" in entry:
+        raise ShotfitError(f"{where} has both `template` and `templates`; keep one of them.")
+    for key in entry.keys() - {"templates"}:
+        if not isinstance(entry[key], str) or not (entry[key].strip() or key == "description"):
+            raise ShotfitError(f"{where}: `{key}` must be a text, but is {entry[key]!r}.")
+    templates = entry.get("templates", [])
+    if not isinstance(templates, list) or not all(isinstance(template, str) for template in templates):
+        raise ShotfitError(f"{where}: `templates` must be a list of texts, but is {templates!r}.")
+
+
+def _read(entry: Mapping[str, Any], path: Path, where: str, cache: Path | None) -> Task:
+    places = {key: path.parent / entry[key] for key in ("images", "class_names") if key in entry}
+    templates = entry.get("templates", [entry["template"]] if "template" in entry else [])
+    try:
+        task = read_task(
+            path.parent / entry["data"], templates=templates, name=entry.get("name"), cache=cache, **places
+        )
+    except ShotfitError as error:
+        raise type(error)(f"{where}: {error}") from error
+    return replace(task, description=entry.get("description", ""))
+
+
+def _check_no_twins(names: Sequence[str], path: Path) -> None:
+    twins = [name for name in names if names.count(name) > 1]
+    if twins:
+        raise ShotfitError(f"{shown(path)} has two tasks called {twins[0]!r}; give each a name of its own.")
