@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from shotfit.compare import Row, compare, summarize, table
+from shotfit.compare import compare
 from shotfit.data.tasks import Task
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.store import MemoryStore
+from shotfit.table import Row, summarize, table
 from shotfit.testing import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
@@ -89,7 +90,7 @@ def test_unknown_method_is_refused_before_any_fit(task: Task, backbone: Backbone
 
 def test_mean_and_spread_over_seeds() -> None:
     runs = [
-        {"method": "m", "shots": 1, "seed": seed, "accuracy": value, "seconds": 1.0, "test_images": 9}
+        {"method": "m", "shots": 1, "seed": seed, "scores": {"t": {"accuracy": value, "images": 9}}, "seconds": 1.0}
         for seed, value in ((1, 0.5), (2, 0.7))
     ]
     (row,) = summarize(json.loads(json.dumps(runs)))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from shotfit.errors import UsageError
 
-__all__ = ["as_list", "as_numbers", "as_options", "as_views"]
+__all__ = ["as_list", "as_numbers", "as_options", "as_repeated", "as_views"]
 
 
 def as_list(flag: str, text: str) -> list[str]:
@@ -49,6 +49,22 @@ def as_options(words: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--set gives {name} twice; give it once.")
         options[name] = value
     return options
+
+
+def as_repeated(flag: str, words: Sequence[str]) -> list[str]:
+    """A flag with several values as the parser of arguments knows it: the flag again before each value.
+
+    >>> as_repeated("--targets", ["--targets", "a", "b", "--shots", "1"])
+    ['--targets', 'a', '--targets', 'b', '--shots', '1']
+    """
+    spread: list[str] = []
+    values: int | None = None  # of the flag so far; None where another word came last
+    for word in words:
+        if values and not word.startswith("-"):
+            spread.append(flag)
+        values = 0 if word == flag else None if values is None or word.startswith("-") else values + 1
+        spread.append(word)
+    return spread
 
 
 def as_views(text: str | None) -> int | Literal["center", "fresh"] | None:

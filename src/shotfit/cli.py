@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from shotfit.arguments import as_list, as_numbers, as_options, as_views
+from shotfit.arguments import as_list, as_numbers, as_options, as_repeated, as_views
 from shotfit.errors import ShotfitError, UsageError
 
 if TYPE_CHECKING:
@@ -256,14 +256,24 @@ def evaluate(
 @app.command(epilog=EXIT_CODES)
 def compare(
     folder: Folder,
-    methods: Annotated[str, typer.Option(help="Names of methods, separated by commas.")] = "zero_shot,tip_adapter_f",
+    methods: Annotated[
+        str, typer.Option(help="Methods, separated by commas; name+option=value makes a variant (also +lr=, +epochs=).")
+    ] = "zero_shot,tip_adapter_f",
     shots: Annotated[str, typer.Option(help="Numbers of labelled images a class, separated by commas.")] = "16",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
+    protocol: Annotated[str, typer.Option(help="few-shot, base-to-new, transfer or domain-shift; see below.")] = (
+        "few-shot"
+    ),
+    targets: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR...", help="Folders or manifests to evaluate on, all their images; after FOLDER."),
+    ] = None,
     backbone: Backbone = "mini",
     template: Templates = None,
     class_names: ClassNames = None,
     images: ImagesDir = None,
     epochs: Epochs = None,
+    lr: Rate = None,
     views: Views = None,
     out: Annotated[
         Path, typer.Option(help="File of finished runs; a comparison that was interrupted goes on from it.")
@@ -272,47 +282,63 @@ def compare(
     memory: Memory = None,
     as_json: Json = False,
 ) -> None:
-    """Compare methods on the held-out images of a folder: one table, mean and spread over the seeds.
+    """Compare methods on the images of a folder: one table, mean and spread over the seeds.
 
-    Methods are compared as they are: none falls back to zero-shot.
+    Methods are compared as they are: none falls back to zero-shot. No fit sees the test part or a target.
 
     \b
-    Example:
+    Protocols:
+      few-shot      fit on all classes, judge on the test part
+      base-to-new   fit on the first half of the classes; judge base and new classes apart; H is the
+                    harmonic mean of the two means
+      transfer      fit on all classes; judge on the test part, and on the classes of each target
+      domain-shift  the same for targets with the folder's classes or some of them
+    A method that predicts no new classes has "-" where it is asked for them. The average is over the targets.
+
+    \b
+    Examples:
       shotfit compare photos/ --methods zero_shot,linear_probe,tip_adapter_f --shots 1,4,16 --seeds 1,2,3
+      shotfit compare photos/ --protocol base-to-new --methods zero_shot,coop,coop+length=4+lr=0.01
+      shotfit compare photos/ --protocol domain-shift --targets sketches/ cartoons/ --methods coop
     """
     say = _to(sys.stderr if as_json else sys.stdout)
     names, numbers, draws = as_list("--methods", methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
     chosen, bound = as_views(views), _bytes(memory)
-    from shotfit.methods import find
+    from shotfit.protocols import check_protocol
+    from shotfit.variants import read_variant
 
+    check_protocol(protocol, targets or [])
     for name in names:
-        find(name)
+        read_variant(name)
     task = _read(folder, images, class_names, template, max(numbers), skip_broken, say)
+    others = [_read(target, None, None, None, None, skip_broken, say) for target in targets or []]
     from shotfit.compare import compare as compare_methods
-    from shotfit.compare import table
-
-    def report(run: Any) -> None:
-        found = " (found in the file)" if run["resumed"] else f" in {run['seconds']:.1f} s"
-        what = f"{run['method']}, {_plural(run['shots'], 'shot')}, seed {run['seed']}"
-        _to(sys.stderr)(f"{what}: {100 * run['accuracy']:.1f} %{found}")
+    from shotfit.protocols import plan_protocol
+    from shotfit.table import table
 
     rows = compare_methods(
         task,
         names,
         numbers,
         draws,
+        protocol=protocol,  # type: ignore[arg-type]  # checked above
+        targets=others,
         backbone=backbone,
         epochs=epochs,
+        lr=lr,
         views=chosen,
         memory=bound,
         out=out,
-        report=report,
+        report=_reporter(len(names) * len(numbers) * len(draws)),
     )
-    for line in table(rows):
+    plan = plan_protocol(protocol, task, others)
+    for line in table(rows, plan.columns):
         say(line)
-    say(f"accuracy on {rows[0].test_images:,} held-out images, mean and standard deviation over seeds; runs in {out}")
+    say(f"accuracy in percent, mean and standard deviation over {_plural(len(draws), 'seed')}; runs in {out}")
+    for line in plan.notes:
+        say(line)
     if as_json:
-        _print_json({"rows": [row.as_json() for row in rows], "runs": str(out)})
+        _print_json({"protocol": protocol, "rows": [row.as_json() for row in rows], "runs": str(out)})
 
 
 @app.command(epilog=EXIT_CODES)
@@ -432,7 +458,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         try:
-            code = app([word for word in given if word != "--debug"], prog_name="shotfit", standalone_mode=False)
+            words = as_repeated("--targets", [word for word in given if word != "--debug"])
+            code = app(words, prog_name="shotfit", standalone_mode=False)
             sys.stdout.flush()
             if code == INTERRUPTED:  # how the parser of arguments tells it
                 return _failed("interrupted", INTERRUPTED)
@@ -542,6 +569,26 @@ def _say_task(task: Task, say: Say) -> None:
         some = ", ".join(path.name for path in task.ignored[:5])
         more = ", ..." if len(task.ignored) > 5 else ""
         say(f"ignored: {_plural(len(task.ignored), 'entry', 'entries')} ({some}{more})")
+
+
+def _reporter(total: int) -> Callable[[Any], None]:
+    """Tells each run of a comparison on standard error, and once for each method what it refuses."""
+    seen, refused = 0, set[str]()
+
+    def report(run: Any) -> None:
+        nonlocal seen
+        seen += 1
+        found = " (found in the file)" if run["resumed"] else f" in {run['seconds']:.1f} s"
+        what = f"{run['method']}, {_plural(run['shots'], 'shot')}, seed {run['seed']}"
+        scores = ", ".join(
+            f"{column} {100 * score['accuracy']:.1f} %" for column, score in run["scores"].items() if score is not None
+        )
+        _to(sys.stderr)(f"{seen} of {total}: {what}: {scores}{found}")
+        if run["refusal"] and run["method"] not in refused:
+            refused.add(run["method"])
+            _to(sys.stderr)(f"note: {run['refusal']}")
+
+    return report
 
 
 def _say_checked(model: Model, say: Say) -> None:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ShotfitError", "UsageError"]
+__all__ = ["NewClassesError", "ShotfitError", "UsageError"]
 
 
 class ShotfitError(Exception):
@@ -22,3 +22,7 @@ class UsageError(ShotfitError):
     """The call itself is wrong: an unknown method, option, backbone or flag."""
 
     exit_code = 2
+
+
+class NewClassesError(UsageError):
+    """A fitted method knows no other classes than its own. A comparison shows it as a dash instead of stopping."""

@@ -20,7 +20,7 @@ from shotfit.errors import ShotfitError
 from shotfit.fit import zero_shot
 from shotfit.model import Model
 
-__all__ = ["BINS", "Scores", "evaluate", "labelled_for", "score", "zero_shot_of"]
+__all__ = ["BINS", "Scores", "evaluate", "labelled_for", "plain_name", "score", "zero_shot_of"]
 
 BINS = 15  # equally wide bins of confidence, as Guo et al. (ICML 2017) use
 
@@ -57,8 +57,10 @@ class Scores:
         return asdict(self)
 
 
-def evaluate(model: Model, items: Sequence[Item]) -> Scores:
+def evaluate(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Scores:
     """Score a model on images whose labels count its classes (`labelled_for` renumbers those of another list).
+
+    among: positions of the classes that are candidates, where images of a part of them are judged among these alone.
 
     Raises ShotfitError if there is no image, or a label that the model has no class for.
     """
@@ -70,7 +72,7 @@ def evaluate(model: Model, items: Sequence[Item]) -> Scores:
             f"The images have labels up to {labels.max()}, but the model has {len(model.class_names)} classes: "
             "evaluate on a task with the model's classes."
         )
-    return score(labels, model.probabilities(items).double().numpy(), model.class_names)
+    return score(labels, model.probabilities(items, among).double().numpy(), model.class_names)
 
 
 def zero_shot_of(model: Model) -> Model:
@@ -111,19 +113,24 @@ def labelled_for(names: Sequence[str], task: Task, everything: bool = False) -> 
     items = [*task.train, *task.val, *task.test] if everything else list(task.test)
     if tuple(names) == task.classes.names:
         return items
-    places = {_plain(name): place for place, name in enumerate(names)}
-    unknown = [name for name in task.classes.names if _plain(name) not in places]
+    places = {plain_name(name): place for place, name in enumerate(names)}
+    unknown = [name for name in task.classes.names if plain_name(name) not in places]
     if unknown or len(places) < len(names):
         shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise ShotfitError(
             f"{task.name} has {len(task.classes.names)} classes that are not the model's {len(names)}"
             f"{f' (not known to it: {shown})' if unknown else ''}: evaluate on images of the classes it was fitted to."
         )
-    order = [places[_plain(name)] for name in task.classes.names]
+    order = [places[plain_name(name)] for name in task.classes.names]
     return [replace(item, label=order[item.label]) for item in items]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """What class names of two tasks are compared by: neither case nor underscores count.
+
+    >>> plain_name("Red_Fox")
+    'red fox'
+    """
     return name.replace("_", " ").strip().casefold()
 
 

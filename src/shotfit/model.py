@@ -38,6 +38,7 @@ __all__ = ["Model", "Prediction", "load"]
 WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
 FORMAT = 1
 BATCH = 32
+SCORED = 256  # stored images that run together
 
 Picture = str | Path | Image.Image
 
@@ -87,9 +88,19 @@ class Model:
         return tuple(name for task in self.classes for name in task.names)
 
     @torch.no_grad()
-    def probabilities(self, items: Sequence[Item]) -> Tensor:
-        """Probabilities [images, classes] of images that belong to a task; their features are kept in the store."""
-        return self.method.logits(ImagePool(items).all()).float().softmax(dim=-1).cpu()
+    def probabilities(self, items: Sequence[Item], among: Sequence[int] = ()) -> Tensor:
+        """Probabilities [images, classes] of images that belong to a task; their features are kept in the store.
+
+        among: positions of the classes that are candidates; the others get 0. All are where it is empty.
+        """
+        pool, barred = ImagePool(items), torch.zeros(len(self.class_names), dtype=torch.bool)
+        if among:
+            barred = torch.ones_like(barred).index_fill(0, torch.tensor(among), False)
+        parts = []
+        for rows in torch.arange(len(items)).split(SCORED):
+            logits = self.method.logits(pool.take(rows)).float().cpu()
+            parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
+        return torch.cat(parts)
 
     @torch.no_grad()
     def predict(self, images: Picture | Sequence[Picture], top: int = 1) -> list[Prediction]:
@@ -109,13 +120,19 @@ class Model:
                 predictions.append(Prediction(source, labels, tuple(values)))
         return predictions
 
-    def for_classes(self, names: Sequence[str]) -> Model:
-        """The model for another list of class names, or a refusal that names the methods that can."""
+    def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
+        """The model for another class list, or a refusal that names the methods that can.
+
+        classes: names, which go into the templates of the fitted classes; or a list that has its own templates.
+
+        Raises UsageError for an empty list or one that names a class twice; NewClassesError.
+        """
+        names = classes.names if isinstance(classes, ClassList) else tuple(classes)
         if not names or len(set(names)) != len(names):
             raise UsageError("Other classes are a list of different names, at least one.")
         first = self.classes[0]
-        classes = (ClassList(first.task, tuple(names), first.templates),)
-        method = self.method.for_classes(classes)
+        asked = classes if isinstance(classes, ClassList) else ClassList(first.task, names, first.templates)
+        method = self.method.for_classes((asked,))
         return Model(method, self.frozen, self.record | record_of(method, self.frozen.backbone))
 
     def save(self, folder: str | Path) -> Path:

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Item, Task
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import NewClassesError, ShotfitError
 from shotfit.fit import fit
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods.base import Method, Support, Validation
@@ -246,7 +246,7 @@ def new_classes_as_declared(make: Make, folder: Path) -> None:
         return
     try:
         other = model.for_classes([*reversed(model.class_names), "another"])
-    except UsageError as refusal:
+    except NewClassesError as refusal:
         assert "predict others" in str(refusal), f"refused without saying why: {refusal}"
         return
     path = task.test[0].path

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from typing_extensions import dataclass_transform
 
 from shotfit.data.tasks import ClassList
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import NewClassesError, ShotfitError, UsageError
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.recipe import ParameterGroup, Recipe
 
@@ -169,18 +169,23 @@ class Method(nn.Module):
             self.baked = self.text_features().detach().clone()
 
     def for_classes(self, classes: Sequence[ClassList]) -> Method:
-        """The fitted method on another class list, or a refusal."""
+        """The fitted method on another class list, or a refusal.
+
+        Raises NewClassesError, in a sentence that names the methods that can.
+        """
         if not self.accepts_new_classes:
             from shotfit.methods import METHODS, find  # the table names this module's subclasses
 
             able = ", ".join(name for name in METHODS if find(name).accepts_new_classes)
-            raise UsageError(
+            raise NewClassesError(
                 f"{self.name} learned one row for each of its classes and cannot predict others. Methods that can: "
                 f"{able}."
             )
         other = type(self)(**self.options())
         other.attach(self.frozen, classes)
-        other.rebuild(self)
+        with torch.random.fork_rng(devices=[]):  # what `build` draws is overwritten, and must not move other draws
+            other.rebuild(self)
+        other.requires_grad_(False)
         other.bake()
         return other
 

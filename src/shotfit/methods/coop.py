@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
 from shotfit.edits import Context
-from shotfit.errors import UsageError
+from shotfit.errors import NewClassesError, UsageError
 from shotfit.frozen import Frozen
 from shotfit.methods.base import Method, option
 from shotfit.recipe import Optimizer, Recipe, Schedule
@@ -100,7 +100,7 @@ class CoOp(Method):
         """The unified context in front of other names."""
         context = fitted.get_parameter("context")
         if context.dim() == 3:
-            raise UsageError(
+            raise NewClassesError(
                 "coop with class_specific learned one context for each of its classes and cannot predict others: "
                 "fit it with class_specific=false."
             )

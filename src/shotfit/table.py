@@ -1,0 +1,111 @@
+"""The table of a comparison: mean and spread over seeds, a method a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from shotfit.protocols import Summary
+
+__all__ = ["Row", "summarize", "table"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the table: a method with a number of shots in one column, over the seeds.
+
+    accuracies: fractions from 0 to 1, one for each seed. mean: their mean; that of the column H is the harmonic mean of
+    the means of base and new, as papers print it. spread: the standard deviation over seeds (n - 1), None for one seed.
+    seconds: mean time of the fits. images: how many were judged; 0 in a column made of others.
+    """
+
+    method: str
+    shots: int
+    column: str
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    mean: float
+    spread: float | None
+    seconds: float
+    images: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as plain data."""
+        return asdict(self)
+
+
+def summarize(runs: Iterable[Mapping[str, Any]], summary: Summary | None = None) -> list[Row]:
+    """Rows of the table, in the order in which method, shots and columns first appear, the summary last."""
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["method"], run["shots"]), []).append(run)
+    return [row for (method, number), group in groups.items() for row in _rows(method, number, group, summary)]
+
+
+def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[str]:
+    """The rows as lines: a method a line, accuracies in percent, "-" where there is none.
+
+    One column of scores: a number of shots a column. Several: one table for each number of shots. columns: all that are
+    to stand there, in order; else those that have rows.
+    """
+    methods = list(dict.fromkeys(row.method for row in rows))
+    shots = list(dict.fromkeys(row.shots for row in rows))
+    titles = list(columns or dict.fromkeys(row.column for row in rows))
+    cells = {(row.method, row.shots, row.column): f"{100 * row.mean:.1f}" + _plus_minus(row.spread) for row in rows}
+    if len(titles) == 1:
+        head = ["method", *(_shots(number) for number in shots)]
+        return _aligned(
+            [head, *([name, *(cells.get((name, number, titles[0]), "-") for number in shots)] for name in methods)]
+        )
+    lines = []
+    for number in shots:
+        head = [_shots(number), *titles]
+        lines += _aligned(
+            [head, *([name, *(cells.get((name, number, title), "-") for title in titles)] for name in methods)]
+        )
+        lines.append("")
+    return lines[:-1]
+
+
+def _rows(method: str, shots: int, runs: Sequence[Mapping[str, Any]], summary: Summary | None) -> Iterator[Row]:
+    seeds = tuple(dict.fromkeys(run["seed"] for run in runs))
+    columns: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for run in runs:
+        for column, scores in run["scores"].items():
+            if scores is not None:
+                columns.setdefault(column, {})[run["seed"]] = scores
+    seconds = sum(run["seconds"] for run in runs) / len(seeds)
+    means: dict[str, float] = {}
+    for column, found in columns.items():
+        accuracies = tuple(float(found[seed]["accuracy"]) for seed in seeds)
+        means[column] = fmean(accuracies)
+        images = next(iter(found.values()))["images"]
+        yield Row(method, shots, column, seeds, accuracies, means[column], _spread(accuracies), seconds, images)
+    if summary is not None and all(column in columns for column in summary.over):
+        accuracies = tuple(summary.of([columns[column][seed]["accuracy"] for column in summary.over]) for seed in seeds)
+        mean = summary.of([means[column] for column in summary.over])
+        yield Row(method, shots, summary.column, seeds, accuracies, mean, _spread(accuracies), seconds, 0)
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return stdev(values) if len(values) > 1 else None
+
+
+def _plus_minus(spread: float | None) -> str:
+    return "" if spread is None else f" ± {100 * spread:.1f}"
+
+
+def _shots(number: int) -> str:
+    return f"{number} shot{'s' if number > 1 else ''}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return [
+        "  ".join(
+            [f"{line[0]:{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    ]

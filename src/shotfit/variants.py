@@ -1,0 +1,76 @@
+"""Variants of methods, as a comparison names them: `coop`, `coop+length=4`, `my_method.py:Offset+start=0.1+lr=0.01`.
+
+Behind the method stand its options, and `lr` and `epochs` in place of the recipe's. The whole text is the variant's
+name in tables.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from shotfit.errors import UsageError
+from shotfit.methods import find
+from shotfit.methods.base import Method
+
+__all__ = ["Variant", "read_variant"]
+
+_OPTION = re.compile(r"\+(?=[A-Za-z_]\w*=)")  # a plus inside a value or a file's name begins no option
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A method with its options, and the recipe's learning rate and epochs where they are overridden (else None)."""
+
+    name: str
+    prototype: Method
+    lr: float | None = None
+    epochs: int | None = None
+
+
+def read_variant(text: str, lr: float | None = None, epochs: int | None = None) -> Variant:
+    """The variant that a text means. lr, epochs: what holds where the text does not say.
+
+    Raises UsageError for an unknown method, an unknown or doubled option, an impossible value, and for `lr` or `epochs`
+    of a method that takes no gradient steps.
+
+        >>> read_variant("coop+length=4+lr=0.01").prototype.options()["length"]
+        4
+    """
+    name, *parts = _OPTION.split(text)
+    if "+" in name and ".py:" not in name:
+        raise UsageError(f"{text!r} is no method with options; write name+option=value, as in coop+length=4.")
+    given: dict[str, str] = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key in given:
+            raise UsageError(f"{text!r} gives {key} twice; give it once.")
+        given[key] = value
+    steps = {key: given.pop(key) for key in ("lr", "epochs") if key in given}
+    prototype = find(name).with_options(given)
+    for key in steps:
+        if prototype.training_recipe() is None:
+            raise UsageError(f"{text!r} sets {key}, but {prototype.name} takes no gradient steps: leave it out.")
+    return Variant(
+        text,
+        prototype,
+        _rate(text, steps["lr"]) if "lr" in steps else lr,
+        _count(text, steps["epochs"]) if "epochs" in steps else epochs,
+    )
+
+
+def _rate(text: str, value: str) -> float:
+    try:
+        rate = float(value)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < math.inf:
+        raise UsageError(f"{text!r}: lr must be a number above 0, but is {value!r}.")
+    return rate
+
+
+def _count(text: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise UsageError(f"{text!r}: epochs must be a whole number from 1, but is {value!r}.")
+    return int(value)
