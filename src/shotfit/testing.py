@@ -110,9 +110,9 @@ def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
     return backbone
 
 
-def tiny_task(folder: Path, names: Sequence[str] = NAMES, images: int = 6) -> Task:
-    """A folder of small noisy color images, `images` a class, as a task."""
-    random = np.random.default_rng(0)
+def tiny_task(folder: Path, names: Sequence[str] = NAMES, images: int = 6, seed: int = 0) -> Task:
+    """A folder of small noisy color images, `images` a class, as a task; another seed draws other images."""
+    random = np.random.default_rng(seed)
     for index, name in enumerate(names):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(images):

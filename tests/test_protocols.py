@@ -1,0 +1,334 @@
+"""What each protocol fits on and judges on, against examples by hand; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shotfit.cli import main
+from shotfit.compare import compare
+from shotfit.data.readers import read_task
+from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.evaluate import evaluate
+from shotfit.fit import fit
+from shotfit.frozen import ImagePool
+from shotfit.protocols import plan_protocol
+from shotfit.store import MemoryStore
+from shotfit.table import Row, table
+from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.towers.backbone import Backbone
+
+NAMES = ("ant", "bee", "cat", "dog", "elk")
+STORE = MemoryStore()
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return tiny_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return tiny_task(tmp_path_factory.mktemp("source") / "photo", NAMES)
+
+
+@pytest.fixture(scope="module")
+def sketches(source: Task, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """Three of the source's classes in another order and manner of writing, other images."""
+    return tiny_task(tmp_path_factory.mktemp("target") / "sketch", ("Cat", "ELK", "bee"), images=4, seed=1)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    folder = tmp_path_factory.mktemp("target") / "toys"
+    tiny_task(folder, ("ball", "doll"), images=5, seed=2)
+    (folder / "classes.toml").write_text('template = "a toy {}."\n[names]\ndoll = "rag doll"\n')
+    return read_task(folder)
+
+
+def only(folder: Path, task: Task, names: tuple[str, ...]) -> Task:
+    """The same images of some classes as a task of their own; its test part is the same, chosen class by class."""
+    for name in names:
+        shutil.copytree(task.source / name, folder / task.name / name)
+    return read_task(folder / task.name)
+
+
+def cells(rows: list[Row]) -> dict[tuple[str, str], float]:
+    return {(row.method, row.column): row.mean for row in rows}
+
+
+def run(task: Task, backbone: Backbone, *methods: str, **settings: Any) -> dict[tuple[str, str], float]:
+    return cells(compare(task, methods, [2], [1], backbone=backbone, store=STORE, epochs=2, **settings))
+
+
+# Base to new.
+
+
+def listed(train: list[int], test: list[int], classes: int) -> Task:
+    """A task of images that are only names."""
+    parts = {
+        part: tuple(Item(Path(f"{part}{place}"), label, f"{part}{place}") for place, label in enumerate(labels))
+        for part, labels in (("train", train), ("test", test))
+    }
+    names = tuple(f"class {label}" for label in range(classes))
+    return Task(ClassList("listed", names), parts["train"], held_out=parts["test"])
+
+
+def test_shots_are_drawn_from_all_classes_before_the_new_ones_are_left_out() -> None:
+    # label 4 comes first, so it draws first although it is a new class
+    labels = [4, 4, 4, 1, 1, 1, 0, 0, 0, 2, 2, 2, 3, 3, 3]
+    (lesson,) = plan_protocol("base-to-new", listed(labels, [0, 1, 2, 3, 4], 5)).lessons
+    support = lesson.support(shots=2, seed=7)
+    generator = random.Random(7)
+    drawn = {label: generator.sample([f"train{p}" for p, x in enumerate(labels) if x == label], 2) for label in
+             (4, 1, 0, 2, 3)}  # fmt: skip
+    assert [item.path.name for item in support.train] == drawn[1] + drawn[0] + drawn[2]
+    assert [item.label for item in support.train] == [1, 1, 0, 0, 2, 2]
+    assert support.classes.names == ("class 0", "class 1", "class 2")
+    assert support.is_sealed
+
+
+def test_first_half_of_the_learned_labels_is_base_and_the_rest_is_new() -> None:
+    # label 1 has no train image: it is neither
+    (lesson,) = plan_protocol("base-to-new", listed([0, 2, 3, 4, 5], [0, 1, 2, 3, 4, 4, 5], 6)).lessons
+    base, new = lesson.exams
+    assert lesson.kept == (0, 2, 3)
+    assert [(item.path.name, item.label) for item in base.items] == [("test0", 0), ("test2", 1), ("test3", 2)]
+    assert [(item.path.name, item.label) for item in new.items] == [("test4", 0), ("test5", 0), ("test6", 1)]
+    assert new.classes is not None
+    assert new.classes.names == ("class 4", "class 5")
+
+
+def test_base_and_new_are_judged_among_their_own_classes(source: Task, backbone: Backbone, tmp_path: Path) -> None:
+    found = run(source, backbone, "zero_shot", "linear_probe", "coop", protocol="base-to-new")
+    base, new = only(tmp_path / "base", source, NAMES[:3]), only(tmp_path / "new", source, NAMES[3:])
+    assert found["zero_shot", "base"] == run(base, backbone, "zero_shot")["zero_shot", "photo"]
+    assert found["zero_shot", "new"] == run(new, backbone, "zero_shot")["zero_shot", "photo"]
+    alone = run(base, backbone, "linear_probe", "coop")
+    assert found["linear_probe", "base"] == alone["linear_probe", "photo"]
+    assert found["coop", "base"] == alone["coop", "photo"]
+    model = fit(base.sealed(), "coop", shots=2, epochs=2, backbone=backbone, store=STORE, check=False)
+    assert found["coop", "new"] == evaluate(model.for_classes(["dog", "elk"]), new.test).accuracy
+
+
+def test_h_is_the_harmonic_mean_of_the_means_and_its_spread_that_over_seeds(source: Task, backbone: Backbone) -> None:
+    rows = compare(source, ["zero_shot", "coop"], [1], [1, 2], protocol="base-to-new", backbone=backbone, epochs=1,
+                   store=STORE)  # fmt: skip
+    base, new, h = (next(row for row in rows if (row.method, row.column) == ("coop", x)) for x in ("base", "new", "H"))
+    assert h.mean == pytest.approx(2 * base.mean * new.mean / (base.mean + new.mean))
+    each = [2 * b * n / (b + n) for b, n in zip(base.accuracies, new.accuracies, strict=True)]
+    assert list(h.accuracies) == pytest.approx(each)
+    assert h.spread == pytest.approx(abs(each[0] - each[1]) / 2**0.5)
+
+
+def test_method_without_new_classes_has_a_dash(source: Task, backbone: Backbone) -> None:
+    runs: list[Mapping[str, Any]] = []
+    methods = ["tip_adapter", "coop+class_specific=true+epochs=1"]
+    rows = compare(source, methods, [1], [1], protocol="base-to-new", backbone=backbone, store=STORE,
+                   report=runs.append)  # fmt: skip
+    assert {row.column for row in rows} == {"base"}
+    lines = table(rows, ("base", "new", "H"))
+    assert lines[0].split() == ["1", "shot", "base", "new", "H"]
+    assert [line.split()[-2:] for line in lines[1:]] == [["-", "-"], ["-", "-"]]
+    assert "cannot predict others. Methods that can: zero_shot" in runs[0]["refusal"]
+    assert "class_specific=false" in runs[1]["refusal"]
+
+
+# Transfer.
+
+
+def test_transfer_judges_the_same_fit_on_all_images_of_a_target(
+    source: Task, others: Task, sketches: Task, backbone: Backbone
+) -> None:
+    found = run(source, backbone, "zero_shot", "clip_adapter", protocol="transfer", targets=[others, sketches])
+    everything = [*others.train, *others.val, *others.test]
+    plain = fit(others.sealed(), "zero_shot", shots=1, backbone=backbone, store=STORE)
+    assert plain.classes[0].prompts()[1] == ["a toy rag doll."]
+    assert found["zero_shot", "toys"] == evaluate(plain, everything).accuracy
+    model = fit(source.sealed(), "clip_adapter", shots=2, epochs=2, backbone=backbone, store=STORE, check=False)
+    assert found["clip_adapter", "toys"] == evaluate(model.for_classes(others.classes), everything).accuracy
+    assert found["clip_adapter", "photo"] == evaluate(model, source.test).accuracy
+    mean = (found["zero_shot", "toys"] + found["zero_shot", "sketch"]) / 2
+    assert found["zero_shot", "average"] == pytest.approx(mean)
+
+
+def test_other_classes_carry_their_own_templates(source: Task, others: Task, backbone: Backbone) -> None:
+    model = fit(source.sealed(), "zero_shot", shots=1, backbone=backbone, store=STORE)
+    assert model.for_classes(others.classes).classes == (others.classes,)
+    assert model.for_classes(["ball"]).classes[0].prompts() == [["a photo of a ball."]]
+
+
+# Domain shift.
+
+
+def test_target_with_some_classes_is_judged_among_these(source: Task, sketches: Task, backbone: Backbone) -> None:
+    found = run(source, backbone, "zero_shot", "linear_probe", protocol="domain-shift", targets=[sketches])
+    for method in ("zero_shot", "linear_probe"):
+        model = fit(source.sealed(), method, shots=2, backbone=backbone, store=STORE, check=False)
+        images = [*sketches.train, *sketches.test]
+        candidates = model.method.logits(ImagePool(images).all())[:, [1, 2, 4]].argmax(dim=1)  # bee, cat, elk
+        names = [sketches.classes.names[item.label].lower() for item in images]
+        right = [("bee", "cat", "elk")[place] == name for place, name in zip(candidates.tolist(), names, strict=True)]
+        assert found[method, "sketch"] == pytest.approx(sum(right) / len(images))
+        assert found[method, "photo"] == evaluate(model, source.test).accuracy
+
+
+def test_target_with_all_classes_is_judged_by_the_model_as_it_is(source: Task, tmp_path: Path) -> None:
+    target = tiny_task(tmp_path / "art", [name.upper() for name in reversed(NAMES)], images=2, seed=1)
+    exam = plan_protocol("domain-shift", source, [target]).lessons[0].exams[1]
+    assert exam.classes is None
+    assert exam.among == ()
+    assert len(exam.items) == 10
+    assert {(item.path.parent.name.lower(), NAMES[item.label]) for item in exam.items} == {(n, n) for n in NAMES}
+
+
+def test_targets_of_one_name_have_columns_of_their_own(source: Task, tmp_path: Path) -> None:
+    first, second = (tiny_task(tmp_path / place / "photo", ("ant",), images=1) for place in ("attic", "cellar"))
+    columns = plan_protocol("transfer", replace(source, source=Path("/data/here/photo")), [first, second]).columns
+    assert columns == ("here/photo", "attic/photo", "cellar/photo", "average")
+
+
+# What is kept of a comparison, and what is refused.
+
+
+def test_finished_runs_are_told_apart_by_protocol_and_targets(
+    source: Task, sketches: Task, others: Task, backbone: Backbone, tmp_path: Path
+) -> None:
+    resumed: list[bool] = []
+
+    def again(**settings: Any) -> bool:
+        run(source, backbone, "zero_shot", out=tmp_path / "runs", report=lambda r: resumed.append(r["resumed"]),
+            **settings)  # fmt: skip
+        return resumed[-1]
+
+    assert not again()
+    assert not again(protocol="base-to-new")
+    assert not again(protocol="domain-shift", targets=[sketches])
+    assert not again(protocol="transfer", targets=[sketches])
+    assert not again(protocol="transfer", targets=[sketches, others])
+    assert not again(protocol="transfer", targets=[replace(sketches, train=sketches.train[1:]), others])
+    retold = replace(others, classes=replace(others.classes, templates=("{}",)))
+    assert not again(protocol="transfer", targets=[sketches, retold])
+    assert again() and again(protocol="base-to-new") and again(protocol="transfer", targets=[sketches, others])
+
+
+def test_variants_are_methods_with_options(source: Task, backbone: Backbone, tmp_path: Path) -> None:
+    names = ["coop+length=2", "coop+length=2+epochs=1+lr=0.5", "clip_adapter+ratio=0.5"]
+    runs: list[Mapping[str, Any]] = []
+    rows = compare(source, names, [1], [1], backbone=backbone, store=STORE, epochs=1, out=tmp_path / "runs")
+    assert [row.method for row in rows] == names
+    same = ["coop+length=2+epochs=1", "coop+epochs=1+length=2+position=end", "coop+length=3"]
+    rows = compare(source, same, [1], [1], backbone=backbone, store=STORE, epochs=1, out=tmp_path / "runs",
+                   report=runs.append)  # fmt: skip
+    assert [run["resumed"] for run in runs] == [True, True, False]
+    assert [row.method for row in rows] == same
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        ("coop+lenght=4", "has no option 'lenght'"),
+        ("coop+length=none", "length must be a whole number"),
+        ("coop+length=0", "length must be a whole number at least 1"),
+        ("coop+length=4+length=8", "gives length twice"),
+        ("coop+length", "write name+option=value"),
+        ("coop+lr=fast", "lr must be a number above 0"),
+        ("coop+epochs=0", "epochs must be a whole number from 1"),
+        ("zero_shot+lr=0.1", "takes no gradient steps"),
+        ("cop+length=4", "Did you mean coop?"),
+    ],
+)
+def test_wrong_variant_is_refused_before_any_fit(
+    source: Task, backbone: Backbone, tmp_path: Path, method: str, sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=r".*") as refusal:
+        run(source, backbone, "zero_shot", method, out=tmp_path / "runs")
+    assert sentence in str(refusal.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_target_with_an_unknown_class_is_refused_by_name(source: Task, others: Task) -> None:
+    with pytest.raises(ShotfitError, match=r"toys has classes that photo has not: ball, rag doll\. .*transfer"):
+        plan_protocol("domain-shift", source, [others])
+
+
+def test_classes_of_one_name_are_refused(source: Task, tmp_path: Path) -> None:
+    target = tiny_task(tmp_path / "twins", ("red fox", "Red_Fox"), images=1)
+    for protocol in ("transfer", "domain-shift"):
+        with pytest.raises(ShotfitError, match="twins has two classes that are called 'Red Fox' and 'red fox'"):
+            plan_protocol(protocol, source, [target])
+    with pytest.raises(ShotfitError, match="two classes that are called"):
+        plan_protocol("base-to-new", replace(target, held_out=target.train))
+
+
+def test_images_that_a_fit_learns_from_are_told_if_a_target_holds_them(
+    source: Task, backbone: Backbone, tmp_path: Path
+) -> None:
+    copy = only(tmp_path, source, ("ant", "bee"))
+    with pytest.warns(UserWarning, match=r"10 images of the target photo are also among those that photo is fitted to"):
+        run(source, backbone, "zero_shot", protocol="transfer", targets=[copy])
+
+
+def test_base_to_new_needs_two_classes(tmp_path: Path) -> None:
+    with pytest.raises(ShotfitError, match="single class"):
+        plan_protocol("base-to-new", tiny_task(tmp_path, ("ant",), images=2))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--protocol", "zero-to-hero"], 2, "There is no protocol 'zero-to-hero': use few-shot"),
+        (["--protocol", "transfer"], 2, "transfer needs targets"),
+        (["--targets", "TARGET"], 2, "few-shot has no targets"),
+        (["--protocol", "base-to-new", "--targets", "TARGET"], 2, "base-to-new has no targets"),
+        (["--protocol", "domain-shift", "--targets", "nowhere"], 3, "nowhere does not exist"),
+        (["--protocol", "domain-shift", "--targets", "SOURCE"], 2, "is the source itself"),
+        (["--protocol", "transfer", "--targets", "TARGET", "TARGET"], 2, "named twice"),
+        (["--methods", "zero_shot,coop+size=3"], 2, "has no option 'size'"),
+        (["--lr", "-1"], 2, "The learning rate must be a number above 0"),
+    ],
+)
+def test_wrong_protocol_is_one_line(
+    source: Task, sketches: Task, backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, sentence: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "cache"))
+    places = {"SOURCE": str(source.source), "TARGET": str(sketches.source)}
+    given = ["compare", places["SOURCE"], "--backbone", backbone.name, "--out", str(tmp_path / "runs.jsonl")]
+    assert main([*given, *(places.get(word, word) for word in words)]) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning")]
+    assert len(lines) == 1 and sentence in lines[0]
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_command_compares_domains_in_one_table(
+    source: Task, sketches: Task, backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "cache"))
+    cartoons = tiny_task(tmp_path / "cartoon", NAMES, images=3, seed=3)
+    words = ["compare", source.source, "--backbone", backbone.name, "--methods", "zero_shot,linear_probe"]
+    words += ["--protocol", "domain-shift", "--targets", sketches.source, cartoons.source]
+    words += ["--shots", "1,2", "--seeds", "1,2", "--out", tmp_path / "runs.jsonl"]
+    assert main([str(word) for word in words]) == 0
+    printed = capsys.readouterr()
+    assert "1 of 8: zero_shot, 1 shot, seed 1: photo " in printed.err
+    heads = [line.split() for line in printed.out.splitlines() if " shot" in line and "average" in line]
+    columns = ["photo", "sketch", "cartoon", "average"]
+    assert heads == [["1", "shot", *columns], ["2", "shots", *columns]]
+    assert "average: mean over sketch and cartoon" in printed.out
+    assert main([str(word) for word in [*words, "--json"]]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("found in the file") == 8
+    found = json.loads(printed.out)
+    assert found["protocol"] == "domain-shift"
+    assert [row["column"] for row in found["rows"][:4]] == columns
+    assert len(found["rows"]) == 16
