@@ -61,3 +61,17 @@ def test_domains_are_refused_and_one_domain_is_read(tmp_path: Path) -> None:
     with pytest.raises(ShotfitError, match="pass one domain"):
         read_task(folder)
     assert read_task(folder / "photo").classes.names[:2] == ("dog", "elephant")
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("gtsrb", "a photo of a 20 speed limit traffic sign."),
+        ("dtd", "banded texture."),
+        ("flowers17", "a photo of a bluebell, a type of flower."),
+    ],
+)
+def test_names_and_templates_of_the_evaluation_sets_fit_them(tmp_path: Path, name: str, prompt: str) -> None:
+    task = read_task(unpacked(name, tmp_path), class_names=ROOT / "examples" / "tasks" / f"{name}.toml")
+    assert task.classes.prompts()[0] == [prompt]
+    assert len(set(task.classes.names)) == len(task.classes.names)
