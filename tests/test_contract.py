@@ -23,6 +23,14 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"start": "3", "towers": "text", "scale": "1", "prediction_scale": "0.5", "prefix": ""},
         {"start": "3", "towers": "image", "scale": "1", "pairing": "index", "protocol": "transfer"},
     ],
+    "dualadapter": [
+        {},
+        {"training_free": "true"},
+        {"revision": "simnl", "residual_per": "shot"},
+        {"paths": "positive", "consistency_axis": "dimension"},
+        {"paths": "negative", "residuals": "negative_keys"},
+        {"cache": "false", "search": "false", "template_set": "eurosat"},
+    ],
     "taskres": [{}, {"side": "image", "learnable_alpha": "true"}],
 }
 # What no option changes is checked once a method.

@@ -7,7 +7,7 @@ from typing import Literal
 
 from shotfit.errors import UsageError
 
-__all__ = ["as_list", "as_numbers", "as_options", "as_repeated", "as_views"]
+__all__ = ["as_list", "as_numbers", "as_options", "as_repeated", "as_validation", "as_views"]
 
 
 def as_list(flag: str, text: str) -> list[str]:
@@ -74,3 +74,10 @@ def as_views(text: str | None) -> int | Literal["center", "fresh"] | None:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise UsageError(f"--views is {text!r}; expected a number from 1, center or fresh.")
     return int(text)
+
+
+def as_validation(text: str) -> Literal["few", "full"]:
+    """How many images of a validation part a fit selects on."""
+    if text == "few" or text == "full":
+        return text  # type: ignore[return-value]  # as above
+    raise UsageError(f"--validation is {text!r}; expected few (at most four images a class) or full.")

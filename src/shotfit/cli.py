@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from shotfit.arguments import as_list, as_numbers, as_options, as_repeated, as_views
+from shotfit.arguments import as_list, as_numbers, as_options, as_repeated, as_validation, as_views
 from shotfit.errors import ShotfitError, UsageError
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ Views = Annotated[
         help="Random views an image, or center, or fresh (a new crop each step).", show_default="the method's"
     ),
 ]
+ValidationImages = Annotated[
+    str, typer.Option("--validation", help="Images of a validation part to select on: few (four a class) or full.")
+]
 Memory = Annotated[
     str | None,
     typer.Option(help="Bound on the text tower's activations, such as 500M or 2G.", show_default="no bound"),
@@ -123,6 +126,7 @@ def fit(
     epochs: Epochs = None,
     lr: Rate = None,
     views: Views = None,
+    validation: ValidationImages = "few",
     options: Options = None,
     out: Annotated[Path, typer.Option(help="The model's folder; an older model there is replaced.")] = Path(
         "shotfit-model"
@@ -146,6 +150,7 @@ def fit(
     """
     say = _to(sys.stderr if as_json else sys.stdout)
     settings, chosen, bound = as_options(options or []), as_views(views), _bytes(memory)
+    judged = as_validation(validation)
     from shotfit.methods import find
 
     find(method).with_options(settings)
@@ -156,7 +161,7 @@ def fit(
 
     model = fit_model(
         task.sealed(), method, shots=shots or None, seed=seed, backbone=backbone, options=settings, epochs=epochs,
-        lr=lr, views=chosen, check=not no_check, keep=keep, memory=bound,
+        lr=lr, views=chosen, validation=judged, check=not no_check, keep=keep, memory=bound,
     )  # fmt: skip
     model.save(out)
     _say_checked(model, say)

@@ -51,6 +51,7 @@ def fit(
     epochs: int | None = None,
     lr: float | None = None,
     views: Views | None = None,
+    validation: Literal["few", "full"] = "few",
     check: bool = True,
     keep: bool = False,
     store: Store | MemoryStore | None = None,
@@ -60,9 +61,10 @@ def fit(
 
     data: a task, or anything `read_task` reads; its test part is not touched. shots: images a class, drawn from the
     training part by CoOp's rule (None: all). epochs, lr: in place of the recipe's. views: random views of each image,
-    "center" for the center view alone, "fresh" for new random crops at every step. check: compare with zero-shot on the
-    validation part or by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for text
-    activations.
+    "center" for the center view alone, "fresh" for new random crops at every step. validation: "few" selects on at most
+    four images a class of a validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on
+    the validation part or by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for
+    text activations.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used.
 
@@ -73,7 +75,8 @@ def fit(
     started = time.perf_counter()
     store = Store(cache_folder() / "streams") if store is None else store
     task = data if isinstance(data, Task) else read_task(Path(data), templates=templates)
-    task = (task.shots(shots, seed) if shots else task).sealed()
+    few = task.shots(shots, seed) if shots else task
+    task = (_with_full_validation(few, task) if validation == "full" else few).sealed()
     if lr is not None and not 0 < lr < math.inf:
         raise UsageError(f"The learning rate must be a number above 0, but is {lr:g}.")
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
@@ -83,7 +86,7 @@ def fit(
     frozen = Frozen(loaded, store, memory=memory)
     fitting = _Fitting(frozen, (task.classes,), seed, epochs, views, lr)
     prototype = _prototype(method, options or {})
-    selection = fitting.validation(task)
+    selection = replace(fitting.validation(task), full=validation == "full")
     fitted = fitting.fit(prototype, task.train, selection, "Fitting " + prototype.name)
     checked = (
         fitting.compare(prototype, task.train, selection, fitted) if check and prototype.name != "zero_shot" else {}
@@ -95,7 +98,7 @@ def fit(
         "shots": shots,
         "seed": seed,
         "support_images": len(task.train),
-        "selection": selection.description,
+        "selection": fitted.selection(selection),
         "checked": checked,
         "fell_back": worse and not keep,
         "seconds": round(time.perf_counter() - started, 3),
@@ -110,6 +113,15 @@ def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:
     method.build(frozen, classes)
     method.bake()
     return method
+
+
+def _with_full_validation(few: Task, task: Task) -> Task:
+    if not task.val:
+        raise UsageError(
+            f"{task.name} has no validation part that could be used in full: leave the choice at few, which then takes "
+            "cross-validation of the support images."
+        )
+    return replace(few, val=task.val)
 
 
 def _prototype(method: str | Method, options: Mapping[str, str]) -> Method:

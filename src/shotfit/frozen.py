@@ -162,6 +162,13 @@ class Frozen:
         """Texts from strings."""
         return Texts.of(self.backbone.encode(texts))
 
+    def sentences(self, texts: Sequence[str]) -> Texts:
+        """Texts from whole sentences: one that is too long loses its end, one that holds a special token is refused."""
+        tokenizer = self.backbone.checked_tokenizer()
+        for text in texts:
+            tokenizer.check(text)
+        return Texts.of(tokenizer.encode(texts, truncate=True))
+
     def class_texts(self, classes: Sequence[ClassList]) -> tuple[Texts, int]:
         """All prompts of all classes, class by class, and the number of templates."""
         prompts = [prompt for task in classes for prompt in task.prompts()]

@@ -88,7 +88,8 @@ class Recipe:
 
     epochs: by number of shots, the entry of the largest key not above it. views: random views of each image, drawn
     once (0: the center view alone). crop_scale: area of the authors' crops, for new ones at every step. updates: how
-    often the optimizer steps on the gradient of a batch. best_epoch: keep the parameters of the first epoch that is
+    often the optimizer steps on the gradient of a batch. keep_last: an epoch ends with a batch of what is left, where
+    others leave it out. best_epoch: keep the parameters of the first epoch that is
     best on the validation part, where there is one; else the last epoch's.
     """
 
@@ -99,6 +100,7 @@ class Recipe:
     views: int = VIEWS
     crop_scale: tuple[float, float] = (0.08, 1.0)
     updates: int = 1
+    keep_last: bool = False
     best_epoch: bool = False
 
     def epochs_for(self, shots: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -61,12 +63,12 @@ def train(
 ) -> list[float]:
     """Train in shuffled batches, and give each epoch's mean loss.
 
-    The last batch of an epoch is dropped if it is not full, unless it is the only one. fresh: new random crops at every
-    step. validation: what a recipe with `best_epoch` chooses the epoch by.
+    The last batch of an epoch is dropped if it is not full, unless it is the only one or the recipe keeps it. fresh:
+    new random crops at every step. validation: what a recipe with `best_epoch` chooses the epoch by.
     """
     images, batch = len(support.labels), min(recipe.batch, len(support.labels))
     labels = support.labels.to(method.frozen.backbone.device)
-    stepper = Stepper(method, recipe, epochs, images // batch)
+    stepper = Stepper(method, recipe, epochs, math.ceil(images / batch) if recipe.keep_last else images // batch)
     judge = validation if recipe.best_epoch and validation and validation.source == "validation part" else None
     history, best, kept = [], -1, method.state_dict()
     for _ in track(range(epochs), f"Training {method.name}"):

@@ -28,6 +28,7 @@ METHODS = {
     "taskres": "shotfit.methods.taskres:TaskRes",
     "coop": "shotfit.methods.coop:CoOp",
     "mma": "shotfit.methods.mma:MMA",
+    "dualadapter": "shotfit.methods.dualadapter:DualAdapter",
 }
 
 

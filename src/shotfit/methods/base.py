@@ -8,6 +8,7 @@ a tower.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -71,13 +72,14 @@ class Validation:
 
     source: Literal["validation part", "cross-validation", "none"]
     folds: tuple[Fold, ...]
+    full: bool = False  # all of a validation part, where few shots would take few of its images
 
     @property
     def description(self) -> str:
         """How a result names its selection."""
         images = sum(len(fold.labels) for fold in self.folds)
         if self.source == "validation part":
-            return f"validation part ({images} images)"
+            return f"{'full ' if self.full else ''}validation part ({images} images)"
         if self.source == "cross-validation":
             return f"cross-validation of the support images ({len(self.folds)} folds)"
         return "fixed defaults (no validation part and too few shots for cross-validation)"
@@ -132,6 +134,10 @@ class Method(nn.Module):
 
     def solve(self, support: Support, validation: Validation) -> None:
         """Find the parameters without gradient steps, or search coefficients after them."""
+
+    def selection(self, validation: Validation) -> str:
+        """How a result names what this method chose anything by."""
+        return validation.description
 
     def training_recipe(self) -> Recipe | None:
         """The recipe, where it depends on the options."""
@@ -241,7 +247,7 @@ class Method(nn.Module):
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 setattr(self, field.name, float(value))
                 fits = True
-            allowed = fits
+            allowed = fits and (kind is not float or math.isfinite(value))
             expected = kinds[kind]
             if rule["choices"]:
                 allowed, expected = value in rule["choices"], "one of " + ", ".join(rule["choices"])

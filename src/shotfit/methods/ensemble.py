@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList
 from shotfit.frozen import Frozen, normalize
 
-__all__ = ["ENSEMBLES", "class_features"]
+__all__ = ["ENSEMBLES", "class_features", "mean_features"]
 
 ENSEMBLES = ("normalize", "raw")
 
@@ -27,3 +28,9 @@ def class_features(frozen: Frozen, classes: Sequence[ClassList], ensemble: str =
     if ensemble == "raw":
         return features.mean(dim=1)
     return normalize(normalize(features).mean(dim=1))
+
+
+def mean_features(features: Tensor, counts: Sequence[int]) -> Tensor:
+    """norm(mean norm) [classes, embed] of features that lie class by class, `counts` to each."""
+    parts = normalize(features).split(list(counts))
+    return normalize(torch.stack([part.mean(dim=0) for part in parts]))

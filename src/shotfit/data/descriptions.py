@@ -1,0 +1,55 @@
+"""Descriptions of classes: a JSON file of sentences, as a language model or a person writes them.
+
+    {"sea horse": ["A small fish that swims upright.", "It has a curled tail."], ...}
+
+Pratt et al., "What does a platypus look like?" (CuPL), ICCV 2023, arXiv 2209.03320, made such files for CLIP. The
+sentences are whole prompts. Underscores and spaces in names are the same here; entries of other classes are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from shotfit.data.images import shown
+from shotfit.errors import ShotfitError
+
+__all__ = ["read_descriptions"]
+
+NAMED = 20  # missing classes that are named; of more the number is given
+EXPECTED = 'expected a JSON object such as {"sea horse": ["A small fish that swims upright."]}'
+
+
+def read_descriptions(path: Path, names: Sequence[str]) -> list[list[str]]:
+    """The sentences of each class name, in the order of the names.
+
+    Raises ShotfitError, in one line, for a file that cannot be read, is not such an object, or lacks classes (named).
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ShotfitError(
+            f"The descriptions {shown(path)} cannot be read ({error.strerror or error}); {EXPECTED}."
+        ) from None
+    except (ValueError, RecursionError):
+        raise ShotfitError(f"The descriptions {shown(path)} are no JSON; {EXPECTED}.") from None
+    if not isinstance(found, dict):
+        raise ShotfitError(f"The descriptions {shown(path)} hold a {type(found).__name__}; {EXPECTED}.")
+    sentences = {key.replace("_", " "): value for key, value in found.items()}
+    readable = [name.replace("_", " ") for name in names]
+    missing = [name for name in readable if name not in sentences]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise ShotfitError(
+            f"The descriptions {shown(path)} lack {len(missing)} of {len(names)} classes: "
+            f"{', '.join(missing[:NAMED])}{more}; add a list of sentences for each."
+        )
+    for name in readable:
+        given = sentences[name]
+        if not (isinstance(given, list) and given and all(isinstance(text, str) and text.strip() for text in given)):
+            raise ShotfitError(
+                f"The descriptions {shown(path)} give {name!r} no list of sentences; "
+                "expected at least one sentence, none of them empty."
+            )
+    return [sentences[name] for name in readable]

@@ -1,0 +1,81 @@
+"""Searches for coefficients on stored logits, never on runs.
+
+Logits that are `fixed + x * sloped` in a coefficient x put an image into its class for x of one interval: each other
+class bounds it on one side. So a whole axis of x costs as much as one point of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shotfit.errors import UsageError
+
+__all__ = ["best_first", "grid", "parse_grid", "right_along"]
+
+STRICT = 1e-300  # in float64: turns "at least 0" into "above 0", and leaves every other number as it is
+
+
+def grid(low: float, high: float, steps: int) -> list[float]:
+    """`steps` equidistant values from `low` on, below `high`.
+
+    Example:
+        >>> [round(value, 3) for value in grid(0.1, 3.1, 3)]
+        [0.1, 1.1, 2.1]
+    """
+    return [low + index * (high - low) / steps for index in range(steps)]
+
+
+def parse_grid(option: str, text: str, at_least: float = 0.0, at_most: float = math.inf) -> list[float]:
+    """The grid of a text "low,high,steps".
+
+    Raises UsageError, naming the option, for anything else and for ends outside the bounds.
+
+    Example:
+        >>> parse_grid("beta_grid", "0,7,4")
+        [0.0, 1.75, 3.5, 5.25]
+    """
+    words = text.split(",")
+    try:
+        low, high, steps = float(words[0]), float(words[1]), int(words[2])
+        possible = len(words) == 3 and at_least <= low <= high <= at_most and math.isfinite(high) and steps >= 1
+    except (ValueError, IndexError):
+        possible = False
+    if not possible:
+        within = f"from {at_least:g}" + (f" to {at_most:g}" if math.isfinite(at_most) else " on")
+        raise UsageError(
+            f"{option} is {text!r}; expected low,high,steps with low not above high, both {within}, and at least one "
+            "step, as in 0,1,20 (high itself is not tried)."
+        )
+    return grid(low, high, steps)
+
+
+def right_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[float]) -> Tensor:
+    """How many images `fixed + x * sloped` puts into their class, for each x of `values`: [values], int64.
+
+    fixed, sloped: [images, classes]; the values are not negative. Of equal logits the first class wins.
+    """
+    fixed, sloped, truth = fixed.double(), sloped.double(), labels[:, None]
+    ahead = fixed.gather(1, truth) - fixed  # [images, classes] lead of the true class at x = 0
+    gain = sloped.gather(1, truth) - sloped  # and how it grows with x
+    places = torch.arange(fixed.shape[1], device=fixed.device)
+    ahead = torch.where(places < truth, ahead - STRICT, ahead)  # an earlier class must be beaten, not equalled
+    bound = -ahead / gain
+    low = bound.masked_fill(gain <= 0, -math.inf).amax(dim=1)
+    high = bound.masked_fill(gain >= 0, math.inf).amin(dim=1)
+    lost = ((gain == 0) & (ahead < 0)).any(dim=1)
+    high = high.masked_fill(lost, -math.inf)
+    tried = torch.tensor(values, dtype=torch.float64, device=fixed.device)[:, None]
+    return ((low <= tried) & (tried <= high)).sum(dim=1).cpu()
+
+
+def best_first(right: Tensor) -> tuple[int, ...] | None:
+    """Indices of the largest count, the first of equals; None where nothing is right anywhere."""
+    if not right.any():
+        return None
+    flat = int(np.argmax(right.numpy()))  # numpy promises the first of equals, torch does not
+    return tuple(int(index) for index in np.unravel_index(flat, right.shape))

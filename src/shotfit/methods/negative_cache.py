@@ -1,0 +1,83 @@
+"""A cache of support images and its opposite: what the other classes look like, and how far each image is trusted.
+
+Zhang et al., arXiv 2403.12964. Both functions are closed forms of the cache's keys; nothing in them is learned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from shotfit.errors import UsageError
+
+__all__ = ["Cache", "negative_keys", "trust"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """Support images as a cache.
+
+    keys: [support, embed], of unit length. labels: [support]. groups: [support] whose negatives and whose residual a
+    row takes; these are the labels, unless labels were made wrong on purpose after the images had been drawn. shots:
+    the nominal images a class.
+    """
+
+    keys: Tensor
+    labels: Tensor
+    groups: Tensor
+    shots: int
+
+    def take(self, rows: Tensor) -> Cache:
+        """The cache of some rows alone."""
+        labels = self.labels[rows]
+        return Cache(self.keys[rows], labels, self.groups[rows], int(torch.bincount(labels).max()))
+
+
+def negative_keys(cache: Cache, left_out: int = 1) -> Tensor:
+    """A key for each row that stands for the other classes: [support, embed], of unit length.
+
+    The k-th image of a class gets the mean of the k-th images of all other classes but the `left_out` - 1 most similar
+    to it; a class with fewer images gives them again from the first. A row is zero where no class is left.
+
+    Raises UsageError where several classes have images and `left_out` leaves none of them.
+    """
+    present, group = cache.groups.unique(return_inverse=True)  # [present], [support]
+    count = len(present)
+    if count == 1:
+        return torch.zeros_like(cache.keys)
+    if left_out >= count:
+        raise UsageError(
+            f"left_out is {left_out}, but {count} classes have images, so no class would be left to make negatives "
+            f"of; expected at most {count - 1}."
+        )
+    rows = [(group == index).nonzero().flatten() for index in range(count)]
+    deepest = max(len(own) for own in rows)
+    table = torch.stack([own[torch.arange(deepest, device=own.device) % len(own)] for own in rows])  # [present, shots]
+    means = F.normalize(torch.stack([cache.keys[own].mean(dim=0) for own in rows]), dim=1)
+    similar = (means @ means.T).fill_diagonal_(torch.inf)  # a class is never among its own negatives
+    negatives = torch.ones_like(similar).scatter_(1, similar.topk(left_out, dim=1).indices, 0.0)
+    sums = torch.einsum("ij,jkd->ikd", negatives, cache.keys[table])  # [present, shots, embed]
+    opposite = F.normalize(sums, dim=-1)
+    result = torch.empty_like(cache.keys)
+    for index, own in enumerate(rows):
+        result[own] = opposite[index, : len(own)]
+    return result
+
+
+def trust(cache: Cache, temperature: float) -> Tensor:
+    """Weights [support] of the rows: the more alike an image is to the others of its label, the larger.
+
+    Softmax over a label's rows of the mean cosine to its other rows; the weights of a label sum to the nominal shots,
+    also where it has fewer or more rows. With one shot there is nothing to compare, and all weights are 1.
+    """
+    weights = torch.ones_like(cache.keys[:, 0])
+    if cache.shots == 1:
+        return weights
+    for label in cache.labels.unique():
+        own = (cache.labels == label).nonzero().flatten()
+        alike = ((cache.keys[own] @ cache.keys[own].T).sum(dim=1) - 1) / (cache.shots - 1)
+        weights[own] = cache.shots * torch.softmax(alike / temperature, dim=0)
+    return weights
