@@ -3,24 +3,38 @@
 task = read_task("photos/")
 scores = evaluate(model, task.test)
 scores.accuracy                              # a fraction from 0 to 1
+
+evaluate_tasks(model, read_tasks("tasks.toml")).accuracy        # the mean over the tasks
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
+from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task
 from shotfit.errors import ShotfitError
 from shotfit.fit import zero_shot
 from shotfit.model import Model
 
-__all__ = ["BINS", "Scores", "evaluate", "labelled_for", "plain_name", "score", "zero_shot_of"]
+__all__ = [
+    "BINS",
+    "Scores",
+    "TaskScores",
+    "evaluate",
+    "evaluate_tasks",
+    "labelled_for",
+    "plain_name",
+    "score",
+    "zero_shot_of",
+]
 
 BINS = 15  # equally wide bins of confidence, as Guo et al. (ICML 2017) use
 
@@ -57,6 +71,38 @@ class Scores:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class TaskScores:
+    """Scores of several tasks by name; the means over the tasks count each task once, however many images it has.
+
+    new: the tasks that the model was not fitted to, and predicts from their names and class names.
+    """
+
+    tasks: dict[str, Scores]
+    new: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """Images of all tasks."""
+        return sum(scores.images for scores in self.tasks.values())
+
+    @property
+    def accuracy(self) -> float:
+        """Mean of the tasks' accuracies."""
+        return fmean(scores.accuracy for scores in self.tasks.values())
+
+    @property
+    def mean_class_accuracy(self) -> float:
+        """Mean of the tasks' mean class accuracies."""
+        return fmean(scores.mean_class_accuracy for scores in self.tasks.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        means = {"accuracy": self.accuracy, "mean_class_accuracy": self.mean_class_accuracy}
+        tasks = {name: scores.as_json() for name, scores in self.tasks.items()}
+        return {"images": self.images} | means | {"new_tasks": list(self.new), "tasks": tasks}
+
+
 def evaluate(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Scores:
     """Score a model on images whose labels count its classes (`labelled_for` renumbers those of another list).
 
@@ -73,6 +119,25 @@ def evaluate(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> 
             "evaluate on a task with the model's classes."
         )
     return score(labels, model.probabilities(items, among).double().numpy(), model.class_names)
+
+
+def evaluate_tasks(model: Model, tasks: Sequence[Task], everything: bool = False) -> TaskScores:
+    """Score a model on the test images, or all images, of each task, among that task's own classes.
+
+    A task of a name that the model does not know is predicted from its name and class names, where the method can.
+
+    Raises ShotfitError for a task without images or with other classes; UsageError where the method knows no new tasks.
+    """
+    check_names(tasks)
+    scores, new = {}, []
+    for task in tasks:
+        if task.name in model.tasks:
+            own = model.for_task(task.name)
+        else:
+            own = model.for_task(task.name, task.classes.names, task.classes.templates)
+            new.append(task.name)
+        scores[task.name] = evaluate(own, labelled_for(own.class_names, task, everything))
+    return TaskScores(scores, tuple(new))
 
 
 def zero_shot_of(model: Model) -> Model:

@@ -1,10 +1,11 @@
 """Fit a method to a task, and check the fit against zero-shot without a test image.
 
     model = shotfit.fit("photos/", method="tip_adapter_f", shots=16)
+    model = shotfit.fit("tasks.toml", method="softcpt", shots=4)            # several tasks at once
 
 What a method receives has no test part. Whether the fitted model is better than zero-shot is judged on the validation
 part, or by cross-validation of the support images; where it is not, zero-shot is what the user gets, in plain words,
-unless he keeps the fit.
+unless he keeps the fit. Of several tasks, the mean over the tasks is what is judged.
 """
 
 from __future__ import annotations
@@ -14,24 +15,28 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
 
 from shotfit.data.readers import read_task
-from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.data.tasklist import check_names, read_tasks
+from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.errors import UsageError
 from shotfit.frozen import Frozen, ImagePool
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation
 from shotfit.model import Model, record_of
+from shotfit.numbering import tasks_of
 from shotfit.recipe import Recipe
 from shotfit.store import MemoryStore, Store, cache_folder
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.weights import load_backbone
-from shotfit.train import correct, train
+from shotfit.train import hits, train
 
 __all__ = ["fit", "zero_shot"]
 
@@ -40,7 +45,7 @@ Views = int | Literal["center", "fresh"]
 
 
 def fit(
-    data: Task | str | Path,
+    data: Task | str | Path | Sequence[Task],
     method: str | Method = "tip_adapter_f",
     *,
     shots: int | None = 16,
@@ -57,14 +62,14 @@ def fit(
     store: Store | MemoryStore | None = None,
     memory: int | None = None,
 ) -> Model:
-    """Fit a method to the images of a task and give back the fitted model.
+    """Fit a method to the images of a task, or of several at once, and give back the fitted model.
 
-    data: a task, or anything `read_task` reads; its test part is not touched. shots: images a class, drawn from the
-    training part by CoOp's rule (None: all). epochs, lr: in place of the recipe's. views: random views of each image,
-    "center" for the center view alone, "fresh" for new random crops at every step. validation: "few" selects on at most
-    four images a class of a validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on
-    the validation part or by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for
-    text activations.
+    data: a task, a list of tasks, anything `read_task` reads, or a task list (.toml); test parts are not touched.
+    shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone (None: all).
+    epochs, lr: in place of the recipe's. views: random views of each image, "center" for the center view alone, "fresh"
+    for new random crops at every step. validation: "few" selects on at most four images a class of a validation part,
+    by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or by cross-validation;
+    a worse fit is replaced by zero-shot unless `keep`. memory: bytes for text activations.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used.
 
@@ -74,30 +79,27 @@ def fit(
     """
     started = time.perf_counter()
     store = Store(cache_folder() / "streams") if store is None else store
-    task = data if isinstance(data, Task) else read_task(Path(data), templates=templates)
-    few = task.shots(shots, seed) if shots else task
-    task = (_with_full_validation(few, task) if validation == "full" else few).sealed()
+    tasks = [_drawn(task, shots, seed, validation).sealed() for task in _tasks(data, templates)]
+    classes = tuple(task.classes for task in tasks)
     if lr is not None and not 0 < lr < math.inf:
         raise UsageError(f"The learning rate must be a number above 0, but is {lr:g}.")
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
-    for prompts in task.classes.prompts():
-        for prompt in prompts:
-            loaded.checked_tokenizer().check(prompt)
+    for prompt in (text for task in classes for prompts in task.prompts() for text in prompts):
+        loaded.checked_tokenizer().check(prompt)
     frozen = Frozen(loaded, store, memory=memory)
-    fitting = _Fitting(frozen, (task.classes,), seed, epochs, views, lr)
+    fitting = _Fitting(frozen, classes, seed, epochs, views, lr)
     prototype = _prototype(method, options or {})
-    selection = replace(fitting.validation(task), full=validation == "full")
-    fitted = fitting.fit(prototype, task.train, selection, "Fitting " + prototype.name)
-    checked = (
-        fitting.compare(prototype, task.train, selection, fitted) if check and prototype.name != "zero_shot" else {}
-    )
+    support = joined([(task.classes, task.train) for task in tasks])
+    selection = replace(fitting.validation(tasks, support), full=validation == "full")
+    fitted = fitting.fit(prototype, support, selection, "Fitting " + prototype.name)
+    checked = fitting.compare(prototype, support, selection, fitted) if check and prototype.name != "zero_shot" else {}
     worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
-    result = zero_shot(frozen, (task.classes,)) if worse and not keep else fitted
+    result = zero_shot(frozen, classes) if worse and not keep else fitted
     record = record_of(result, loaded) | {
         "fitted_method": prototype.name,
         "shots": shots,
         "seed": seed,
-        "support_images": len(task.train),
+        "support_images": len(support),
         "selection": fitted.selection(selection),
         "checked": checked,
         "fell_back": worse and not keep,
@@ -115,13 +117,27 @@ def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:
     return method
 
 
-def _with_full_validation(few: Task, task: Task) -> Task:
+def _drawn(task: Task, shots: int | None, seed: int, validation: Literal["few", "full"]) -> Task:
+    """The task with the images that a fit may use; its test part is not looked at."""
+    few = task.shots(shots, seed) if shots else task
+    if validation == "few":
+        return few
     if not task.val:
         raise UsageError(
             f"{task.name} has no validation part that could be used in full: leave the choice at few, which then takes "
             "cross-validation of the support images."
         )
     return replace(few, val=task.val)
+
+
+def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str]) -> list[Task]:
+    if isinstance(data, (str, Path)) and Path(data).suffix != ".toml":
+        return [read_task(Path(data), templates=templates)]
+    if templates:
+        raise UsageError("Templates go with a path to a task's images; a task, and a task list, have their own.")
+    tasks = read_tasks(Path(data)) if isinstance(data, (str, Path)) else [data] if isinstance(data, Task) else data
+    check_names(tasks)
+    return list(tasks)
 
 
 def _prototype(method: str | Method, options: Mapping[str, str]) -> Method:
@@ -178,13 +194,12 @@ class _Fitting:
         random = ImagePool(items, count) if count else center
         return Support(center, random, int(torch.bincount(center.labels).max()))
 
-    def validation(self, task: Task) -> Validation:
-        """What selection may judge by: the validation part, else folds of the support images."""
-        everything = torch.arange(len(task.train))
-        if task.val:
-            pool = ImagePool(task.val)
-            return Validation("validation part", (Fold(everything, pool.all(), pool.labels),))
-        return self.folds(task.train)
+    def validation(self, tasks: Sequence[Task], support: Sequence[Item]) -> Validation:
+        """What selection may judge by: the validation parts where every task has one, else folds of the support."""
+        if all(task.val for task in tasks):
+            pool = ImagePool(joined([(task.classes, task.val) for task in tasks]))
+            return Validation("validation part", (Fold(torch.arange(len(support)), pool.all(), pool.labels),))
+        return self.folds(support)
 
     def folds(self, items: Sequence[Item]) -> Validation:
         """Stratified folds of the support; none where a class has a single image."""
@@ -202,21 +217,32 @@ class _Fitting:
     def compare(
         self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method
     ) -> dict[str, Any]:
-        """Accuracy of the fit and of zero-shot on what neither was fitted to; empty where nothing can be held out."""
+        """Accuracy of the fit and of zero-shot on what neither was fitted to; empty where nothing can be held out.
+
+        Of several tasks, images are judged among the classes of their own, and the accuracies are means over the tasks.
+        """
         reference = zero_shot(self.frozen, self.classes)
-        right, plain, images = 0, 0, 0
+        labels, right, plain = [], [], []
         for fold, method in self._judged(prototype, items, validation, fitted):
-            right += correct(method, fold.held, fold.labels)
-            plain += correct(reference, fold.held, fold.labels)
-            images += len(fold.labels)
-        if not images:
+            labels.append(fold.labels)
+            right.append(hits(method, fold.held, fold.labels))
+            plain.append(hits(reference, fold.held, fold.labels))
+        if not labels:
             return {}
-        return {
+        task = tasks_of(torch.cat(labels), reference.sizes)  # [images]
+        ours, theirs = (_means(torch.cat(found), task) for found in (right, plain))
+        checked: dict[str, Any] = {
             "on": validation.description,
-            "images": images,
-            "accuracy": right / images,
-            "zero_shot_accuracy": plain / images,
+            "images": len(task),
+            "accuracy": fmean(ours),
+            "zero_shot_accuracy": fmean(theirs),
         }
+        if len(self.classes) > 1:
+            checked["tasks"] = {
+                classes.task: {"accuracy": one, "zero_shot_accuracy": other}
+                for classes, one, other in zip(self.classes, ours, theirs, strict=True)
+            }
+        return checked
 
     def _judged(
         self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method
@@ -230,3 +256,8 @@ class _Fitting:
                 fold,
                 self.fit(prototype, part, self.folds(part), f"Checking, fold {number} of {len(validation.folds)}"),
             )
+
+
+def _means(right: Tensor, task: Tensor) -> list[float]:
+    """The share of images that are right, of each task; every task has some."""
+    return [float(right[task == number].double().mean()) for number in range(int(task.max()) + 1)]

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.data.images import open_image
-from shotfit.data.tasks import ClassList, Item
+from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import write_folder
 from shotfit.frozen import Frozen, ImagePool, Images
@@ -74,18 +74,43 @@ class Model:
         model.predict(["a.jpg", "b.jpg"], top=3)
     """
 
-    def __init__(self, method: Method, frozen: Frozen, record: Mapping[str, Any]) -> None:
+    def __init__(self, method: Method, frozen: Frozen, record: Mapping[str, Any], task: str | None = None) -> None:
         self.method, self.frozen, self.record = method, frozen, dict(record)
+        self.task = task  # of several, the one that it predicts
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that it was fitted to."""
+        return tuple(classes.task for classes in self.method.classes)
 
     @property
     def classes(self) -> tuple[ClassList, ...]:
-        """The class lists that it predicts."""
-        return self.method.classes
+        """The class lists that it predicts: one a task."""
+        return self.method.classes if self.task is None else (self.method.classes[self.tasks.index(self.task)],)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """All class names, in the order of the probabilities."""
         return tuple(name for task in self.classes for name in task.names)
+
+    def one_task(self) -> ClassList:
+        """The classes of the one task that it predicts; a model of several asks which one is meant.
+
+        Raises UsageError.
+        """
+        if len(self.classes) > 1:
+            raise UsageError(
+                f"This model holds {len(self.tasks)} tasks ({', '.join(self.tasks)}): name one with "
+                f"--task {self.tasks[0]!r}, or for_task({self.tasks[0]!r}) in Python."
+            )
+        return self.classes[0]
+
+    def _logits(self, images: Images) -> Tensor:
+        self.one_task()
+        logits = self.method.logits(images)  # [images, classes of all tasks]
+        if self.task is None:
+            return logits
+        return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
 
     @torch.no_grad()
     def probabilities(self, items: Sequence[Item], among: Sequence[int] = ()) -> Tensor:
@@ -98,26 +123,31 @@ class Model:
             barred = torch.ones_like(barred).index_fill(0, torch.tensor(among), False)
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
-            logits = self.method.logits(pool.take(rows)).float().cpu()
+            logits = self._logits(pool.take(rows)).float().cpu()
             parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
         return torch.cat(parts)
 
     @torch.no_grad()
-    def predict(self, images: Picture | Sequence[Picture], top: int = 1) -> list[Prediction]:
-        """The `top` most probable classes of each image: paths or PIL images."""
+    def predict(self, images: Picture | Sequence[Picture], top: int = 1, task: str | None = None) -> list[Prediction]:
+        """The `top` most probable classes of each image: paths or PIL images.
+
+        task: which one is meant, of a model of several.
+        """
+        if task is not None:
+            return self.for_task(task).predict(images, top)
+        names = self.one_task().names
         pictures = [images] if isinstance(images, (str, Path, Image.Image)) else list(images)
-        top = min(max(top, 1), len(self.class_names))
+        top = min(max(top, 1), len(names))
         predictions = []
         for start in range(0, len(pictures), BATCH):
             batch = pictures[start : start + BATCH]
             opened = [picture if isinstance(picture, Image.Image) else open_image(Path(picture)) for picture in batch]
             rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
             pixels = torch.stack([preprocess(image, rule) for image in opened]).to(dtype)
-            best = self.method.logits(Images.of(pixels)).float().softmax(dim=-1).topk(top)
+            best = self._logits(Images.of(pixels)).float().softmax(dim=-1).topk(top)
             for picture, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
                 source = "image" if isinstance(picture, Image.Image) else str(picture)
-                labels = tuple(self.class_names[index] for index in indices)
-                predictions.append(Prediction(source, labels, tuple(values)))
+                predictions.append(Prediction(source, tuple(names[index] for index in indices), tuple(values)))
         return predictions
 
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
@@ -127,12 +157,35 @@ class Model:
 
         Raises UsageError for an empty list or one that names a class twice; NewClassesError.
         """
-        names = classes.names if isinstance(classes, ClassList) else tuple(classes)
-        if not names or len(set(names)) != len(names):
+        if isinstance(classes, ClassList):
+            return self.for_task(classes.task, classes.names, classes.templates)
+        if not classes:
             raise UsageError("Other classes are a list of different names, at least one.")
-        first = self.classes[0]
-        asked = classes if isinstance(classes, ClassList) else ClassList(first.task, names, first.templates)
-        method = self.method.for_classes((asked,))
+        return self.for_task(self.one_task().task, classes)
+
+    def for_task(self, name: str, classes: Sequence[str] = (), templates: Sequence[str] = ()) -> Model:
+        """The model for one of its tasks, or for a task and classes that it was not fitted to, or a refusal.
+
+        classes: other class names for the task; a new task needs them. templates: of a new task, where prompts are made
+        from them. Saving a model for one of its tasks saves all of them.
+
+        Raises UsageError for a task that is not known and has no classes, or names one twice; NewClassesError.
+
+        Example (needs a saved model):
+            Model.open("shotfit-model").for_task("garden birds", ["robin", "wren"]).predict("a.jpg")
+        """
+        known = name in self.tasks
+        if not classes and not known:
+            raise UsageError(
+                f"The model has no task {name!r}; its tasks: {', '.join(self.tasks)}. To predict a new task from its "
+                "name, give its class names (--classes a,b,c)."
+            )
+        if not classes:
+            return Model(self.method, self.frozen, self.record, name)
+        if len(set(classes)) != len(classes):
+            raise UsageError("Other classes are a list of different names, at least one.")
+        own = self.method.classes[self.tasks.index(name)].templates if known else (DEFAULT_TEMPLATE,)
+        method = self.method.for_classes((ClassList(name, tuple(classes), expand_templates(templates) or own),))
         return Model(method, self.frozen, self.record | record_of(method, self.frozen.backbone))
 
     def save(self, folder: str | Path) -> Path:
@@ -147,13 +200,15 @@ class Model:
 
     def card(self) -> str:
         """The model card."""
-        record, title = self.record, self.method.title
-        scores = record.get("scores", {})
+        record, title, lists = self.record, self.method.title, self.method.classes
+        scores = {name: value for name, value in record.get("scores", {}).items() if name != "tasks"}
+        several = len(lists) > 1
+        count = sum(self.method.sizes)
         lines = [
             f"# {title} on {self.frozen.backbone.name}",
             "",
-            f"An image classifier for {len(self.class_names)} classes, fitted with shotfit "
-            f"{record['versions']['shotfit']} ({self.method.paper}).",
+            f"An image classifier for {count} classes{f' of {len(lists)} tasks' if several else ''}, fitted with "
+            f"shotfit {record['versions']['shotfit']} ({self.method.paper}).",
             "",
             f"- Method: `{record['method']}`, options {json.dumps(record['options'])}",
             f"- Backbone: `{record['backbone']['name']}`, fingerprint `{record['backbone']['fingerprint']}`",
@@ -162,9 +217,8 @@ class Model:
             f"- Selection: {record.get('selection', 'none')}",
             *[f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()],
             "",
-            "Classes: " + ", ".join(self.class_names),
-            "",
-            "Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg`",
+            *[f"{f'Classes of {task.task}' if several else 'Classes'}: {', '.join(task.names)}\n" for task in lists],
+            f"Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg{' --task TASK' if several else ''}`",
             "",
         ]
         return "\n".join(lines)

@@ -61,13 +61,15 @@ def lines(model: Model, images: Sequence[Path], form: Format = "table", top: int
     table: the image, then its classes with their probabilities. csv: image, rank, label, probability, with a header.
     jsonl: an object an image.
 
-    Raises UsageError for an unknown format or `top` below 1; ShotfitError for an image that cannot be read.
+    Raises UsageError for an unknown format, `top` below 1, or a model of several tasks; ShotfitError for an image that
+    cannot be read.
     """
     if top < 1:
         raise UsageError(f"--top is {top}; expected 1 or more.")
     if form not in ("table", "csv", "jsonl"):
         raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
-    widths = max(cell_len(str(path)) for path in images), max(cell_len(name) for name in model.class_names)
+    names = model.one_task().names
+    widths = max(cell_len(str(path)) for path in images), max(cell_len(name) for name in names)
     if form == "csv":
         yield "image,rank,label,probability"
     starts = range(0, len(images), CHUNK)

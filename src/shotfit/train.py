@@ -11,11 +11,12 @@ from shotfit.data.images import open_image
 from shotfit.data.views import draw_box
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, Support, Validation
+from shotfit.numbering import among_own
 from shotfit.progress import track
 from shotfit.recipe import Recipe
 from shotfit.towers.preprocess import crop_and_flip
 
-__all__ = ["Stepper", "correct", "train"]
+__all__ = ["Stepper", "correct", "hits", "train"]
 
 
 class Stepper:
@@ -88,8 +89,14 @@ def train(
 @torch.no_grad()
 def correct(method: Method, images: Images, labels: Tensor) -> int:
     """How many of the images the method puts into their class."""
-    predicted = method.logits(images).argmax(dim=-1).cpu()
-    return int((predicted == labels).sum())
+    return int(hits(method, images, labels).sum())
+
+
+@torch.no_grad()
+def hits(method: Method, images: Images, labels: Tensor) -> Tensor:
+    """Whether the method puts each image into its class, among the classes of its task: [images]."""
+    logits = method.logits(images).cpu()
+    return among_own(logits, labels, method.sizes).argmax(dim=-1) == labels
 
 
 def _draw(

@@ -18,7 +18,7 @@ from shotfit.data.images import ImageFile
 from shotfit.data.shots import draw
 from shotfit.errors import ShotfitError
 
-__all__ = ["DEFAULT_TEMPLATE", "TEMPLATE_SETS", "ClassList", "ImageFile", "Item", "Task", "expand_templates"]
+__all__ = ["DEFAULT_TEMPLATE", "TEMPLATE_SETS", "ClassList", "ImageFile", "Item", "Task", "expand_templates", "joined"]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -145,6 +145,22 @@ class Task:
         """
         train, val = draw([item.label for item in self.train], [item.label for item in self.val], shots, seed)
         return replace(self, train=tuple(self.train[i] for i in train), val=tuple(self.val[i] for i in val))
+
+
+def joined(parts: Sequence[tuple[ClassList, Sequence[Item]]]) -> tuple[Item, ...]:
+    """The items of several tasks in task order, with labels that are numbered through the classes of all tasks.
+
+    >>> items = [Item(Path("a.png"), 1, "")]
+    >>> pets, toys = ClassList("pets", ("cat", "dog")), ClassList("toys", ("ball", "doll"))
+    >>> [item.label for item in joined([(pets, items), (toys, items)])]
+    [1, 3]
+    """
+    found: list[Item] = []
+    first = 0
+    for classes, items in parts:
+        found += [replace(item, label=first + item.label) for item in items] if first else items
+        first += len(classes.names)
+    return tuple(found)
 
 
 def expand_templates(given: Sequence[str]) -> tuple[str, ...]:

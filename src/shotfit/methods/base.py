@@ -21,6 +21,7 @@ from typing_extensions import dataclass_transform
 from shotfit.data.tasks import ClassList
 from shotfit.errors import NewClassesError, ShotfitError, UsageError
 from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.numbering import labels_by_task, loss_within_tasks
 from shotfit.recipe import ParameterGroup, Recipe
 
 __all__ = ["Fold", "Method", "Support", "Validation", "option"]
@@ -129,8 +130,13 @@ class Method(nn.Module):
         return self.frozen.logits(self.image_features(images), self.class_features())
 
     def loss(self, images: Images, labels: Tensor) -> Tensor:
-        """The training loss, [] (mean cross-entropy)."""
-        return F.cross_entropy(self.logits(images), labels)
+        """The training loss, []: mean cross-entropy, of several tasks among the classes of each image's own.
+
+        labels: [images] numbers through all tasks, or [images, tasks] numbers within each (`numbering`).
+        """
+        if len(self.classes) == 1 and labels.dim() == 1:
+            return F.cross_entropy(self.logits(images), labels)
+        return loss_within_tasks(self.logits(images), labels_by_task(labels, self.sizes), self.sizes)
 
     def solve(self, support: Support, validation: Validation) -> None:
         """Find the parameters without gradient steps, or search coefficients after them."""
@@ -162,6 +168,11 @@ class Method(nn.Module):
         self.classes = tuple(classes)
 
     frozen: Frozen
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of classes of each task."""
+        return tuple(len(task.names) for task in self.classes)
 
     def class_features(self) -> Tensor:
         """`text_features`, or what was baked of them once the method is fitted."""

@@ -22,8 +22,12 @@ ENSEMBLES = ("normalize", "raw")
 
 
 def class_features(frozen: Frozen, classes: Sequence[ClassList], ensemble: str = "normalize") -> Tensor:
-    """Class features [classes, embed] of the prompts; of unit length with `normalize`."""
-    texts, templates = frozen.class_texts(classes)
+    """Class features [classes, embed] of the prompts of all tasks; of unit length with `normalize`."""
+    return torch.cat([_of_task(frozen, task, ensemble) for task in classes])
+
+
+def _of_task(frozen: Frozen, task: ClassList, ensemble: str) -> Tensor:
+    texts, templates = frozen.class_texts([task])
     features = frozen.text(texts).reshape(-1, templates, frozen.embed)  # [classes, templates, embed]
     if ensemble == "raw":
         return features.mean(dim=1)

@@ -28,6 +28,7 @@ class ZeroShot(Method):
     title: ClassVar[str] = "zero-shot CLIP"
     paper: ClassVar[str] = "Radford et al., ICML 2021, arXiv 2103.00020"
     accepts_new_classes: ClassVar[bool] = True
+    several_tasks: ClassVar[bool] = True
 
     ensemble: str = option(
         "normalize", "average templates after dividing each by its length, or raw", choices=ENSEMBLES
