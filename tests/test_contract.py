@@ -16,6 +16,14 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"length": "5", "position": "middle"},
         {"length": "2", "class_specific": "true", "position": "front"},
     ],
+    "coop_mt": [{"length": "3"}, {"length": "2", "sharing": "task"}, {"length": "2", "sharing": "class"}],
+    "softcpt": [
+        {"length": "4"},
+        {"variant": "nats", "length": "3", "task_length": "0", "position": "middle"},
+        {"variant": "cata", "length": "2", "class_sampling": "0.5", "freeze_class_context": "true"},
+        {"variant": "csts", "length": "2", "class_length": "2", "update": "released"},
+        {"variant": "cats", "length": "2", "network": "lincls", "class_words": "a kind of", "task_position": "front"},
+    ],
     "clip_adapter": [{}, {"side": "both", "reduction": "2"}],
     "mma": [
         {"scale": "0.1"},

@@ -25,7 +25,7 @@ from shotfit.testing import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.weights import load_backbone
 
-OPTIONS = {"coop": {"length": "4"}}
+OPTIONS = {"coop": {"length": "4"}, "coop_mt": {"length": "4"}, "softcpt": {"length": "4"}}
 
 METHOD_FILE = '''
 """A method of a third party."""

@@ -16,6 +16,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "coop": ("test_coop", "test_shots"),
     "linear_probe": ("test_linear_probe",),
     "mma": ("test_mma",),
+    "softcpt": ("test_softcpt",),
     "taskres": ("test_residuals",),
     "tip_adapter": ("test_tip_adapter",),
 }

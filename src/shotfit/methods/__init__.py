@@ -29,6 +29,8 @@ METHODS = {
     "coop": "shotfit.methods.coop:CoOp",
     "mma": "shotfit.methods.mma:MMA",
     "dualadapter": "shotfit.methods.dualadapter:DualAdapter",
+    "coop_mt": "shotfit.methods.softcpt:CoOpMT",
+    "softcpt": "shotfit.methods.softcpt:SoftCPT",
 }
 
 

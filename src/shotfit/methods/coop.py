@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
@@ -29,8 +28,8 @@ from shotfit.edits import Context
 from shotfit.errors import NewClassesError, UsageError
 from shotfit.frozen import Frozen
 from shotfit.methods.base import Method, option
+from shotfit.methods.prompts import POSITIONS, context_of_words, lay_out, random_context
 from shotfit.recipe import Optimizer, Recipe, Schedule
-from shotfit.towers.texts import Texts
 
 __all__ = ["CoOp"]
 
@@ -51,46 +50,23 @@ class CoOp(Method):
     length: int = option(16, "context length L; the words' length if `words` is given", at_least=1)
     class_specific: bool = option(False, "one context per class; ignored if `words` is given")
     words: str = option("", "initial context, e.g. 'a photo of a'; random if empty")
-    position: str = option("end", "where the class name stands", choices=("end", "middle", "front"))
+    position: str = option("end", "where the class name stands", choices=POSITIONS)
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """The context: [L, width], or [classes, L, width] if class-specific."""
-        weight = frozen.backbone.text.token_embedding.weight
         if self.words:
-            ids = frozen.backbone.encode([self.words.replace("_", " ")])[0][1:-1]
-            self.context = nn.Parameter(weight[torch.tensor(ids)].detach().clone())
+            self.context = nn.Parameter(context_of_words(frozen, self.words))
         else:
             count = sum(len(task.names) for task in classes)
             shape = (count, self.length) if self.class_specific else (self.length,)
-            self.context = nn.Parameter(torch.randn(*shape, weight.shape[1]).to(weight) * 0.02)
+            self.context = nn.Parameter(random_context(frozen, *shape))
         self.lay_out()
 
     def lay_out(self) -> None:
         """The prompts as rows of ids, where learned ids stand beyond the vocabulary."""
-        backbone = self.frozen.backbone
-        tokenizer = backbone.checked_tokenizer()
-        names = [name.replace("_", " ") for task in self.classes for name in task.names]
-        sentences = backbone.encode([f"{name}." for name in names])
-        per_class = self.context.dim() == 3
-        length = self.context.shape[-2]
-        half = length // 2
-        rows = []
-        for index, (name, (start, *rest)) in enumerate(zip(names, sentences, strict=True)):
-            first = backbone.config.text.vocabulary + (index * length if per_class else 0)
-            context = list(range(first, first + length))
-            size = tokenizer.count(name)
-            before, after = {"end": (0, 0), "middle": (half, size), "front": (0, size)}[self.position]
-            if self.position == "end":
-                rows.append([start, *context, *rest])
-            else:
-                rows.append([start, *context[:before], *rest[:after], *context[before:], *rest[after:]])
-        longest = max(len(row) for row in rows)
-        if longest > backbone.config.text.context:
-            raise UsageError(
-                f"coop: a context of {length} and the longest class name take {longest} tokens, but this backbone "
-                f"reads {backbone.config.text.context}: use a smaller length or shorter names."
-            )
-        self.texts = Texts.of(rows)
+        names = [name for task in self.classes for name in task.names]
+        owners = range(len(names)) if self.context.dim() == 3 else None
+        self.texts = lay_out(self.frozen, names, self.context.shape[-2], self.position, owners, self.name)
 
     def text_features(self) -> Tensor:
         """[classes, embed]."""

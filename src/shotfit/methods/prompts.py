@@ -1,0 +1,75 @@
+"""Prompts with a learned context, as rows of ids, by where the name stands.
+
+    end      v_1 .. v_L (the context), name, "."
+    middle   the first half of the context, name, the longer half, "."
+    front    name, context, "."
+
+A learned vector is an id beyond the vocabulary, so that names may share one context or have one each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from shotfit.errors import UsageError
+from shotfit.frozen import Frozen
+from shotfit.towers.texts import Texts
+
+__all__ = ["POSITIONS", "context_of_words", "lay_out", "random_context"]
+
+POSITIONS = ("end", "middle", "front")
+SCALE = 0.02  # standard deviation of a random context
+
+
+def random_context(frozen: Frozen, *shape: int) -> Tensor:
+    """[*shape, width] of Normal(0, 0.02), drawn by torch's default generator."""
+    weight = frozen.backbone.text.token_embedding.weight
+    return torch.randn(*shape, weight.shape[1]).to(weight) * SCALE
+
+
+def context_of_words(frozen: Frozen, words: str) -> Tensor:
+    """The word embeddings [tokens, width] of a text without its start and end."""
+    ids = frozen.backbone.encode([words.replace("_", " ")])[0][1:-1]
+    return frozen.backbone.text.token_embedding.weight[torch.tensor(ids)].detach().clone()
+
+
+def lay_out(
+    frozen: Frozen,
+    names: Sequence[str],
+    length: int,
+    position: str = "end",
+    owners: Sequence[int] | None = None,
+    method: str = "",
+) -> Texts:
+    """One prompt a name, with `length` learned ids; underscores of names become spaces.
+
+    owners: the context of each name, by number (None: all share the first). Context i has the learned ids
+    vocabulary + i length and on.
+
+    Raises UsageError, for `method`, where a prompt is longer than the text tower reads.
+    """
+    backbone = frozen.backbone
+    tokenizer, vocabulary = backbone.checked_tokenizer(), backbone.config.text.vocabulary
+    readable = [name.replace("_", " ") for name in names]
+    half = length // 2
+    rows = []
+    for index, (name, (start, *rest)) in enumerate(
+        zip(readable, backbone.encode([f"{name}." for name in readable]), strict=True)
+    ):
+        first = vocabulary + (0 if owners is None else owners[index] * length)
+        context = list(range(first, first + length))
+        if position == "end":
+            rows.append([start, *context, *rest])
+        else:
+            before, size = {"middle": half, "front": 0}[position], tokenizer.count(name)
+            rows.append([start, *context[:before], *rest[:size], *context[before:], *rest[size:]])
+    longest = max(len(row) for row in rows)
+    if longest > backbone.config.text.context:
+        raise UsageError(
+            f"{method}: a context of {length} and the longest name take {longest} tokens, but this backbone "
+            f"reads {backbone.config.text.context}: use a smaller length or shorter names."
+        )
+    return Texts.of(rows)
