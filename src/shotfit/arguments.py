@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from shotfit.errors import UsageError
 
-__all__ = ["as_list", "as_numbers", "as_options", "as_repeated", "as_validation", "as_views"]
+__all__ = ["as_list", "as_numbers", "as_options", "as_repeated", "as_validation", "as_views", "one_source"]
 
 
 def as_list(flag: str, text: str) -> list[str]:
@@ -81,3 +82,27 @@ def as_validation(text: str) -> Literal["few", "full"]:
     if text == "few" or text == "full":
         return text  # type: ignore[return-value]  # as above
     raise UsageError(f"--validation is {text!r}; expected few (at most four images a class) or full.")
+
+
+def one_source(folder: Path | None, tasks: Path | None, of_folders: Mapping[str, object]) -> Path:
+    """The folder, manifest or task list that is meant: exactly one of the first two.
+
+    of_folders: what was given for flags that go with a folder alone, by flag.
+
+    >>> str(one_source(None, Path("tasks.toml"), {"--images": None}))
+    'tasks.toml'
+    """
+    if tasks is None:
+        if folder is None:
+            raise UsageError("Missing argument FOLDER: name a folder of images, or a task list with --tasks.")
+        if folder.suffix == ".toml":
+            raise UsageError(f"{folder} is no folder of images; if it is a task list, name it with --tasks.")
+        return folder
+    if folder is not None:
+        raise UsageError(f"Both {folder} and the task list {tasks} were given: give one of them.")
+    if tasks.suffix != ".toml":
+        raise UsageError(f"--tasks is {tasks}; expected a task list, a file that ends in .toml.")
+    given = [flag for flag, value in of_folders.items() if value]
+    if given:
+        raise UsageError(f"{given[0]} goes with a folder; in a task list each task says it for itself.")
+    return tasks

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from shotfit.arguments import as_list, as_numbers, as_options, as_repeated, as_validation, as_views
+from shotfit.arguments import as_list, as_numbers, as_options, as_repeated, as_validation, as_views, one_source
 from shotfit.errors import ShotfitError, UsageError
 
 if TYPE_CHECKING:
     from shotfit.data.tasks import Task
-    from shotfit.evaluate import Scores
     from shotfit.model import Model
+    from shotfit.several import Fitted
 
 __all__ = ["app", "main"]
 
@@ -53,6 +53,13 @@ app = typer.Typer(
 Folder = Annotated[
     Path, typer.Argument(help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.")
 ]
+FolderOrTasks = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.", show_default=False
+    ),
+]
+Tasks = Annotated[Path | None, typer.Option("--tasks", help="A task list, tasks.toml, in place of a folder.")]
 Backbone = Annotated[str, typer.Option(help="The frozen model: a name, a folder, a file, or a Hugging Face id.")]
 Templates = Annotated[
     list[str] | None,
@@ -113,7 +120,8 @@ def every_command(
 
 @app.command(epilog=EXIT_CODES)
 def fit(
-    folder: Folder,
+    folder: FolderOrTasks = None,
+    tasks: Tasks = None,
     method: Annotated[
         str, typer.Option(help="A method's name (`shotfit methods`), or path/to/file.py:Class.")
     ] = "tip_adapter_f",
@@ -142,9 +150,13 @@ def fit(
     The test part of the folder, or a fifth of each class where it has none, is not seen by the fit. A fit that the
     validation part or cross-validation finds worse than zero-shot is replaced by zero-shot (--keep keeps it).
 
+    A method of several tasks (softcpt, coop_mt) fits the tasks of a list at once, into one model; any other fits them
+    one by one, into a folder OUT/TASK each.
+
     \b
     Examples:
       shotfit fit photos/ --shots 4 --out birds
+      shotfit fit --tasks tasks.toml --method softcpt --shots 4 --out many
       shotfit fit photos/ --method coop --set length=4 --epochs 50
       shotfit fit labels.csv --images photos/ --template "a sketch of a {}." --json
     """
@@ -154,33 +166,36 @@ def fit(
     from shotfit.methods import find
 
     find(method).with_options(settings)
-    _check_out(out)
-    task = _read(folder, images, class_names, template, shots or None, skip_broken, say)
-    from shotfit.evaluate import evaluate, zero_shot_of
+    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
+    if folder is not None:
+        _check_out(out)
+    found = _read_all(source, images, class_names, template, shots or None, skip_broken, say)
     from shotfit.fit import fit as fit_model
+    from shotfit.several import merged, overview, places, scored, table
 
-    model = fit_model(
-        task.sealed(), method, shots=shots or None, seed=seed, backbone=backbone, options=settings, epochs=epochs,
-        lr=lr, views=chosen, validation=judged, check=not no_check, keep=keep, memory=bound,
-    )  # fmt: skip
-    model.save(out)
-    _say_checked(model, say)
-    plain, fitted = evaluate(zero_shot_of(model), task.test), evaluate(model, task.test)
-    model.record["scores"] = {
-        "test_images": fitted.images,
-        "zero_shot_accuracy": plain.accuracy,
-        "accuracy": fitted.accuracy,
-    }
-    model.save(out)
-    _say_accuracies(model, plain, fitted, say)
-    say(f"saved {out} (predict: shotfit predict {out} IMAGES)")
+    groups = places(found, method, out, apart=tasks is not None)
+    for place in groups:
+        _check_out(place)
+    results: list[Fitted] = []
+    for place, group in groups.items():
+        model = fit_model(
+            [task.sealed() for task in group], method, shots=shots or None, seed=seed, backbone=backbone,
+            options=settings, epochs=epochs, lr=lr, views=chosen, validation=judged, check=not no_check, keep=keep,
+            memory=bound,
+        )  # fmt: skip
+        model.save(place)
+        _say_checked(model, say)
+        results.append(scored(model, group, place))
+        model.save(place)
+        _say_accuracies(results[-1], say)
+        task_flag = "" if len(group) == 1 else " --task TASK"
+        say(f"saved {place} (predict: shotfit predict {place} IMAGES{task_flag})")
+    if len(results) > 1:
+        plain, fitted = merged([one.plain for one in results]), merged([one.fitted for one in results])
+        for line in table({"zero-shot": plain, method: fitted}):
+            say(line)
     if as_json:
-        record = {name: model.record[name] for name in ("shots", "seed", "seconds", "selection", "fell_back")}
-        _print_json(
-            {"method": method, "model": str(out), "predicts_with": model.record["method"]}
-            | record
-            | model.record["scores"]
-        )
+        _print_json({"method": method} | overview(results, out))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -192,6 +207,13 @@ def predict(
     classes: Annotated[
         str | None, typer.Option(help="Other class names, separated by commas.", show_default="the fitted ones")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Which of the model's tasks; with --classes also a new one, of a method that needs no images of it.",
+            show_default="the only one",
+        ),
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
     ] = None,
@@ -202,6 +224,7 @@ def predict(
     Examples:
       shotfit predict shotfit-model new.jpg --top 3
       shotfit predict shotfit-model photos/ "more/*.png" --format csv > labels.csv
+      shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
       find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
     """
     if form not in ("table", "csv", "jsonl"):
@@ -211,8 +234,11 @@ def predict(
 
     found = find_images(images, sys.stdin)
     fitted = load(model, backbone)
-    if classes is not None:
-        fitted = fitted.for_classes(as_list("--classes", classes))
+    names = [] if classes is None else as_list("--classes", classes)
+    if task is not None:
+        fitted = fitted.for_task(task, names)
+    elif names:
+        fitted = fitted.for_classes(names)
     for line in lines(fitted, found, form, top):  # type: ignore[arg-type]
         print(line, flush=True)
 
@@ -220,7 +246,11 @@ def predict(
 @app.command(epilog=EXIT_CODES)
 def evaluate(
     model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
-    folder: Folder,
+    folder: FolderOrTasks = None,
+    tasks: Tasks = None,
+    task: Annotated[
+        str | None, typer.Option(help="Which of the model's tasks the folder is.", show_default="the only one")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All images instead of the test part.")] = False,
     backbone: Annotated[
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
@@ -232,20 +262,36 @@ def evaluate(
 ) -> None:
     """Score a fitted model on labelled images: accuracies, F1, calibration and the most confused classes.
 
+    The tasks of a list are scored one by one, each among its own classes; one that the model does not know is predicted
+    from its name and class names, where the method can.
+
     \b
     Examples:
       shotfit evaluate shotfit-model photos/           the images that the fit held out
       shotfit evaluate shotfit-model others/ --all     every image of another folder
+      shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
     """
     say = _to(sys.stderr if as_json else sys.stdout)
-    task = _read(folder, images, class_names, None, None, skip_broken, say)
+    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
+    found = _read_all(source, images, class_names, None, None, skip_broken, say)
     from shotfit.evaluate import evaluate as evaluate_model
-    from shotfit.evaluate import labelled_for
+    from shotfit.evaluate import evaluate_tasks, labelled_for
     from shotfit.model import load
+    from shotfit.several import merged, models_of, table
     from shotfit.store import Store, cache_folder
 
-    fitted = load(model, backbone, store=Store(cache_folder() / "streams"))
-    scores = evaluate_model(fitted, labelled_for(fitted.class_names, task, everything))
+    store = Store(cache_folder() / "streams")
+    if tasks is not None:
+        pairs = models_of(model, found, backbone, store)
+        several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
+        for line in table({"accuracy": several}):
+            say(line)
+        if as_json:
+            _print_json({"model": str(model)} | several.as_json())
+        return
+    fitted = load(model, backbone, store=store)
+    fitted = fitted if task is None else fitted.for_task(task)
+    scores = evaluate_model(fitted, labelled_for(fitted.one_task().names, found[0], everything))
     say(f"{'images':22} {scores.images:,}")
     for name in ("accuracy", "mean_class_accuracy", "macro_f1", "calibration_error"):
         say(f"{name.replace('_', ' '):22} {100 * getattr(scores, name):.1f} %")
@@ -548,14 +594,20 @@ def _read(
     say: Say,
 ) -> Task:
     """The task, after the doctor has seen it."""
-    from shotfit.data.doctor import examine
     from shotfit.data.readers import read_task
     from shotfit.store import cache_folder
 
     kept = cache_folder()
     task = read_task(folder, images=images, class_names=class_names, templates=templates or (), cache=kept)
+    return _examined(task, shots, skip_broken, say)
+
+
+def _examined(task: Task, shots: int | None, skip_broken: bool, say: Say) -> Task:
+    from shotfit.data.doctor import examine
+    from shotfit.store import cache_folder
+
     _say_task(task, say)
-    report = examine(task, shots, kept)
+    report = examine(task, shots, cache_folder())
     for problem in report.warnings:
         _warn(problem.message)
     report.raise_for_errors(skip_broken)
@@ -564,6 +616,24 @@ def _read(
             _warn(f"left out: {problem.message}")
         task = report.without_broken(task)
     return task
+
+
+def _read_all(
+    source: Path,
+    images: Path | None,
+    class_names: Path | None,
+    templates: Sequence[str] | None,
+    shots: int | None,
+    skip_broken: bool,
+    say: Say,
+) -> list[Task]:
+    """The tasks of a list (.toml), or the one of a folder or manifest, after the doctor has seen them."""
+    if source.suffix != ".toml":
+        return [_read(source, images, class_names, templates, shots, skip_broken, say)]
+    from shotfit.data.tasklist import read_tasks
+    from shotfit.store import cache_folder
+
+    return [_examined(task, shots, skip_broken, say) for task in read_tasks(source, cache=cache_folder())]
 
 
 def _say_task(task: Task, say: Say) -> None:
@@ -611,12 +681,18 @@ def _say_checked(model: Model, say: Say) -> None:
         say(f"{record['fitted_method']} is worse than zero-shot there, and was kept as asked.")
 
 
-def _say_accuracies(model: Model, plain: Scores, fitted: Scores, say: Say) -> None:
-    name = model.record["method"]
+def _say_accuracies(result: Fitted, say: Say) -> None:
+    from shotfit.several import table
+
+    name = result.model.record["method"]
     width = max(len("zero-shot"), len(name))
-    say(f"accuracy on {fitted.images:,} held-out images:")
-    say(f"  {'zero-shot':{width}}  {100 * plain.accuracy:5.1f} %")
-    say(f"  {name:{width}}  {100 * fitted.accuracy:5.1f} %")
+    say(f"accuracy on {result.fitted.images:,} held-out images:")
+    if len(result.fitted.tasks) > 1:
+        for line in table({"zero-shot": result.plain, name: result.fitted}):
+            say(f"  {line}")
+        return
+    say(f"  {'zero-shot':{width}}  {100 * result.plain.accuracy:5.1f} %")
+    say(f"  {name:{width}}  {100 * result.fitted.accuracy:5.1f} %")
 
 
 def _plural(number: int, word: str, words: str = "") -> str:

@@ -1,0 +1,145 @@
+"""Several tasks from outside: which model serves which, where it is saved, and how it compares with zero-shot.
+
+A method of several tasks makes one model of a list. Any other makes one model a task, each in a folder OUT/TASK that
+opens like every model; `models_of` finds both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shotfit.data.tasklist import check_names
+from shotfit.data.tasks import Task
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.evaluate import TaskScores, evaluate_tasks, zero_shot_of
+from shotfit.methods import find
+from shotfit.model import RECORD, Model
+from shotfit.store import MemoryStore, Store
+
+__all__ = ["Fitted", "merged", "models_of", "overview", "places", "scored", "table"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model, where it is saved, and the test accuracies of its tasks beside zero-shot's."""
+
+    model: Model
+    place: Path
+    plain: TaskScores
+    fitted: TaskScores
+
+    def as_json(self) -> dict[str, Any]:
+        """What a program wants to know of the fit."""
+        record = {name: self.model.record[name] for name in ("shots", "seed", "seconds", "selection", "fell_back")}
+        names = {"model": str(self.place), "predicts_with": self.model.record["method"]}
+        scores: dict[str, Any] = self.model.record["scores"]
+        return names | record | scores
+
+
+def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[Path, list[Task]]:
+    """The tasks that are fitted together, by the folder of their model.
+
+    apart: give each task a folder of its own below `out` if the method fits one task at a time.
+
+    Raises UsageError for two tasks of one name, for names that would be the same folder, and for an `out` that is a
+    model itself.
+    """
+    check_names(tasks)
+    if not apart or find(method).several_tasks:
+        return {out: list(tasks)}
+    if (out / RECORD).exists():
+        raise UsageError(f"{out} is a model, but {method} makes one a task, in folders below it: choose another --out.")
+    found: dict[Path, list[Task]] = {}
+    for task in tasks:
+        place = _place(out, task.name)
+        if place in found:
+            raise UsageError(
+                f"The tasks {found[place][0].name!r} and {task.name!r} would both be saved as {place}: rename one."
+            )
+        found[place] = [task]
+    return found
+
+
+def scored(model: Model, tasks: Sequence[Task], place: Path) -> Fitted:
+    """Score the model and zero-shot on the tasks' test parts, and note it in the model's record."""
+    plain, fitted = evaluate_tasks(zero_shot_of(model), tasks), evaluate_tasks(model, tasks)
+    scores: dict[str, Any] = _accuracies(plain, fitted)
+    if len(tasks) > 1:
+        scores["tasks"] = {
+            name: {
+                "test_images": own.images,
+                "zero_shot_accuracy": plain.tasks[name].accuracy,
+                "accuracy": own.accuracy,
+            }
+            for name, own in fitted.tasks.items()
+        }
+    model.record["scores"] = scores
+    return Fitted(model, place, plain, fitted)
+
+
+def overview(results: Sequence[Fitted], out: Path) -> dict[str, Any]:
+    """One object for all models of a command."""
+    if len(results) == 1:
+        return results[0].as_json()
+    plain, fitted = merged([result.plain for result in results]), merged([result.fitted for result in results])
+    models = {name: result.as_json() for result in results for name in result.fitted.tasks}
+    return {"model": str(out)} | _accuracies(plain, fitted) | {"models": models}
+
+
+def merged(scores: Sequence[TaskScores]) -> TaskScores:
+    """The scores of all tasks as one."""
+    tasks = {name: own for one in scores for name, own in one.tasks.items()}
+    return TaskScores(tasks, tuple(name for one in scores for name in one.new))
+
+
+def table(columns: dict[str, TaskScores]) -> list[str]:
+    """Accuracies in percent, a task a line and the mean over the tasks last."""
+    (first, *_) = columns.values()
+    names = [f"{name} (new)" if name in first.new else name for name in first.tasks]
+    width = max(len(name) for name in (*names, "mean"))
+    lines = [f"{'task':{width}}  " + "  ".join(f"{title:>9}" for title in columns)]
+    for label, name in zip(names, first.tasks, strict=True):
+        lines.append(_line(label, width, {title: own.tasks[name].accuracy for title, own in columns.items()}))
+    if len(names) > 1:
+        lines.append(_line("mean", width, {title: own.accuracy for title, own in columns.items()}))
+    return lines
+
+
+def models_of(
+    folder: Path, tasks: Sequence[Task], backbone: str | None, store: Store | MemoryStore
+) -> list[tuple[Model, list[Task]]]:
+    """The model in the folder with all tasks, or the models below it, one for each task.
+
+    Raises ShotfitError where neither is there.
+    """
+    if (folder / RECORD).is_file() or not folder.is_dir():
+        return [(Model.open(folder, backbone, store), list(tasks))]
+    found = [(_place(folder, task.name), task) for task in tasks]
+    missing = [task.name for place, task in found if not (place / RECORD).is_file()]
+    if missing:
+        raise ShotfitError(
+            f"{folder} holds no model, and none of the task {missing[0]!r} below it: name a folder that `shotfit fit` "
+            "wrote."
+        )
+    return [(Model.open(place, backbone, store), [task]) for place, task in found]
+
+
+def _place(out: Path, task: str) -> Path:
+    return out / (re.sub(r"[^\w.-]+", "_", task).strip("._") or "task")
+
+
+def _accuracies(plain: TaskScores, fitted: TaskScores) -> dict[str, Any]:
+    return {
+        "test_images": fitted.images,
+        "zero_shot_accuracy": plain.accuracy,
+        "accuracy": fitted.accuracy,
+    }
+
+
+def _line(label: str, width: int, values: dict[str, float]) -> str:
+    cells = [f"{100 * value:.1f} %".rjust(max(9, len(title))) for title, value in values.items()]
+    return f"{label:{width}}  " + "  ".join(cells)
