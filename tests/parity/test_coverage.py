@@ -14,6 +14,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "clip_adapter": ("test_residuals",),
     "clip_towers": ("test_preprocess", "test_tokenizer", "test_towers"),
     "coop": ("test_coop", "test_shots"),
+    "dualadapter": ("test_dualadapter",),
     "linear_probe": ("test_linear_probe",),
     "mma": ("test_mma",),
     "softcpt": ("test_softcpt",),

@@ -223,7 +223,8 @@ class Method(nn.Module):
         """The inverse of `state`."""
         for key, value in tensors.items():
             kind, _, name = key.partition(".")
-            value = value.to(self.frozen.backbone.device)
+            # A copy: a tensor read from a file begins at any byte, and sums over it may then differ in their last bits.
+            value = value.to(self.frozen.backbone.device, copy=True)
             if kind == "parameter":
                 self.register_parameter(name, nn.Parameter(value, requires_grad=False))
             elif kind == "buffer":

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
 from shotfit.edits import Context
-from shotfit.errors import NewClassesError, UsageError
+from shotfit.errors import NewClassesError
 from shotfit.frozen import Frozen
 from shotfit.methods.base import Method, option
 from shotfit.methods.prompts import POSITIONS, context_of_words, lay_out, random_context
