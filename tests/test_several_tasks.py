@@ -259,7 +259,7 @@ def test_image_of_two_tasks_counts_in_both(home: Home) -> None:
     logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     both = torch.tensor([[0, -1], [2, 1], [-1, 0]])
     losses = [-logits[i].split([3, 2])[t].log_softmax(0)[both[i, t]] for i, t in ((0, 0), (1, 0), (1, 1), (2, 1))]
-    assert loss_within_tasks(logits, both, (3, 2)) == pytest.approx(float(sum(losses)) / 3, rel=1e-6)  # type: ignore[arg-type]
+    assert loss_within_tasks(logits, both, (3, 2)) == pytest.approx(float(sum(losses)) / 3, rel=1e-6)
 
 
 def test_image_is_judged_among_its_own_classes() -> None:
