@@ -21,21 +21,35 @@ from shotfit.errors import ShotfitError
 if TYPE_CHECKING:
     from shotfit.compare import compare
     from shotfit.data.readers import read_task
-    from shotfit.evaluate import evaluate
+    from shotfit.data.tasklist import read_tasks
+    from shotfit.evaluate import evaluate, evaluate_tasks
     from shotfit.fit import fit
     from shotfit.model import Model, load
 
 __version__: str
 
-__all__ = ["Model", "ShotfitError", "__version__", "compare", "evaluate", "fit", "load", "read_task"]
+__all__ = [
+    "Model",
+    "ShotfitError",
+    "__version__",
+    "compare",
+    "evaluate",
+    "evaluate_tasks",
+    "fit",
+    "load",
+    "read_task",
+    "read_tasks",
+]
 
 _ROOMS = {
     "Model": "shotfit.model",
     "compare": "shotfit.compare",
     "evaluate": "shotfit.evaluate",
+    "evaluate_tasks": "shotfit.evaluate",
     "fit": "shotfit.fit",
     "load": "shotfit.model",
     "read_task": "shotfit.data.readers",
+    "read_tasks": "shotfit.data.tasklist",
 }
 
 

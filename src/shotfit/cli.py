@@ -11,6 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -249,7 +250,8 @@ def evaluate(
     folder: FolderOrTasks = None,
     tasks: Tasks = None,
     task: Annotated[
-        str | None, typer.Option(help="Which of the model's tasks the folder is.", show_default="the only one")
+        str | None,
+        typer.Option(help="Which task the folder is: one of the model's, or a new one.", show_default="the only one"),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All images instead of the test part.")] = False,
     backbone: Annotated[
@@ -275,7 +277,7 @@ def evaluate(
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
     found = _read_all(source, images, class_names, None, None, skip_broken, say)
     from shotfit.evaluate import evaluate as evaluate_model
-    from shotfit.evaluate import evaluate_tasks, labelled_for
+    from shotfit.evaluate import evaluate_tasks, labelled_for, model_for
     from shotfit.model import load
     from shotfit.several import merged, models_of, table
     from shotfit.store import Store, cache_folder
@@ -290,8 +292,11 @@ def evaluate(
             _print_json({"model": str(model)} | several.as_json())
         return
     fitted = load(model, backbone, store=store)
-    fitted = fitted if task is None else fitted.for_task(task)
-    scores = evaluate_model(fitted, labelled_for(fitted.one_task().names, found[0], everything))
+    labelled = found[0]
+    if task is not None:
+        labelled = replace(labelled, classes=replace(labelled.classes, task=task))
+        fitted = model_for(fitted, labelled)
+    scores = evaluate_model(fitted, labelled_for(fitted.one_task().names, labelled, everything))
     say(f"{'images':22} {scores.images:,}")
     for name in ("accuracy", "mean_class_accuracy", "macro_f1", "calibration_error"):
         say(f"{name.replace('_', ' '):22} {100 * getattr(scores, name):.1f} %")

@@ -31,6 +31,7 @@ __all__ = [
     "evaluate",
     "evaluate_tasks",
     "labelled_for",
+    "model_for",
     "plain_name",
     "score",
     "zero_shot_of",
@@ -131,13 +132,17 @@ def evaluate_tasks(model: Model, tasks: Sequence[Task], everything: bool = False
     check_names(tasks)
     scores, new = {}, []
     for task in tasks:
-        if task.name in model.tasks:
-            own = model.for_task(task.name)
-        else:
-            own = model.for_task(task.name, task.classes.names, task.classes.templates)
-            new.append(task.name)
+        own = model_for(model, task)
+        new += [task.name] if task.name not in model.tasks else []
         scores[task.name] = evaluate(own, labelled_for(own.class_names, task, everything))
     return TaskScores(scores, tuple(new))
+
+
+def model_for(model: Model, task: Task) -> Model:
+    """The model for the task of this name, or for its name and class names where the model was not fitted to it."""
+    if task.name in model.tasks:
+        return model.for_task(task.name)
+    return model.for_task(task.name, task.classes.names, task.classes.templates)
 
 
 def zero_shot_of(model: Model) -> Model:

@@ -147,7 +147,7 @@ def _recipe_lines(recipe: Recipe | None) -> list[str]:
         f"  optimizer  {optimizer.name}, learning rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}",
         f"  schedule   {schedule.name} by {schedule.unit}{warmup}",
         f"  epochs     {', '.join(by_shots)}",
-        f"  batch      {recipe.batch} images",
+        f"  batch      {recipe.batch} images" + (f", {recipe.updates} updates on each" if recipe.updates > 1 else ""),
         f"  views      {views}",
     ]
 

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
 from shotfit.edits import Context
-from shotfit.errors import UsageError
+from shotfit.errors import NewClassesError, UsageError
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, option
 from shotfit.methods.prompts import POSITIONS, context_of_words, lay_out, random_context
@@ -235,7 +235,7 @@ class SoftCPT(Method):
         tensors = {name: value.detach().clone() for name, value in tensors.items()}
         task_context, class_context = tensors.get("task_context"), tensors.get("class_context")
         if class_context is not None and class_context.dim() == 3:
-            raise UsageError(
+            raise NewClassesError(
                 f"softcpt with variant={self.variant} learned a context for each of its classes and cannot predict "
                 "others: fit it with variant=nata or cata."
             )
@@ -281,7 +281,7 @@ class CoOpMT(Method):
     def rebuild(self, fitted: Method) -> None:
         """The context of all, or of tasks that are known, beside other names."""
         if self.sharing == "class":
-            raise UsageError(
+            raise NewClassesError(
                 "coop_mt with sharing=class learned one context for each of its classes and cannot predict others: "
                 "fit it with sharing=all or task."
             )
@@ -301,7 +301,7 @@ def _known(method: Method, fitted: Method, option: str, instead: str) -> list[in
     known = [task.task for task in fitted.classes]
     for task in method.classes:
         if task.task not in known:
-            raise UsageError(
+            raise NewClassesError(
                 f"{method.name} with {option} learned a context for each of its tasks ({', '.join(known)}) and cannot "
                 f"predict others ({task.task}): fit it with {instead}."
             )
