@@ -17,7 +17,7 @@ from shotfit.errors import UsageError
 
 __all__ = ["best_first", "grid", "parse_grid", "right_along"]
 
-STRICT = 1e-300  # in float64: turns "at least 0" into "above 0", and leaves every other number as it is
+ENTRIES = 2**21  # logits that are looked at together
 
 
 def grid(low: float, high: float, steps: int) -> list[float]:
@@ -59,18 +59,25 @@ def right_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[
 
     fixed, sloped: [images, classes]; the values are not negative. Of equal logits the first class wins.
     """
+    rows = max(1, ENTRIES // fixed.shape[1])
+    parts = zip(fixed.split(rows), sloped.split(rows), labels.split(rows), strict=True)
+    tried = torch.tensor(values, dtype=torch.float64, device=fixed.device)
+    return torch.stack([_right(part, slope, truth, tried) for part, slope, truth in parts]).sum(dim=0).cpu()
+
+
+def _right(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Tensor) -> Tensor:
     fixed, sloped, truth = fixed.double(), sloped.double(), labels[:, None]
     ahead = fixed.gather(1, truth) - fixed  # [images, classes] lead of the true class at x = 0
     gain = sloped.gather(1, truth) - sloped  # and how it grows with x
-    places = torch.arange(fixed.shape[1], device=fixed.device)
-    ahead = torch.where(places < truth, ahead - STRICT, ahead)  # an earlier class must be beaten, not equalled
+    earlier = torch.arange(fixed.shape[1], device=fixed.device) < truth  # must be beaten, not equalled
     bound = -ahead / gain
-    low = bound.masked_fill(gain <= 0, -math.inf).amax(dim=1)
-    high = bound.masked_fill(gain >= 0, math.inf).amin(dim=1)
-    lost = ((gain == 0) & (ahead < 0)).any(dim=1)
+    upwards = torch.where(earlier, bound.nextafter(bound.new_tensor(math.inf)), bound)
+    downwards = torch.where(earlier, bound.nextafter(bound.new_tensor(-math.inf)), bound)
+    low = upwards.masked_fill(gain <= 0, -math.inf).amax(dim=1)
+    high = downwards.masked_fill(gain >= 0, math.inf).amin(dim=1)
+    lost = ((gain == 0) & ((ahead < 0) | (earlier & (ahead == 0)))).any(dim=1)
     high = high.masked_fill(lost, -math.inf)
-    tried = torch.tensor(values, dtype=torch.float64, device=fixed.device)[:, None]
-    return ((low <= tried) & (tried <= high)).sum(dim=1).cpu()
+    return ((low <= values[:, None]) & (values[:, None] <= high)).sum(dim=1)
 
 
 def best_first(right: Tensor) -> tuple[int, ...] | None:

@@ -175,10 +175,10 @@ class DualAdapter(DualAdapterOptions):
         share = self.description_weight
         return (1 - share) * self.adapted("template") + share * self.adapted("description")
 
-    def values(self, weights: str = "weights") -> Tensor:
-        """Values [support, classes] of the positive cache, or of the negative one with `negative_weights`."""
-        classes = len(self.get_buffer("template"))
-        return F.one_hot(self.get_buffer("labels"), classes) * self.get_buffer(weights)[:, None]
+    def values(self) -> tuple[Tensor, Tensor]:
+        """Values [support, classes] of the positive and the negative cache."""
+        hard = F.one_hot(self.get_buffer("labels"), len(self.get_buffer("template")))
+        return hard * self.get_buffer("weights")[:, None], hard * self.get_buffer("negative_weights")[:, None]
 
     def text_logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [images, classes] of normalized image features by the positive and the negative texts."""
@@ -190,11 +190,6 @@ class DualAdapter(DualAdapterOptions):
         """Cosines [images, support] of normalized image features with both caches' keys."""
         return features @ self.adapted("keys").T, features @ self.adapted("negative_keys").T
 
-    def cache_logits(self, cosines: tuple[Tensor, Tensor], beta: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Logits [images, classes] of both caches."""
-        near, far = cosines
-        return torch.exp(-beta * (1 - near)) @ self.values(), torch.exp(-beta * far) @ self.values("negative_weights")
-
     def logits(self, images: Images) -> Tensor:
         """[images, classes]."""
         return self.logits_of(normalize(self.image_features(images)))
@@ -204,7 +199,7 @@ class DualAdapter(DualAdapterOptions):
         beta, alpha, weight = self.get_buffer("coefficients")
         positive, negative = self.text_logits(features)
         if self.cache:
-            near, far = self.cache_logits(self.cosines(features), beta)
+            near, far = _cached(self.cosines(features), self.values(), beta)
             positive, negative = positive + alpha * near, negative + alpha * far
         if self.paths == "both":
             return weight * positive + (1 - weight) * negative
@@ -237,7 +232,8 @@ class DualAdapter(DualAdapterOptions):
             self.search_on(validation)
 
     def _searches(self, validation: Validation) -> bool:
-        return self.search and bool(validation.folds) and (validation.source == "validation part" or not self.trained())
+        seen = validation.source == "cross-validation" and self.trained()  # the residuals know the held images
+        return self.search and bool(validation.folds) and not seen
 
     def selection(self, validation: Validation) -> str:
         """What the coefficients and the epoch were chosen by."""
@@ -278,10 +274,18 @@ class DualAdapter(DualAdapterOptions):
         """Add these images to the counts of `right`: four matrices a beta, and a whole axis of alpha at once."""
         betas, alphas, weights = axes
         positive, negative = self.text_logits(features)
-        cosines = self.cosines(features)
+        cosines, values = self.cosines(features), self.values()
         for row, beta in enumerate(betas):
-            near, far = self.cache_logits(cosines, beta)
+            near, far = _cached(cosines, values, beta)
             for column, weight in enumerate(weights):
                 fixed = weight * positive + (1 - weight) * negative
                 sloped = weight * near + (1 - weight) * far
                 self.right[row, :, column] += right_along(fixed, sloped, labels, alphas)
+
+
+def _cached(
+    cosines: tuple[Tensor, Tensor], values: tuple[Tensor, Tensor], beta: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Logits [images, classes] of both caches: near its keys, and far from the opposite ones."""
+    near, far = cosines
+    return torch.exp(-beta * (1 - near)) @ values[0], torch.exp(-beta * far) @ values[1]

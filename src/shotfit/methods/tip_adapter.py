@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,12 +31,13 @@ from shotfit.data.tasks import ClassList
 from shotfit.errors import ShotfitError
 from shotfit.frozen import Frozen, Images, normalize
 from shotfit.methods.base import Method, Support, Validation, option
+from shotfit.methods.coefficients import best_first, grid, right_along
 from shotfit.methods.ensemble import class_features
 from shotfit.recipe import VIEWS, Optimizer, Recipe, Schedule
 
-__all__ = ["TipAdapter", "TipAdapterF", "cached", "grid"]
+__all__ = ["TipAdapter", "TipAdapterF", "cached"]
 
-SEARCH_ENTRIES = 2**22  # logits that the search holds at once
+LOW = 0.1  # lower end of both searches
 
 
 class TipAdapter(Method):
@@ -102,8 +102,19 @@ class TipAdapter(Method):
 
     def solve(self, support: Support, validation: Validation) -> None:
         """Search beta and alpha on the folds; a fold's cache holds its own training images only."""
-        if self.search and validation.folds:
+        if self.searches(validation):
             self.search_on(validation)
+
+    def searches(self, validation: Validation) -> bool:
+        """Whether there is something to search on."""
+        return self.search and bool(validation.folds)
+
+    def selection(self, validation: Validation) -> str:
+        """What beta and alpha were chosen by."""
+        if self.searches(validation) or not validation.folds:
+            return validation.description
+        why = "trained keys know all support images" if self.search else "search is off"
+        return f"fixed defaults ({why})"
 
     @torch.no_grad()
     def search_on(self, validation: Validation) -> None:
@@ -111,7 +122,8 @@ class TipAdapter(Method):
 
         Nothing right anywhere keeps the defaults.
         """
-        betas, alphas = grid(self.beta_scale, self.beta_steps), grid(self.alpha_scale, self.alpha_steps)
+        betas = grid(LOW, self.beta_scale, self.beta_steps)
+        alphas = grid(LOW, self.alpha_scale, self.alpha_steps)
         self.correct = torch.zeros(len(betas), len(alphas), dtype=torch.long)  # held images right of each pair
         for fold in validation.folds:
             features = normalize(self.image_features(fold.held))
@@ -119,16 +131,11 @@ class TipAdapter(Method):
             affinity = features @ self.keys()[train].T  # [held, train]
             values, zero_shot = self.get_buffer("cache_values")[train], self.text_logits(features)
             labels = fold.labels.to(features.device)
-            together = max(1, SEARCH_ENTRIES // zero_shot.numel())  # values of alpha at once
-            parts = torch.tensor(alphas, device=features.device).to(features).split(together)
             for row, beta in enumerate(betas):
-                cache = cached(affinity, values, beta)
-                predicted = [(zero_shot + part[:, None, None] * cache).argmax(dim=-1) for part in parts]
-                self.correct[row] += (torch.cat(predicted) == labels).sum(dim=1).cpu()
-        if self.correct.any():
-            first = int(np.argmax(self.correct.numpy()))  # numpy promises the first of equals, torch does not
-            found = betas[first // len(alphas)], alphas[first % len(alphas)]
-            self.get_buffer("beta_alpha").copy_(torch.tensor(found))
+                self.correct[row] += right_along(zero_shot, cached(affinity, values, beta), labels, alphas)
+        best = best_first(self.correct)
+        if best is not None:
+            self.get_buffer("beta_alpha").copy_(torch.tensor([betas[best[0]], alphas[best[1]]]))
 
 
 class TipAdapterF(TipAdapter):
@@ -156,22 +163,11 @@ class TipAdapterF(TipAdapter):
         """[support, embed]."""
         return self.get_parameter("cache_keys")
 
-    def solve(self, support: Support, validation: Validation) -> None:
-        """Search beta and alpha with the trained keys, on a validation part."""
-        if self.search and validation.source == "validation part":
-            self.search_on(validation)
+    def searches(self, validation: Validation) -> bool:
+        """Only where there is a validation part."""
+        return super().searches(validation) and validation.source == "validation part"
 
 
 def cached(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
     """The cache's logits [images, classes] of cosines [images, support] and one-hot values [support, classes]."""
     return torch.exp(-beta * (1 - affinity)) @ values
-
-
-def grid(scale: float, steps: int) -> list[float]:
-    """`steps` equidistant values from 0.1 on, below `scale`.
-
-    Example:
-        >>> [round(value, 3) for value in grid(3.1, 3)]
-        [0.1, 1.1, 2.1]
-    """
-    return [0.1 + index * (scale - 0.1) / steps for index in range(steps)]
