@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shotfit.cli import main
-from shotfit.compare import compare
+from shotfit.compare import compare, plan_of
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import ShotfitError, UsageError
@@ -86,7 +86,7 @@ def test_shots_are_drawn_from_all_classes_before_the_new_ones_are_left_out() -> 
     # label 4 comes first, so it draws first although it is a new class
     labels = [4, 4, 4, 1, 1, 1, 0, 0, 0, 2, 2, 2, 3, 3, 3]
     (lesson,) = plan_protocol("base-to-new", listed(labels, [0, 1, 2, 3, 4], 5)).lessons
-    support = lesson.support(shots=2, seed=7)
+    (support,) = lesson.support(shots=2, seed=7)
     generator = random.Random(7)
     drawn = {label: generator.sample([f"train{p}" for p, x in enumerate(labels) if x == label], 2) for label in
              (4, 1, 0, 2, 3)}  # fmt: skip
@@ -196,6 +196,77 @@ def test_targets_of_one_name_have_columns_of_their_own(source: Task, tmp_path: P
     assert columns == ("here/photo", "attic/photo", "cellar/photo", "average")
 
 
+# Several tasks.
+
+
+@pytest.fixture(scope="module")
+def tasks(source: Task, others: Task, sketches: Task) -> list[Task]:
+    return [source, others, sketches]
+
+
+def test_several_tasks_are_fitted_together_or_one_by_one(tasks: list[Task], backbone: Backbone) -> None:
+    runs: list[Mapping[str, Any]] = []
+    found = cells(compare(tasks, ["coop", "softcpt"], [2], [1], backbone=backbone, store=STORE, epochs=2,
+                          report=runs.append))  # fmt: skip
+    assert [(run["method"], run["tasks"]) for run in runs] == [
+        ("coop", ["photo"]), ("coop", ["toys"]), ("coop", ["sketch"]), ("softcpt", ["photo", "toys", "sketch"])
+    ]  # fmt: skip
+    assert [(run["number"], run["total"]) for run in runs] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    sealed = [task.sealed() for task in tasks]
+    together = fit(sealed, "softcpt", shots=2, epochs=2, backbone=backbone, store=STORE, check=False)
+    for task, own in zip(tasks, sealed, strict=True):
+        alone = fit(own, "coop", shots=2, epochs=2, backbone=backbone, store=STORE, check=False)
+        assert found["coop", task.name] == evaluate(alone, task.test).accuracy
+        assert found["softcpt", task.name] == evaluate(together.for_task(task.name), task.test).accuracy
+    for method in ("coop", "softcpt"):
+        assert found[method, "average"] == pytest.approx(sum(found[method, task.name] for task in tasks) / 3)
+
+
+def test_task_left_out_is_predicted_from_its_name_beside_zero_shot(tasks: list[Task], backbone: Backbone) -> None:
+    methods = ["coop", "softcpt", "softcpt+variant=nats"]
+    rows = compare(tasks, methods, [1], [1], backbone=backbone, store=STORE, epochs=1, leave_out="toys")
+    found = cells(rows)
+    sealed = [task.sealed() for task in tasks if task.name != "toys"]
+    model = fit(sealed, "softcpt", shots=1, epochs=1, backbone=backbone, store=STORE, check=False)
+    new = model.for_task("toys", tasks[1].classes.names, tasks[1].classes.templates)
+    assert found["softcpt", "toys (left out)"] == evaluate(new, tasks[1].test).accuracy
+    plain = fit(tasks[1].sealed(), "zero_shot", shots=1, backbone=backbone, store=STORE)
+    assert found["zero_shot", "toys (left out)"] == evaluate(plain, tasks[1].test).accuracy
+    assert {("coop", "toys (left out)"), ("softcpt+variant=nats", "toys (left out)")}.isdisjoint(found)
+    columns = plan_of(tasks, leave_out="toys").columns
+    assert columns == ("photo", "sketch", "average", "toys (left out)")
+    assert table(rows, columns)[-1].split()[-1] == "-"
+
+
+def test_single_task_runs_are_shared_with_a_comparison_of_that_task(
+    tasks: list[Task], backbone: Backbone, tmp_path: Path
+) -> None:
+    resumed: list[bool] = []
+    run(tasks[0], backbone, "coop", out=tmp_path / "runs")
+    compare(tasks, ["coop"], [2], [1], backbone=backbone, store=STORE, epochs=2, out=tmp_path / "runs",
+            report=lambda run: resumed.append(run["resumed"]))  # fmt: skip
+    assert resumed == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"leave_out": "toy"}, "There is no task 'toy' to leave out; the tasks: photo, toys, sketch"),
+        ({"protocol": "base-to-new"}, "Several tasks are compared by few-shot, not by base-to-new"),
+    ],
+)
+def test_impossible_comparison_of_tasks_is_refused(tasks: list[Task], settings: Any, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        plan_of(tasks, **settings)
+
+
+def test_one_task_is_not_several(tasks: list[Task]) -> None:
+    with pytest.raises(UsageError, match="expected two or more"):
+        plan_of(tasks[:2], leave_out="toys")
+    with pytest.raises(UsageError, match="left out of several only"):
+        plan_of(tasks[0], leave_out="photo")
+
+
 # What is kept of a comparison, and what is refused.
 
 
@@ -294,6 +365,8 @@ def test_base_to_new_needs_two_classes(tmp_path: Path) -> None:
         (["--protocol", "transfer", "--targets", "TARGET", "TARGET"], 2, "named twice"),
         (["--methods", "zero_shot,coop+size=3"], 2, "has no option 'size'"),
         (["--lr", "-1"], 2, "The learning rate must be a number above 0"),
+        (["--tasks", "TASKS"], 2, "give one of them"),
+        (["--leave-out", "photo"], 2, "left out of several only"),
     ],
 )
 def test_wrong_protocol_is_one_line(
@@ -301,12 +374,34 @@ def test_wrong_protocol_is_one_line(
     monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, sentence: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "cache"))
-    places = {"SOURCE": str(source.source), "TARGET": str(sketches.source)}
+    places = {"SOURCE": str(source.source), "TARGET": str(sketches.source), "TASKS": "tasks.toml"}
     given = ["compare", places["SOURCE"], "--backbone", backbone.name, "--out", str(tmp_path / "runs.jsonl")]
     assert main([*given, *(places.get(word, word) for word in words)]) == code
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning")]
     assert len(lines) == 1 and sentence in lines[0]
     assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_command_compares_several_tasks_and_one_left_out(
+    tasks: list[Task], backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "cache"))
+    listed = "".join(f'[[task]]\nname = "my {task.name}"\ndata = "{task.source}"\n' for task in tasks)
+    (tmp_path / "tasks.toml").write_text(listed)
+    words = ["compare", "--tasks", tmp_path / "tasks.toml", "--backbone", backbone.name, "--methods", "coop,softcpt"]
+    words += ["--leave-out", "my toys", "--shots", "1", "--seeds", "1,2", "--epochs", "1", "--out", tmp_path / "runs"]
+    assert main([str(word) for word in words]) == 0
+    printed = capsys.readouterr()
+    assert "8 of 8: softcpt, 1 shot, seed 2: my photo" in printed.err
+    head, zero_shot, coop, softcpt = printed.out.splitlines()[-7:-3]
+    assert head.split("  ")[-1] == "my toys (left out)"
+    assert (zero_shot.split()[0], coop.split()[-1], softcpt.split()[0]) == ("zero_shot", "-", "softcpt")
+    assert "average: mean over my photo, my sketch" in printed.out
+    assert main(["compare", "--tasks", str(tmp_path / "tasks.toml"), "--template", "a {}."]) == 2
+    assert "--template goes with a folder" in capsys.readouterr().err
+    assert main(["compare", "--tasks", str(tmp_path / "none.toml")]) == 3
+    assert "none.toml cannot be read" in capsys.readouterr().err
 
 
 def test_command_compares_domains_in_one_table(
@@ -324,7 +419,7 @@ def test_command_compares_domains_in_one_table(
     heads = [line.split() for line in printed.out.splitlines() if " shot" in line and "average" in line]
     columns = ["photo", "sketch", "cartoon", "average"]
     assert heads == [["1", "shot", *columns], ["2", "shots", *columns]]
-    assert "average: mean over sketch and cartoon" in printed.out
+    assert "average: mean over sketch, cartoon" in printed.out
     assert main([str(word) for word in [*words, "--json"]]) == 0
     printed = capsys.readouterr()
     assert printed.err.count("found in the file") == 8

@@ -311,7 +311,8 @@ def evaluate(
 
 @app.command(epilog=EXIT_CODES)
 def compare(
-    folder: Folder,
+    folder: FolderOrTasks = None,
+    tasks: Tasks = None,
     methods: Annotated[
         str, typer.Option(help="Methods, separated by commas; name+option=value makes a variant (also +lr=, +epochs=).")
     ] = "zero_shot,tip_adapter_f",
@@ -323,6 +324,9 @@ def compare(
     targets: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR...", help="Folders or manifests to evaluate on, all their images; after FOLDER."),
+    ] = None,
+    leave_out: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A task of --tasks to predict from its name, fitted by none.")
     ] = None,
     backbone: Backbone = "mini",
     template: Templates = None,
@@ -338,7 +342,7 @@ def compare(
     memory: Memory = None,
     as_json: Json = False,
 ) -> None:
-    """Compare methods on the images of a folder: one table, mean and spread over the seeds.
+    """Compare methods on the images of a folder, or of several tasks: one table, mean and spread over the seeds.
 
     Methods are compared as they are: none falls back to zero-shot. No fit sees the test part or a target.
 
@@ -350,12 +354,15 @@ def compare(
       transfer      fit on all classes; judge on the test part, and on the classes of each target
       domain-shift  the same for targets with the folder's classes or some of them
     A method that predicts no new classes has "-" where it is asked for them. The average is over the targets.
+    With --tasks, each task is judged on its own test part; methods that fit several tasks at once do so, others
+    fit one after the other, and the average counts every task once.
 
     \b
     Examples:
       shotfit compare photos/ --methods zero_shot,linear_probe,tip_adapter_f --shots 1,4,16 --seeds 1,2,3
       shotfit compare photos/ --protocol base-to-new --methods zero_shot,coop,coop+length=4+lr=0.01
       shotfit compare photos/ --protocol domain-shift --targets sketches/ cartoons/ --methods coop
+      shotfit compare --tasks tasks.toml --leave-out flowers --methods coop,softcpt --shots 4
     """
     say = _to(sys.stderr if as_json else sys.stdout)
     names, numbers, draws = as_list("--methods", methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
@@ -363,31 +370,34 @@ def compare(
     from shotfit.protocols import check_protocol
     from shotfit.variants import read_variant
 
+    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     check_protocol(protocol, targets or [])
     for name in names:
         read_variant(name)
-    task = _read(folder, images, class_names, template, max(numbers), skip_broken, say)
+    found = _read_all(source, images, class_names, template, max(numbers), skip_broken, say)
+    data = found[0] if tasks is None else found
     others = [_read(target, None, None, None, None, skip_broken, say) for target in targets or []]
     from shotfit.compare import compare as compare_methods
-    from shotfit.protocols import plan_protocol
+    from shotfit.compare import plan_of
     from shotfit.table import table
 
+    plan = plan_of(data, protocol, others, leave_out)
     rows = compare_methods(
-        task,
+        data,
         names,
         numbers,
         draws,
         protocol=protocol,  # type: ignore[arg-type]  # checked above
         targets=others,
+        leave_out=leave_out,
         backbone=backbone,
         epochs=epochs,
         lr=lr,
         views=chosen,
         memory=bound,
         out=out,
-        report=_reporter(len(names) * len(numbers) * len(draws)),
+        report=_reporter(),
     )
-    plan = plan_protocol(protocol, task, others)
     for line in table(rows, plan.columns):
         say(line)
     say(f"accuracy in percent, mean and standard deviation over {_plural(len(draws), 'seed')}; runs in {out}")
@@ -651,19 +661,17 @@ def _say_task(task: Task, say: Say) -> None:
         say(f"ignored: {_plural(len(task.ignored), 'entry', 'entries')} ({some}{more})")
 
 
-def _reporter(total: int) -> Callable[[Any], None]:
+def _reporter() -> Callable[[Any], None]:
     """Tells each run of a comparison on standard error, and once for each method what it refuses."""
-    seen, refused = 0, set[str]()
+    refused = set[str]()
 
     def report(run: Any) -> None:
-        nonlocal seen
-        seen += 1
         found = " (found in the file)" if run["resumed"] else f" in {run['seconds']:.1f} s"
         what = f"{run['method']}, {_plural(run['shots'], 'shot')}, seed {run['seed']}"
         scores = ", ".join(
             f"{column} {100 * score['accuracy']:.1f} %" for column, score in run["scores"].items() if score is not None
         )
-        _to(sys.stderr)(f"{seen} of {total}: {what}: {scores}{found}")
+        _to(sys.stderr)(f"{run['number']} of {run['total']}: {what}: {scores}{found}")
         if run["refusal"] and run["method"] not in refused:
             refused.add(run["method"])
             _to(sys.stderr)(f"note: {run['refusal']}")

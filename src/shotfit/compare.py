@@ -3,6 +3,7 @@
     rows = compare(read_task("photos/"), ["zero_shot", "coop", "coop+length=4"], shots=[1, 16], seeds=[1, 2, 3])
     rows = compare(photos, ["coop", "clip_adapter"], protocol="base-to-new")
     rows = compare(photos, ["coop"], protocol="domain-shift", targets=[sketches, cartoons])
+    rows = compare(read_tasks("tasks.toml"), ["coop", "softcpt"], leave_out="flowers")
 
 Every run is a sealed fit followed by its evaluations (`protocols.py` says on what). Methods are compared as they are:
 none falls back to zero-shot. Each finished run is one line of a JSONL file, written at once; a run whose line is there
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -26,7 +28,16 @@ from shotfit.evaluate import evaluate
 from shotfit.fit import fit
 from shotfit.methods.base import Method
 from shotfit.model import Model
-from shotfit.protocols import Lesson, Plan, Protocol, plan_protocol, warn_of_shared_images
+from shotfit.protocols import (
+    Exam,
+    Lesson,
+    Plan,
+    Protocol,
+    check_protocol,
+    plan_protocol,
+    plan_tasks,
+    warn_of_shared_images,
+)
 from shotfit.runs import append_run, read_runs
 from shotfit.store import MemoryStore, Store
 from shotfit.table import Row, summarize
@@ -34,19 +45,20 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.weights import load_backbone
 from shotfit.variants import Variant, read_variant
 
-__all__ = ["compare"]
+__all__ = ["compare", "plan_of"]
 
 Report = Callable[[Mapping[str, Any]], None]
 
 
 def compare(
-    task: Task,
+    data: Task | Sequence[Task],
     methods: Sequence[str],
     shots: Sequence[int] = (16,),
     seeds: Sequence[int] = (1,),
     *,
     protocol: Protocol = "few-shot",
     targets: Sequence[Task] = (),
+    leave_out: str | None = None,
     backbone: str | Backbone = "mini",
     epochs: int | None = None,
     lr: float | None = None,
@@ -58,10 +70,12 @@ def compare(
 ) -> list[Row]:
     """Fit every method with every number of shots and every seed, and evaluate each fit as the protocol says.
 
-    methods: names, with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer and
+    data: a task, or several, each judged on its own test part; methods that can are fitted to all of them at once.
+    leave_out: of several tasks, one that is predicted from its name by the methods that can; zero_shot is added beside
+    them. methods: names, with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer and
     domain-shift evaluate on, all their images. epochs, lr: in place of the recipes'. out: the JSONL file of finished
     runs (None: nothing is kept). report: called with each run, also with those found in the file (`resumed` is true in
-    them).
+    them), and told its number and the total.
 
     A method that predicts no new classes has no rows in the columns that ask for it.
 
@@ -69,14 +83,18 @@ def compare(
     protocol cannot use, before anything is fitted.
     """
     _check_lists(methods, shots, seeds)
+    if leave_out is not None and "zero_shot" not in methods:
+        methods = ["zero_shot", *methods]
     variants = [read_variant(method, lr, epochs) for method in methods]
-    plan = plan_protocol(protocol, task, targets)
-    warn_of_shared_images(task, targets)
+    plan = plan_of(data, protocol, targets, leave_out)
+    if isinstance(data, Task):
+        warn_of_shared_images(data, targets)
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
     _check_prompts(plan, loaded)
     finished = {} if out is None else read_runs(out)
     runs: list[dict[str, Any]] = []
-    for variant, number, seed, lesson, settings in _cells(variants, shots, seeds, plan, loaded, views):
+    cells = list(_cells(variants, shots, seeds, plan, loaded, views))
+    for variant, number, seed, lesson, settings in cells:
         key = _key(settings)
         known = finished.get(key)
         if known is None:
@@ -92,8 +110,25 @@ def compare(
             run = known | {"method": variant.name}  # the same settings may have had another name
         runs.append(run)
         if report is not None:
-            report(run | {"resumed": known is not None})
+            report(run | {"resumed": known is not None, "number": len(runs), "total": len(cells)})
     return summarize(runs, plan.summary)
+
+
+def plan_of(
+    data: Task | Sequence[Task], protocol: str = "few-shot", targets: Sequence[Task] = (), leave_out: str | None = None
+) -> Plan:
+    """The plan of a comparison: what is fitted and judged, and the columns of its table.
+
+    Raises as `compare` does.
+    """
+    check_protocol(protocol, targets)
+    if isinstance(data, Task):
+        if leave_out is not None:
+            raise UsageError("A task can be left out of several only: name a list of tasks with --tasks FILE.")
+        return plan_protocol(protocol, data, targets)
+    if protocol != "few-shot":
+        raise UsageError(f"Several tasks are compared by few-shot, not by {protocol}: name one folder for that.")
+    return plan_tasks(data, leave_out)
 
 
 def _check_lists(methods: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> None:
@@ -110,8 +145,11 @@ def _check_lists(methods: Sequence[str], shots: Sequence[int], seeds: Sequence[i
 def _check_prompts(plan: Plan, backbone: Backbone) -> None:
     """Refuse a class name that the backbone cannot read before the first fit, not after it."""
     tokenizer = backbone.checked_tokenizer()
-    for lesson in plan.lessons:
-        for classes in (lesson.task.classes, *(exam.classes for exam in lesson.exams if exam.classes)):
+    for lesson in (*plan.lessons, *([plan.together] if plan.together else [])):
+        for classes in (
+            *(task.classes for task in lesson.tasks),
+            *(exam.classes for exam in lesson.exams if exam.classes),
+        ):
             for prompt in (prompt for prompts in classes.prompts() for prompt in prompts):
                 tokenizer.check(prompt)
 
@@ -125,7 +163,7 @@ def _cells(
     views: int | str | None,
 ) -> Iterator[tuple[Variant, int, int, Lesson, dict[str, Any]]]:
     """Every run of the table, with all that its result depends on."""
-    lessons = [(lesson, _fingerprint(lesson)) for lesson in plan.lessons]
+    fingerprints: dict[int, str] = {}
     base = {"backbone": backbone.fingerprint, "views": views, "version": shotfit.__version__}
     for variant in variants:
         method = {
@@ -135,12 +173,11 @@ def _cells(
             "epochs": variant.epochs,
             "lr": variant.lr,
         }
-        for number in shots:
-            for seed in seeds:
-                for lesson, fingerprint in lessons:
-                    yield variant, number, seed, lesson, base | method | {
-                        "lesson": fingerprint, "shots": number, "seed": seed
-                    }  # fmt: skip
+        for number, seed, lesson in itertools.product(shots, seeds, plan.lessons_of(variant.prototype)):
+            if id(lesson) not in fingerprints:
+                fingerprints[id(lesson)] = _fingerprint(lesson)
+            drawn = {"lesson": fingerprints[id(lesson)], "shots": number, "seed": seed}
+            yield variant, number, seed, lesson, base | method | drawn
 
 
 def _judged(model: Model, lesson: Lesson) -> dict[str, Any]:
@@ -149,7 +186,7 @@ def _judged(model: Model, lesson: Lesson) -> dict[str, Any]:
     refusal = None
     for exam in lesson.exams:
         try:
-            judged = model if exam.classes is None else model.for_classes(exam.classes)
+            judged = _asked(model, exam)
         except NewClassesError as error:
             scores[exam.column], refusal = None, str(error)
             continue
@@ -157,7 +194,15 @@ def _judged(model: Model, lesson: Lesson) -> dict[str, Any]:
         names = ("accuracy", "mean_class_accuracy", "macro_f1", "calibration_error", "images")
         scores[exam.column] = {name: getattr(found, name) for name in names}
     record = {name: model.record[name] for name in ("seconds", "selection", "support_images")}
-    return {"task": lesson.task.name, "scores": scores, "refusal": refusal} | record
+    tasks = [task.name for task in lesson.tasks]
+    return {"tasks": tasks, "scores": scores, "refusal": refusal} | record
+
+
+def _asked(model: Model, exam: Exam) -> Model:
+    """The fitted model for the classes of an exam."""
+    if exam.classes is not None:
+        return model.for_classes(exam.classes)
+    return model if exam.task is None else model.for_task(exam.task)
 
 
 def _fingerprint(lesson: Lesson) -> str:
@@ -171,7 +216,8 @@ def _fingerprint(lesson: Lesson) -> str:
             for item in part:
                 digest.update(f"{item.label} {item.digest or item.path}\n".encode(errors="surrogateescape"))
 
-    add(lesson.task.classes, lesson.task.train, lesson.task.val)
+    for task in lesson.tasks:
+        add(task.classes, task.train, task.val)
     for exam in lesson.exams:
         digest.update(json.dumps([exam.column, exam.among]).encode())
         add(exam.classes, exam.items)

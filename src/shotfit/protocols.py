@@ -9,6 +9,9 @@ base-to-new   fit on the first half of the classes; judge its test images among 
 transfer      fit on all classes; judge on the test part, and on all images of each target among the target's classes.
 domain-shift  the same for targets that have the source's classes or some of them.
 
+Several tasks are few-shot, each judged on its own test part: a method that can is fitted to all of them at once,
+another to each on its own. One of them may be left out and predicted from its name and class names.
+
 Base to new and the rule of shots are those of Zhou et al., "Learning to Prompt for Vision-Language Models" (IJCV 2022)
 and "Conditional Prompt Learning for Vision-Language Models" (CVPR 2022). `compare` runs a plan.
 """
@@ -23,9 +26,11 @@ from statistics import fmean, harmonic_mean
 from typing import Literal, get_args
 
 from shotfit.data.shots import base_and_new, renumbered
+from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import labelled_for, plain_name
+from shotfit.methods.base import Method
 
 __all__ = [
     "PROTOCOLS",
@@ -36,6 +41,7 @@ __all__ = [
     "Summary",
     "check_protocol",
     "plan_protocol",
+    "plan_tasks",
     "warn_of_shared_images",
 ]
 
@@ -47,27 +53,30 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 class Exam:
     """Images that a fitted model is judged on, one column of the table.
 
-    classes: the class list that the images' labels count, where it is not the fitted one. among: the fitted classes
-    that are candidates, by position; all where it is empty.
+    task: which of the fitted tasks is asked, where there are several. classes: the class list that the images' labels
+    count, where it is not a fitted one. among: the fitted classes that are candidates, by position; all where it is
+    empty.
     """
 
     column: str
     items: Sequence[Item]
+    task: str | None = None
     classes: ClassList | None = None
     among: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What one fit learns from, and the exams after it. kept: the labels whose classes it is fitted to."""
+    """What one fit learns from, and the exams after it. kept: the labels that the fit is to know, where not all."""
 
-    task: Task
+    tasks: tuple[Task, ...]
     exams: tuple[Exam, ...]
-    kept: tuple[int, ...]
+    kept: tuple[int, ...] = ()
 
-    def support(self, shots: int, seed: int) -> Task:
-        """What the fit receives: shots are drawn from all classes first, then classes are left out. It is sealed."""
-        return _restricted(self.task.sealed().shots(shots, seed), self.kept)
+    def support(self, shots: int, seed: int) -> list[Task]:
+        """What the fit receives, sealed: shots are drawn from all classes first, then classes are left out."""
+        drawn = [task.sealed().shots(shots, seed) for task in self.tasks]
+        return [_restricted(task, self.kept) for task in drawn] if self.kept else drawn
 
 
 @dataclass(frozen=True)
@@ -89,26 +98,41 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that a protocol does with a method, for each number of shots and each seed."""
+    """All that a protocol does with a method, for each number of shots and each seed.
+
+    together: one lesson in place of the others, for methods that fit several tasks at once.
+    """
 
     lessons: tuple[Lesson, ...]
+    together: Lesson | None = None
     summary: Summary | None = None
 
     @property
+    def exams(self) -> tuple[Exam, ...]:
+        """Every exam that a method may be asked to take."""
+        lessons = self.lessons if self.together is None else (self.together,)
+        return tuple(exam for lesson in lessons for exam in lesson.exams)
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the table, in order."""
-        exams = tuple(exam.column for lesson in self.lessons for exam in lesson.exams)
-        return exams if self.summary is None else (*exams, self.summary.column)
+        """The columns of the table: the exams, and the summary behind those that it is made of."""
+        titles = [exam.column for exam in self.exams]
+        if self.summary is not None:
+            titles.insert(titles.index(self.summary.over[-1]) + 1, self.summary.column)
+        return tuple(titles)
 
     @property
     def notes(self) -> list[str]:
         """What the columns mean, for people."""
-        exams = [exam for lesson in self.lessons for exam in lesson.exams]
-        lines = [", ".join(f"{exam.column}: {len(exam.items):,} images" for exam in exams)]
+        lines = [", ".join(f"{exam.column}: {len(exam.items):,} images" for exam in self.exams)]
         if self.summary is not None:
             kind = "harmonic mean of the means of" if self.summary.harmonic else "mean over"
-            lines.append(f"{self.summary.column}: {kind} {' and '.join(self.summary.over)}")
+            lines.append(f"{self.summary.column}: {kind} {', '.join(self.summary.over)}")
         return lines
+
+    def lessons_of(self, method: Method) -> tuple[Lesson, ...]:
+        """The lessons that this method takes."""
+        return (self.together,) if self.together is not None and method.several_tasks else self.lessons
 
 
 def plan_protocol(protocol: str, source: Task, targets: Sequence[Task] = ()) -> Plan:
@@ -128,10 +152,39 @@ def plan_protocol(protocol: str, source: Task, targets: Sequence[Task] = ()) -> 
     columns = _columns([source, *targets])
     own = Exam(columns[0], source.test)
     if not targets:
-        return Plan((Lesson(source, (own,), _everything(source)),))
+        return Plan((Lesson((source,), (own,)),))
     exam = _own_classes if protocol == "transfer" else _same_classes
     exams = [exam(source, target, column) for target, column in zip(targets, columns[1:], strict=True)]
-    return Plan((Lesson(source, (own, *exams), _everything(source)),), Summary("average", columns[1:]))
+    return Plan((Lesson((source,), (own, *exams)),), summary=Summary("average", columns[1:]))
+
+
+def plan_tasks(tasks: Sequence[Task], leave_out: str | None = None) -> Plan:
+    """The plan of several tasks. leave_out: the name of one that is fitted by none, and asked of those that can.
+
+    Raises UsageError for two tasks of one name, a name to leave out that no task has, and where only one task is left;
+    ShotfitError for a task without test images.
+    """
+    check_names(tasks)
+    names = [task.name for task in tasks]
+    if leave_out is not None and leave_out not in names:
+        raise UsageError(f"There is no task {leave_out!r} to leave out; the tasks: {', '.join(names)}.")
+    fitted = tuple(task for task in tasks if task.name != leave_out)
+    if len(fitted) < 2:
+        raise UsageError(f"{len(fitted)} of the tasks would be fitted; expected two or more.")
+    for task in tasks:
+        if not task.test:
+            raise ShotfitError(f"{task.name} has no test images to compare on.")
+    columns = _columns(tasks)
+    lessons, exams = [], []
+    for task, column in zip(tasks, columns, strict=True):
+        if task.name != leave_out:
+            lessons.append(Lesson((task,), (Exam(column, task.test),)))
+            exams.append(Exam(column, task.test, task=task.name))
+    over = tuple(exam.column for exam in exams)
+    exams += [
+        Exam(f"{task.name} (left out)", task.test, classes=task.classes) for task in tasks if task.name == leave_out
+    ]
+    return Plan(tuple(lessons), Lesson(fitted, tuple(exams)), Summary("average", over))
 
 
 def check_protocol(protocol: str, targets: Sequence[object]) -> None:
@@ -174,14 +227,14 @@ def _base_to_new(source: Task) -> Plan:
         part = _restricted(source, labels)
         if not part.test:
             raise ShotfitError(f"{source.name} has no test images of its {column} classes to compare on.")
-        exams.append(Exam(column, part.test, part.classes if column == "new" else None))
-    return Plan((Lesson(source, tuple(exams), tuple(base)),), Summary("H", ("base", "new"), harmonic=True))
+        exams.append(Exam(column, part.test, classes=part.classes if column == "new" else None))
+    return Plan((Lesson((source,), tuple(exams), tuple(base)),), summary=Summary("H", ("base", "new"), harmonic=True))
 
 
 def _own_classes(source: Task, target: Task, column: str) -> Exam:
     """All images of a target, among the target's classes in its own templates."""
     _check_names([target])
-    return Exam(column, _all_images(target), target.classes)
+    return Exam(column, _all_images(target), classes=target.classes)
 
 
 def _same_classes(source: Task, target: Task, column: str) -> Exam:
@@ -202,8 +255,6 @@ def _same_classes(source: Task, target: Task, column: str) -> Exam:
 
 def _restricted(task: Task, kept: Sequence[int]) -> Task:
     """The task with the classes of these labels alone, renumbered in ascending order."""
-    if len(kept) == len(task.classes.names):
-        return task
 
     def part(items: Sequence[Item]) -> tuple[Item, ...]:
         positions, labels = renumbered([item.label for item in items], kept)
@@ -217,10 +268,6 @@ def _restricted(task: Task, kept: Sequence[int]) -> Task:
         val=part(task.val),
         held_out=None if task.held_out is None else part(task.held_out),
     )
-
-
-def _everything(task: Task) -> tuple[int, ...]:
-    return tuple(range(len(task.classes.names)))
 
 
 def _all_images(task: Task) -> tuple[Item, ...]:
