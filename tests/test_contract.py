@@ -25,6 +25,19 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"variant": "cats", "length": "2", "network": "lincls", "class_words": "a kind of", "task_position": "front"},
     ],
     "clip_adapter": [{}, {"side": "both", "reduction": "2"}],
+    "apex": [
+        {"text_tokens": "4"},
+        {
+            "visual_depth": "2",
+            "text_depth": "3",
+            "image_reference": "random-prompts",
+            "text_reference": "random-prompts",
+        },
+        {"visual_tokens": "3", "visual_depth": "1", "adapter": "low-rank", "rank": "5", "optimizer": "sgd"},
+        {"prompt": "manual", "adapter": "bottleneck", "coefficient": "0.4", "protocol": "transfer"},
+        {"visual_depth": "0", "adapter_side": "image", "text_depth": "2", "text_ensemble": "false"},
+        {"prompt": "ensemble", "adapter": "none", "image_ensemble": "false"},
+    ],
     "mma": [
         {"scale": "0.1"},
         {"start": "0", "end": "2", "dim": "4", "scale": "0.5", "shared": "false", "gradient_rule": "plain"},

@@ -140,13 +140,16 @@ class Frozen:
         """[] exp(logit_scale), which multiplies cosines."""
         return self.backbone.logit_scale.float().exp()
 
-    def image_blocks(self, method: str) -> BlocksConfig:
-        """The image tower's transformer blocks, which the method changes; a tower without any is refused."""
+    def image_blocks(self, method: str, otherwise: str) -> BlocksConfig:
+        """The image tower's transformer blocks, which the method changes; a tower without any is refused.
+
+        otherwise: the option with which the method leaves them alone.
+        """
         config = self.backbone.config.image
         if isinstance(config, ResNetConfig):
             raise UsageError(
                 f"{method} changes transformer blocks of the image tower, but {self.backbone.name} has a ResNet: "
-                "choose a backbone with a vision transformer, such as mini."
+                f"choose a backbone with a vision transformer, such as mini, or {otherwise}."
             )
         return config.blocks
 

@@ -16,6 +16,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "coop": ("test_coop", "test_shots"),
     "dualadapter": ("test_dualadapter",),
     "linear_probe": ("test_linear_probe",),
+    "apex": ("test_apex",),
     "mma": ("test_mma",),
     "softcpt": ("test_softcpt",),
     "taskres": ("test_residuals",),

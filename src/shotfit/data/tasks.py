@@ -16,26 +16,10 @@ from pathlib import Path
 
 from shotfit.data.images import ImageFile
 from shotfit.data.shots import draw
+from shotfit.data.templates import DEFAULT_TEMPLATE, TEMPLATE_SETS
 from shotfit.errors import ShotfitError
 
 __all__ = ["DEFAULT_TEMPLATE", "TEMPLATE_SETS", "ClassList", "ImageFile", "Item", "Task", "expand_templates", "joined"]
-
-DEFAULT_TEMPLATE = "a photo of a {}."
-
-TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
-    # the seven that CLIP's authors selected for ImageNet, and the plain one
-    "ensemble": (
-        "itap of a {}.",
-        "a bad photo of the {}.",
-        "a origami {}.",
-        "a photo of the large {}.",
-        "a {} in a video game.",
-        "art of the {}.",
-        "a photo of the small {}.",
-        DEFAULT_TEMPLATE,
-    ),
-}
-"""Sets of templates that can be given by name."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ METHODS = {
     "tip_adapter_f": "shotfit.methods.tip_adapter:TipAdapterF",
     "taskres": "shotfit.methods.taskres:TaskRes",
     "coop": "shotfit.methods.coop:CoOp",
+    "apex": "shotfit.methods.apex:Apex",
     "mma": "shotfit.methods.mma:MMA",
     "dualadapter": "shotfit.methods.dualadapter:DualAdapter",
     "coop_mt": "shotfit.methods.softcpt:CoOpMT",

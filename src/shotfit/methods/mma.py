@@ -99,7 +99,7 @@ class MMA(Method):
         config = self.frozen.backbone.config
         if self.towers == "text":
             return {site: site for site in self._range(config.text.blocks.layers)} if tower == "text" else {}
-        image, text = self.frozen.image_blocks(f"{self.name} (towers=text does not)").layers, config.text.blocks.layers
+        image, text = self.frozen.image_blocks(self.name, "towers=text").layers, config.text.blocks.layers
         if self.pairing == "index" and text > image:
             raise UsageError(
                 f"{self.name}: pairing=index counts the blocks of both towers from below, which needs a text tower "
@@ -132,7 +132,7 @@ class MMA(Method):
         config = self.frozen.backbone.config
         blocks: dict[Tower, BlocksConfig] = {"text": config.text.blocks}
         if self.towers != "text":
-            blocks["image"] = self.frozen.image_blocks(self.name)
+            blocks["image"] = self.frozen.image_blocks(self.name, "towers=text")
         return {tower: config.width for tower, config in blocks.items()}
 
     def edits(self, scale: float) -> list[Adapter]:
