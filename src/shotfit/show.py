@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -162,7 +163,8 @@ def _calls(phase: Phase) -> list[str]:
 
 def _call(plan: Plan, predicted: bool) -> str:
     what = ("text" if plan.tower == "text" else "image") + ("" if plan.rows == 1 else "s")
-    edits = ", ".join(plan.edits) or "no edits"
+    counts = Counter(plan.edits)
+    edits = ", ".join(f"{count} x {edit}" if count > 1 else edit for edit, count in counts.items()) or "no edits"
     parts: list[str] = [f"{plan.tower} tower: {plan.rows} {what}, {edits}"]
     if predicted and plan.tower == "image":
         parts.append("runs in full, nothing stored")
@@ -171,8 +173,8 @@ def _call(plan: Plan, predicted: bool) -> str:
     elif plan.frozen_until < 0:
         parts.append("nothing frozen: every step runs")
     else:
-        kept = "computed once and stored, " if plan.tower == "image" else ""
-        parts.append(f"frozen until step {plan.frozen_until} of {plan.last}: {kept}the rest runs")
+        kept = "stored" if plan.tower == "image" else "kept in memory"
+        parts.append(f"frozen until step {plan.frozen_until} of {plan.last}: computed once and {kept}, the rest runs")
     parts += _sharing(plan)
     return "; ".join(parts)
 

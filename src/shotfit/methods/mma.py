@@ -16,12 +16,12 @@ decay is added. It is the gradient of an adapter of scale 1 whose output is scal
 
 # differs: towers of unequal depth are paired from the top, as the paper finds that upper blocks should be adapted: site
 j of the text tower and block j + (image depth - text depth), where a text site without a partner keeps S to itself. The
-official program counts both from the bottom (`pairing=index`). Equal depths are the same.
+official program counts both from the bottom (`pairing=index`). With equal depths there is no difference.
 # differs: the range follows the depth, the upper two thirds (5 to 12 of 12); the program's is 5 to 12.
 # differs: float32 throughout; the program multiplies in float16, where s A is partly rounded away.
 # differs: views are drawn once (`--views fresh` draws a new crop at every step, as the official program does).
-# `protocol=transfer` is the paper's setting for other tasks' classes as a user quotes it: the upper third, one epoch.
-Published: see docs/methods.md#mma.
+With `protocol=transfer` the upper third is adapted for one epoch, what a user of the program quotes from the paper for
+the classes of other tasks. Published: see docs/methods.md#mma.
 """
 
 from __future__ import annotations
