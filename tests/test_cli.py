@@ -197,7 +197,8 @@ def test_show_prints_options_recipe_and_calls(home: Home, shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["zero_shot", "linear_probe", "clip_adapter", "tip_adapter", "tip_adapter_f", "taskres"]
+    "method",
+    ["zero_shot", "linear_probe", "clip_adapter", "tip_adapter", "tip_adapter_f", "taskres", "coop_mt", "softcpt"],
 )
 def test_show_runs_every_method(home: Home, shell: Shell, method: str) -> None:
     result = shell("show", method, "--backbone", home.backbone)

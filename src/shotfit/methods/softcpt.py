@@ -66,7 +66,9 @@ class SoftCPT(Method):
     several_tasks: ClassVar[bool] = True
 
     variant: str = option(
-        "nata", "first half: class agnostic, class specific or no class context; second: task context", choices=VARIANTS
+        "nata",
+        "class context: none (na..), one (ca..) or one a class (cs..); task context: one (..ta) or one a task (..ts)",
+        choices=VARIANTS,
     )
     network: str = option(
         "lin",
