@@ -26,7 +26,7 @@ from torch import Tensor
 from shotfit.data.readers import read_task
 from shotfit.data.tasklist import check_names, read_tasks
 from shotfit.data.tasks import ClassList, Item, Task, joined
-from shotfit.errors import UsageError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.frozen import Frozen, ImagePool
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation
@@ -81,6 +81,9 @@ def fit(
     store = Store(cache_folder() / "streams") if store is None else store
     tasks = [_drawn(task, shots, seed, validation).sealed() for task in _tasks(data, templates)]
     classes = tuple(task.classes for task in tasks)
+    for task in tasks:
+        if not task.train:
+            raise ShotfitError(f"{task.name} has no train images to fit to: name a folder or manifest that has some.")
     if lr is not None and not 0 < lr < math.inf:
         raise UsageError(f"The learning rate must be a number above 0, but is {lr:g}.")
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone

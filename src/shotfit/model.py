@@ -7,10 +7,12 @@ pickle. It is written to a temporary folder and renamed, so that nothing half-wr
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import preprocess
 from shotfit.towers.weights import load_backbone
 
-__all__ = ["Model", "Prediction", "load"]
+__all__ = ["Model", "Prediction", "check_target", "load"]
 
 WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
 FORMAT = 1
@@ -191,11 +193,14 @@ class Model:
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, all or nothing; an older model there is replaced, anything else is not."""
         folder = Path(folder)
-        if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
-        record = json.dumps(self.record, indent=2, ensure_ascii=False, default=str)
+        check_target(folder)
         state = save(self.method.state(), metadata={"format": "shotfit", "version": str(FORMAT)})
-        write_folder(folder, {WEIGHTS: state, RECORD: record.encode(), CARD: self.card().encode()})
+        content = self.record | {"weights": hashlib.sha256(state).hexdigest()}
+        record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+        try:
+            write_folder(folder, {WEIGHTS: state, RECORD: record.encode(), CARD: self.card().encode()})
+        except OSError as error:
+            raise ShotfitError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
         return folder
 
     def card(self) -> str:
@@ -231,14 +236,17 @@ class Model:
         folder = Path(folder)
         record = _read_record(folder)
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
-        loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone or name)
+        loaded = backbone if isinstance(backbone, Backbone) else _backbone(folder, name, backbone)
         if loaded.fingerprint != fingerprint:
             raise ShotfitError(
                 f"{folder} was fitted on {name} (fingerprint {fingerprint[:12]}), but {loaded.name} has fingerprint "
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
-        tensors = _read_tensors(folder)
-        method = find(record["found_at"])(**record["options"])
+        tensors = _read_tensors(folder, record["weights"])
+        kind = _kind(folder, record["found_at"])
+        if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
+            raise _damaged(folder)
+        method = kind(**record["options"])
         classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
         method.attach(frozen, classes)
@@ -251,6 +259,40 @@ class Model:
 load = Model.open
 
 
+def check_target(folder: Path) -> None:
+    """Refuse, in a sentence, a folder that no model can be saved as: what saving would say after a long fit."""
+    if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "is not a folder" if not above.is_dir() else "cannot be written to"
+        raise UsageError(f"{folder} cannot be made, because {above} {reason}: choose another --out.")
+
+
+def _backbone(folder: Path, recorded: str, given: str | None) -> Backbone:
+    if given is not None:
+        return load_backbone(given)
+    try:
+        return load_backbone(recorded)
+    except ShotfitError as error:
+        missing = f"{folder} needs its backbone {recorded}, or --backbone that says where it is now"
+        raise type(error)(f"{missing}. {error}") from None
+
+
+def _kind(folder: Path, found_at: str) -> type[Method]:
+    """The method's class; a file of code that lies in the model's folder, or anywhere relative to us, is not run."""
+    file = Path(found_at.rpartition(":")[0])
+    if file.suffix == ".py" and (not file.is_absolute() or folder.resolve() in file.resolve().parents):
+        raise ShotfitError(
+            f"{folder / RECORD} names a method in {file}, which comes with the model and is not run: fit it again."
+        )
+    return find(found_at)
+
+
+def _damaged(folder: Path) -> ShotfitError:
+    return ShotfitError(f"{folder / RECORD} is damaged or of another version of shotfit: fit the model again.")
+
+
 def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     if not path.is_file():
@@ -259,22 +301,41 @@ def _read_record(folder: Path) -> dict[str, Any]:
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        known = record["format"] == FORMAT and {"method", "found_at", "options", "classes", "backbone"} <= record.keys()
-    except (ValueError, TypeError, KeyError):
-        known = False
-    if not known:
-        raise ShotfitError(f"{path} is damaged or of another version of shotfit: fit the model again.")
-    return dict(record)
+    except ValueError:
+        raise _damaged(folder) from None
+    match record:
+        case {
+            "format": int(number),
+            "method": str(),
+            "found_at": str(),
+            "options": dict(),
+            "classes": [_, *_] as classes,
+            "backbone": {"name": str(), "fingerprint": str()},
+            "weights": str(),
+        } if number == FORMAT and all(map(_is_class_list, classes)):
+            return dict(record)
+    raise _damaged(folder)
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
+def _is_class_list(plain: Any) -> bool:
+    match plain:
+        case {"task": str(), "names": [*names], "templates": [*templates]}:
+            return all(isinstance(text, str) for text in (*names, *templates))
+    return False
+
+
+def _read_tensors(folder: Path, digest: str) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     try:
+        content = path.read_bytes()
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("format") != "shotfit":
                 raise ShotfitError(f"{path} was not written by shotfit: fit the model again.")
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
     except FileNotFoundError:
         raise ShotfitError(f"{folder} lacks {WEIGHTS}: fit the model again.") from None
     except (SafetensorError, OSError):
         raise ShotfitError(f"{path} is damaged or cut off: fit the model again.") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ShotfitError(f"{path} is not the file that {RECORD} was written with: fit the model again.")
+    return tensors

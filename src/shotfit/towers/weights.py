@@ -65,7 +65,8 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
     path = Path(source).expanduser()
     if path.exists() and (entry is None or source == entry.repository):
         _refuse_revision(source, revision)
-        return _load_folder(path, str(source)) if path.is_dir() else _load_file(path, str(source))
+        name = str(path.absolute())  # saved models look for it by this name, from any folder
+        return _load_folder(path, name) if path.is_dir() else _load_file(path, name)
     if entry is not None:
         assert entry.repository is not None
         pinned = revision in (None, entry.revision)

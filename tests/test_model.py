@@ -1,0 +1,105 @@
+"""Saved models that were tampered with, moved, or whose backbone went elsewhere: one sentence, never a wrong answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.fit import fit
+from shotfit.model import Model
+from shotfit.store import MemoryStore
+from shotfit.testing import tiny_backbone, tiny_task
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    tiny_backbone(folder / "backbone")
+    return _fit(folder, "taskres").save(folder / "model")
+
+
+def _fit(folder: Path, method: str) -> Model:
+    backbone, task = str(folder / "backbone"), tiny_task(folder / "images")
+    return fit(task, method, shots=1, epochs=1, backbone=backbone, store=MemoryStore(), check=False)
+
+
+def _changed(saved: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    shutil.copytree(saved, folder)
+    record = json.loads((folder / "adapter.json").read_text())
+    change(record)
+    (folder / "adapter.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(format=2),
+        lambda record: record.update(options={"unheard": 1}),
+        lambda record: record.update(classes=[1]),
+        lambda record: record.update(classes=[]),
+        lambda record: record.update(backbone={"name": "mini"}),
+        lambda record: record.update(found_at=3),
+        lambda record: record.pop("weights"),
+    ],
+)
+def test_record_that_is_not_whole_is_refused(
+    saved: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    with pytest.raises(ShotfitError, match="is damaged or of another version"):
+        Model.open(_changed(saved, tmp_path / "model", change))
+
+
+def test_weights_of_another_model_are_refused(saved: Path, tmp_path: Path) -> None:
+    folder = _changed(saved, tmp_path / "model", lambda record: None)
+    _fit(saved.parent, "linear_probe").save(tmp_path / "other")
+    shutil.copyfile(tmp_path / "other" / "adapter.safetensors", folder / "adapter.safetensors")
+    with pytest.raises(ShotfitError, match=r"is not the file that adapter\.json was written with"):
+        Model.open(folder)
+
+
+@pytest.mark.parametrize("place", ["inside", "relative"])
+def test_code_that_comes_with_a_model_is_not_run(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = tmp_path / "model"
+    file = str(folder / "code.py") if place == "inside" else "code.py"
+    _changed(saved, folder, lambda record: record.update(found_at=f"{file}:Method"))
+    monkeypatch.chdir(folder)
+    Path("code.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(ShotfitError, match="comes with the model and is not run"):
+        Model.open(folder)
+
+
+def test_backbone_by_a_relative_path_is_found_from_elsewhere(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(saved.parent)
+    task = tiny_task(saved.parent / "images")
+    model = fit(task, "zero_shot", shots=1, backbone="backbone", store=MemoryStore()).save(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert Model.open(model).class_names == task.classes.names
+
+
+def test_missing_backbone_says_how_to_name_its_place(saved: Path, tmp_path: Path) -> None:
+    folder = _changed(saved, tmp_path / "model", lambda record: record["backbone"].update(name="/gone/clip"))
+    with pytest.raises(ShotfitError, match=r"needs its backbone /gone/clip, or --backbone that says where it is now"):
+        Model.open(folder)
+
+
+def test_folder_that_cannot_be_made_is_refused(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is not a folder: choose another --out"):
+        Model.open(saved).save(tmp_path / "file" / "model")
+
+
+def test_task_without_train_images_is_refused(saved: Path, tmp_path: Path) -> None:
+    tiny_task(tmp_path / "images" / "test")
+    with pytest.raises(ShotfitError, match="images has no train images to fit to"):
+        fit(tmp_path / "images", backbone=str(saved.parent / "backbone"), store=MemoryStore())
