@@ -62,3 +62,8 @@ def test_all_images_are_train_and_test() -> None:
 def test_unknown_class_is_refused_by_name() -> None:
     with pytest.raises(ShotfitError, match="not known to it: wolf"):
         labelled_for(NAMES, task_of("cat", "wolf"))
+
+
+def test_one_class_is_scored_without_a_warning() -> None:
+    found = score(np.array([0, 0]), np.array([[1.0], [1.0]]), ("only",))
+    assert (found.accuracy, found.confusion) == (1.0, ((2,),))

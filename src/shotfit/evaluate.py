@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task
@@ -159,7 +158,8 @@ def score(labels: NDArray[Any], probabilities: NDArray[Any], class_names: Sequen
         0.5
     """
     predicted = probabilities.argmax(axis=1)
-    counts = confusion_matrix(labels, predicted, labels=np.arange(len(class_names)))  # [true, predicted]
+    counts = np.zeros((len(class_names), len(class_names)), dtype=np.int64)  # [true, predicted]
+    np.add.at(counts, (labels, predicted), 1)
     right, true, said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     present, seen = true > 0, (true + said) > 0
     return Scores(
@@ -188,7 +188,7 @@ def labelled_for(names: Sequence[str], task: Task, everything: bool = False) -> 
     if unknown or len(places) < len(names):
         shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise ShotfitError(
-            f"{task.name} has {len(task.classes.names)} classes that are not the model's {len(names)}"
+            f"the classes of {task.name} ({len(task.classes.names)}) are not the model's ({len(names)})"
             f"{f' (not known to it: {shown})' if unknown else ''}: evaluate on images of the classes it was fitted to."
         )
     order = [places[plain_name(name)] for name in task.classes.names]
