@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -255,6 +256,8 @@ def test_cache_tells_its_size_and_is_cleared(
         (["fit", "PHOTOS", "--out", "PHOTOS"], 2, "is not a shotfit model: choose another --out"),
         (["fit", "PHOTOS", "--template", "a photo", "--out", "NEW"], 3, "the template 'a photo' holds {} 0 times"),
         (["fit", "nowhere", "--out", "NEW"], 3, "nowhere does not exist"),
+        (["fit", "PHOTOS", "--out", "IMAGE/model"], 2, "is not a folder: choose another --out"),
+        (["fit", "SINGLE", "--out", "NEW"], 3, "has no image to hold out"),
         (["predict", "PHOTOS", "PHOTOS"], 3, "is not a shotfit model"),
         (["predict", "MODEL", "nowhere.png"], 3, "There is no image nowhere.png"),
         (["predict", "MODEL", "PHOTOS", "--format", "xml"], 2, "There is no format 'xml'"),
@@ -267,10 +270,27 @@ def test_wrong_input_is_one_line(
     home: Home, shell: Shell, tmp_path: Path, words: list[str], code: int, sentence: str
 ) -> None:
     places = {"PHOTOS": str(home.photos), "MODEL": str(home.model), "NEW": str(tmp_path / "new")}
+    places |= {"IMAGE/model": f"{next(home.photos.rglob('*.png'))}/model", "SINGLE": str(tmp_path / "single")}
+    if "SINGLE" in words:
+        tiny_task(tmp_path / "single", images=1)
     result = shell(*[places.get(word, word) for word in words])
     assert sentence in one_line(result)
     assert result.code == code
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_the_default_of_every_flag(shell: Shell, command: str) -> None:
+    options = shell(command, "--help").out.split("Options:")[1].split("Exit codes")[0]
+    flags = [" ".join(text.split()) for text in re.split(r"\n(?=  -)", options)]
+    without = [text for text in flags if text.startswith("--") and "default" not in text]
+    assert without == []
+
+
+def test_a_path_with_a_space_is_quoted_to_be_typed_again(home: Home, shell: Shell, tmp_path: Path) -> None:
+    words = ["fit", home.photos, "--backbone", home.backbone, "--method", "zero_shot", "--shots", 2]
+    result = shell(*words, "--out", tmp_path / "my model")
+    assert f"shotfit predict '{tmp_path}/my model' IMAGES" in result.out
 
 
 def test_bug_is_one_line_and_a_traceback_with_debug(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

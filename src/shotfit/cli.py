@@ -7,6 +7,7 @@ to standard error. Errors are one line on standard error. Nothing heavy is impor
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import traceback
 import warnings
@@ -76,12 +77,17 @@ ClassNames = Annotated[
 ImagesDir = Annotated[
     Path | None, typer.Option("--images", help="Where a manifest's paths begin.", show_default="beside it")
 ]
-SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave unreadable images out instead of stopping.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave unreadable images out instead of stopping.", show_default="off")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.", show_default="off")]
 Options = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="OPTION=VALUE", help="An option of the method (`shotfit show METHOD`); may be repeated."
+        "--set",
+        metavar="OPTION=VALUE",
+        help="An option of the method; may be repeated.",
+        show_default="those of `shotfit show METHOD`",
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="the method's")]
@@ -140,8 +146,12 @@ def fit(
     out: Annotated[Path, typer.Option(help="The model's folder; an older model there is replaced.")] = Path(
         "shotfit-model"
     ),
-    keep: Annotated[bool, typer.Option("--keep", help="Keep a fit that is found worse than zero-shot.")] = False,
-    no_check: Annotated[bool, typer.Option("--no-check", help="Do not compare with zero-shot before saving.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep a fit that is found worse than zero-shot.", show_default="off")
+    ] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not compare with zero-shot before saving.", show_default="off")
+    ] = False,
     skip_broken: SkipBroken = False,
     memory: Memory = None,
     as_json: Json = False,
@@ -171,6 +181,12 @@ def fit(
     if folder is not None:
         _check_out(out)
     found = _read_all(source, images, class_names, template, shots or None, skip_broken, say)
+    for task in found:
+        if not task.test:
+            raise ShotfitError(
+                f"{task.name} has no image to hold out, and the fit is evaluated on such images: add a second image to "
+                "a class or a test part, or fit without an evaluation from Python (shotfit.fit)."
+            )
     from shotfit.fit import fit as fit_model
     from shotfit.several import merged, overview, places, scored, table
 
@@ -190,7 +206,7 @@ def fit(
         model.save(place)
         _say_accuracies(results[-1], say)
         task_flag = "" if len(group) == 1 else " --task TASK"
-        say(f"saved {place} (predict: shotfit predict {place} IMAGES{task_flag})")
+        say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{task_flag})")
     if len(results) > 1:
         plain, fitted = merged([one.plain for one in results]), merged([one.fitted for one in results])
         for line in table({"zero-shot": plain, method: fitted}):
@@ -253,7 +269,9 @@ def evaluate(
         str | None,
         typer.Option(help="Which task the folder is: one of the model's, or a new one.", show_default="the only one"),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All images instead of the test part.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All images instead of the test part.", show_default="off")
+    ] = False,
     backbone: Annotated[
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
     ] = None,
@@ -485,10 +503,13 @@ def doctor(
 
 @app.command(epilog=EXIT_CODES)
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.", show_default="off")] = False,
     as_json: Json = False,
 ) -> None:
     """Show where features and verdicts are kept and how large that is, or delete it.
+
+    The folder is $SHOTFIT_CACHE, else shotfit in $XDG_CACHE_HOME or ~/.cache. Features take $SHOTFIT_CACHE_LIMIT at
+    most, such as 500MB or 2GiB (default: 20GB); those used longest ago are deleted first.
 
     \b
     Examples:
@@ -593,10 +614,9 @@ def _bytes(size: str | None) -> int | None:
 
 def _check_out(out: Path) -> None:
     """Refuse before the fit what saving would refuse after it."""
-    from shotfit.model import RECORD
+    from shotfit.model import check_target
 
-    if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists and is not a shotfit model: choose another --out.")
+    check_target(out)
 
 
 def _read(
@@ -699,7 +719,7 @@ def _say_accuracies(result: Fitted, say: Say) -> None:
 
     name = result.model.record["method"]
     width = max(len("zero-shot"), len(name))
-    say(f"accuracy on {result.fitted.images:,} held-out images:")
+    say(f"accuracy on {_plural(result.fitted.images, 'held-out image')}:")
     if len(result.fitted.tasks) > 1:
         for line in table({"zero-shot": result.plain, name: result.fitted}):
             say(f"  {line}")

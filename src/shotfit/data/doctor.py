@@ -12,6 +12,7 @@ names that look alike. What was found in a file is kept by its content, so that 
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
@@ -88,7 +89,7 @@ class Report:
         skip = ", or pass --skip-broken to leave these files out" if files_only else ""
         raise ShotfitError(
             f"{shown(self.source)} has {_count(len(errors), 'problem')}: {first}{more}. Run "
-            f"`shotfit doctor {shown(self.source)}` to see all of them{skip}."
+            f"`shotfit doctor {shlex.quote(shown(self.source))}` to see all of them{skip}."
         )
 
     def without_broken(self, task: Task) -> Task:
