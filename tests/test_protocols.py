@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from shotfit.cli import main
 from shotfit.compare import compare, plan_of
@@ -20,6 +21,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import evaluate
 from shotfit.fit import fit
 from shotfit.frozen import ImagePool
+from shotfit.model import Model
 from shotfit.protocols import plan_protocol
 from shotfit.store import MemoryStore
 from shotfit.table import Row, table
@@ -164,6 +166,19 @@ def test_other_classes_carry_their_own_templates(source: Task, others: Task, bac
     model = fit(source.sealed(), "zero_shot", shots=1, backbone=backbone, store=STORE)
     assert model.for_classes(others.classes).classes == (others.classes,)
     assert model.for_classes(["ball"]).classes[0].prompts() == [["a photo of a ball."]]
+
+
+@pytest.mark.parametrize("method", ["zero_shot", "clip_adapter", "coop"])
+def test_opened_model_predicts_other_classes_as_the_fitted_one_does(
+    source: Task, others: Task, backbone: Backbone, tmp_path: Path, method: str
+) -> None:
+    model = fit(source.sealed(), method, shots=1, epochs=1, backbone=backbone, store=STORE, check=False)
+    opened = Model.open(model.save(tmp_path / "model"), backbone, STORE)
+    fitted, again = (one.for_classes(others.classes) for one in (model, opened))
+    twice = fitted.for_classes(others.classes)
+    assert torch.equal(fitted.probabilities(others.test), again.probabilities(others.test))
+    assert torch.equal(fitted.probabilities(others.test), twice.probabilities(others.test))
+    assert not any(parameter.requires_grad for parameter in fitted.method.parameters())
 
 
 # Domain shift.
