@@ -95,6 +95,7 @@ class Store:
         self.folder = Path(folder)
         self.limit = parse_size(os.environ.get("SHOTFIT_CACHE_LIMIT", "20GB")) if limit is None else limit
         self._indexes: dict[tuple[str, int, int], tuple[str, ...]] = {}
+        self._told = False  # that it cannot be written
 
     def rows(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Tensor:
         """Rows [keys, ...] in the order of the keys; those that are not there are computed and kept.
@@ -113,7 +114,10 @@ class Store:
                     self._write(home, kind, pending)
                 except OSError as error:
                     failed = True
-                    say(f"note: {self.folder} cannot be written ({error.strerror}); going on without keeping features.")
+                    if not self._told:
+                        self._told = True
+                        reason = f"cannot be written ({error.strerror})"
+                        say(f"note: {self.folder} {reason}; going on without keeping features.")
             pending, size = {}, 0
 
         try:
