@@ -114,6 +114,12 @@ def test_weights_file_of_a_folder_is_read_with_its_configuration(tmp_path: Path)
     assert image_config(tmp_path / "model.safetensors").blocks.activation == "quick_gelu"
 
 
+def test_open_clips_file_without_its_configuration_is_refused(tmp_path: Path) -> None:
+    save_file(openai_weights(), tmp_path / "open_clip_model.safetensors")
+    with pytest.raises(ShotfitError, match=r"what its tensors do stands in open_clip_config\.json"):
+        load_backbone(tmp_path / "open_clip_model.safetensors")
+
+
 def test_open_clip_resizes_positions_of_another_grid(tmp_path: Path) -> None:
     config = changed(OPEN_CLIP_CONFIG, "model_cfg.vision_cfg.image_size", 64)
     backbone = load_backbone(write_open_clip(tmp_path, config=config))

@@ -161,5 +161,9 @@ def _load_file(path: Path, name: str) -> Backbone:
     beside = {other.name for other in path.parent.iterdir()}
     if any(file == path.name and _FORMATS[kind] in beside for kind, file in _ORDER):
         return _load_folder(path.parent, name, path.name)
+    if path.name in open_clip.WEIGHTS:  # the same tensors as OpenAI's, and perhaps another activation
+        raise ShotfitError(
+            f"{path} is open_clip's, and what its tensors do stands in {open_clip.CONFIG}: put that beside it."
+        )
     config, weights = read_openai(path)
     return Backbone(config, weights, load_tokenizer(None, config.text, "clip"), name)
