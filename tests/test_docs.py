@@ -1,0 +1,126 @@
+"""The README and docs/ as they stand: commands and Python blocks run in a small folder, tables and links agree.
+
+A command that names ... or data/ needs the evaluation sets and is left to people. What comes of `make`, pip and the
+parity tables has tests of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shotfit.cli import main
+from shotfit.data.readers import read_task
+from shotfit.data.tasklist import read_tasks
+from shotfit.fit import fit
+from shotfit.methods import METHODS
+from shotfit.testing import check
+from shotfit.towers.texts import Texts
+from shotfit.towers.weights import load_backbone
+
+ROOT = Path(__file__).parent.parent
+CLIPART = ROOT / "examples" / "clipart"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The lines of indented blocks that call shotfit, without their comments."""
+    lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
+    found = [line.strip() for line in lines if line.startswith("    shotfit ")]
+    return [line for line in found if "..." not in line and " data/" not in line]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the pages talk about: photos/, new.jpg, other.jpg, more/, inbox/, my_method.py, and a model of two tasks."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("bird", "fruit"):
+        (folder / "photos" / name).mkdir(parents=True)
+        for image in sorted((CLIPART / name).glob("*.png"))[:5]:
+            shutil.copy(image, folder / "photos" / name)
+    pictures = sorted((CLIPART / "house").glob("*.png"))
+    for picture, copy in zip(pictures, ("new.jpg", "other.jpg", "more/a.png", "inbox/b.png"), strict=False):
+        (folder / copy).parent.mkdir(exist_ok=True)
+        shutil.copy(picture, folder / copy)
+    example, *_ = blocks(ROOT / "docs" / "methods.md", "python")
+    (folder / "my_method.py").write_text(example)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOTFIT_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        patch.syspath_prepend(str(folder))
+        fit([read_task(folder / "photos")], "softcpt", shots=1, epochs=1, check=False).save("many")
+        main(["fit", "photos", "--shots", "2", "--method", "zero_shot", "--out", "my-model"])
+        yield folder
+        sys.modules.pop("my_method", None)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_runs(place: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, *words = shlex.split(command, comments=True)
+    assert program == "shotfit"
+    assert main(words[: words.index(">")] if ">" in words else words) == 0
+
+
+def test_python_of_the_readme_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks(ROOT / "README.md", "python"):
+        exec(block, {})
+    assert "new.jpg" in capsys.readouterr().out
+
+
+def test_method_of_the_page_keeps_the_contract(place: Path, tmp_path: Path) -> None:
+    offset = importlib.import_module("my_method").Offset
+    for name in ("options_are_documented", "savings_change_nothing", "saved_equals_fitted"):
+        check(name, lambda: offset(), tmp_path / name)
+
+
+def test_contract_of_the_page_is_a_test_of_every_check(place: Path) -> None:
+    _, block = blocks(ROOT / "docs" / "methods.md", "python")
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert callable(names["test_contract"])
+
+
+def test_steps_of_the_towers_run(place: Path) -> None:
+    backbone = load_backbone("mini")
+    names = {"tower": backbone.text, "inputs": Texts.of(backbone.encode(["a cat"])), "edits": ()}
+    for block in blocks(ROOT / "docs" / "architecture.md", "python"):
+        exec(block, names)
+    assert names["features"].shape == (1, backbone.embed)  # type: ignore[attr-defined]
+
+
+def test_class_names_and_task_list_of_the_page_are_read(place: Path) -> None:
+    class_names, task_list = blocks(ROOT / "docs" / "data.md", "toml")
+    (place / "tables").mkdir()
+    for name in ("flowers17/Faces", "flowers17/roses", "dtd/images"):
+        (place / "tables" / name).mkdir(parents=True)
+        for image in sorted((CLIPART / "bird").glob("*.png"))[:2]:
+            shutil.copy(image, place / "tables" / name)
+    (place / "tables" / "dtd" / "labels.csv").write_text("path,label\nbird_01.png,dotted\nbird_02.png,lined\n")
+    (place / "tables" / "dtd" / "names.toml").write_text("")
+    (place / "tables" / "flowers17" / "classes.toml").write_text(class_names)
+    (place / "tables" / "tasks.toml").write_text(task_list)
+    flowers, textures = read_tasks(place / "tables" / "tasks.toml")
+    assert (flowers.classes.names, textures.name) == (("face", "roses"), "texture")
+
+
+def test_every_method_has_a_row_and_a_section() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert [name for name in METHODS if f"| [`{name}`](#" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
