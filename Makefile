@@ -20,7 +20,7 @@ test: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 data:
 	@test -n "$(DATA)" || { echo "Say where the archives are: make data DATA=../shared/data"; exit 2; }
