@@ -6,29 +6,53 @@ to standard error. Errors are one line on standard error. Nothing heavy is impor
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shotfit.arguments import as_list, as_numbers, as_options, as_repeated, as_validation, as_views, one_source
+from shotfit.console import (
+    plural,
+    print_json,
+    read_all,
+    read_one,
+    reporter,
+    say_accuracies,
+    say_checked,
+    say_task,
+    to,
+    warn,
+)
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.flags import (
+    Backbone,
+    ClassNames,
+    Epochs,
+    Folder,
+    FolderOrTasks,
+    ImagesDir,
+    Json,
+    Memory,
+    Options,
+    Rate,
+    SkipBroken,
+    Tasks,
+    Templates,
+    ValidationImages,
+    Views,
+)
 
 if TYPE_CHECKING:
-    from shotfit.data.tasks import Task
-    from shotfit.model import Model
     from shotfit.several import Fitted
 
 __all__ = ["app", "main"]
-
-Say = Callable[[str], None]
 
 EXIT_CODES = """\b
 Exit codes:
@@ -51,60 +75,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Folder = Annotated[
-    Path, typer.Argument(help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.")
-]
-FolderOrTasks = Annotated[
-    Path | None,
-    typer.Argument(
-        help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.", show_default=False
-    ),
-]
-Tasks = Annotated[Path | None, typer.Option("--tasks", help="A task list, tasks.toml, in place of a folder.")]
-Backbone = Annotated[str, typer.Option(help="The frozen model: a name, a folder, a file, or a Hugging Face id.")]
-Templates = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--template",
-        help='Prompt with {} for the class name, or "ensemble"; may be repeated.',
-        show_default='the task\'s, else "a photo of a {}."',
-    ),
-]
-ClassNames = Annotated[
-    Path | None, typer.Option(help="A classes.toml with class names and templates.", show_default="DIR/classes.toml")
-]
-ImagesDir = Annotated[
-    Path | None, typer.Option("--images", help="Where a manifest's paths begin.", show_default="beside it")
-]
-SkipBroken = Annotated[
-    bool, typer.Option("--skip-broken", help="Leave unreadable images out instead of stopping.", show_default="off")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.", show_default="off")]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="OPTION=VALUE",
-        help="An option of the method; may be repeated.",
-        show_default="those of `shotfit show METHOD`",
-    ),
-]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="the method's")]
-Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate of training.", show_default="the method's")]
-Views = Annotated[
-    str | None,
-    typer.Option(
-        help="Random views an image, or center, or fresh (a new crop each step).", show_default="the method's"
-    ),
-]
-ValidationImages = Annotated[
-    str, typer.Option("--validation", help="Images of a validation part to select on: few (four a class) or full.")
-]
-Memory = Annotated[
-    str | None,
-    typer.Option(help="Bound on the text tower's activations, such as 500M or 2G.", show_default="no bound"),
-]
 
 
 @app.callback()
@@ -171,7 +141,7 @@ def fit(
       shotfit fit photos/ --method coop --set length=4 --epochs 50
       shotfit fit labels.csv --images photos/ --template "a sketch of a {}." --json
     """
-    say = _to(sys.stderr if as_json else sys.stdout)
+    say = to(sys.stderr if as_json else sys.stdout)
     settings, chosen, bound = as_options(options or []), as_views(views), _bytes(memory)
     judged = as_validation(validation)
     from shotfit.methods import find
@@ -180,7 +150,7 @@ def fit(
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     if folder is not None:
         _check_out(out)
-    found = _read_all(source, images, class_names, template, shots or None, skip_broken, say)
+    found = read_all(source, images, class_names, template, shots or None, skip_broken, say)
     for task in found:
         if not task.test:
             raise ShotfitError(
@@ -201,10 +171,10 @@ def fit(
             memory=bound,
         )  # fmt: skip
         model.save(place)
-        _say_checked(model, say)
+        say_checked(model, say)
         results.append(scored(model, group, place))
         model.save(place)
-        _say_accuracies(results[-1], say)
+        say_accuracies(results[-1], say)
         task_flag = "" if len(group) == 1 else " --task TASK"
         say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{task_flag})")
     if len(results) > 1:
@@ -212,7 +182,7 @@ def fit(
         for line in table({"zero-shot": plain, method: fitted}):
             say(line)
     if as_json:
-        _print_json({"method": method} | overview(results, out))
+        print_json({"method": method} | overview(results, out))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -291,9 +261,9 @@ def evaluate(
       shotfit evaluate shotfit-model others/ --all     every image of another folder
       shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
     """
-    say = _to(sys.stderr if as_json else sys.stdout)
+    say = to(sys.stderr if as_json else sys.stdout)
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
-    found = _read_all(source, images, class_names, None, None, skip_broken, say)
+    found = read_all(source, images, class_names, None, None, skip_broken, say)
     from shotfit.evaluate import evaluate as evaluate_model
     from shotfit.evaluate import evaluate_tasks, labelled_for, model_for
     from shotfit.model import load
@@ -307,7 +277,7 @@ def evaluate(
         for line in table({"accuracy": several}):
             say(line)
         if as_json:
-            _print_json({"model": str(model)} | several.as_json())
+            print_json({"model": str(model)} | several.as_json())
         return
     fitted = load(model, backbone, store=store)
     labelled = found[0]
@@ -324,7 +294,7 @@ def evaluate(
     for true, predicted, count in confused:
         say(f"  {true} taken for {predicted}: {count}")
     if as_json:
-        _print_json({"model": str(model)} | scores.as_json())
+        print_json({"model": str(model)} | scores.as_json())
 
 
 @app.command(epilog=EXIT_CODES)
@@ -382,7 +352,7 @@ def compare(
       shotfit compare photos/ --protocol domain-shift --targets sketches/ cartoons/ --methods coop
       shotfit compare --tasks tasks.toml --leave-out flowers --methods coop,softcpt --shots 4
     """
-    say = _to(sys.stderr if as_json else sys.stdout)
+    say = to(sys.stderr if as_json else sys.stdout)
     names, numbers, draws = as_list("--methods", methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
     chosen, bound = as_views(views), _bytes(memory)
     from shotfit.protocols import check_protocol
@@ -392,9 +362,9 @@ def compare(
     check_protocol(protocol, targets or [])
     for name in names:
         read_variant(name)
-    found = _read_all(source, images, class_names, template, max(numbers), skip_broken, say)
+    found = read_all(source, images, class_names, template, max(numbers), skip_broken, say)
     data = found[0] if tasks is None else found
-    others = [_read(target, None, None, None, None, skip_broken, say) for target in targets or []]
+    others = [read_one(target, None, None, None, None, skip_broken, say) for target in targets or []]
     from shotfit.compare import compare as compare_methods
     from shotfit.compare import plan_of
     from shotfit.table import table
@@ -414,15 +384,15 @@ def compare(
         views=chosen,
         memory=bound,
         out=out,
-        report=_reporter(),
+        report=reporter(),
     )
     for line in table(rows, plan.columns):
         say(line)
-    say(f"accuracy in percent, mean and standard deviation over {_plural(len(draws), 'seed')}; runs in {out}")
+    say(f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}; runs in {out}")
     for line in plan.notes:
         say(line)
     if as_json:
-        _print_json({"protocol": protocol, "rows": [row.as_json() for row in rows], "runs": str(out)})
+        print_json({"protocol": protocol, "rows": [row.as_json() for row in rows], "runs": str(out)})
 
 
 @app.command(epilog=EXIT_CODES)
@@ -438,7 +408,7 @@ def methods(as_json: Json = False) -> None:
     rows = overview()
     if as_json:
         keys = ("method", "title", "new_classes", "source")
-        _print_json({"methods": [dict(zip(keys, row, strict=True)) for row in rows]})
+        print_json({"methods": [dict(zip(keys, row, strict=True)) for row in rows]})
         return
     head = ("method", "title", "new classes", "source")
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(4)]
@@ -482,21 +452,21 @@ def doctor(
     Example:
       shotfit doctor photos/
     """
-    say = _to(sys.stderr if as_json else sys.stdout)
+    say = to(sys.stderr if as_json else sys.stdout)
     from shotfit.data.doctor import examine
     from shotfit.data.readers import read_task
     from shotfit.store import cache_folder
 
     task = read_task(folder, images=images, class_names=class_names, cache=cache_folder())
-    _say_task(task, say)
+    say_task(task, say)
     report = examine(task, shots or None, cache_folder())
     for kind, problems in (("error", report.errors), ("warning", report.warnings)):
         for problem in problems:
             say(f"{kind}: {problem.message}")
-    found = f"{_plural(len(report.errors), 'error')}, {_plural(len(report.warnings), 'warning')}"
-    say(f"{report.images:,} images of {_plural(report.classes, 'class', 'classes')}: {found}")
+    found = f"{plural(len(report.errors), 'error')}, {plural(len(report.warnings), 'warning')}"
+    say(f"{report.images:,} images of {plural(report.classes, 'class', 'classes')}: {found}")
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     if report.errors:
         raise typer.Exit(ShotfitError.exit_code)
 
@@ -528,7 +498,7 @@ def cache(
             path.unlink(missing_ok=True)
     if as_json:
         kinds = [{**entry.kind, "rows": entry.rows, "bytes": entry.bytes} for entry in entries]
-        _print_json({"folder": str(folder), "bytes": size, "limit": store.limit, "cleared": clear, "kinds": kinds})
+        print_json({"folder": str(folder), "bytes": size, "limit": store.limit, "cleared": clear, "kinds": kinds})
         return
     print(f"{folder}: {size / 1e6:,.1f} MB of at most {store.limit / 1e6:,.0f} MB{', deleted' if clear else ''}")
     for entry in entries:
@@ -543,7 +513,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     _print_any_name()
     with warnings.catch_warnings():
-        warnings.showwarning = _warn
+        warnings.showwarning = warn
         try:
             words = as_repeated("--targets", [word for word in given if word != "--debug"])
             code = app(words, prog_name="shotfit", standalone_mode=False)
@@ -576,10 +546,6 @@ def _failed(sentence: str, code: int) -> int:
     return code
 
 
-def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
 def _print_any_name() -> None:
     """File names need not be text; print what cannot be encoded as an escape."""
     for stream in (sys.stdout, sys.stderr):
@@ -595,15 +561,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _to(stream: TextIO) -> Say:
-    """Print lines to a stream."""
-    return lambda line: print(line, file=stream, flush=True)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False), flush=True)
-
-
 def _bytes(size: str | None) -> int | None:
     if size is None:
         return None
@@ -617,116 +574,3 @@ def _check_out(out: Path) -> None:
     from shotfit.model import check_target
 
     check_target(out)
-
-
-def _read(
-    folder: Path,
-    images: Path | None,
-    class_names: Path | None,
-    templates: Sequence[str] | None,
-    shots: int | None,
-    skip_broken: bool,
-    say: Say,
-) -> Task:
-    """The task, after the doctor has seen it."""
-    from shotfit.data.readers import read_task
-    from shotfit.store import cache_folder
-
-    kept = cache_folder()
-    task = read_task(folder, images=images, class_names=class_names, templates=templates or (), cache=kept)
-    return _examined(task, shots, skip_broken, say)
-
-
-def _examined(task: Task, shots: int | None, skip_broken: bool, say: Say) -> Task:
-    from shotfit.data.doctor import examine
-    from shotfit.store import cache_folder
-
-    _say_task(task, say)
-    report = examine(task, shots, cache_folder())
-    for problem in report.warnings:
-        _warn(problem.message)
-    report.raise_for_errors(skip_broken)
-    if skip_broken:
-        for problem in report.errors:
-            _warn(f"left out: {problem.message}")
-        task = report.without_broken(task)
-    return task
-
-
-def _read_all(
-    source: Path,
-    images: Path | None,
-    class_names: Path | None,
-    templates: Sequence[str] | None,
-    shots: int | None,
-    skip_broken: bool,
-    say: Say,
-) -> list[Task]:
-    """The tasks of a list (.toml), or the one of a folder or manifest, after the doctor has seen them."""
-    if source.suffix != ".toml":
-        return [_read(source, images, class_names, templates, shots, skip_broken, say)]
-    from shotfit.data.tasklist import read_tasks
-    from shotfit.store import cache_folder
-
-    return [_examined(task, shots, skip_broken, say) for task in read_tasks(source, cache=cache_folder())]
-
-
-def _say_task(task: Task, say: Say) -> None:
-    counts = f"{len(task.train):,} train, {len(task.val):,} validation and {len(task.test):,} test images"
-    say(f"{task.name}: {_plural(len(task.classes.names), 'class', 'classes')}, {counts}, read as {task.reader}")
-    say(f"test part: {task.test_origin}")
-    if task.ignored:
-        some = ", ".join(path.name for path in task.ignored[:5])
-        more = ", ..." if len(task.ignored) > 5 else ""
-        say(f"ignored: {_plural(len(task.ignored), 'entry', 'entries')} ({some}{more})")
-
-
-def _reporter() -> Callable[[Any], None]:
-    """Tells each run of a comparison on standard error, and once for each method what it refuses."""
-    refused = set[str]()
-
-    def report(run: Any) -> None:
-        found = " (found in the file)" if run["resumed"] else f" in {run['seconds']:.1f} s"
-        what = f"{run['method']}, {_plural(run['shots'], 'shot')}, seed {run['seed']}"
-        scores = ", ".join(
-            f"{column} {100 * score['accuracy']:.1f} %" for column, score in run["scores"].items() if score is not None
-        )
-        _to(sys.stderr)(f"{run['number']} of {run['total']}: {what}: {scores}{found}")
-        if run["refusal"] and run["method"] not in refused:
-            refused.add(run["method"])
-            _to(sys.stderr)(f"note: {run['refusal']}")
-
-    return report
-
-
-def _say_checked(model: Model, say: Say) -> None:
-    """How the fit compared with zero-shot where no test image was looked at."""
-    record = model.record
-    checked = record.get("checked")
-    say(f"selection: {record['selection']}")
-    if not checked:
-        return
-    ours, plain = 100 * checked["accuracy"], 100 * checked["zero_shot_accuracy"]
-    say(f"check on {checked['on']}: {record['fitted_method']} {ours:.1f} %, zero-shot {plain:.1f} %")
-    if record["fell_back"]:
-        say(f"{record['fitted_method']} is worse than zero-shot there, so zero-shot was saved (--keep saves the fit).")
-    elif ours < plain:
-        say(f"{record['fitted_method']} is worse than zero-shot there, and was kept as asked.")
-
-
-def _say_accuracies(result: Fitted, say: Say) -> None:
-    from shotfit.several import table
-
-    name = result.model.record["method"]
-    width = max(len("zero-shot"), len(name))
-    say(f"accuracy on {_plural(result.fitted.images, 'held-out image')}:")
-    if len(result.fitted.tasks) > 1:
-        for line in table({"zero-shot": result.plain, name: result.fitted}):
-            say(f"  {line}")
-        return
-    say(f"  {'zero-shot':{width}}  {100 * result.plain.accuracy:5.1f} %")
-    say(f"  {name:{width}}  {100 * result.fitted.accuracy:5.1f} %")
-
-
-def _plural(number: int, word: str, words: str = "") -> str:
-    return f"{number:,} {word if number == 1 else words or word + 's'}"

@@ -1,0 +1,156 @@
+"""What commands read and say: tasks after the doctor has seen them, lines for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from shotfit.data.tasks import Task
+    from shotfit.model import Model
+    from shotfit.several import Fitted
+
+__all__ = [
+    "Say",
+    "plural",
+    "print_json",
+    "read_all",
+    "read_one",
+    "reporter",
+    "say_accuracies",
+    "say_checked",
+    "say_task",
+    "to",
+    "warn",
+]
+
+Say = Callable[[str], None]
+
+
+def warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def to(stream: TextIO) -> Say:
+    """Print lines to a stream."""
+    return lambda line: print(line, file=stream, flush=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def read_one(
+    folder: Path,
+    images: Path | None,
+    class_names: Path | None,
+    templates: Sequence[str] | None,
+    shots: int | None,
+    skip_broken: bool,
+    say: Say,
+) -> Task:
+    """The task, after the doctor has seen it."""
+    from shotfit.data.readers import read_task
+    from shotfit.store import cache_folder
+
+    kept = cache_folder()
+    task = read_task(folder, images=images, class_names=class_names, templates=templates or (), cache=kept)
+    return _examined(task, shots, skip_broken, say)
+
+
+def _examined(task: Task, shots: int | None, skip_broken: bool, say: Say) -> Task:
+    from shotfit.data.doctor import examine
+    from shotfit.store import cache_folder
+
+    say_task(task, say)
+    report = examine(task, shots, cache_folder())
+    for problem in report.warnings:
+        warn(problem.message)
+    report.raise_for_errors(skip_broken)
+    if skip_broken:
+        for problem in report.errors:
+            warn(f"left out: {problem.message}")
+        task = report.without_broken(task)
+    return task
+
+
+def read_all(
+    source: Path,
+    images: Path | None,
+    class_names: Path | None,
+    templates: Sequence[str] | None,
+    shots: int | None,
+    skip_broken: bool,
+    say: Say,
+) -> list[Task]:
+    """The tasks of a list (.toml), or the one of a folder or manifest, after the doctor has seen them."""
+    if source.suffix != ".toml":
+        return [read_one(source, images, class_names, templates, shots, skip_broken, say)]
+    from shotfit.data.tasklist import read_tasks
+    from shotfit.store import cache_folder
+
+    return [_examined(task, shots, skip_broken, say) for task in read_tasks(source, cache=cache_folder())]
+
+
+def say_task(task: Task, say: Say) -> None:
+    counts = f"{len(task.train):,} train, {len(task.val):,} validation and {len(task.test):,} test images"
+    say(f"{task.name}: {plural(len(task.classes.names), 'class', 'classes')}, {counts}, read as {task.reader}")
+    say(f"test part: {task.test_origin}")
+    if task.ignored:
+        some = ", ".join(path.name for path in task.ignored[:5])
+        more = ", ..." if len(task.ignored) > 5 else ""
+        say(f"ignored: {plural(len(task.ignored), 'entry', 'entries')} ({some}{more})")
+
+
+def reporter() -> Callable[[Any], None]:
+    """Tells each run of a comparison on standard error, and once for each method what it refuses."""
+    refused = set[str]()
+
+    def report(run: Any) -> None:
+        found = " (found in the file)" if run["resumed"] else f" in {run['seconds']:.1f} s"
+        what = f"{run['method']}, {plural(run['shots'], 'shot')}, seed {run['seed']}"
+        scores = ", ".join(
+            f"{column} {100 * score['accuracy']:.1f} %" for column, score in run["scores"].items() if score is not None
+        )
+        to(sys.stderr)(f"{run['number']} of {run['total']}: {what}: {scores}{found}")
+        if run["refusal"] and run["method"] not in refused:
+            refused.add(run["method"])
+            to(sys.stderr)(f"note: {run['refusal']}")
+
+    return report
+
+
+def say_checked(model: Model, say: Say) -> None:
+    """How the fit compared with zero-shot where no test image was looked at."""
+    record = model.record
+    checked = record.get("checked")
+    say(f"selection: {record['selection']}")
+    if not checked:
+        return
+    ours, plain = 100 * checked["accuracy"], 100 * checked["zero_shot_accuracy"]
+    say(f"check on {checked['on']}: {record['fitted_method']} {ours:.1f} %, zero-shot {plain:.1f} %")
+    if record["fell_back"]:
+        say(f"{record['fitted_method']} is worse than zero-shot there, so zero-shot was saved (--keep saves the fit).")
+    elif ours < plain:
+        say(f"{record['fitted_method']} is worse than zero-shot there, and was kept as asked.")
+
+
+def say_accuracies(result: Fitted, say: Say) -> None:
+    from shotfit.several import table
+
+    name = result.model.record["method"]
+    width = max(len("zero-shot"), len(name))
+    say(f"accuracy on {plural(result.fitted.images, 'held-out image')}:")
+    if len(result.fitted.tasks) > 1:
+        for line in table({"zero-shot": result.plain, name: result.fitted}):
+            say(f"  {line}")
+        return
+    say(f"  {'zero-shot':{width}}  {100 * result.plain.accuracy:5.1f} %")
+    say(f"  {name:{width}}  {100 * result.fitted.accuracy:5.1f} %")
+
+
+def plural(number: int, word: str, words: str = "") -> str:
+    return f"{number:,} {word if number == 1 else words or word + 's'}"

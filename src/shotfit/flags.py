@@ -1,0 +1,80 @@
+"""Arguments and flags that several commands share, each with its help and what it is by default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Backbone",
+    "ClassNames",
+    "Epochs",
+    "Folder",
+    "FolderOrTasks",
+    "ImagesDir",
+    "Json",
+    "Memory",
+    "Options",
+    "Rate",
+    "SkipBroken",
+    "Tasks",
+    "Templates",
+    "ValidationImages",
+    "Views",
+]
+
+Folder = Annotated[
+    Path, typer.Argument(help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.")
+]
+FolderOrTasks = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.", show_default=False
+    ),
+]
+Tasks = Annotated[Path | None, typer.Option("--tasks", help="A task list, tasks.toml, in place of a folder.")]
+Backbone = Annotated[str, typer.Option(help="The frozen model: a name, a folder, a file, or a Hugging Face id.")]
+Templates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template",
+        help='Prompt with {} for the class name, or "ensemble"; may be repeated.',
+        show_default='the task\'s, else "a photo of a {}."',
+    ),
+]
+ClassNames = Annotated[
+    Path | None, typer.Option(help="A classes.toml with class names and templates.", show_default="DIR/classes.toml")
+]
+ImagesDir = Annotated[
+    Path | None, typer.Option("--images", help="Where a manifest's paths begin.", show_default="beside it")
+]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave unreadable images out instead of stopping.", show_default="off")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.", show_default="off")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="OPTION=VALUE",
+        help="An option of the method; may be repeated.",
+        show_default="those of `shotfit show METHOD`",
+    ),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="the method's")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate of training.", show_default="the method's")]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        help="Random views an image, or center, or fresh (a new crop each step).", show_default="the method's"
+    ),
+]
+ValidationImages = Annotated[
+    str, typer.Option("--validation", help="Images of a validation part to select on: few (four a class) or full.")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="Bound on the text tower's activations, such as 500M or 2G.", show_default="no bound"),
+]
