@@ -1,7 +1,7 @@
 """The README and docs/ as they stand: commands and Python blocks run in a small folder, tables and links agree.
 
-A command that names ... or data/ needs the evaluation sets and is left to people. What comes of `make`, pip and the
-parity tables has tests of its own.
+Commands and blocks run as they stand, but fits for one epoch, and comparisons on one shot and seed. What names
+..., data/ or examples/tasks needs the evaluation sets and is left to people, as are `make` and pip.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from shotfit.cli import main
-from shotfit.data.readers import read_task
 from shotfit.data.tasklist import read_tasks
 from shotfit.fit import fit
 from shotfit.methods import METHODS
@@ -27,6 +26,15 @@ from shotfit.towers.weights import load_backbone
 
 ROOT = Path(__file__).parent.parent
 CLIPART = ROOT / "examples" / "clipart"
+CHEAPER = {"fit": ["--epochs", "1"], "compare": ["--shots", "1", "--seeds", "1"]}
+TASKS = """
+[[task]]
+name = "flowers"
+data = "photos"
+[[task]]
+name = "pictures"
+data = "photos"
+"""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -39,17 +47,20 @@ def commands() -> list[str]:
     """The lines of indented blocks that call shotfit, without their comments."""
     lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
     found = [line.strip() for line in lines if line.startswith("    shotfit ")]
-    return [line for line in found if "..." not in line and " data/" not in line]
+    return [line for line in found if not re.search(r"\.\.\.| data/|examples/tasks", line)]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What the pages talk about: photos/, new.jpg, other.jpg, more/, inbox/, my_method.py, and a model of two tasks."""
+    """What the pages talk about: photos, other pictures, a task list, a method's file, and models."""
     folder = tmp_path_factory.mktemp("docs")
-    for name in ("bird", "fruit"):
+    for name in ("bird", "drink", "fruit", "tool"):
         (folder / "photos" / name).mkdir(parents=True)
         for image in sorted((CLIPART / name).glob("*.png"))[:5]:
             shutil.copy(image, folder / "photos" / name)
+    (folder / "examples").mkdir()
+    (folder / "examples" / "clipart").symlink_to(folder / "photos")
+    (folder / "tasks.toml").write_text(TASKS)
     pictures = sorted((CLIPART / "house").glob("*.png"))
     for picture, copy in zip(pictures, ("new.jpg", "other.jpg", "more/a.png", "inbox/b.png"), strict=False):
         (folder / copy).parent.mkdir(exist_ok=True)
@@ -60,23 +71,27 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SHOTFIT_CACHE", str(folder / "cache"))
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
-        fit([read_task(folder / "photos")], "softcpt", shots=1, epochs=1, check=False).save("many")
-        main(["fit", "photos", "--shots", "2", "--method", "zero_shot", "--out", "my-model"])
+        several = fit(read_tasks(folder / "tasks.toml"), "softcpt", shots=1, epochs=1, check=False)
+        prompts = fit("photos", "coop", shots=1, epochs=1, check=False)
+        for name, model in {"many": several, "all-tasks": several, "my-model": prompts, "my-prompts": prompts}.items():
+            model.save(name)
         yield folder
         sys.modules.pop("my_method", None)
 
 
 @pytest.mark.parametrize("command", commands())
-def test_command_runs(place: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_runs(place: Path, command: str) -> None:
     program, *words = shlex.split(command, comments=True)
     assert program == "shotfit"
-    assert main(words[: words.index(">")] if ">" in words else words) == 0
+    words = words[: words.index(">")] if ">" in words else words
+    assert main([*words, *CHEAPER.get(words[0], [])]) == 0
 
 
-def test_python_of_the_readme_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for block in blocks(ROOT / "README.md", "python"):
+@pytest.mark.parametrize(("page", "printed"), [("README.md", "new.jpg"), ("docs/protocols.md", "coop+length=4")])
+def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str], page: str, printed: str) -> None:
+    for block in blocks(ROOT / page, "python"):
         exec(block, {})
-    assert "new.jpg" in capsys.readouterr().out
+    assert printed in capsys.readouterr().out
 
 
 def test_method_of_the_page_keeps_the_contract(place: Path, tmp_path: Path) -> None:
