@@ -50,7 +50,7 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"revision": "simnl", "residual_per": "shot"},
         {"paths": "positive", "consistency_axis": "dimension"},
         {"paths": "negative", "residuals": "negative_keys"},
-        {"cache": "false", "search": "false", "template_set": "eurosat"},
+        {"cache": "false", "search": "false", "template_set": "dtd"},
     ],
     "taskres": [{}, {"side": "image", "learnable_alpha": "true"}],
 }
