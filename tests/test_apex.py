@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shotfit.data.tasks import ClassList
+from shotfit.data.tasks import TEMPLATE_SETS, ClassList
 from shotfit.errors import UsageError
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.apex import Apex
@@ -94,6 +94,12 @@ def test_steps_before_the_prompts_are_frozen(vit: Backbone) -> None:
     assert method.frozen.plans[-1].frozen_until == 0  # the embedding is stored
     manual = built(vit, {"prompt": "manual"})
     assert all(plan.frozen_until == plan.last for plan in manual.frozen.plans if plan.tower == "text")
+
+
+def test_sixty_templates_are_averaged(vit: Backbone) -> None:
+    method = built(vit, {"prompt": "ensemble", "adapter": "none"})
+    texts = method.frozen.encode([template.replace("{}", "dog") for template in TEMPLATE_SETS["imagenet-60"]])
+    torch.testing.assert_close(method.class_features()[1], method.frozen.text(texts).mean(dim=0))
 
 
 def test_depth_follows_the_tower(vit: Backbone) -> None:
