@@ -27,6 +27,8 @@ from shotfit.towers.weights import load_backbone
 
 OPTIONS = {"coop": {"length": "4"}, "coop_mt": {"length": "4"}, "softcpt": {"length": "4"}}
 
+INNER = {"apex", "mma"}  # they read streams of inner blocks, which their own first fit stores
+
 METHOD_FILE = '''
 """A method of a third party."""
 
@@ -100,10 +102,20 @@ def test_second_fit_of_any_method_decodes_and_encodes_no_image(
     fit(task, "tip_adapter_f", shots=2, epochs=1, backbone=backbone, store=Store(tmp_path / "store"))
     assert counts["decoded"] == counts["encoded"] > 0
     counts.clear()
-    for method in METHODS:
+    for method in METHODS.keys() - INNER:
         options = OPTIONS.get(method)
         store = Store(tmp_path / "store")
         fit(task, method, shots=2, epochs=1, options=options, backbone=backbone, store=store)
+    assert not counts, f"a second fit computed {dict(counts)}"
+
+
+@pytest.mark.parametrize("method", sorted(INNER))
+def test_second_fit_inside_the_image_tower_decodes_no_image(
+    method: str, task: Task, backbone: Backbone, tmp_path: Path, counts: Counter[str]
+) -> None:
+    for _ in range(2):
+        counts.clear()
+        fit(task, method, shots=2, epochs=1, options=OPTIONS.get(method), backbone=backbone, store=Store(tmp_path))
     assert not counts, f"a second fit computed {dict(counts)}"
 
 

@@ -120,14 +120,16 @@ class Layout:
     @lru_cache(maxsize=64)
     def even(cls, rows: int, tokens: int, read: int = 0) -> Layout:
         """Rows of equal length that share nothing and are read at the same place: an image tower's."""
-        return cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False)
+        with torch.inference_mode(False):  # it is kept, and may serve a training next
+            return cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False)
 
     def standing(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """The tokens at places `first` to `first + count - 1` of their rows: flat index, and number from `first` on."""
         if (first, count) not in self._found:
             found = [(index, place - first) for index, place in enumerate(self._positions)]
-            table = torch.tensor([pair for pair in found if 0 <= pair[1] < count], dtype=torch.long).view(-1, 2)
-            indices, numbers = table.to(self.read.device).unbind(dim=1)
+            with torch.inference_mode(False):
+                table = torch.tensor([pair for pair in found if 0 <= pair[1] < count], dtype=torch.long).view(-1, 2)
+                indices, numbers = table.to(self.read.device).unbind(dim=1)
             self._found[first, count] = indices, numbers
         return self._found[first, count]
 

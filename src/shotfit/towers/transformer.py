@@ -387,7 +387,8 @@ class TextTransformer(Transformer):
         if key not in self._packed:
             if len(self._packed) > 64:  # contexts change rarely; what a fit no longer uses may go
                 self._packed.clear()
-            self._packed[key] = _PackedTexts(texts, self.config, savings)
+            with torch.inference_mode(False):  # it is kept, and may serve a training next
+                self._packed[key] = _PackedTexts(texts, self.config, savings)
         return self._packed[key].to(self.positions.device)
 
     def start(self, texts: Texts, edits: Sequence[Edit] = (), savings: Savings = Savings()) -> Stream:
