@@ -85,8 +85,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 def one_line(result: Result) -> str:
-    """The only line on standard error, which has no traceback."""
-    lines = result.err.splitlines()
+    """The only line on standard error but warnings, which has no traceback."""
+    lines = [line for line in result.err.splitlines() if not line.startswith("warning: ")]
     assert len(lines) == 1, result.err
     assert lines[0].startswith("error: ")
     return lines[0]

@@ -311,10 +311,15 @@ def compare(
     ),
     targets: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR...", help="Folders or manifests to evaluate on, all their images; after FOLDER."),
+        typer.Option(
+            metavar="DIR...",
+            help="Folders or manifests to evaluate on, all their images; after FOLDER.",
+            show_default="none",
+        ),
     ] = None,
     leave_out: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A task of --tasks to predict from its name, fitted by none.")
+        str | None,
+        typer.Option(metavar="NAME", help="A task of --tasks to predict from its name, unfitted.", show_default="none"),
     ] = None,
     backbone: Backbone = "mini",
     template: Templates = None,

@@ -34,7 +34,9 @@ FolderOrTasks = Annotated[
         help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.", show_default=False
     ),
 ]
-Tasks = Annotated[Path | None, typer.Option("--tasks", help="A task list, tasks.toml, in place of a folder.")]
+Tasks = Annotated[
+    Path | None, typer.Option("--tasks", help="A task list, tasks.toml, in place of a folder.", show_default="none")
+]
 Backbone = Annotated[str, typer.Option(help="The frozen model: a name, a folder, a file, or a Hugging Face id.")]
 Templates = Annotated[
     list[str] | None,
