@@ -2,8 +2,9 @@
 
 The joint space has two parts. In the first 256 directions text speaks: the class token begins there as the mean of the
 text vectors of ImageNet's names (with synonyms and hypernyms), weighted by Lite0's probabilities and centered. The
-other 128 directions are images' own: the largest principal components of Lite0's pooled features. Text is zero there,
-so they change no zero-shot prediction, and probes keep what the names do not say. The blocks begin as the identity.
+other 192 directions are images' own: the largest principal components of Lite0's pooled features, each of the same
+variance. Text is zero there, so they change no zero-shot prediction; methods that compare images with images see them
+most, because they say more of an image than the names do. The blocks begin as the identity.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["IMAGE", "Settings", "TrainingSet", "image_features", "join", "train_
 IMAGE = StemConfig(
     image_size=192,
     concepts=1000,
-    blocks=BlocksConfig(width=EMBED, layers=4, heads=6, mlp_width=768, activation="quick_gelu", epsilon=1e-5),
+    blocks=BlocksConfig(width=EMBED, layers=4, heads=7, mlp_width=768, activation="quick_gelu", epsilon=1e-5),
     embed=EMBED,
 )
 
@@ -46,7 +47,8 @@ class Settings:
     keep: float = 4.0  # 1 - cosine to the join's words of the plain view
     own: float = 4.0  # 1 - cosine to the join's own part of the plain view
     scale: float = 20.0  # of cosines in the first two
-    own_share: float = 0.5  # length of the images' own part beside the words' part
+    own_share: float = 0.5  # length of the images' own part beside the words' part, as the blocks see it
+    own_gain: float = 8.0  # of that part in the features
 
 
 @dataclass
@@ -71,7 +73,7 @@ class TrainingSet:
         return grid
 
 
-def join(lite0: dict[str, Tensor], concepts: Tensor, data: TrainingSet, own_share: float) -> VisionTransformer:
+def join(lite0: dict[str, Tensor], concepts: Tensor, data: TrainingSet, settings: Settings) -> VisionTransformer:
     """The tower before training. concepts [1000, 256]: a text vector for each of Lite0's classes."""
     tower = VisionTransformer(IMAGE)
     embedding = tower.embedding
@@ -89,8 +91,8 @@ def join(lite0: dict[str, Tensor], concepts: Tensor, data: TrainingSet, own_shar
         embedding.concepts[:, :WORDS] = concepts * gain
         embedding.positions[0, :WORDS] = -words.mean(0) * gain
         directions = _principal(pooled, EMBED - WORDS)
-        spread = ((pooled - pooled.mean(0)) @ directions.T).pow(2).sum(-1).mean().sqrt()
-        directions = directions * (own_share * WORDS**0.5 / spread)
+        spread = ((pooled - pooled.mean(0)) @ directions.T).pow(2).mean(0).sqrt()  # [EMBED - WORDS]
+        directions = directions / spread[:, None] * (settings.own_share * (WORDS / len(directions)) ** 0.5)
         embedding.pooled.weight[WORDS:] = directions
         embedding.positions[0, WORDS:] = -directions @ pooled.mean(0)
         directions = _principal(places, EMBED)
@@ -107,6 +109,7 @@ def join(lite0: dict[str, Tensor], concepts: Tensor, data: TrainingSet, own_shar
         tower.post_norm.weight.fill_(1.0)
         assert tower.projection is not None
         tower.projection.weight.copy_(torch.eye(EMBED))
+        tower.projection.weight[WORDS:] *= settings.own_gain
     embedding.network.requires_grad_(False)
     embedding.classifier.requires_grad_(False)
     embedding.concepts.requires_grad_(False)
