@@ -155,7 +155,7 @@ def test_negatives_made_of_the_official_templates_are_the_official_ones() -> Non
         ({"negative_templates": "a photo without {}.|no name"}, "negative_templates holds 'no name'"),
         ({"revision": "simnl2"}, "revision must be one of dualadapter, simnl"),
         ({"template_set": "mnist"}, "template_set must be one of task, caltech101"),
-        ({"positive_weight": "1.5"}, "positive_weight must be a number at least 0 at most 1"),
+        ({"positive_weight": "1.5"}, "positive_weight must be a number at least 0 and at most 1"),
         ({"alpha": "nan"}, "alpha must be a number at least 0"),
         ({"alpha": "inf"}, "alpha must be a number at least 0"),
         ({"rerank_scale": "0"}, "rerank_scale must be a number above 0"),

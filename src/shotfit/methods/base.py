@@ -143,7 +143,11 @@ class Method(nn.Module):
 
     def selection(self, validation: Validation) -> str:
         """How a result names what this method chose anything by."""
-        return validation.description
+        recipe = self.training_recipe()
+        by_epoch = recipe is not None and recipe.best_epoch and validation.source == "validation part"
+        if by_epoch or type(self).solve is not Method.solve:
+            return validation.description
+        return "nothing was chosen" + ("" if recipe is None else " (the last epoch's model)")
 
     def training_recipe(self) -> Recipe | None:
         """The recipe, where it depends on the options."""
@@ -263,13 +267,14 @@ class Method(nn.Module):
             expected = kinds[kind]
             if rule["choices"]:
                 allowed, expected = value in rule["choices"], "one of " + ", ".join(rule["choices"])
+            bounds = []
             for bound, words in (("above", "above"), ("at_least", "at least"), ("at_most", "at most")):
-                if rule[bound] is not None:
-                    expected += f" {words} {rule[bound]:g}"
+                if (limit := rule[bound]) is not None:
+                    bounds.append(f"{words} {limit:g}")
                     if allowed:
-                        limit = rule[bound]
                         allowed = {"above": value > limit, "at_least": value >= limit, "at_most": value <= limit}[bound]
             if not allowed:
+                expected = f"{expected} {' and '.join(bounds)}".strip()
                 raise UsageError(f"{self.name}: {field.name} must be {expected}, but is {value!r}.")
 
 
