@@ -19,19 +19,14 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from shotfit.data.images import shown
 from shotfit.data.tasks import expand_templates
+from shotfit.data.toml import read_toml
 from shotfit.errors import ShotfitError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["NAMES_FILE", "ClassNames", "read_class_names", "without_numbers"]
 
@@ -80,13 +75,7 @@ def read_class_names(path: Path) -> ClassNames:
     Raises:
         ShotfitError: missing, no TOML, an unknown key, a value of another type, or an impossible template.
     """
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ShotfitError(
-            f"{shown(path)} cannot be read ({reason}); expected a TOML file with `template` and a table [names]."
-        ) from error
+    found = read_toml(path, "`template` and a table [names]")
     unknown = found.keys() - {"template", "templates", "names"}
     if unknown:
         raise ShotfitError(

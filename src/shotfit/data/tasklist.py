@@ -20,7 +20,6 @@ The order of the tasks is that of the file; it decides in which order their imag
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +28,8 @@ from typing import Any
 from shotfit.data.images import shown
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
+from shotfit.data.toml import read_toml
 from shotfit.errors import ShotfitError, UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["check_names", "read_tasks"]
 
@@ -76,13 +71,7 @@ def check_names(tasks: Sequence[Task]) -> None:
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ShotfitError(
-            f"{shown(path)} cannot be read ({reason}); expected a TOML file with a table [[task]] for each task."
-        ) from error
+    found = read_toml(path, "a table [[task]] for each task")
     unknown = found.keys() - {"task"}
     if unknown:
         raise ShotfitError(f"{shown(path)} has the unknown key {min(unknown)!r}; expected tables [[task]] alone.")
