@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from shotfit.cli import main
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Task
 from shotfit.errors import ShotfitError, UsageError
@@ -24,6 +25,8 @@ from shotfit.store import MemoryStore, Store
 from shotfit.testing import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.weights import load_backbone
+
+from .pictures import bomb
 
 OPTIONS = {"coop": {"length": "4"}, "coop_mt": {"length": "4"}, "softcpt": {"length": "4"}}
 
@@ -208,6 +211,36 @@ def test_one_shot_uses_fixed_defaults_and_says_so(task: Task, backbone: Backbone
     model = fit(task, "tip_adapter", shots=1, backbone=backbone, store=MemoryStore())
     assert model.record["selection"].startswith("fixed defaults")
     assert not model.record["checked"]
+
+
+def _spoil(photos: Path, problem: str) -> None:
+    path = photos / "blue" / "spoiled.png"
+    match problem:
+        case "unreadable":
+            path.write_bytes(b"no image")
+        case "empty class":
+            (photos / "nothing").mkdir()
+        case "too large":
+            bomb(path)
+        case "loop":
+            path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("problem", ["unreadable", "empty class", "too large", "loop"])
+def test_fit_of_a_path_stops_at_what_stops_the_command(
+    problem: str, task: Task, backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _spoil(task.source, problem)
+    with pytest.raises(ShotfitError) as stopped:
+        fit(task.source, "zero_shot", shots=2, backbone=backbone, store=MemoryStore())
+    assert main(["fit", str(task.source), "--out", str(tmp_path / "model")]) == 3
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {stopped.value}"
+
+
+def test_fit_of_a_path_leaves_broken_files_out_if_asked(task: Task, backbone: Backbone) -> None:
+    _spoil(task.source, "unreadable")
+    model = fit(task.source, "zero_shot", shots=None, backbone=backbone, store=MemoryStore(), skip_broken=True)
+    assert model.record["support_images"] == len(task.train)
 
 
 def test_class_name_with_a_special_token_is_refused(task: Task, backbone: Backbone) -> None:

@@ -150,7 +150,9 @@ def fit(
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     if folder is not None:
         _check_out(out)
-    found = read_all(source, images, class_names, template, shots or None, skip_broken, say)
+    from shotfit.data.reading import Reading
+
+    found = read_all(source, Reading(images, class_names, template or (), shots or None, skip_broken), say)
     for task in found:
         if not task.test:
             raise ShotfitError(
@@ -263,13 +265,14 @@ def evaluate(
     """
     say = to(sys.stderr if as_json else sys.stdout)
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
-    found = read_all(source, images, class_names, None, None, skip_broken, say)
+    from shotfit.data.reading import Reading
     from shotfit.evaluate import evaluate as evaluate_model
     from shotfit.evaluate import evaluate_tasks, labelled_for, model_for
     from shotfit.model import load
     from shotfit.several import merged, models_of, table
     from shotfit.store import Store, cache_folder
 
+    found = read_all(source, Reading(images, class_names, skip_broken=skip_broken), say)
     store = Store(cache_folder() / "streams")
     if tasks is not None:
         pairs = models_of(model, found, backbone, store)
@@ -360,6 +363,7 @@ def compare(
     say = to(sys.stderr if as_json else sys.stdout)
     names, numbers, draws = as_list("--methods", methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
     chosen, bound = as_views(views), _bytes(memory)
+    from shotfit.data.reading import Reading
     from shotfit.protocols import check_protocol
     from shotfit.variants import read_variant
 
@@ -367,9 +371,9 @@ def compare(
     check_protocol(protocol, targets or [])
     for name in names:
         read_variant(name)
-    found = read_all(source, images, class_names, template, max(numbers), skip_broken, say)
+    found = read_all(source, Reading(images, class_names, template or (), max(numbers), skip_broken), say)
     data = found[0] if tasks is None else found
-    others = [read_one(target, None, None, None, None, skip_broken, say) for target in targets or []]
+    others = [read_one(target, Reading(skip_broken=skip_broken), say) for target in targets or []]
     from shotfit.compare import compare as compare_methods
     from shotfit.compare import plan_of
     from shotfit.table import table

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from shotfit.data.reading import Reading
     from shotfit.data.tasks import Task
     from shotfit.model import Model
     from shotfit.several import Fitted
@@ -43,56 +45,18 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
-def read_one(
-    folder: Path,
-    images: Path | None,
-    class_names: Path | None,
-    templates: Sequence[str] | None,
-    shots: int | None,
-    skip_broken: bool,
-    say: Say,
-) -> Task:
-    """The task, after the doctor has seen it."""
-    from shotfit.data.readers import read_task
+def read_one(source: Path, how: Reading, say: Say) -> Task:
+    """The task of a folder or manifest, after the doctor has seen it."""
     from shotfit.store import cache_folder
 
-    kept = cache_folder()
-    task = read_task(folder, images=images, class_names=class_names, templates=templates or (), cache=kept)
-    return _examined(task, shots, skip_broken, say)
+    return how.task(source, cache_folder(), partial(say_task, say=say), warn)
 
 
-def _examined(task: Task, shots: int | None, skip_broken: bool, say: Say) -> Task:
-    from shotfit.data.doctor import examine
-    from shotfit.store import cache_folder
-
-    say_task(task, say)
-    report = examine(task, shots, cache_folder())
-    for problem in report.warnings:
-        warn(problem.message)
-    report.raise_for_errors(skip_broken)
-    if skip_broken:
-        for problem in report.errors:
-            warn(f"left out: {problem.message}")
-        task = report.without_broken(task)
-    return task
-
-
-def read_all(
-    source: Path,
-    images: Path | None,
-    class_names: Path | None,
-    templates: Sequence[str] | None,
-    shots: int | None,
-    skip_broken: bool,
-    say: Say,
-) -> list[Task]:
+def read_all(source: Path, how: Reading, say: Say) -> list[Task]:
     """The tasks of a list (.toml), or the one of a folder or manifest, after the doctor has seen them."""
-    if source.suffix != ".toml":
-        return [read_one(source, images, class_names, templates, shots, skip_broken, say)]
-    from shotfit.data.tasklist import read_tasks
     from shotfit.store import cache_folder
 
-    return [_examined(task, shots, skip_broken, say) for task in read_tasks(source, cache=cache_folder())]
+    return how.tasks(source, cache_folder(), partial(say_task, say=say), warn)
 
 
 def say_task(task: Task, say: Say) -> None:

@@ -23,8 +23,8 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from shotfit.data.readers import read_task
-from shotfit.data.tasklist import check_names, read_tasks
+from shotfit.data.reading import Reading
+from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.frozen import Frozen, ImagePool
@@ -61,10 +61,13 @@ def fit(
     keep: bool = False,
     store: Store | MemoryStore | None = None,
     memory: int | None = None,
+    skip_broken: bool = False,
 ) -> Model:
     """Fit a method to the images of a task, or of several at once, and give back the fitted model.
 
-    data: a task, a list of tasks, anything `read_task` reads, or a task list (.toml); test parts are not touched.
+    data: anything `read_task` reads or a task list (.toml), of which the doctor sees everything first; or a task or
+    tasks, which are taken as they are. Test parts are not touched. skip_broken: leave out the files of a path that
+    cannot be read.
     shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone (None: all).
     epochs, lr: in place of the recipe's. views: random views of each image, "center" for the center view alone, "fresh"
     for new random crops at every step. validation: "few" selects on at most four images a class of a validation part,
@@ -79,7 +82,7 @@ def fit(
     """
     started = time.perf_counter()
     store = Store(cache_folder() / "streams") if store is None else store
-    tasks = [_drawn(task, shots, seed, validation).sealed() for task in _tasks(data, templates)]
+    tasks = [_drawn(task, shots, seed, validation).sealed() for task in _tasks(data, templates, skip_broken)]
     classes = tuple(task.classes for task in tasks)
     for task in tasks:
         if not task.train:
@@ -133,14 +136,14 @@ def _drawn(task: Task, shots: int | None, seed: int, validation: Literal["few", 
     return replace(few, val=task.val)
 
 
-def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str]) -> list[Task]:
-    if isinstance(data, (str, Path)) and Path(data).suffix != ".toml":
-        return [read_task(Path(data), templates=templates)]
-    if templates:
+def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str], skip_broken: bool) -> Sequence[Task]:
+    if templates and (not isinstance(data, (str, Path)) or Path(data).suffix == ".toml"):
         raise UsageError("Templates go with a path to a task's images; a task, and a task list, have their own.")
-    tasks = read_tasks(Path(data)) if isinstance(data, (str, Path)) else [data] if isinstance(data, Task) else data
+    if isinstance(data, (str, Path)):
+        return Reading(templates=templates, skip_broken=skip_broken).tasks(Path(data), cache_folder())
+    tasks = [data] if isinstance(data, Task) else data
     check_names(tasks)
-    return list(tasks)
+    return tasks
 
 
 def _prototype(method: str | Method, options: Mapping[str, str]) -> Method:

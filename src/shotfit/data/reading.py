@@ -1,0 +1,77 @@
+"""Tasks that the doctor has seen: what the commands and `shotfit.fit` read, so that both stop at the same errors.
+
+(photos,) = Reading(templates=["a sketch of a {}."]).tasks(Path("photos"), cache)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shotfit.data.doctor import examine
+from shotfit.data.readers import read_task
+from shotfit.data.tasklist import read_tasks
+from shotfit.data.tasks import Task
+
+__all__ = ["Reading"]
+
+
+def _unheard(_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How tasks are read.
+
+    images, class_names, templates: as in `read_task`; a task list says them for each of its tasks. shots: the doctor
+    warns of classes with fewer images. skip_broken: leave out the files that cannot be read instead of stopping.
+    """
+
+    images: Path | None = None
+    class_names: Path | None = None
+    templates: Sequence[str] = ()
+    shots: int | None = None
+    skip_broken: bool = False
+
+    def task(
+        self,
+        source: Path,
+        cache: Path,
+        found: Callable[[Task], None] = _unheard,
+        warned: Callable[[str], None] = _unheard,
+    ) -> Task:
+        """The task of a folder, manifest or split file.
+
+        cache: the folder of digests and verdicts. found: told the task before the doctor looks at it. warned: told each
+        of the doctor's warnings, and what was left out.
+
+        Raises ShotfitError for what `read_task` refuses, and in one sentence for all that the doctor calls an error.
+        """
+        task = read_task(
+            source, images=self.images, class_names=self.class_names, templates=self.templates, cache=cache
+        )
+        return self._examined(task, cache, found, warned)
+
+    def tasks(
+        self,
+        source: Path,
+        cache: Path,
+        found: Callable[[Task], None] = _unheard,
+        warned: Callable[[str], None] = _unheard,
+    ) -> list[Task]:
+        """The tasks of a task list (.toml), or the one of anything else, as `task` gives it."""
+        if source.suffix != ".toml":
+            return [self.task(source, cache, found, warned)]
+        return [self._examined(task, cache, found, warned) for task in read_tasks(source, cache=cache)]
+
+    def _examined(self, task: Task, cache: Path, found: Callable[[Task], None], warned: Callable[[str], None]) -> Task:
+        found(task)
+        report = examine(task, self.shots, cache)
+        for problem in report.warnings:
+            warned(problem.message)
+        report.raise_for_errors(self.skip_broken)
+        for problem in report.errors:
+            warned(f"left out: {problem.message}")
+        return report.without_broken(task) if report.errors else task
