@@ -141,6 +141,18 @@ def test_fit_tells_reader_test_part_and_both_accuracies(home: Home, shell: Shell
     assert record["scores"]["test_images"] > 0
 
 
+def test_model_of_a_method_file_opens_where_the_file_is_named(home: Home, shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("from shotfit.methods.zero_shot import ZeroShot\n\n\nclass Own(ZeroShot):\n    name = 'own'\n")
+    words = ["fit", home.photos, "--backbone", home.backbone, "--shots", 2, "--keep", "--out", tmp_path / "m"]
+    told = shell(*words, "--method", f"{file}:Own").out.splitlines()[-1]
+    assert told.endswith(f"IMAGES --method {file}:Own)")
+    refused = shell("predict", tmp_path / "m", home.photos)
+    assert (refused.code, "which is run only if you name it" in one_line(refused)) == (2, True)
+    assert shell("predict", tmp_path / "m", home.photos, "--method", f"{file}:Own").code == 0
+    assert shell("evaluate", tmp_path / "m", home.photos, "--method", f"{file}:Own").code == 0
+
+
 def test_evaluate_repeats_the_accuracy_of_the_fit(home: Home, shell: Shell) -> None:
     result = shell("evaluate", home.model, home.photos, "--json")
     fitted, found = json.loads(home.fit_output.splitlines()[-1]), json.loads(result.out)

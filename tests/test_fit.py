@@ -262,7 +262,7 @@ def test_method_of_a_file_is_fitted_saved_and_opened(task: Task, backbone: Backb
     options = {"start": "0.25"}
     model = fit(task, f"{file}:Offset", shots=2, options=options, backbone=backbone, store=MemoryStore(), keep=True)
     saved = model.save(tmp_path / "model")
-    opened = Model.open(saved, backbone)
+    opened = Model.open(saved, backbone, method=f"{file}:Offset")
     assert opened.method.options() == {"start": 0.25}
     path = task.test[0].path
     assert opened.predict(path, top=3) == model.predict(path, top=3)

@@ -64,17 +64,24 @@ def test_weights_of_another_model_are_refused(saved: Path, tmp_path: Path) -> No
         Model.open(folder)
 
 
-@pytest.mark.parametrize("place", ["inside", "relative"])
-def test_code_that_comes_with_a_model_is_not_run(
+@pytest.mark.parametrize("place", ["inside", "relative", "elsewhere"])
+def test_code_that_only_the_model_names_is_not_run(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     folder = tmp_path / "model"
-    file = str(folder / "code.py") if place == "inside" else "code.py"
+    file = {"inside": folder / "code.py", "relative": "code.py", "elsewhere": tmp_path / "code.py"}[place]
     _changed(saved, folder, lambda record: record.update(found_at=f"{file}:Method"))
     monkeypatch.chdir(folder)
-    Path("code.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(ShotfitError, match="comes with the model and is not run"):
+    Path(file).write_text("raise SystemExit('it ran')")
+    with pytest.raises(
+        UsageError, match=r"taskres of a file, which is run only if you name it: add --method .*code\.py"
+    ):
         Model.open(folder)
+
+
+def test_model_of_another_method_is_refused(saved: Path) -> None:
+    with pytest.raises(UsageError, match="was saved by the method taskres, not by coop: name that one, or none"):
+        Model.open(saved, method="coop")
 
 
 def test_backbone_by_a_relative_path_is_found_from_elsewhere(

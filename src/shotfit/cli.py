@@ -40,6 +40,7 @@ from shotfit.flags import (
     ImagesDir,
     Json,
     Memory,
+    MethodFile,
     Options,
     Rate,
     SkipBroken,
@@ -144,7 +145,7 @@ def fit(
     say = to(sys.stderr if as_json else sys.stdout)
     settings, chosen, bound = as_options(options or []), as_views(views), _bytes(memory)
     judged = as_validation(validation)
-    from shotfit.methods import find
+    from shotfit.methods import find, in_file
 
     find(method).with_options(settings)
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
@@ -177,8 +178,10 @@ def fit(
         results.append(scored(model, group, place))
         model.save(place)
         say_accuracies(results[-1], say)
-        task_flag = "" if len(group) == 1 else " --task TASK"
-        say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{task_flag})")
+        flags = "" if len(group) == 1 else " --task TASK"
+        if in_file(model.record["found_at"]):
+            flags += f" --method {shlex.quote(model.record['found_at'])}"
+        say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{flags})")
     if len(results) > 1:
         plain, fitted = merged([one.plain for one in results]), merged([one.fitted for one in results])
         for line in table({"zero-shot": plain, method: fitted}):
@@ -206,6 +209,7 @@ def predict(
     backbone: Annotated[
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
     ] = None,
+    method: MethodFile = None,
 ) -> None:
     """Classify images with a fitted model.
 
@@ -222,7 +226,7 @@ def predict(
     from shotfit.predict import find_images, lines
 
     found = find_images(images, sys.stdin)
-    fitted = load(model, backbone)
+    fitted = load(model, backbone, method=method)
     names = [] if classes is None else as_list("--classes", classes)
     if task is not None:
         fitted = fitted.for_task(task, names)
@@ -247,6 +251,7 @@ def evaluate(
     backbone: Annotated[
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
     ] = None,
+    method: MethodFile = None,
     class_names: ClassNames = None,
     images: ImagesDir = None,
     skip_broken: SkipBroken = False,
@@ -275,14 +280,14 @@ def evaluate(
     found = read_all(source, Reading(images, class_names, skip_broken=skip_broken), say)
     store = Store(cache_folder() / "streams")
     if tasks is not None:
-        pairs = models_of(model, found, backbone, store)
+        pairs = models_of(model, found, backbone, store, method)
         several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
         for line in table({"accuracy": several}):
             say(line)
         if as_json:
             print_json({"model": str(model)} | several.as_json())
         return
-    fitted = load(model, backbone, store=store)
+    fitted = load(model, backbone, store, method)
     labelled = found[0]
     if task is not None:
         labelled = replace(labelled, classes=replace(labelled.classes, task=task))

@@ -16,6 +16,7 @@ __all__ = [
     "ImagesDir",
     "Json",
     "Memory",
+    "MethodFile",
     "Options",
     "Rate",
     "SkipBroken",
@@ -56,6 +57,15 @@ SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave unreadable images out instead of stopping.", show_default="off")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.", show_default="off")]
+MethodFile = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="FILE:CLASS",
+        help="The method's file, of a model that was fitted by one; it is run.",
+        show_default="an installed method",
+    ),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option(

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
@@ -28,7 +29,7 @@ from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templat
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import write_folder
 from shotfit.frozen import Frozen, ImagePool, Images
-from shotfit.methods import address, find
+from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
@@ -230,9 +231,20 @@ class Model:
 
     @classmethod
     def open(
-        cls, folder: str | Path, backbone: str | Backbone | None = None, store: Store | MemoryStore | None = None
+        cls,
+        folder: str | Path,
+        backbone: str | Backbone | None = None,
+        store: Store | MemoryStore | None = None,
+        method: str | type[Method] | None = None,
     ) -> Model:
-        """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint."""
+        """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint.
+
+        method: the class, or path/to/file.py:Class, of a model whose method is not installed. A file that only the
+        model names is never run.
+
+        Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
+        method that is to be named or is another.
+        """
         folder = Path(folder)
         record = _read_record(folder)
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
@@ -243,7 +255,7 @@ class Model:
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
         tensors = _read_tensors(folder, record["weights"])
-        kind = _kind(folder, record["found_at"])
+        kind = _kind(folder, record, method)
         if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
             raise _damaged(folder)
         method = kind(**record["options"])
@@ -279,14 +291,18 @@ def _backbone(folder: Path, recorded: str, given: str | None) -> Backbone:
         raise type(error)(f"{missing}. {error}") from None
 
 
-def _kind(folder: Path, found_at: str) -> type[Method]:
-    """The method's class; a file of code that lies in the model's folder, or anywhere relative to us, is not run."""
-    file = Path(found_at.rpartition(":")[0])
-    if file.suffix == ".py" and (not file.is_absolute() or folder.resolve() in file.resolve().parents):
-        raise ShotfitError(
-            f"{folder / RECORD} names a method in {file}, which comes with the model and is not run: fit it again."
+def _kind(folder: Path, record: Mapping[str, Any], method: str | type[Method] | None) -> type[Method]:
+    """The method's class. A record may name an installed method; a file of code is run only if the caller names it."""
+    found_at, name = record["found_at"], record["method"]
+    if method is None and in_file(found_at):
+        raise UsageError(
+            f"{folder} was fitted by the method {name} of a file, which is run only if you name it: add "
+            f"--method {shlex.quote(found_at)} (in Python method=...), or where that file is now."
         )
-    return find(found_at)
+    kind = find(found_at if method is None else method) if not isinstance(method, type) else method
+    if kind.name != name:
+        raise UsageError(f"{folder} was saved by the method {name}, not by {kind.name}: name that one, or none.")
+    return kind
 
 
 def _damaged(folder: Path) -> ShotfitError:

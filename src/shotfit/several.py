@@ -110,14 +110,18 @@ def table(columns: dict[str, TaskScores]) -> list[str]:
 
 
 def models_of(
-    folder: Path, tasks: Sequence[Task], backbone: str | None, store: Store | MemoryStore
+    folder: Path,
+    tasks: Sequence[Task],
+    backbone: str | None,
+    store: Store | MemoryStore,
+    method: str | None = None,
 ) -> list[tuple[Model, list[Task]]]:
     """The model in the folder with all tasks, or the models below it, one for each task.
 
     Raises ShotfitError where neither is there.
     """
     if (folder / RECORD).is_file() or not folder.is_dir():
-        return [(Model.open(folder, backbone, store), list(tasks))]
+        return [(Model.open(folder, backbone, store, method), list(tasks))]
     found = [(_place(folder, task.name), task) for task in tasks]
     missing = [task.name for place, task in found if not (place / RECORD).is_file()]
     if missing:
@@ -125,7 +129,7 @@ def models_of(
             f"{folder} holds no model, and none of the task {missing[0]!r} below it: name a folder that `shotfit fit` "
             "wrote."
         )
-    return [(Model.open(place, backbone, store), [task]) for place, task in found]
+    return [(Model.open(place, backbone, store, method), [task]) for place, task in found]
 
 
 def _place(out: Path, task: str) -> Path:

@@ -36,6 +36,7 @@ from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import NewClassesError, ShotfitError
 from shotfit.fit import fit
 from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.methods import address
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.model import Model
 from shotfit.store import MemoryStore, Store
@@ -212,10 +213,10 @@ def saved_equals_fitted(make: Make, folder: Path) -> None:
     expected = torch.tensor([p.probabilities for p in model.predict([item.path for item in items], top=3)])
     saved = model.save(folder / "model")
     script = (
-        "import json, sys; from shotfit.model import Model; m = Model.open(sys.argv[1]); "
-        "print(json.dumps([p.probabilities for p in m.predict(sys.argv[2:], top=3)]))"
+        "import json, sys; from shotfit.model import Model; m = Model.open(sys.argv[1], method=sys.argv[2]); "
+        "print(json.dumps([p.probabilities for p in m.predict(sys.argv[3:], top=3)]))"
     )
-    command = [sys.executable, "-c", script, str(saved), *[str(item.path) for item in items]]
+    command = [sys.executable, "-c", script, str(saved), address(type(make())), *[str(item.path) for item in items]]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert torch.equal(expected, torch.tensor(json.loads(printed))), "a fresh process predicts otherwise"
     weights = (saved / "adapter.safetensors").read_bytes()
@@ -278,7 +279,7 @@ def several_tasks_as_declared(make: Make, folder: Path) -> None:
     alone, listed = fitted(first).method.state(), fitted([first]).method.state()
     assert alone.keys() == listed.keys() and all(torch.equal(alone[key], listed[key]) for key in alone), "a list of one"
     both = fitted([first, second])
-    opened = Model.open(both.save(folder / "model"), backbone)
+    opened = Model.open(both.save(folder / "model"), backbone, method=type(method))
     for task in (first, second):
         path = task.test[0].path
         _refused(partial(opened.predict, path), task.name)

@@ -17,7 +17,7 @@ from shotfit.errors import UsageError
 if TYPE_CHECKING:
     from shotfit.methods.base import Method
 
-__all__ = ["METHODS", "address", "find", "names"]
+__all__ = ["METHODS", "address", "find", "in_file", "names"]
 
 METHODS = {
     "zero_shot": "shotfit.methods.zero_shot:ZeroShot",
@@ -63,6 +63,15 @@ def address(method: type[Method]) -> str:
     if method.name in names():
         return method.name
     return f"{inspect.getfile(method)}:{method.__qualname__}"
+
+
+def in_file(address: str) -> bool:
+    """Whether an address is a file of code, and not the name of a method that is installed.
+
+    >>> in_file("my_method.py:Offset"), in_file("coop")
+    (True, False)
+    """
+    return address not in names() and address.rpartition(":")[0].endswith(".py")
 
 
 def _module_of(file: Path) -> ModuleType:
