@@ -237,10 +237,13 @@ def test_fit_of_a_path_stops_at_what_stops_the_command(
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {stopped.value}"
 
 
-def test_fit_of_a_path_leaves_broken_files_out_if_asked(task: Task, backbone: Backbone) -> None:
-    _spoil(task.source, "unreadable")
-    model = fit(task.source, "zero_shot", shots=None, backbone=backbone, store=MemoryStore(), skip_broken=True)
-    assert model.record["support_images"] == len(task.train)
+def test_fit_of_a_path_leaves_broken_files_out_if_asked(backbone: Backbone, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        tiny_task(tmp_path / "photos" / part, images=4)
+    _spoil(tmp_path / "photos" / "train", "unreadable")
+    photos = tmp_path / "photos"
+    model = fit(photos, "zero_shot", shots=None, backbone=backbone, store=MemoryStore(), skip_broken=True)
+    assert model.record["support_images"] == 12
 
 
 def test_class_name_with_a_special_token_is_refused(task: Task, backbone: Backbone) -> None:
