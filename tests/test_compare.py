@@ -53,6 +53,23 @@ def test_second_comparison_fits_nothing(task: Task, backbone: Backbone, tmp_path
     assert second == first
 
 
+def test_validation_part_is_used_in_full_if_asked(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    split = replace(task, val=(*task.train[::2], *(task.test or ())))
+    runs = Runs()
+    for validation in ("few", "full", "few", "full"):
+        compare(split, ["tip_adapter"], [1], backbone=backbone, store=MemoryStore(), validation=validation,  # type: ignore[arg-type]
+                out=tmp_path / "runs.jsonl", report=runs.append)  # fmt: skip
+    few, full = len(split.shots(1, 1).val), len(split.val)
+    assert few < full
+    assert [run["selection"] for run in runs] == [f"validation part ({count} images)" for count in (few, full)] * 2
+    assert runs.resumed == [False, False, True, True]
+
+
+def test_validation_in_full_needs_a_validation_part(task: Task, backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match="has no validation part that could be used in full"):
+        compare(task, ["zero_shot"], [1], backbone=backbone, store=MemoryStore(), validation="full")
+
+
 def test_run_whose_line_was_cut_off_is_done_again(task: Task, backbone: Backbone, tmp_path: Path) -> None:
     out = tmp_path / "runs.jsonl"
     run(task, backbone, out)

@@ -336,6 +336,7 @@ def compare(
     epochs: Epochs = None,
     lr: Rate = None,
     views: Views = None,
+    validation: ValidationImages = "few",
     out: Annotated[
         Path, typer.Option(help="File of finished runs; a comparison that was interrupted goes on from it.")
     ] = Path("shotfit-compare.jsonl"),
@@ -367,7 +368,7 @@ def compare(
     """
     say = to(sys.stderr if as_json else sys.stdout)
     names, numbers, draws = as_list("--methods", methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
-    chosen, bound = as_views(views), _bytes(memory)
+    chosen, judged, bound = as_views(views), as_validation(validation), _bytes(memory)
     from shotfit.data.reading import Reading
     from shotfit.protocols import check_protocol
     from shotfit.variants import read_variant
@@ -396,6 +397,7 @@ def compare(
         epochs=epochs,
         lr=lr,
         views=chosen,
+        validation=judged,
         memory=bound,
         out=out,
         report=reporter(),

@@ -63,6 +63,7 @@ def compare(
     epochs: int | None = None,
     lr: float | None = None,
     views: int | Literal["center", "fresh"] | None = None,
+    validation: Literal["few", "full"] = "few",
     store: Store | MemoryStore | None = None,
     memory: int | None = None,
     out: Path | None = None,
@@ -73,9 +74,9 @@ def compare(
     data: a task, or several, each judged on its own test part; methods that can are fitted to all of them at once.
     leave_out: of several tasks, one that is predicted from its name by the methods that can; zero_shot is added beside
     them. methods: names, with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer and
-    domain-shift evaluate on, all their images. epochs, lr: in place of the recipes'. out: the JSONL file of finished
-    runs (None: nothing is kept). report: called with each run, also with those found in the file (`resumed` is true in
-    them), and told its number and the total.
+    domain-shift evaluate on, all their images. epochs, lr: in place of the recipes'. validation: as in `fit`. out: the
+    JSONL file of finished runs (None: nothing is kept). report: called with each run, also with those found in the file
+    (`resumed` is true in them), and told its number and the total.
 
     A method that predicts no new classes has no rows in the columns that ask for it.
 
@@ -91,16 +92,19 @@ def compare(
         warn_of_shared_images(data, targets)
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
     _check_prompts(plan, loaded)
+    for lesson in plan.all_lessons:
+        lesson.support(shots[0], seeds[0], validation)  # refused before the first fit, not after it
     finished = {} if out is None else read_runs(out)
     runs: list[dict[str, Any]] = []
-    cells = list(_cells(variants, shots, seeds, plan, loaded, views))
+    cells = list(_cells(variants, shots, seeds, plan, loaded, views, validation))
     for variant, number, seed, lesson, settings in cells:
         key = _key(settings)
         known = finished.get(key)
         if known is None:
             model = fit(
-                lesson.support(number, seed), variant.prototype, shots=None, seed=seed, backbone=loaded, views=views,
-                epochs=variant.epochs, lr=variant.lr, check=False, keep=True, store=store, memory=memory,
+                lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed, backbone=loaded,
+                views=views, validation=validation, epochs=variant.epochs, lr=variant.lr, check=False, keep=True,
+                store=store, memory=memory,
             )  # fmt: skip
             run = {"key": key, "method": variant.name, "shots": number, "seed": seed, "protocol": protocol}
             run |= _judged(model, lesson) | {"backbone": loaded.name, "version": shotfit.__version__}
@@ -145,7 +149,7 @@ def _check_lists(methods: Sequence[str], shots: Sequence[int], seeds: Sequence[i
 def _check_prompts(plan: Plan, backbone: Backbone) -> None:
     """Refuse a class name that the backbone cannot read before the first fit, not after it."""
     tokenizer = backbone.checked_tokenizer()
-    for lesson in (*plan.lessons, *([plan.together] if plan.together else [])):
+    for lesson in plan.all_lessons:
         for classes in (
             *(task.classes for task in lesson.tasks),
             *(exam.classes for exam in lesson.exams if exam.classes),
@@ -161,10 +165,12 @@ def _cells(
     plan: Plan,
     backbone: Backbone,
     views: int | str | None,
+    validation: str,
 ) -> Iterator[tuple[Variant, int, int, Lesson, dict[str, Any]]]:
     """Every run of the table, with all that its result depends on."""
     fingerprints: dict[int, str] = {}
     base = {"backbone": backbone.fingerprint, "views": views, "version": shotfit.__version__}
+    base |= {} if validation == "few" else {"validation": validation}
     for variant in variants:
         method = {
             "method": variant.prototype.name,

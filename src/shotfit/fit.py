@@ -82,7 +82,7 @@ def fit(
     """
     started = time.perf_counter()
     store = Store(cache_folder() / "streams") if store is None else store
-    tasks = [_drawn(task, shots, seed, validation).sealed() for task in _tasks(data, templates, skip_broken)]
+    tasks = [task.support(shots or None, seed, validation) for task in _tasks(data, templates, skip_broken)]
     classes = tuple(task.classes for task in tasks)
     for task in tasks:
         if not task.train:
@@ -121,19 +121,6 @@ def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:
     method.build(frozen, classes)
     method.bake()
     return method
-
-
-def _drawn(task: Task, shots: int | None, seed: int, validation: Literal["few", "full"]) -> Task:
-    """The task with the images that a fit may use; its test part is not looked at."""
-    few = task.shots(shots, seed) if shots else task
-    if validation == "few":
-        return few
-    if not task.val:
-        raise UsageError(
-            f"{task.name} has no validation part that could be used in full: leave the choice at few, which then takes "
-            "cross-validation of the support images."
-        )
-    return replace(few, val=task.val)
 
 
 def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str], skip_broken: bool) -> Sequence[Task]:

@@ -73,9 +73,12 @@ class Lesson:
     exams: tuple[Exam, ...]
     kept: tuple[int, ...] = ()
 
-    def support(self, shots: int, seed: int) -> list[Task]:
-        """What the fit receives, sealed: shots are drawn from all classes first, then classes are left out."""
-        drawn = [task.sealed().shots(shots, seed) for task in self.tasks]
+    def support(self, shots: int, seed: int, validation: Literal["few", "full"] = "few") -> list[Task]:
+        """What the fit receives, sealed: shots are drawn from all classes first, then classes are left out.
+
+        Raises as `Task.support` does.
+        """
+        drawn = [task.support(shots, seed, validation) for task in self.tasks]
         return [_restricted(task, self.kept) for task in drawn] if self.kept else drawn
 
 
@@ -106,6 +109,11 @@ class Plan:
     lessons: tuple[Lesson, ...]
     together: Lesson | None = None
     summary: Summary | None = None
+
+    @property
+    def all_lessons(self) -> tuple[Lesson, ...]:
+        """Every lesson that a method may take."""
+        return self.lessons if self.together is None else (*self.lessons, self.together)
 
     @property
     def exams(self) -> tuple[Exam, ...]:

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from shotfit.data.images import ImageFile
 from shotfit.data.shots import draw
 from shotfit.data.templates import DEFAULT_TEMPLATE, TEMPLATE_SETS
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, UsageError
 
 __all__ = ["DEFAULT_TEMPLATE", "TEMPLATE_SETS", "ClassList", "ImageFile", "Item", "Task", "expand_templates", "joined"]
 
@@ -129,6 +130,21 @@ class Task:
         """
         train, val = draw([item.label for item in self.train], [item.label for item in self.val], shots, seed)
         return replace(self, train=tuple(self.train[i] for i in train), val=tuple(self.val[i] for i in val))
+
+    def support(self, shots: int | None, seed: int, validation: Literal["few", "full"] = "few") -> Task:
+        """What a fit receives: the task sealed, with its shots (None: all images), and of the val part few or all.
+
+        Raises UsageError for "full" of a task without a val part, and as `shots` does.
+        """
+        drawn = self.sealed() if shots is None else self.sealed().shots(shots, seed)
+        if validation == "few":
+            return drawn
+        if not self.val:
+            raise UsageError(
+                f"{self.name} has no validation part that could be used in full: leave the choice at few, which then "
+                "takes cross-validation of the support images."
+            )
+        return replace(drawn, val=self.val)
 
 
 def joined(parts: Sequence[tuple[ClassList, Sequence[Item]]]) -> tuple[Item, ...]:
