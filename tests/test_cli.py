@@ -253,6 +253,12 @@ def test_cache_tells_its_size_and_is_cleared(
     assert json.loads(shell("cache", "--json").out)["bytes"] == 0
 
 
+def test_limit_of_the_cache_that_is_no_size_is_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOTFIT_CACHE_LIMIT", "plenty")
+    result = shell("cache")
+    assert (result.code, one_line(result).startswith("error: SHOTFIT_CACHE_LIMIT: 'plenty' is no size")) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

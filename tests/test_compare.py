@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -54,10 +54,11 @@ def test_second_comparison_fits_nothing(task: Task, backbone: Backbone, tmp_path
 
 
 def test_validation_part_is_used_in_full_if_asked(task: Task, backbone: Backbone, tmp_path: Path) -> None:
-    split = replace(task, val=(*task.train[::2], *(task.test or ())))
+    split = replace(task, val=task.train)
     runs = Runs()
-    for validation in ("few", "full", "few", "full"):
-        compare(split, ["tip_adapter"], [1], backbone=backbone, store=MemoryStore(), validation=validation,  # type: ignore[arg-type]
+    choices: tuple[Literal["few", "full"], ...] = ("few", "full")
+    for validation in choices * 2:
+        compare(split, ["tip_adapter"], [1], backbone=backbone, store=MemoryStore(), validation=validation,
                 out=tmp_path / "runs.jsonl", report=runs.append)  # fmt: skip
     few, full = len(split.shots(1, 1).val), len(split.val)
     assert few < full

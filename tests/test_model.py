@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,14 +71,34 @@ def test_code_that_only_the_model_names_is_not_run(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     folder = tmp_path / "model"
-    file = {"inside": folder / "code.py", "relative": "code.py", "elsewhere": tmp_path / "code.py"}[place]
+    file = {"inside": folder / "code.py", "relative": Path("code.py"), "elsewhere": tmp_path / "code.py"}[place]
     _changed(saved, folder, lambda record: record.update(found_at=f"{file}:Method"))
     monkeypatch.chdir(folder)
-    Path(file).write_text("raise SystemExit('it ran')")
+    file.write_text("raise SystemExit('it ran')")
     with pytest.raises(
         UsageError, match=r"taskres of a file, which is run only if you name it: add --method .*code\.py"
     ):
         Model.open(folder)
+
+
+def test_model_whose_replacement_was_killed_opens_as_it_was_and_can_be_replaced(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    script = (
+        "import os, sys; from pathlib import Path; from shotfit.model import Model\n"
+        "model, rename = Model.open(sys.argv[1]), os.replace\n"
+        "def replace(source, target):\n"
+        "    rename(source, target)\n"
+        "    if str(source) == sys.argv[1]: os._exit(9)\n"
+        "os.replace = replace; model.save(sys.argv[1])"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True)
+    assert (ended.returncode, folder.exists()) == (9, False), ended.stderr
+    with pytest.warns(UserWarning, match="was being replaced when its writer was stopped; the older one is used"):
+        older = Model.open(folder)
+    older.save(folder)
+    assert Model.open(folder).record == older.record
+    assert not list(tmp_path.glob(".shotfit-old-*"))
 
 
 def test_model_of_another_method_is_refused(saved: Path) -> None:

@@ -582,7 +582,7 @@ def _bytes(size: str | None) -> int | None:
         return None
     from shotfit.store import parse_size
 
-    return max(parse_size(size), 1)
+    return max(parse_size(size, "--memory"), 1)
 
 
 def _check_out(out: Path) -> None:

@@ -1,14 +1,19 @@
-"""Write files and folders all or nothing: to a temporary name beside the target, flushed, then renamed."""
+"""Write files and folders all or nothing: to a temporary name beside the target, flushed, then renamed.
+
+A folder that replaces another takes two renames. A writer that is killed between them leaves the older one under a name
+that `standing` knows.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "write_atomically", "write_folder"]
+__all__ = ["TEMPORARY", "standing", "write_atomically", "write_folder"]
 
 TEMPORARY = ".shotfit-"  # prefix of temporary names
 
@@ -33,6 +38,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder of files, all or nothing. An existing one is moved aside and removed once the new one stands."""
     folder = folder.absolute()
+    aside = _aside(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
     try:
@@ -40,21 +46,38 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             write_atomically(building / name, data)
         building.chmod(0o777 & ~_umask())
         if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
-            os.replace(folder, old / folder.name)
-            try:
-                os.replace(building, folder)
-            except BaseException:
-                os.replace(old / folder.name, folder)
-                raise
-            finally:
-                shutil.rmtree(old)
-        else:
+            shutil.rmtree(aside.parent, ignore_errors=True)  # of a writer that was killed once the folder stood again
+            aside.parent.mkdir()
+            os.replace(folder, aside)
+        try:
             os.replace(building, folder)
+        except BaseException:
+            if aside.exists():
+                os.replace(aside, folder)
+            raise
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
     _sync(folder.parent)
+    shutil.rmtree(aside.parent, ignore_errors=True)
+
+
+def standing(folder: Path) -> Path:
+    """Where a folder's files are: in itself, or, with a warning, where a writer that was killed left the older ones."""
+    aside = _aside(folder)
+    if folder.exists() or not aside.is_dir():
+        return folder
+    warnings.warn(
+        f"{folder} was being replaced when its writer was stopped; the older one is used, which is kept in {aside}.",
+        stacklevel=3,
+    )
+    return aside
+
+
+def _aside(folder: Path) -> Path:
+    """Where a folder stands while it is replaced."""
+    folder = folder.absolute()
+    return folder.with_name(f"{TEMPORARY}old-{folder.name}") / folder.name
 
 
 def _umask() -> int:

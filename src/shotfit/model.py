@@ -27,7 +27,7 @@ from torch import Tensor
 from shotfit.data.images import open_image
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.files import write_folder
+from shotfit.files import standing, write_folder
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
@@ -245,7 +245,7 @@ class Model:
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
         """
-        folder = Path(folder)
+        folder = standing(Path(folder))
         record = _read_record(folder)
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         loaded = backbone if isinstance(backbone, Backbone) else _backbone(folder, name, backbone)
@@ -258,14 +258,14 @@ class Model:
         kind = _kind(folder, record, method)
         if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
             raise _damaged(folder)
-        method = kind(**record["options"])
+        fitted = kind(**record["options"])
         classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
-        method.attach(frozen, classes)
-        method.restore(
+        fitted.attach(frozen, classes)
+        fitted.restore(
             {key: value.to(loaded.dtype) if value.is_floating_point() else value for key, value in tensors.items()}
         )
-        return cls(method, frozen, record)
+        return cls(fitted, frozen, record)
 
 
 load = Model.open

@@ -16,6 +16,7 @@ from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Task
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import TaskScores, evaluate_tasks, zero_shot_of
+from shotfit.files import standing
 from shotfit.methods import find
 from shotfit.model import RECORD, Model
 from shotfit.store import MemoryStore, Store
@@ -120,10 +121,10 @@ def models_of(
 
     Raises ShotfitError where neither is there.
     """
-    if (folder / RECORD).is_file() or not folder.is_dir():
+    if (standing(folder) / RECORD).is_file() or not folder.is_dir():
         return [(Model.open(folder, backbone, store, method), list(tasks))]
     found = [(_place(folder, task.name), task) for task in tasks]
-    missing = [task.name for place, task in found if not (place / RECORD).is_file()]
+    missing = [task.name for place, task in found if not (standing(place) / RECORD).is_file()]
     if missing:
         raise ShotfitError(
             f"{folder} holds no model, and none of the task {missing[0]!r} below it: name a folder that `shotfit fit` "

@@ -35,6 +35,7 @@ __all__ = ["Entry", "Kind", "MemoryStore", "Store", "cache_folder", "parse_size"
 Kind = Mapping[str, str | int | float | bool]
 Compute = Callable[[list[int]], Iterator[Tensor]]
 
+LIMIT = "SHOTFIT_CACHE_LIMIT"
 MARK = "shotfit stream"
 SHARD_BYTES = 64 * 2**20
 STALE_SECONDS = 3600  # a temporary file of this age belongs to a writer that was killed
@@ -49,8 +50,10 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "shotfit"
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, name: str = "the size") -> int:
     """Bytes from a text such as 500MB or 20GB (powers of 1000) or 2GiB (of 1024).
+
+    name: the flag or variable that the text stands in, for the UsageError that is raised where it is no size.
 
     Example:
         >>> parse_size("1.5GB")
@@ -58,7 +61,7 @@ def parse_size(text: str) -> int:
     """
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if found is None:
-        raise UsageError(f"{text!r} is no size: expected one such as 500MB, 20GB or 2GiB.")
+        raise UsageError(f"{name}: {text!r} is no size; expected one such as 500MB, 20GB or 2GiB.")
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
 
@@ -93,7 +96,7 @@ class Store:
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = Path(folder)
-        self.limit = parse_size(os.environ.get("SHOTFIT_CACHE_LIMIT", "20GB")) if limit is None else limit
+        self.limit = parse_size(os.environ.get(LIMIT, "20GB"), LIMIT) if limit is None else limit
         self._indexes: dict[tuple[str, int, int], tuple[str, ...]] = {}
         self._told = False  # that it cannot be written
 
