@@ -12,7 +12,7 @@ from torch import Tensor
 
 from shotfit.data.tasks import ClassList, Item
 from shotfit.edits import Edit
-from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Fold, Method, Validation
 from shotfit.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.backbone import Backbone
@@ -20,13 +20,15 @@ from shotfit.towers.texts import Texts
 from shotfit.train import Stepper
 
 from .backbones import build
-from .cases import Case
+from .cases import Case, assert_close
 
 __all__ = [
     "FeaturePool",
     "PixelPool",
     "RecordedFrozen",
     "Step",
+    "assert_features",
+    "assert_losses",
     "class_list",
     "judged_by",
     "optimizer_of",
@@ -141,3 +143,23 @@ def train(
         after = {name: value.detach().clone() for name, value in method.named_parameters()}
         steps.append(Step(rate, loss, gradients, after))
     return steps
+
+
+def assert_features(method: Method, case: Case, tolerance: float) -> Tensor:
+    """Features of classes and images, as they are and normalized, and the logits equal the recorded ones.
+
+    Gives the logits [images, classes].
+    """
+    images = Images.of(case["in/images"])
+    logits = method.logits(images)
+    for kind, features in (("text", method.text_features()), ("image", method.image_features(images))):
+        assert_close(features, case[f"out/{kind}_features_raw"], tolerance, kind)
+        assert_close(normalize(features), case[f"out/{kind}_features"], tolerance, f"normalized {kind}")
+    assert_close(logits, case["out/logits"], tolerance, "logits")
+    return logits
+
+
+def assert_losses(steps: Sequence[Step], case: Case, first: float, later: float) -> None:
+    """The losses of all steps equal the recorded ones: the first to one tolerance, those after it to another."""
+    for number, step in enumerate(steps, start=1):
+        assert_close(step.loss, case[f"step/{number}/loss"], first if number == 1 else later, f"loss {number}")

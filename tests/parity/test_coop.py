@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen, Images, normalize
+from shotfit.frozen import Frozen, Images
 from shotfit.methods.coop import CoOp
 from shotfit.recipe import Schedule
 
 from .backbones import build
 from .cases import Case, assert_close, cases
-from .recorded import Step, optimizer_of, train
+from .recorded import Step, assert_features, assert_losses, optimizer_of, train
 
 FORWARD, BACKWARD, CHANGE, LATER = 1e-5, 5e-5, 2e-4, 2e-4
 FITS = cases("coop", lambda case: "param/ctx" in case)
@@ -78,12 +78,7 @@ def _embedded(method: CoOp) -> Tensor:
 @pytest.mark.parametrize("case", FITS)
 def test_features_and_gradients_equal_the_official_ones(case: Case) -> None:
     method, images = _start(case), Images.of(case["in/images"])
-    text, image = method.text_features(), method.image_features(images)
-    assert_close(text, case["out/text_features_raw"], FORWARD)
-    assert_close(image, case["out/image_features_raw"], FORWARD)
-    assert_close(normalize(text), case["out/text_features"], FORWARD)
-    assert_close(normalize(image), case["out/image_features"], FORWARD)
-    assert_close(method.logits(images), case["out/logits"], FORWARD)
+    assert_features(method, case, FORWARD)
     loss = method.loss(images, case["in/labels"])
     assert_close(loss, case["out/loss"], FORWARD)
     (gradient,) = torch.autograd.grad(loss, [method.context])
@@ -95,8 +90,7 @@ def test_training_equals_the_official_one(case: Case) -> None:
     method, last = _start(case), case.settings["steps"]
     steps = _train(method, case)
     assert_close(torch.tensor([step.lr for step in steps]), case["step/lr"].float(), 1e-6)
-    for number, step in enumerate(steps, start=1):
-        assert_close(step.loss, case[f"step/{number}/loss"], FORWARD if number == 1 else LATER, f"loss {number}")
+    assert_losses(steps, case, FORWARD, LATER)
     for number in (1, last):
         assert_close(steps[number - 1].parameters["context"], case[f"step/{number}/ctx"], BACKWARD)
     change, official = steps[-1].parameters["context"] - case["param/ctx"], case[f"step/{last}/ctx"] - case["param/ctx"]

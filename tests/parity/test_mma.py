@@ -17,7 +17,7 @@ from shotfit.towers.transformer import VisionTransformer
 
 from .backbones import build
 from .cases import Case, assert_close, cases
-from .recorded import Step, optimizer_of, token_texts, train
+from .recorded import Step, assert_features, assert_losses, optimizer_of, token_texts, train
 
 FORWARD, BACKWARD = 1e-5, 5e-5
 TOWERS = {"text-only": "text", "vision-only": "image"}
@@ -97,12 +97,7 @@ def test_prompts_are_the_official_ones(case: Case) -> None:
 @pytest.mark.parametrize("case", cases("mma"))
 def test_features_logits_and_gradients_equal_the_official_ones(case: Case, savings: Savings) -> None:
     method, images = _start(case, savings), Images.of(case["in/images"])
-    text, image = method.text_features(), method.image_features(images)
-    assert_close(text, case["out/text_features_raw"], FORWARD)
-    assert_close(image, case["out/image_features_raw"], FORWARD)
-    assert_close(normalize(text), case["out/text_features"], FORWARD)
-    assert_close(normalize(image), case["out/image_features"], FORWARD)
-    assert_close(method.logits(images), case["out/logits"], FORWARD)
+    assert_features(method, case, FORWARD)
     loss = method.loss(images, case["in/labels"])
     assert_close(loss, case["out/loss"], FORWARD)
     torch.autograd.backward(loss)
@@ -127,8 +122,7 @@ def test_training_equals_the_official_one(case: Case) -> None:
     sharp = 5e-4 if recorded["lr"] <= 0.0015 else 2e-4  # a small change drowns in the rounding of the parameter
     steps = _train(method, case)
     assert_close(torch.tensor([step.lr for step in steps]), torch.tensor(recorded["lr_of_step"]), 1e-6)
-    for number, step in enumerate(steps, start=1):
-        assert_close(step.loss, case[f"step/{number}/loss"], BACKWARD, f"loss {number}")
+    assert_losses(steps, case, BACKWARD, BACKWARD)
     for official, start in case.under("param/").items():
         ours, theirs = steps[-1].parameters[_name(method, official)], case[f"step/{last}/{official}"]
         assert_close(ours, theirs, BACKWARD, official)

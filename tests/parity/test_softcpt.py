@@ -12,7 +12,7 @@ from torch import Tensor
 from shotfit.data.shots import draw
 from shotfit.data.tasks import ClassList
 from shotfit.evaluate import score
-from shotfit.frozen import Frozen, Images, normalize
+from shotfit.frozen import Frozen, Images
 from shotfit.methods.softcpt import CoOpMT, SoftCPT
 from shotfit.numbering import among_own, labels_by_task, tasks_of
 from shotfit.recipe import Schedule
@@ -20,7 +20,7 @@ from shotfit.towers.texts import Texts
 
 from .backbones import build
 from .cases import Case, assert_close, cases
-from .recorded import Step, optimizer_of, train
+from .recorded import Step, assert_features, assert_losses, optimizer_of, train
 
 FORWARD, BACKWARD, CHANGE, LATER = 2e-5, 1e-4, 5e-4, 1e-3
 UNUSED = 3e-3  # change of a parameter that only decays: its gradient is zero
@@ -178,13 +178,7 @@ def test_contexts_are_made_as_by_the_official_program(case: Case) -> None:
 @pytest.mark.parametrize("case", FITS)
 def test_features_and_gradients_equal_the_official_ones(case: Case) -> None:
     method, images = _start(case), Images.of(case["in/images"])
-    text, image = method.text_features(), method.image_features(images)
-    assert_close(text, case["out/text_features_raw"], FORWARD)
-    assert_close(image, case["out/image_features_raw"], FORWARD)
-    assert_close(normalize(text), case["out/text_features"], FORWARD)
-    assert_close(normalize(image), case["out/image_features"], FORWARD)
-    logits = method.logits(images)
-    assert_close(logits, case["out/logits"], FORWARD)
+    logits = assert_features(method, case, FORWARD)
     sizes = case.settings["n_classes"]
     assert_close(torch.cat([part.softmax(1) for part in logits.split(sizes, 1)], 1), case["out/scores"], FORWARD)
     with torch.random.fork_rng(devices=[]):
@@ -226,8 +220,7 @@ def test_training_equals_the_official_one(case: Case) -> None:
     method, last = _start(case), case.settings["steps"]
     steps = _train(method, case)
     assert_close(torch.tensor([step.lr for step in steps]), case["step/lr"].float(), 1e-6)
-    for number, step in enumerate(steps, start=1):
-        assert_close(step.loss, case[f"step/{number}/loss"], FORWARD if number == 1 else LATER, f"loss {number}")
+    assert_losses(steps, case, FORWARD, LATER)
     before, official = _recorded(case, "param/"), _recorded(case, f"step/{last}/")
     assert official.keys() == steps[-1].parameters.keys()
     for name, value in official.items():
