@@ -16,10 +16,11 @@ from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.store import MemoryStore, Store
 from shotfit.testing import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.blocks import Block
 from shotfit.towers.config import BlocksConfig, ImageConfig
 from shotfit.towers.layout import Savings
 from shotfit.towers.texts import Texts
-from shotfit.towers.transformer import Block, VisionTransformer
+from shotfit.towers.transformer import VisionTransformer
 
 WIDTH = 16
 TEXTS = Texts.of([[256, 7, 8, 9, *name, 257] for name in ([1], [1, 2], [3, 4, 5], [1, 2, 6])])

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from shotfit.frozen import Frozen, Images, normalize
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.blocks import Block
 from shotfit.towers.layout import Savings, Stream
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.texts import Texts
-from shotfit.towers.transformer import Block, PatchEmbedding, TextTransformer, VisionTransformer
+from shotfit.towers.transformer import PatchEmbedding, TextTransformer, VisionTransformer
 
 from .backbones import build
 from .cases import Case, assert_close, cases

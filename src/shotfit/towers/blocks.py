@@ -1,0 +1,199 @@
+"""Attention and blocks, on the flat matrix of tokens that a `Layout` describes.
+
+Block (pre-norm): x + attention(norm1 x), then x + mlp(norm2 x). Only attention looks at the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shotfit.towers.config import BlocksConfig
+from shotfit.towers.layout import Layout, Packing
+
+__all__ = ["Block", "PoolingHead", "without"]
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": _quick_gelu,
+    "gelu": F.gelu,
+    "gelu_tanh": _gelu_tanh,
+}
+
+
+class Attention(nn.Module):
+    """Multi-head attention with fused query, key, value and scale 1 / sqrt(head width)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Every token attends within its row: [tokens, width] to [tokens, width]."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [tokens, 3, heads, head]
+        if layout.shared is None:
+            query, key, value = layout.own.pad(qkv).permute(2, 0, 3, 1, 4)  # each [rows, heads, longest, head]
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=layout.causal)
+            return self._out(layout.own, mixed)
+        split = layout.shared.tokens
+        beginning = layout.shared.pad(qkv[:split]).permute(2, 0, 3, 1, 4)  # [3, groups, heads, longest, head]
+        own = layout.own.pad(qkv[split:])
+        mixed = F.scaled_dot_product_attention(beginning[0], beginning[1], beginning[2], is_causal=True)
+        continued = self._continue(own[:, :, 0], beginning[1:], own[:, :, 1:], layout, reading=False)
+        return torch.cat([self._out(layout.shared, mixed), self._out(layout.own, continued)])
+
+    def read(self, x: Tensor, layout: Layout) -> Tensor:
+        """Only the token that is read attends: [tokens, width] to [rows, width]."""
+        weight, bias, width = self.qkv.weight, self.qkv.bias, self.width
+        query = F.linear(x.index_select(0, layout.read), weight[:width], bias[:width])
+        query = layout.reads.pad(query.unflatten(-1, (self.heads, -1)))  # [places, 1, heads, head]
+        memory = F.linear(x, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1))
+        split = 0 if layout.shared is None else layout.shared.tokens
+        own = layout.own.pad(memory[split:])  # [places, longest, 2, heads, head]
+        if layout.shared is None:
+            key, value = own.permute(2, 0, 3, 1, 4)
+            mask = _visible(layout)
+            mixed = F.scaled_dot_product_attention(
+                query.transpose(1, 2), key, value, attn_mask=None if mask is None else mask[:, None, None]
+            )
+        else:
+            beginning = layout.shared.pad(memory[:split]).permute(2, 0, 3, 1, 4)
+            mixed = self._continue(query, beginning, own, layout, reading=True)
+        return self._out(layout.reads, mixed)
+
+    def drop(self, x: Tensor, layout: Layout, last: int) -> Tensor:
+        """The last tokens of each row give keys and values only: [rows x n, width] to [rows x (n - last), width]."""
+        weight, bias, width, rows = self.qkv.weight, self.qkv.bias, self.width, x.unflatten(0, (layout.rows, -1))
+        query = F.linear(rows[:, :-last], weight[:width], bias[:width]).unflatten(-1, (self.heads, -1))
+        memory = F.linear(rows, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1))
+        key, value = memory.permute(2, 0, 3, 1, 4)  # each [rows, heads, n, head]
+        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        return self.out(mixed.transpose(1, 2).flatten(2).flatten(0, 1))
+
+    def _continue(self, query: Tensor, beginning: Tensor, own: Tensor, layout: Layout, reading: bool) -> Tensor:
+        """Rows attend to their group's beginning and to their own tokens: one softmax over both.
+
+        query [places, queries, heads, head], beginning [2, groups, heads, shared, head], own [places, longest, 2,
+        heads, head]; the result is [places, heads, queries, head].
+        """
+        assert layout.shared is not None
+        groups, queries = len(layout.groups), query.shape[1]
+        grouped = query.unflatten(0, (groups, layout.places)).permute(
+            0, 3, 1, 2, 4
+        )  # [groups, heads, places, queries, head]
+        grouped = grouped * query.shape[-1] ** -0.5
+        together = grouped.flatten(2, 3)  # all queries of a group see the whole beginning, whatever their row
+        own_key, own_value = own.unflatten(0, (groups, layout.places)).permute(3, 0, 4, 1, 2, 5)
+        to_shared = (together @ beginning[0].transpose(-1, -2)).unflatten(2, (layout.places, queries))
+        to_own = grouped @ own_key.transpose(-1, -2)  # [groups, heads, places, queries, longest]
+        if not layout.shared.even:
+            to_shared = to_shared.masked_fill(~layout.shared.present[:, None, None, None], float("-inf"))
+        if reading:
+            visible = _visible(layout)
+            if visible is not None:
+                hidden = ~visible.unflatten(0, (groups, layout.places))
+                to_own = to_own.masked_fill(hidden[:, None, :, None], float("-inf"))
+        else:
+            later = torch.ones(queries, queries, dtype=torch.bool, device=query.device).triu(1)
+            to_own = to_own.masked_fill(later, float("-inf"))
+        shared = to_shared.shape[-1]
+        weights = torch.cat([to_shared, to_own], dim=-1).softmax(dim=-1)
+        mixed = (weights[..., :shared].flatten(2, 3) @ beginning[1]).unflatten(2, (layout.places, queries))
+        mixed = mixed + weights[..., shared:] @ own_value
+        return mixed.transpose(1, 2).flatten(0, 1)
+
+    def _out(self, packing: Packing, mixed: Tensor) -> Tensor:
+        merged = mixed.transpose(1, 2).flatten(2)  # [rows, longest, width]
+        return self.out(packing.flatten(merged))
+
+
+def _visible(layout: Layout) -> Tensor | None:
+    """[places, longest]: which own tokens a read token sees; None if all. Empty places see everything (unused)."""
+    if layout.own.even and (layout.reads_last or not layout.causal):
+        return None
+    span = torch.arange(layout.own.longest, device=layout.read.device)
+    if not layout.causal:
+        return layout.own.present | ~layout.own.present[:, :1]
+    shared = 0 if layout.shared is None else layout.shared.tokens
+    starts = torch.tensor([0, *layout.own.lengths], device=span.device).cumsum(0)[:-1] + shared
+    last = layout.reads.pad(layout.read)[:, 0] - starts  # [places] own position of the read token
+    return (span[None] <= last[:, None]) | ~layout.own.present[:, :1]
+
+
+class MLP(nn.Module):
+    """down(activation(up x))."""
+
+    def __init__(self, width: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[tokens, width] to [tokens, width]."""
+        return self.down(self.activation(self.up(x)))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block on a flat matrix of tokens."""
+
+    def __init__(self, config: BlocksConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, config.epsilon)
+        self.attention = Attention(config.width, config.heads)
+        self.norm2 = nn.LayerNorm(config.width, config.epsilon)
+        self.mlp = MLP(config.width, config.mlp_width, config.activation)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """[tokens, width] to [tokens, width]."""
+        x = x + self.attention(self.norm1(x), layout)
+        return x + self.mlp(self.norm2(x))
+
+    def read(self, x: Tensor, layout: Layout) -> Tensor:
+        """The block's output at the read tokens alone: [tokens, width] to [rows, width]; keys and values for all."""
+        x = x.index_select(0, layout.read) + self.attention.read(self.norm1(x), layout)
+        return x + self.mlp(self.norm2(x))
+
+    def drop(self, x: Tensor, layout: Layout, last: int) -> Tensor:
+        """The block's output without the last tokens of each row, in rows of equal length; keys and values for all."""
+        x = without(x, layout, last) + self.attention.drop(self.norm1(x), layout, last)
+        return x + self.mlp(self.norm2(x))
+
+
+def without(x: Tensor, layout: Layout, last: int) -> Tensor:
+    """Rows of equal length without their last tokens: [rows x n, width] to [rows x (n - last), width]."""
+    rows = x.unflatten(0, (layout.rows, -1))
+    return rows[:, : rows.shape[1] - last].flatten(0, 1)
+
+
+class PoolingHead(nn.Module):
+    """SigLIP's: a learned probe attends over all tokens; h + mlp(norm h)."""
+
+    def __init__(self, config: BlocksConfig) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.zeros(config.width))
+        self.attention = Attention(config.width, config.heads)
+        self.norm = nn.LayerNorm(config.width, config.epsilon)
+        self.mlp = MLP(config.width, config.mlp_width, config.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, tokens, width] to [n, width]."""
+        inner, width = self.attention, self.attention.width
+        query = F.linear(self.probe, inner.qkv.weight[:width], inner.qkv.bias[:width])
+        query = query.view(1, inner.heads, 1, -1).expand(len(x), -1, -1, -1)
+        memory = F.linear(x, inner.qkv.weight[width:], inner.qkv.bias[width:]).unflatten(-1, (2, inner.heads, -1))
+        key, value = memory.permute(2, 0, 3, 1, 4)
+        h = inner.out(F.scaled_dot_product_attention(query, key, value).flatten(1))
+        return h + self.mlp(self.norm(h))
