@@ -8,7 +8,7 @@ from typing import Literal
 
 from shotfit.errors import UsageError
 
-__all__ = ["as_list", "as_numbers", "as_options", "as_repeated", "as_validation", "as_views", "one_source"]
+__all__ = ["as_bytes", "as_list", "as_numbers", "as_options", "as_repeated", "as_validation", "as_views", "one_source"]
 
 
 def as_list(flag: str, text: str) -> list[str]:
@@ -75,6 +75,15 @@ def as_views(text: str | None) -> int | Literal["center", "fresh"] | None:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise UsageError(f"--views is {text!r}; expected a number from 1, center or fresh.")
     return int(text)
+
+
+def as_bytes(flag: str, size: str | None) -> int | None:
+    """Bytes from a size such as 500M, at least one; None where none is given."""
+    if size is None:
+        return None
+    from shotfit.store import parse_size
+
+    return max(parse_size(size, flag), 1)
 
 
 def as_validation(text: str) -> Literal["few", "full"]:

@@ -1,0 +1,134 @@
+"""`shotfit compare`: many methods, shots and seeds in one table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shotfit.arguments import as_bytes, as_list, as_numbers, as_validation, as_views, one_source
+from shotfit.console import plural, print_json, read_all, read_one, reporter, to
+from shotfit.flags import (
+    Backbone,
+    ClassNames,
+    Epochs,
+    FolderOrTasks,
+    ImagesDir,
+    Json,
+    Memory,
+    Rate,
+    SkipBroken,
+    Tasks,
+    Templates,
+    ValidationImages,
+    Views,
+)
+
+__all__ = ["compare"]
+
+
+def compare(
+    folder: FolderOrTasks = None,
+    tasks: Tasks = None,
+    methods: Annotated[
+        str, typer.Option(help="Methods, separated by commas; name+option=value makes a variant (also +lr=, +epochs=).")
+    ] = "zero_shot,tip_adapter_f",
+    shots: Annotated[str, typer.Option(help="Numbers of labelled images a class, separated by commas.")] = "16",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
+    protocol: Annotated[str, typer.Option(help="few-shot, base-to-new, transfer or domain-shift; see below.")] = (
+        "few-shot"
+    ),
+    targets: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR...",
+            help="Folders or manifests to evaluate on, all their images; after FOLDER.",
+            show_default="none",
+        ),
+    ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A task of --tasks to predict from its name, unfitted.", show_default="none"),
+    ] = None,
+    backbone: Backbone = "mini",
+    template: Templates = None,
+    class_names: ClassNames = None,
+    images: ImagesDir = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
+    views: Views = None,
+    validation: ValidationImages = "few",
+    out: Annotated[
+        Path, typer.Option(help="File of finished runs; a comparison that was interrupted goes on from it.")
+    ] = Path("shotfit-compare.jsonl"),
+    skip_broken: SkipBroken = False,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Compare methods on the images of a folder, or of several tasks: one table, mean and spread over the seeds.
+
+    Methods are compared as they are: none falls back to zero-shot. No fit sees the test part or a target.
+
+    \b
+    Protocols:
+      few-shot      fit on all classes, judge on the test part
+      base-to-new   fit on the first half of the classes; judge base and new classes apart; H is the
+                    harmonic mean of the two means
+      transfer      fit on all classes; judge on the test part, and on the classes of each target
+      domain-shift  the same for targets with the folder's classes or some of them
+    A method that predicts no new classes has "-" where it is asked for them. The average is over the targets.
+    With --tasks, each task is judged on its own test part; methods that fit several tasks at once do so, others
+    fit one after the other, and the average counts every task once.
+
+    \b
+    Examples:
+      shotfit compare photos/ --methods zero_shot,linear_probe,tip_adapter_f --shots 1,4,16 --seeds 1,2,3
+      shotfit compare photos/ --protocol base-to-new --methods zero_shot,coop,coop+length=4+lr=0.01
+      shotfit compare photos/ --protocol domain-shift --targets sketches/ cartoons/ --methods coop
+      shotfit compare --tasks tasks.toml --leave-out flowers --methods coop,softcpt --shots 4
+    """
+    say = to(sys.stderr if as_json else sys.stdout)
+    names, numbers, draws = as_list("--methods", methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
+    chosen, judged, bound = as_views(views), as_validation(validation), as_bytes("--memory", memory)
+    from shotfit.data.reading import Reading
+    from shotfit.protocols import check_protocol
+    from shotfit.variants import read_variant
+
+    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
+    check_protocol(protocol, targets or [])
+    for name in names:
+        read_variant(name)
+    found = read_all(source, Reading(images, class_names, template or (), max(numbers), skip_broken), say)
+    data = found[0] if tasks is None else found
+    others = [read_one(target, Reading(skip_broken=skip_broken), say) for target in targets or []]
+    from shotfit.compare import compare as compare_methods
+    from shotfit.compare import plan_of
+    from shotfit.table import table
+
+    plan = plan_of(data, protocol, others, leave_out)
+    rows = compare_methods(
+        data,
+        names,
+        numbers,
+        draws,
+        protocol=protocol,  # type: ignore[arg-type]  # checked above
+        targets=others,
+        leave_out=leave_out,
+        backbone=backbone,
+        epochs=epochs,
+        lr=lr,
+        views=chosen,
+        validation=judged,
+        memory=bound,
+        out=out,
+        report=reporter(),
+    )
+    for line in table(rows, plan.columns):
+        say(line)
+    say(f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}; runs in {out}")
+    for line in plan.notes:
+        say(line)
+    if as_json:
+        print_json({"protocol": protocol, "rows": [row.as_json() for row in rows], "runs": str(out)})

@@ -1,0 +1,128 @@
+"""`shotfit fit`: fit, check, save and evaluate."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shotfit.arguments import as_bytes, as_options, as_validation, as_views, one_source
+from shotfit.console import print_json, read_all, say_accuracies, say_checked, to
+from shotfit.errors import ShotfitError
+from shotfit.flags import (
+    Backbone,
+    ClassNames,
+    Epochs,
+    FolderOrTasks,
+    ImagesDir,
+    Json,
+    Memory,
+    Options,
+    Rate,
+    SkipBroken,
+    Tasks,
+    Templates,
+    ValidationImages,
+    Views,
+)
+
+if TYPE_CHECKING:
+    from shotfit.several import Fitted
+
+__all__ = ["fit"]
+
+
+def fit(
+    folder: FolderOrTasks = None,
+    tasks: Tasks = None,
+    method: Annotated[
+        str, typer.Option(help="A method's name (`shotfit methods`), or path/to/file.py:Class.")
+    ] = "tip_adapter_f",
+    shots: Annotated[int, typer.Option(min=0, help="Labelled images a class; 0 takes all.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which images are drawn, and all randomness.")] = 1,
+    backbone: Backbone = "mini",
+    template: Templates = None,
+    class_names: ClassNames = None,
+    images: ImagesDir = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
+    views: Views = None,
+    validation: ValidationImages = "few",
+    options: Options = None,
+    out: Annotated[Path, typer.Option(help="The model's folder; an older model there is replaced.")] = Path(
+        "shotfit-model"
+    ),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep a fit that is found worse than zero-shot.", show_default="off")
+    ] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not compare with zero-shot before saving.", show_default="off")
+    ] = False,
+    skip_broken: SkipBroken = False,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a method to a folder of images, save the model, and evaluate it on held-out images.
+
+    The test part of the folder, or a fifth of each class where it has none, is not seen by the fit. A fit that the
+    validation part or cross-validation finds worse than zero-shot is replaced by zero-shot (--keep keeps it).
+
+    A method of several tasks (softcpt, coop_mt) fits the tasks of a list at once, into one model; any other fits them
+    one by one, into a folder OUT/TASK each.
+
+    \b
+    Examples:
+      shotfit fit photos/ --shots 4 --out birds
+      shotfit fit --tasks tasks.toml --method softcpt --shots 4 --out many
+      shotfit fit photos/ --method coop --set length=4 --epochs 50
+      shotfit fit labels.csv --images photos/ --template "a sketch of a {}." --json
+    """
+    say = to(sys.stderr if as_json else sys.stdout)
+    settings, chosen, bound = as_options(options or []), as_views(views), as_bytes("--memory", memory)
+    judged = as_validation(validation)
+    from shotfit.data.reading import Reading
+    from shotfit.methods import find, in_file
+    from shotfit.model import check_target
+
+    find(method).with_options(settings)
+    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
+    if folder is not None:
+        check_target(out)
+    found = read_all(source, Reading(images, class_names, template or (), shots or None, skip_broken), say)
+    for task in found:
+        if not task.test:
+            raise ShotfitError(
+                f"{task.name} has no image to hold out, and the fit is evaluated on such images: add a second image to "
+                "a class or a test part, or fit without an evaluation from Python (shotfit.fit)."
+            )
+    from shotfit.fit import fit as fit_model
+    from shotfit.several import merged, overview, places, scored, table
+
+    groups = places(found, method, out, apart=tasks is not None)
+    for place in groups:
+        check_target(place)
+    results: list[Fitted] = []
+    for place, group in groups.items():
+        model = fit_model(
+            [task.sealed() for task in group], method, shots=shots or None, seed=seed, backbone=backbone,
+            options=settings, epochs=epochs, lr=lr, views=chosen, validation=judged, check=not no_check, keep=keep,
+            memory=bound,
+        )  # fmt: skip
+        model.save(place)
+        say_checked(model, say)
+        results.append(scored(model, group, place))
+        model.save(place)
+        say_accuracies(results[-1], say)
+        flags = "" if len(group) == 1 else " --task TASK"
+        if in_file(model.record["found_at"]):
+            flags += f" --method {shlex.quote(model.record['found_at'])}"
+        say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{flags})")
+    if len(results) > 1:
+        plain, fitted = merged([one.plain for one in results]), merged([one.fitted for one in results])
+        for line in table({"zero-shot": plain, method: fitted}):
+            say(line)
+    if as_json:
+        print_json({"method": method} | overview(results, out))

@@ -1,0 +1,130 @@
+"""What is done with a fitted model: `shotfit predict` and `shotfit evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shotfit.arguments import as_list, one_source
+from shotfit.console import print_json, read_all, to
+from shotfit.errors import UsageError
+from shotfit.flags import ClassNames, FolderOrTasks, ImagesDir, Json, MethodFile, SkipBroken, Tasks
+
+__all__ = ["evaluate", "predict"]
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    images: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for paths on standard input.")],
+    form: Annotated[str, typer.Option("--format", help="table, csv or jsonl.")] = "table",
+    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
+    classes: Annotated[
+        str | None, typer.Option(help="Other class names, separated by commas.", show_default="the fitted ones")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Which of the model's tasks; with --classes also a new one, of a method that needs no images of it.",
+            show_default="the only one",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
+    ] = None,
+    method: MethodFile = None,
+) -> None:
+    """Classify images with a fitted model.
+
+    \b
+    Examples:
+      shotfit predict shotfit-model new.jpg --top 3
+      shotfit predict shotfit-model photos/ "more/*.png" --format csv > labels.csv
+      shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
+      find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
+    """
+    if form not in ("table", "csv", "jsonl"):
+        raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
+    from shotfit.model import load
+    from shotfit.predict import find_images, lines
+
+    found = find_images(images, sys.stdin)
+    fitted = load(model, backbone, method=method)
+    names = [] if classes is None else as_list("--classes", classes)
+    if task is not None:
+        fitted = fitted.for_task(task, names)
+    elif names:
+        fitted = fitted.for_classes(names)
+    for line in lines(fitted, found, form, top):  # type: ignore[arg-type]
+        print(line, flush=True)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    folder: FolderOrTasks = None,
+    tasks: Tasks = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Which task the folder is: one of the model's, or a new one.", show_default="the only one"),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All images instead of the test part.", show_default="off")
+    ] = False,
+    backbone: Annotated[
+        str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
+    ] = None,
+    method: MethodFile = None,
+    class_names: ClassNames = None,
+    images: ImagesDir = None,
+    skip_broken: SkipBroken = False,
+    as_json: Json = False,
+) -> None:
+    """Score a fitted model on labelled images: accuracies, F1, calibration and the most confused classes.
+
+    The tasks of a list are scored one by one, each among its own classes; one that the model does not know is predicted
+    from its name and class names, where the method can.
+
+    \b
+    Examples:
+      shotfit evaluate shotfit-model photos/           the images that the fit held out
+      shotfit evaluate shotfit-model others/ --all     every image of another folder
+      shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
+    """
+    say = to(sys.stderr if as_json else sys.stdout)
+    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
+    from shotfit.data.reading import Reading
+    from shotfit.evaluate import evaluate as evaluate_model
+    from shotfit.evaluate import evaluate_tasks, labelled_for, model_for
+    from shotfit.model import load
+    from shotfit.several import merged, models_of, table
+    from shotfit.store import Store, cache_folder
+
+    found = read_all(source, Reading(images, class_names, skip_broken=skip_broken), say)
+    store = Store(cache_folder() / "streams")
+    if tasks is not None:
+        pairs = models_of(model, found, backbone, store, method)
+        several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
+        for line in table({"accuracy": several}):
+            say(line)
+        if as_json:
+            print_json({"model": str(model)} | several.as_json())
+        return
+    fitted = load(model, backbone, store, method)
+    labelled = found[0]
+    if task is not None:
+        labelled = replace(labelled, classes=replace(labelled.classes, task=task))
+        fitted = model_for(fitted, labelled)
+    scores = evaluate_model(fitted, labelled_for(fitted.one_task().names, labelled, everything))
+    say(f"{'images':22} {scores.images:,}")
+    for name in ("accuracy", "mean_class_accuracy", "macro_f1", "calibration_error"):
+        say(f"{name.replace('_', ' '):22} {100 * getattr(scores, name):.1f} %")
+    confused = scores.most_confused()
+    if confused:
+        say("most confused:")
+    for true, predicted, count in confused:
+        say(f"  {true} taken for {predicted}: {count}")
+    if as_json:
+        print_json({"model": str(model)} | scores.as_json())
