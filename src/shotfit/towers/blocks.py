@@ -17,8 +17,11 @@ from shotfit.towers.layout import Layout, Packing
 __all__ = ["Block", "PoolingHead", "without"]
 
 
+QUICK = 1.702  # QuickGELU's factor
+
+
 def _quick_gelu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(1.702 * x)
+    return x * torch.sigmoid(QUICK * x)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -139,7 +142,7 @@ class MLP(nn.Module):
     def __init__(self, width: int, hidden: int, activation: str) -> None:
         super().__init__()
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.quick = ACTIVATIONS[activation], activation == "quick_gelu"
 
     def forward(self, x: Tensor) -> Tensor:
         """[tokens, width] to [tokens, width]."""
@@ -156,20 +159,30 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, config.epsilon)
         self.mlp = MLP(config.width, config.mlp_width, config.activation)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """[tokens, width] to [tokens, width]."""
-        x = x + self.attention(self.norm1(x), layout)
-        return x + self.mlp(self.norm2(x))
+    def forward(self, x: Tensor, layout: Layout, silu: bool) -> Tensor:
+        """[tokens, width] to [tokens, width]. silu: run QuickGELU as SiLU, if it is the block's activation."""
+        return self._mlp(x + self.attention(self.norm1(x), layout), silu)
 
-    def read(self, x: Tensor, layout: Layout) -> Tensor:
+    def read(self, x: Tensor, layout: Layout, silu: bool) -> Tensor:
         """The block's output at the read tokens alone: [tokens, width] to [rows, width]; keys and values for all."""
-        x = x.index_select(0, layout.read) + self.attention.read(self.norm1(x), layout)
-        return x + self.mlp(self.norm2(x))
+        return self._mlp(x.index_select(0, layout.read) + self.attention.read(self.norm1(x), layout), silu)
 
-    def drop(self, x: Tensor, layout: Layout, last: int) -> Tensor:
+    def drop(self, x: Tensor, layout: Layout, last: int, silu: bool) -> Tensor:
         """The block's output without the last tokens of each row, in rows of equal length; keys and values for all."""
-        x = without(x, layout, last) + self.attention.drop(self.norm1(x), layout, last)
-        return x + self.mlp(self.norm2(x))
+        return self._mlp(without(x, layout, last) + self.attention.drop(self.norm1(x), layout, last), silu)
+
+    def _mlp(self, x: Tensor, silu: bool) -> Tensor:
+        """x + mlp(norm2 x).
+
+        As SiLU: silu(q h) = q quick_gelu(h). The factor q goes into the norm that makes h and into both biases, its
+        inverse into the sum, so that only vectors of the width are multiplied and no matrix is held twice.
+        """
+        if not (silu and self.mlp.quick):
+            return x + self.mlp(self.norm2(x))
+        norm, up, down = self.norm2, self.mlp.up, self.mlp.down
+        h = F.layer_norm(x, norm.normalized_shape, QUICK * norm.weight, QUICK * norm.bias, norm.eps)
+        h = F.silu(F.linear(h, up.weight, QUICK * up.bias))
+        return torch.add(x, F.linear(h, down.weight, QUICK * down.bias), alpha=1 / QUICK)
 
 
 def without(x: Tensor, layout: Layout, last: int) -> Tensor:

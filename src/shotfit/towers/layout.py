@@ -10,13 +10,14 @@ Flat order: the shared beginnings of all groups, one after another, then each ro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from shotfit.errors import UsageError
 from shotfit.towers.texts import Group
 
 __all__ = ["Layout", "Packing", "Savings", "Stream"]
@@ -28,7 +29,7 @@ class Savings:
 
     `frozen_beginning`: steps before the first edit come from the store. `cut`: causal rows end at the read token.
     `shared`: what prompts have in common runs once. `read_alone`: the last block runs for the read token alone.
-    `replaced`: tokens that the next step replaces give keys and values only.
+    `replaced`: tokens that the next step replaces give keys and values only. `silu`: QuickGELU runs as SiLU.
     """
 
     frozen_beginning: bool = True
@@ -36,11 +37,26 @@ class Savings:
     shared: bool = True
     read_alone: bool = True
     replaced: bool = True
+    silu: bool = True
 
     @classmethod
     def none(cls) -> Savings:
         """The reference manner: everything runs for every row and token."""
-        return cls(frozen_beginning=False, cut=False, shared=False, read_alone=False, replaced=False)
+        return cls.without([field.name for field in fields(cls)])
+
+    @classmethod
+    def without(cls, names: Sequence[str]) -> Savings:
+        """All savings but those named. Raises UsageError, with the names that there are.
+
+        Example:
+            >>> Savings.without(["cut", "shared"]).cut
+            False
+        """
+        known = [field.name for field in fields(cls)]
+        for name in names:
+            if name not in known:
+                raise UsageError(f"There is no saving {name!r}: use {', '.join(known[:-1])} or {known[-1]}.")
+        return cls(**{name: False for name in names})
 
 
 class Packing:

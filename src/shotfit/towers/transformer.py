@@ -46,17 +46,18 @@ class Transformer(nn.Module):
 
     def _block(self, stream: Stream, edits: Sequence[Edit]) -> Stream:
         """One step: all tokens, the read ones alone in the last, or all but those that the next step replaces."""
-        x, layout, step = stream.hidden, stream.layout, stream.step + 1
+        x, layout, step, silu = stream.hidden, stream.layout, stream.step + 1, stream.savings.silu
         block = self.blocks[step - 1]
         assert layout is not None and isinstance(block, Block)
         if step == self.last - 1 and stream.savings.read_alone and self.pooled_alone:
             before = x.index_select(0, layout.read)
-            return replace(stream, hidden=block.read(x, layout), before=before, step=step, read=True)
+            return replace(stream, hidden=block.read(x, layout, silu), before=before, step=step, read=True)
         if stream.prompts and stream.savings.replaced and any(edit.replace for edit in _prompts(edits, step + 1)):
             kept, last = without(x, layout, stream.prompts), stream.prompts
             rest = Layout.even(layout.rows, len(kept) // layout.rows).to(x.device)
-            return replace(stream, hidden=block.drop(x, layout, last), layout=rest, before=kept, step=step, prompts=0)
-        return replace(stream, hidden=block(x, layout), before=x, step=step)
+            hidden = block.drop(x, layout, last, silu)
+            return replace(stream, hidden=hidden, layout=rest, before=kept, step=step, prompts=0)
+        return replace(stream, hidden=block(x, layout, silu), before=x, step=step)
 
     def ready(self, stream: Stream, edits: Sequence[Edit]) -> Stream:
         """As the next step reads it: what stands beside the last block is added, prompt tokens are put in."""
