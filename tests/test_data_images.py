@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from shotfit.data import images
-from shotfit.data.images import BrokenImageError, TooLargeImageError, digest, inspect, open_image, shown
+from shotfit.data.images import BrokenImageError, TooLargeImageError, digest, image_size, inspect, open_image, shown
 
 from .pictures import bomb, picture, save
 
@@ -53,6 +53,29 @@ def test_official_reading_leaves_rotation_and_mode(tmp_path: Path) -> None:
     path = rotated(tmp_path / "a.png", picture(1, width=40, height=30).convert("L"))
     image = open_image(path, official=True)
     assert (image.mode, image.size) == ("L", (40, 30))
+
+
+@pytest.mark.parametrize(("shorter", "size"), [(None, (160, 96)), (49, (160, 96)), (48, (80, 48)), (12, (20, 12))])
+def test_jpeg_is_reduced_while_its_shorter_side_suffices(
+    tmp_path: Path, shorter: int | None, size: tuple[int, int]
+) -> None:
+    path = save(tmp_path / "a.jpg", picture(1, width=160, height=96))
+    assert open_image(path, shorter=shorter).size == size
+
+
+@pytest.mark.parametrize(("width", "height", "size"), [(164, 96, (41, 24)), (161, 96, (161, 96))])
+def test_jpeg_is_reduced_by_even_shares_only(tmp_path: Path, width: int, height: int, size: tuple[int, int]) -> None:
+    assert open_image(save(tmp_path / "a.jpg", picture(1, width=width, height=height)), shorter=1).size == size
+
+
+def test_no_other_format_is_reduced(tmp_path: Path) -> None:
+    assert open_image(save(tmp_path / "a.png", picture(1, width=160, height=96)), shorter=1).size == (160, 96)
+
+
+def test_reduced_jpeg_stands_upright(tmp_path: Path) -> None:
+    path = rotated(tmp_path / "a.jpg", picture(1, width=160, height=96))
+    assert open_image(path, shorter=48).size == (48, 80)
+    assert image_size(path) == open_image(path).size == (96, 160)
 
 
 def test_transparency_goes_onto_white(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from shotfit.model import Model
 from shotfit.store import MemoryStore, Store
 from shotfit.testing import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.config import Preprocessing
 from shotfit.towers.weights import load_backbone
 
 from .pictures import bomb
@@ -86,9 +87,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     counted: Counter[str] = Counter()
     pixels, run = ImagePool.pixels, Frozen._run_until
 
-    def count_pixels(pool: ImagePool, row: int, backbone: Backbone) -> torch.Tensor:
-        counted["decoded"] += 1
-        return pixels(pool, row, backbone)
+    def count_pixels(pool: ImagePool, rows: tuple[int, ...], rule: Preprocessing, reduced: bool) -> list[torch.Tensor]:
+        counted["decoded"] += len(rows)
+        return pixels(pool, rows, rule, reduced)
 
     def count_run(frozen: Frozen, batch: torch.Tensor, step: int, paired: bool) -> torch.Tensor:
         counted["encoded"] += len(batch)

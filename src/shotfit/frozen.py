@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,17 +18,17 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from shotfit.data.images import open_image
+from shotfit.data.images import image_size
 from shotfit.data.tasks import ClassList, Item
-from shotfit.data.views import draw_box
+from shotfit.data.views import Box, draw_box
 from shotfit.edits import NOTHING, Edit, frozen_until, input_is_read
 from shotfit.errors import UsageError
+from shotfit.reading import center_view, cut, read_ahead
 from shotfit.recipe import CROP_SCALE
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.config import BlocksConfig, ResNetConfig
+from shotfit.towers.config import BlocksConfig, Preprocessing, ResNetConfig
 from shotfit.towers.layout import Savings, Stream
-from shotfit.towers.preprocess import crop_and_flip, preprocess
 from shotfit.towers.texts import Texts
 
 __all__ = ["Frozen", "ImagePool", "Images", "Plan", "normalize"]
@@ -69,16 +71,22 @@ class ImagePool:
         """Images by item and view."""
         return Images(self, items * max(self.views, 1) + views)
 
-    def pixels(self, row: int, backbone: Backbone) -> Tensor:
-        """Decode one row: [3, size, size]."""
-        item, view = divmod(row, max(self.views, 1))
-        rule = backbone.config.preprocessing
-        image = open_image(self.paths[item])
+    def files(self, rows: Sequence[int]) -> list[tuple[int, ...]]:
+        """Rows, neighbours that are views of one file together, so that it is decoded once for them."""
+        return [tuple(group) for _, group in groupby(rows, lambda row: row // max(self.views, 1))]
+
+    def pixels(self, rows: tuple[int, ...], rule: Preprocessing, reduced: bool) -> list[Tensor]:
+        """Decode the rows of one file: [3, size, size] each."""
+        item, views = rows[0] // max(self.views, 1), [row % max(self.views, 1) for row in rows]
+        path = self.paths[item]
         if not self.views:
-            return preprocess(image, rule)
+            return [center_view(path, rule, reduced)] * len(rows)
+        size = image_size(path)
+        return cut(path, size, [self._box(item, view, size) for view in views], rule, reduced)
+
+    def _box(self, item: int, view: int, size: tuple[int, int]) -> Box:
         seed = int(self.digests[item][:15], 16) + view
-        box = draw_box(image.width, image.height, self.crop_scale, torch.Generator().manual_seed(seed))
-        return crop_and_flip(image, box, rule)
+        return draw_box(*size, self.crop_scale, torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +214,9 @@ class Frozen:
         step = frozen_until(edits, tower.last) if self.savings.frozen_beginning else NOTHING
         self._note(Plan("image", len(images), _names(edits), frozen_until(edits, tower.last), tower.last))
         if images.pool is None or step == NOTHING:
-            pixels = images.rows if images.pool is None else self._pixels(images.pool, images.rows.tolist())
+            pixels = (
+                images.rows if images.pool is None else torch.cat([*self._pixels(images.pool, images.rows.tolist())])
+            )
             with torch.set_grad_enabled(bool(edits) and torch.is_grad_enabled()):
                 return tower.finish(tower.start(pixels.to(self.backbone.device), edits, self.savings), edits)
         paired = input_is_read(edits, step)
@@ -225,11 +235,13 @@ class Frozen:
         if (step, paired) not in kept:
 
             def compute(missing: list[int]) -> Iterator[Tensor]:
-                for start in range(0, len(missing), IMAGE_ROWS):
-                    yield self._run_until(self._pixels(pool, missing[start : start + IMAGE_ROWS]), step, paired)
+                for pixels in self._pixels(pool, missing):
+                    yield self._run_until(pixels, step, paired)
 
             alone = step == self.backbone.image.last - 1 and self.savings.read_alone
-            more = {name: True for name, holds in (("input", paired), ("read_alone", alone)) if holds}
+            reduced = self.savings.reduced_images
+            given = (("input", paired), ("read_alone", alone), ("reduced_images", reduced))
+            more = {name: True for name, holds in given if holds}
             kind = {"tower": "image", "step": step, **more, **self._kind()}
             stored = self.store.rows(kind, pool.keys(), compute, "Encoding images")
             kept[step, paired] = stored.to(self.backbone.device)
@@ -248,8 +260,14 @@ class Frozen:
         rows = [hidden.unflatten(0, (len(pixels), -1)) for hidden in kept if hidden is not None]
         return torch.stack(rows, dim=1) if paired else rows[0]
 
-    def _pixels(self, pool: ImagePool, rows: Sequence[int]) -> Tensor:
-        return torch.stack([pool.pixels(row, self.backbone) for row in rows]).to(self.backbone.dtype)
+    def _pixels(self, pool: ImagePool, rows: Sequence[int]) -> Iterator[Tensor]:
+        """Rows in order, in batches of about IMAGE_ROWS: [m, 3, size, size]."""
+        read = partial(pool.pixels, rule=self.backbone.config.preprocessing, reduced=self.savings.reduced_images)
+        files = pool.files(rows)
+        together = max(1, IMAGE_ROWS // max(pool.views, 1))
+        batches = [files[start : start + together] for start in range(0, len(files), together)]
+        for batch in read_ahead(batches, read):
+            yield torch.stack([view for views in batch for view in views]).to(self.backbone.dtype)
 
     def _text_chunks(self, texts: Texts, edits: Sequence[Edit], step: int, tokens: int) -> Tensor:
         """Run with gradients, in chunks that are recomputed where the whole would not fit the memory budget."""

@@ -24,13 +24,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from shotfit.data.images import open_image
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import standing, write_folder
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
+from shotfit.reading import center_view, read_ahead
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import preprocess
@@ -142,12 +142,16 @@ class Model:
         pictures = [images] if isinstance(images, (str, Path, Image.Image)) else list(images)
         top = min(max(top, 1), len(names))
         predictions = []
-        for start in range(0, len(pictures), BATCH):
-            batch = pictures[start : start + BATCH]
-            opened = [picture if isinstance(picture, Image.Image) else open_image(Path(picture)) for picture in batch]
-            rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
-            pixels = torch.stack([preprocess(image, rule) for image in opened]).to(dtype)
-            best = self._logits(Images.of(pixels)).float().softmax(dim=-1).topk(top)
+        rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
+
+        def read(picture: Picture) -> Tensor:
+            if isinstance(picture, Image.Image):
+                return preprocess(picture, rule)
+            return center_view(Path(picture), rule, self.frozen.savings.reduced_images)
+
+        batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
+        for batch, pixels in zip(batches, read_ahead(batches, read), strict=True):
+            best = self._logits(Images.of(torch.stack(pixels).to(dtype))).float().softmax(dim=-1).topk(top)
             for picture, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
                 source = "image" if isinstance(picture, Image.Image) else str(picture)
                 predictions.append(Prediction(source, tuple(names[index] for index in indices), tuple(values)))

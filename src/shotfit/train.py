@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from shotfit.data.images import open_image
+from shotfit.data.images import image_size
 from shotfit.data.views import draw_box
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.numbering import among_own
 from shotfit.progress import track
+from shotfit.reading import cut, read_ahead
 from shotfit.recipe import Recipe
-from shotfit.towers.preprocess import crop_and_flip
 
 __all__ = ["Stepper", "correct", "hits", "train"]
 
@@ -107,9 +107,10 @@ def _draw(
     if not fresh:
         views = torch.randint(max(pool.views, 1), (len(chosen),), generator=generator)
         return pool.take(chosen, views)
-    pixels = []
-    for index in chosen.tolist():
-        image = open_image(pool.paths[index])
-        box = draw_box(image.width, image.height, recipe.crop_scale, generator)
-        pixels.append(crop_and_flip(image, box, frozen.backbone.config.preprocessing))
-    return Images.of(torch.stack(pixels).to(frozen.backbone.dtype))
+    rule, reduced = frozen.backbone.config.preprocessing, frozen.savings.reduced_images
+    views = []
+    for path in (pool.paths[index] for index in chosen.tolist()):
+        size = image_size(path)
+        views.append((path, size, [draw_box(*size, recipe.crop_scale, generator)]))
+    (found,) = read_ahead([views], lambda view: cut(*view, rule, reduced))
+    return Images.of(torch.stack([pixels for (pixels,) in found]).to(frozen.backbone.dtype))

@@ -25,11 +25,12 @@ __all__ = ["Layout", "Packing", "Savings", "Stream"]
 
 @dataclass(frozen=True)
 class Savings:
-    """The exact savings, each of which can be switched off for comparison (design, section 2).
+    """The savings, each of which can be switched off for comparison (design, section 2); all but the last are exact.
 
     `frozen_beginning`: steps before the first edit come from the store. `cut`: causal rows end at the read token.
     `shared`: what prompts have in common runs once. `read_alone`: the last block runs for the read token alone.
     `replaced`: tokens that the next step replaces give keys and values only. `silu`: QuickGELU runs as SiLU.
+    `reduced_images`: large JPEGs are decoded at reduced size (`reading.py`).
     """
 
     frozen_beginning: bool = True
@@ -38,6 +39,7 @@ class Savings:
     read_alone: bool = True
     replaced: bool = True
     silu: bool = True
+    reduced_images: bool = True
 
     @classmethod
     def none(cls) -> Savings:

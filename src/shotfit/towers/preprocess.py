@@ -75,19 +75,23 @@ def preprocess(image: Image.Image, rule: Preprocessing) -> Tensor:
     return _normalize(to_rgb(image, rule.transparency), rule)
 
 
-def crop_and_flip(image: Image.Image, box: Box, rule: Preprocessing) -> Tensor:
+def crop_and_flip(image: Image.Image, box: Box, rule: Preprocessing, share: int = 1) -> Tensor:
     """A training view: the image as RGB, cut at `box`, resized to the tower's square, mirrored where the box says so.
 
     Float32 `[3, size, size]`, normalized as `preprocess` does. The whole rule but its resize mode and crop applies.
+    share: the box was drawn for an image of so many times this one's width and height.
     Raises ShotfitError for a box that is not inside the image.
     """
-    right, bottom = box.left + box.width, box.top + box.height
-    if min(box.left, box.top) < 0 or min(box.width, box.height) < 1 or right > image.width or bottom > image.height:
-        raise ShotfitError(
-            f"{box} is not inside an image of {image.width} x {image.height} pixels; draw it for this size."
-        )
-    image = to_rgb(image, rule.transparency).crop((box.left, box.top, right, bottom))
-    image = _resize(image, rule.size, rule.size, rule)
+    right, bottom, width, height = box.left + box.width, box.top + box.height, image.width * share, image.height * share
+    if min(box.left, box.top) < 0 or min(box.width, box.height) < 1 or right > width or bottom > height:
+        raise ShotfitError(f"{box} is not inside an image of {width} x {height} pixels; draw it for this size.")
+    image, edges = to_rgb(image, rule.transparency), (box.left, box.top, right, bottom)
+    if share == 1:
+        image = _resize(image.crop(edges), rule.size, rule.size, rule)
+    else:  # edges between pixels
+        left, top, right_edge, bottom_edge = (edge / share for edge in edges)
+        square = (rule.size, rule.size)
+        image = image.resize(square, FILTERS[rule.interpolation], (left, top, right_edge, bottom_edge))
     if box.flipped:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return _normalize(image, rule)
@@ -155,7 +159,10 @@ def _pad(image: Image.Image, rule: Preprocessing) -> Image.Image:
 
 
 def _normalize(image: Image.Image, rule: Preprocessing) -> Tensor:
-    pixels = torch.from_numpy(np.array(image))  # [size, size, 3] uint8
-    scaled = pixels.permute(2, 0, 1).contiguous().to(torch.float32).div_(255)  # [3, size, size]
-    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (rule.mean, rule.std))
-    return scaled.sub_(mean).div_(std)
+    # NumPy, because images are read in threads, in each of which torch would start threads of its own.
+    mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (rule.mean, rule.std))
+    pixels = np.ascontiguousarray(np.moveaxis(np.asarray(image), 2, 0), dtype=np.float32)  # [3, size, size]
+    pixels /= 255
+    pixels -= mean
+    pixels /= std
+    return torch.from_numpy(pixels)

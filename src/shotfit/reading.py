@@ -1,0 +1,62 @@
+"""From image files to a tower's pixels, in threads that run ahead of the tower.
+
+    for pixels in read_ahead(batches, lambda path: center_view(path, rule)):      # lists of [3, size, size]
+        ...                                                # the next batch is being read while this one is worked on
+
+With `reduced`, a JPEG is decoded at a half, a quarter or an eighth of its size as long as what a view shows of it keeps
+`MARGIN` times the tower's pixels a side: its own transform averages what the resizing would average next. That is not
+exact: docs/performance.md states what it changes. Small images, and all other formats, are decoded in full anyway.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from shotfit.data.images import open_image
+from shotfit.data.views import Box
+from shotfit.towers.config import Preprocessing
+from shotfit.towers.preprocess import crop_and_flip, preprocess
+
+__all__ = ["MARGIN", "center_view", "cut", "read_ahead"]
+
+MARGIN = 2
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def center_view(path: Path, rule: Preprocessing, reduced: bool = True) -> Tensor:
+    """The file as the checkpoint's preprocessing shows it: [3, size, size]."""
+    return preprocess(open_image(path, shorter=MARGIN * rule.size if reduced else None), rule)
+
+
+def cut(
+    path: Path, size: tuple[int, int], boxes: Sequence[Box], rule: Preprocessing, reduced: bool = True
+) -> list[Tensor]:
+    """Training views of the file, which is decoded once: [3, size, size] for each box.
+
+    size: width and height of the whole image (`image_size`), for which the boxes were drawn.
+    """
+    narrowest = min(min(box.width, box.height) for box in boxes)
+    shorter = -(-MARGIN * rule.size * min(size) // narrowest)  # rounded up
+    image = open_image(path, shorter=shorter if reduced else None)
+    return [crop_and_flip(image, box, rule, size[0] // image.width) for box in boxes]
+
+
+def read_ahead(batches: Sequence[Sequence[A]], read: Callable[[A], B]) -> Iterator[list[B]]:
+    """What `read` gives for each entry, batch by batch in order; the next batch is read while one is worked on."""
+    threads = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        coming: list[Future[B]] = []
+        for batch in (*batches, ()):
+            waiting, coming = coming, [threads.submit(read, entry) for entry in batch]
+            if waiting:
+                yield [future.result() for future in waiting]
+    finally:  # an error, or a caller that had enough: what has not begun is not begun
+        threads.shutdown(cancel_futures=True)
