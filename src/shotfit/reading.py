@@ -11,7 +11,7 @@ exact: docs/performance.md states what it changes. Small images, and all other f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -49,7 +49,7 @@ def cut(
     return [crop_and_flip(image, box, rule, size[0] // image.width) for box in boxes]
 
 
-def read_ahead(batches: Sequence[Sequence[A]], read: Callable[[A], B]) -> Iterator[list[B]]:
+def read_ahead(batches: Sequence[Sequence[A]], read: Callable[[A], B]) -> Generator[list[B], None, None]:
     """What `read` gives for each entry, batch by batch in order; the next batch is read while one is worked on."""
     threads = ThreadPoolExecutor(os.cpu_count() or 1)
     try:

@@ -108,9 +108,9 @@ def _draw(
         views = torch.randint(max(pool.views, 1), (len(chosen),), generator=generator)
         return pool.take(chosen, views)
     rule, reduced = frozen.backbone.config.preprocessing, frozen.savings.reduced_images
-    views = []
+    drawn = []
     for path in (pool.paths[index] for index in chosen.tolist()):
         size = image_size(path)
-        views.append((path, size, [draw_box(*size, recipe.crop_scale, generator)]))
-    (found,) = read_ahead([views], lambda view: cut(*view, rule, reduced))
+        drawn.append((path, size, [draw_box(*size, recipe.crop_scale, generator)]))
+    (found,) = read_ahead([drawn], lambda view: cut(*view, rule, reduced))
     return Images.of(torch.stack([pixels for (pixels,) in found]).to(frozen.backbone.dtype))

@@ -15,7 +15,7 @@ from shotfit.edits import Edit
 from shotfit.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Fold, Method, Validation
 from shotfit.recipe import Optimizer, Recipe, Schedule
-from shotfit.towers.backbone import Backbone
+from shotfit.towers.config import Preprocessing
 from shotfit.towers.texts import Texts
 from shotfit.train import Stepper
 
@@ -45,9 +45,9 @@ class PixelPool(ImagePool):
         super().__init__([Item(Path(f"{index}.png"), int(label), str(index)) for index, label in enumerate(labels)])
         self.recorded = recorded
 
-    def pixels(self, row: int, backbone: Backbone) -> Tensor:
-        item, view = divmod(row, max(self.views, 1))
-        return self.recorded[view, item]
+    def pixels(self, rows: tuple[int, ...], rule: Preprocessing, reduced: bool) -> list[Tensor]:
+        places = (divmod(row, max(self.views, 1)) for row in rows)
+        return [self.recorded[view, item] for item, view in places]
 
 
 class FeaturePool(ImagePool):
