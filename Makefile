@@ -30,7 +30,7 @@ data:
 	done
 
 bench: $(VENV)/test
-	$(BIN)/python -m benchmarks coop_text_100
+	$(BIN)/python -m benchmarks all --out benchmarks/results.jsonl
 
 clean:
 	rm -rf $(VENV) $(MODEL) build dist

@@ -1,33 +1,84 @@
-"""Run a benchmark: python -m benchmarks NAME [--json]."""
+"""Time shotfit against the reference manner, and print a JSON line a measurement.
+
+python -m benchmarks NAME [--repeats N]
+python -m benchmarks all --out benchmarks/results.jsonl      what `make bench` runs
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
-from benchmarks.coop_text import coop_text_100
+from benchmarks import coop_text, fits, hardware, prediction, search, steps
+from benchmarks.measure import Line
+from benchmarks.sizes import FULL, SIZES, Size
+from shotfit.errors import ShotfitError
 
-BENCHMARKS = {"coop_text_100": coop_text_100}
+__all__ = ["BENCHMARKS"]
+
+FUNCTIONS: tuple[Callable[[Size, int], Line], ...] = (
+    coop_text.coop_text_100,
+    coop_text.coop_text_1000,
+    steps.coop_step,
+    steps.coop_step_fresh,
+    steps.softcpt_step,
+    steps.mma_step,
+    steps.mma_step_fresh,
+    steps.apex_step,
+    search.dualadapter_search,
+    fits.whole_fit,
+    fits.compare_seeds,
+    fits.second_fit,
+    prediction.predict_pipeline,
+    hardware.coop_gemm_share,
+    prediction.features_jpeg,
+    hardware.bf16_step,
+)
+BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 
 
-def main() -> None:
-    """Run the named benchmark and print what it found."""
+def main() -> int:
+    """Run what is named; the exit status is 1 where something could not be measured."""
     about = "\n".join(f"  {name}: {(run.__doc__ or '').splitlines()[0]}" for name, run in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks",
+        description=f"{__doc__}\n{about}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--repeats", type=int, default=7, help="timed pairs (default 7)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("name", choices=[*BENCHMARKS, "all"])
+    parser.add_argument("--repeats", type=int, default=3, help="timed pairs (default 3)")
+    parser.add_argument("--size", choices=SIZES, default=FULL.name, help="towers; `tiny` only shows that it works")
+    parser.add_argument("--out", type=Path, help="also write the lines into this file")
     given = parser.parse_args()
-    found = BENCHMARKS[given.name](given.repeats)
-    if given.json:
-        print(json.dumps(found))
-        return
-    width = max(map(len, found))
-    for name, value in found.items():
-        print(f"{name:{width}}  {value:,.4g}" if isinstance(value, float) else f"{name:{width}}  {value}")
+    if given.name == "all":
+        return _all(given)
+    try:
+        text = json.dumps(BENCHMARKS[given.name](SIZES[given.size], given.repeats))
+    except ShotfitError as error:
+        print(f"{given.name}: {error}", file=sys.stderr)
+        return 1
+    print(text, flush=True)
+    if given.out:
+        given.out.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def _all(given: argparse.Namespace) -> int:
+    """Each in a process of its own, so that none finds the memory of another."""
+    status, lines = 0, ""
+    for name in BENCHMARKS:
+        command = [sys.executable, "-m", "benchmarks", name, "--repeats", str(given.repeats), "--size", given.size]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        print(ended.stdout, end="", flush=True)
+        status, lines = status or ended.returncode, lines + ended.stdout
+        if given.out:
+            given.out.write_text(lines, encoding="utf-8")
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""How close a training step comes to what the processor can do, and what bfloat16 adds where it has it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import Line, Target, alternate, line, seconds
+from benchmarks.sizes import Size
+from benchmarks.steps import pair
+from shotfit.data.readers import read_task
+from shotfit.evaluate import evaluate
+from shotfit.fit import fit
+from shotfit.store import MemoryStore
+from shotfit.towers.weights import load_backbone
+
+__all__ = ["bf16_step", "coop_gemm_share"]
+
+CALTECH101 = Path("data/caltech101")
+
+
+def coop_gemm_share(size: Size, repeats: int) -> Line:
+    """Share of the machine's own matrix-product rate that the CoOp step reaches, 100 classes, stored views."""
+    backbone = size.backbone()
+    with tempfile.TemporaryDirectory() as folder:
+        both = pair("coop", size, backbone, Path(folder))
+        for _ in both.images:
+            both.step()
+        counter = FlopCounterMode(display=False)
+        with counter:
+            both.step()
+        done = counter.get_total_flops()
+        product, operations = _product(2048 if size.layers > 3 else 64)
+        product()
+        pairs = [(seconds(both.step), seconds(product)) for _ in range(3 * repeats)]
+    rate = done / median(step for step, _ in pairs)
+    peak = operations / min(own for _, own in pairs)
+    sizes = {"backbone": size.name, "classes": sum(both.ours.sizes), "batch": both.recipe.batch}
+    more = {"step_gflops": rate / 1e9, "machine_gflops": peak / 1e9, "step_gflop": done / 1e9, "repeats": len(pairs)}
+    return line("coop_gemm_share", 100 * rate / peak, Target(50, "%"), backbone.dtype, sizes, **more)
+
+
+def _product(side: int) -> tuple[Callable[[], object], float]:
+    """A product of two large square matrices, and how many operations it is."""
+    left, right, out = (torch.randn(side, side) for _ in range(3))
+    return lambda: torch.mm(left, right, out=out), 2.0 * side**3
+
+
+def bf16_step(size: Size, repeats: int) -> Line:
+    """MMA's step in bfloat16 against float32, where the processor has instructions for it."""
+    sizes, target = {"backbone": size.name, "batch": 16}, Target(1.7, "times faster")
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        note = "not measured here: the processor has no bfloat16 instructions"
+        return line("bf16_step", None, target, torch.bfloat16, sizes, note=note)
+    backbone = size.backbone()
+    with tempfile.TemporaryDirectory() as folder:
+        full = pair("mma", size, backbone, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        half = pair("mma", size, size.backbone().to(torch.bfloat16), Path(folder))
+        for _ in half.images:
+            half.step()
+    for _ in full.images:
+        full.step()
+    timing = alternate(half.step, full.step, repeats).fields()
+    return line("bf16_step", timing["ratio"], target, torch.bfloat16, sizes, **timing, **_accuracies())
+
+
+def _accuracies() -> Line:
+    """Percent of Caltech101's test images that MMA with `mini` gets right, 16 shots, in both precisions."""
+    if not CALTECH101.is_dir():
+        return {"accuracy_note": f"accuracy not measured: {CALTECH101} is not there (make data)"}
+    found = {}
+    task = read_task(CALTECH101)
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        backbone = load_backbone("mini").to(dtype)
+        model = fit(task, "mma", backbone=backbone, store=MemoryStore(), check=False, keep=True)
+        found[f"accuracy_{name}"] = 100 * evaluate(model, task).accuracy
+    return found

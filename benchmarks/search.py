@@ -1,0 +1,111 @@
+"""DualAdapter's search: whole axes of the grid on stored logits, against one point after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import Line, Target, alternate, line, seconds
+from benchmarks.names import CALTECH101
+from benchmarks.sizes import Size
+from shotfit.data.tasks import ClassList, Item
+from shotfit.errors import ShotfitError
+from shotfit.frozen import Frozen, ImagePool, normalize
+from shotfit.methods.base import Fold, Support, Validation
+from shotfit.methods.dualadapter import DualAdapter
+from shotfit.store import Compute, Kind, MemoryStore
+from shotfit.train import train
+
+__all__ = ["dualadapter_search"]
+
+
+class Invented(MemoryStore):
+    """A store that holds random image features, near a center of each class, whatever it is asked for."""
+
+    def __init__(self, labels: dict[str, int], embed: int) -> None:
+        super().__init__()
+        self.labels, self.embed = labels, embed
+
+    def rows(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Tensor:
+        """[keys, embed]; texts are computed."""
+        if kind["tower"] == "text":
+            return super().rows(kind, keys, compute, description)
+        return super().rows(kind, keys, lambda missing: self._drawn([keys[place] for place in missing]), description)
+
+    def _drawn(self, keys: Sequence[str]) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        centers = torch.randn(max(self.labels.values()) + 1, self.embed, generator=generator)
+        own = torch.tensor([self.labels[key.partition("/")[0]] for key in keys])
+        yield centers[own] + 4 * torch.randn(len(keys), self.embed, generator=generator)
+
+
+class PointByPoint(DualAdapter):
+    """The reference manner: each point's logits from cosines that are computed once."""
+
+    @torch.no_grad()
+    def search_on(self, validation: Validation) -> None:
+        (fold,) = validation.folds
+        features = normalize(self.image_features(fold.held))
+        positive, negative = self.text_logits(features)
+        (near, far), (values, negative_values) = self.cosines(features), self.values()
+        best, found = -1, None
+        for beta in self.grids()[0]:
+            for alpha in self.grids()[1]:
+                for weight in self.grids()[2]:
+                    cached = torch.exp(-beta * (1 - near)) @ values
+                    opposite = torch.exp(-beta * far) @ negative_values
+                    logits = weight * (positive + alpha * cached) + (1 - weight) * (negative + alpha * opposite)
+                    right = int((logits.argmax(dim=1) == fold.labels).sum())
+                    if right > best:
+                        best, found = right, (beta, alpha, weight)
+        self.get_buffer("coefficients").copy_(torch.tensor(found))
+
+
+def dualadapter_search(size: Size, repeats: int) -> Line:
+    """DualAdapter without training, fit of 16 shots x 100 classes including its search, against point by point."""
+    backbone = size.backbone(image_tower=False)
+    classes = size.classes_of(ClassList("caltech101", CALTECH101))
+    count = len(classes.names)
+    items = [Item(Path(), label, f"s{label}-{shot}") for label in range(count) for shot in range(16)]
+    held = [Item(Path(), label, f"v{label}-{shot}") for label in range(count) for shot in range(4)]
+    labels = {item.digest: item.label for item in [*items, *held]}
+    frozen = Frozen(backbone, Invented(labels, backbone.embed))
+    center, judged = ImagePool(items), ImagePool(held)
+    support = Support(center, ImagePool(items, 4), 16)
+    fold = Fold(torch.arange(len(items)), judged.all(), judged.labels)
+    validation = Validation("validation part", (fold,))
+    grid = {} if size.layers > 3 else {"beta_grid": "0,7,3", "alpha_grid": "0,7,3", "lambda_grid": "0.6,1,2"}
+
+    def fitted(kind: type[DualAdapter], training_free: bool = True) -> DualAdapter:
+        method = kind(training_free=training_free, **grid)
+        method.attach(frozen, (classes,))
+        method.prepare(support)
+        method.build(frozen, (classes,))
+        return method
+
+    def fit(kind: type[DualAdapter]) -> Tensor:
+        method = fitted(kind)
+        method.solve(support, validation)
+        return method.get_buffer("coefficients")
+
+    found, expected = fit(DualAdapter), fit(PointByPoint)  # also encodes the texts
+    if not torch.equal(found, expected):
+        raise ShotfitError(f"The searches found {found.tolist()} and {expected.tolist()}: nothing was timed.")
+    timing = alternate(lambda: fit(DualAdapter), lambda: fit(PointByPoint), repeats).fields()
+    trained = fitted(DualAdapter, training_free=False)
+    recipe = trained.recipe
+    assert recipe is not None
+    epochs = 30 if size.layers > 3 else 1
+    training = seconds(lambda: train(trained, support, recipe, epochs, torch.Generator().manual_seed(0), validation))
+    points = len(trained.grids()[0]) * len(trained.grids()[1]) * len(trained.grids()[2])
+    sizes = {"embed": size.embed, "classes": count, "shots": 16, "held": len(held), "points": points}
+    more = {
+        "training_s": training,
+        "ratio_with_training": (training + timing["reference_s"]) / (training + timing["ours_s"]),
+    }
+    return line(
+        "dualadapter_search", timing["ratio"], Target(20, "times faster"), backbone.dtype, sizes, **timing, **more
+    )

@@ -1,0 +1,210 @@
+"""Whole training steps: loss, gradients and the optimizer's update, against the reference manner on the same batch.
+
+Ours reads stored views (kept after the first step), or fresh pixels of which nothing is stored; the reference runs its
+image tower from pixels either way. Decoding takes part in neither.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks import reference
+from benchmarks.measure import Line, Target, alternate, check_same, line
+from benchmarks.names import CALTECH101, TASKS
+from benchmarks.reference import Clip, Reference, pad
+from benchmarks.sizes import Size, pictures, pixels_of
+from shotfit.data.tasks import ClassList
+from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.methods.apex import Apex
+from shotfit.methods.base import Method
+from shotfit.methods.coop import CoOp
+from shotfit.methods.mma import MMA
+from shotfit.methods.softcpt import SoftCPT
+from shotfit.recipe import ParameterGroup, Recipe
+from shotfit.store import MemoryStore
+from shotfit.towers.backbone import Backbone
+from shotfit.train import Stepper
+
+__all__ = ["METHODS", "Pair", "apex_step", "coop_step", "coop_step_fresh", "mma_step", "mma_step_fresh", "softcpt_step"]
+
+BATCHES = 2  # of images, taken in turns
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}  # of loss and gradients
+
+
+@dataclass
+class Pair:
+    """One method in both manners, from the same parameters on the same batches.
+
+    images: ours, by batch. pixels [n, 3, size, size] and labels [n]: the reference's.
+    """
+
+    ours: Method
+    reference: Reference
+    images: list[Images]
+    pixels: list[Tensor]
+    labels: list[Tensor]
+
+    def __post_init__(self) -> None:
+        recipe = self.recipe
+        self.stepper = Stepper(self.ours, recipe, recipe.epochs_for(16), BATCHES)
+        group = ParameterGroup(tuple(self.reference.parameters()))
+        self.optimizer = recipe.optimizer.over([group])
+        self.taken = 0
+
+    @property
+    def recipe(self) -> Recipe:
+        """The method's own."""
+        recipe = self.ours.training_recipe()
+        assert recipe is not None
+        return recipe
+
+    def same(self) -> float:
+        """Check that loss and gradients of the first batch are the same; gives the largest difference."""
+        found = []
+        for method, images in ((self.ours, self.images[0]), (self.reference, self.pixels[0])):
+            loss = method.loss(images, self.labels[0])  # type: ignore[arg-type]
+            parameters = dict(method.named_parameters())
+            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            found.append({"loss": loss.detach(), **dict(zip(parameters, gradients, strict=True))})
+        return check_same(found[0], found[1], TOLERANCE[self.pixels[0].dtype])
+
+    def step(self) -> Tensor:
+        """Ours: one step, []."""
+        batch = self.stepper.taken % len(self.images)
+        return self.stepper(self.images[batch], self.labels[batch])
+
+    def reference_step(self) -> Tensor:
+        """The reference manner: the same step, []."""
+        batch = self.taken % len(self.pixels)
+        schedule, optimizer = self.recipe.schedule, self.recipe.optimizer
+        unit = self.taken // BATCHES if schedule.unit == "epoch" else self.taken
+        for group in self.optimizer.param_groups:
+            group["lr"] = schedule.rate(optimizer.lr, unit, self.recipe.epochs_for(16))
+        loss = self.reference.loss(self.pixels[batch], self.labels[batch])
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.reference.adjust_gradients()
+        self.optimizer.step()
+        self.taken += 1
+        return loss.detach()
+
+
+def coop(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """CoOp with 16 context vectors."""
+    method, clip = _built(CoOp(length=16), frozen, classes), Clip(frozen.backbone)
+    assert isinstance(method, CoOp)
+    return method, reference.CoOp(clip, pad(method.texts.rows, clip), dict(method.named_parameters()))
+
+
+def softcpt(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """SoftCPT, variant NATA."""
+    method, clip = _built(SoftCPT(), frozen, classes), Clip(frozen.backbone)
+    assert isinstance(method, SoftCPT)
+    ids = pad(method.task_texts.rows, clip), pad(method.texts.rows, clip)
+    parameters = dict(method.named_parameters())
+    return method, reference.SoftCPT(clip, *ids, method.sizes, method.length, parameters)
+
+
+def mma(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """MMA beside the upper two thirds of the blocks, 5 to 12 of 12."""
+    method, clip = _built(MMA(), frozen, classes), Clip(frozen.backbone)
+    assert isinstance(method, MMA)
+    method.class_prompts(method.scale)
+    ids, sites = pad(method.texts.rows, clip), list(method.sites("text"))
+    return method, reference.MMA(clip, ids, sites, method.scale, dict(method.named_parameters()))
+
+
+def apex(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """APEX with two prompt tokens in every block of the image tower and two learned words."""
+    method, clip = _built(Apex(), frozen, classes), Clip(frozen.backbone)
+    assert isinstance(method, Apex)
+    with torch.no_grad():
+        method.prompted_text()
+    return method, reference.Apex(clip, pad(method.texts.rows, clip), dict(method.named_parameters()))
+
+
+def _built(method: Method, frozen: Frozen, classes: tuple[ClassList, ...]) -> Method:
+    method.attach(frozen, classes)
+    torch.manual_seed(1)
+    method.build(frozen, classes)
+    return method
+
+
+Make = Callable[[Frozen, tuple[ClassList, ...]], tuple[Method, Reference]]
+METHODS: dict[str, tuple[Make, tuple[ClassList, ...]]] = {
+    "coop": (coop, (ClassList("caltech101", CALTECH101),)),
+    "softcpt": (softcpt, TASKS),
+    "mma": (mma, (ClassList("caltech101", CALTECH101),)),
+    "apex": (apex, (ClassList("caltech101", CALTECH101),)),
+}
+
+
+def pair(name: str, size: Size, backbone: Backbone, folder: Path, fresh: bool = False) -> Pair:
+    """A method in both manners. folder: where the images of noise go. fresh: ours reads pixels, nothing stored."""
+    make, lists = METHODS[name]
+    classes = tuple(size.classes_of(task) for task in lists)
+    method, other = make(Frozen(backbone, MemoryStore()), classes)
+    recipe = method.training_recipe()
+    assert recipe is not None
+    items = pictures(folder, BATCHES * recipe.batch, size.image_size, sum(method.sizes))
+    pool, pixels = ImagePool(items), pixels_of(items, backbone).split(recipe.batch)
+    rows = torch.arange(len(items)).split(recipe.batch)
+    images = [Images.of(batch) for batch in pixels] if fresh else [pool.take(batch) for batch in rows]
+    return Pair(method, other, images, list(pixels), list(pool.labels.split(recipe.batch)))
+
+
+def _step(name: str, method: str, at_least: float, size: Size, repeats: int, fresh: bool = False) -> Line:
+    backbone = size.backbone()
+    with tempfile.TemporaryDirectory() as folder:
+        both = pair(method, size, backbone, Path(folder), fresh)
+        difference = both.same()
+        for _ in both.images:  # reads the stored streams
+            both.step()
+        both.reference_step()
+        timing = alternate(both.step, both.reference_step, repeats)
+    sizes = {
+        "backbone": size.name,
+        "classes": sum(both.ours.sizes),
+        "tasks": len(both.ours.sizes),
+        "batch": both.recipe.batch,
+        "views": "fresh" if fresh else "stored",
+    }
+    target = Target(at_least, "times faster")
+    ratio = timing.fields()["ratio"]
+    return line(name, ratio, target, backbone.dtype, sizes, **timing.fields(), gradient_difference=difference)
+
+
+def coop_step(size: Size, repeats: int) -> Line:
+    """CoOp, whole training step, batch 32, 100 classes, stored views."""
+    return _step("coop_step", "coop", 35, size, repeats)
+
+
+def coop_step_fresh(size: Size, repeats: int) -> Line:
+    """CoOp, whole training step, batch 32, 100 classes, fresh crops."""
+    return _step("coop_step_fresh", "coop", 2, size, repeats, fresh=True)
+
+
+def softcpt_step(size: Size, repeats: int) -> Line:
+    """SoftCPT (NATA), whole training step, four tasks, 200 classes in all, batch 32, stored views."""
+    return _step("softcpt_step", "softcpt", 25, size, repeats)
+
+
+def mma_step(size: Size, repeats: int) -> Line:
+    """MMA, whole training step, blocks 5 to 12, batch 16, 100 classes, stored views."""
+    return _step("mma_step", "mma", 4.2, size, repeats)
+
+
+def mma_step_fresh(size: Size, repeats: int) -> Line:
+    """MMA, whole training step, blocks 5 to 12, batch 16, 100 classes, fresh crops."""
+    return _step("mma_step_fresh", "mma", 3, size, repeats, fresh=True)
+
+
+def apex_step(size: Size, repeats: int) -> Line:
+    """APEX, whole training step, batch 16, 100 classes, stored views."""
+    return _step("apex_step", "apex", 3.2, size, repeats)
