@@ -58,7 +58,7 @@ class Savings:
         for name in names:
             if name not in known:
                 raise UsageError(f"There is no saving {name!r}: use {', '.join(known[:-1])} or {known[-1]}.")
-        return cls(**{name: False for name in names})
+        return cls(**dict.fromkeys(names, False))
 
 
 class Packing:
