@@ -62,7 +62,8 @@ def test_validation_part_is_used_in_full_if_asked(task: Task, backbone: Backbone
                 out=tmp_path / "runs.jsonl", report=runs.append)  # fmt: skip
     few, full = len(split.shots(1, 1).val), len(split.val)
     assert few < full
-    assert [run["selection"] for run in runs] == [f"validation part ({count} images)" for count in (few, full)] * 2
+    said = [f"validation part ({few} images)", f"full validation part ({full} images)"]
+    assert [run["selection"] for run in runs] == said * 2
     assert runs.resumed == [False, False, True, True]
 
 
