@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import coop_text, fits, hardware, prediction, search, steps
+from benchmarks import coop_text, fits, growth, hardware, prediction, search, steps, table
 from benchmarks.measure import Line
 from benchmarks.sizes import FULL, SIZES, Size
 from shotfit.errors import ShotfitError
 
-__all__ = ["BENCHMARKS"]
+__all__ = ["ABOUT", "BENCHMARKS"]
 
 FUNCTIONS: tuple[Callable[[Size, int], Line], ...] = (
     coop_text.coop_text_100,
@@ -39,23 +39,30 @@ FUNCTIONS: tuple[Callable[[Size, int], Line], ...] = (
     hardware.bf16_step,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
+ABOUT = {name: " ".join((run.__doc__ or "").split()) for name, run in BENCHMARKS.items()}
 
 
 def main() -> int:
     """Run what is named; the exit status is 1 where something could not be measured."""
-    about = "\n".join(f"  {name}: {(run.__doc__ or '').splitlines()[0]}" for name, run in BENCHMARKS.items())
+    about = "\n".join(f"  {name}: {what}" for name, what in ABOUT.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=f"{__doc__}\n{about}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=[*BENCHMARKS, "all"])
+    parser.add_argument("name", choices=[*BENCHMARKS, "all", "table", "growth"])
     parser.add_argument("--repeats", type=int, default=3, help="timed pairs (default 3)")
     parser.add_argument("--size", choices=SIZES, default=FULL.name, help="towers; `tiny` only shows that it works")
     parser.add_argument("--out", type=Path, help="also write the lines into this file")
     given = parser.parse_args()
     if given.name == "all":
         return _all(given)
+    if given.name == "table":
+        table.fill(ABOUT)
+        return 0
+    if given.name == "growth":
+        growth.growth(given.repeats)
+        return 0
     try:
         text = json.dumps(BENCHMARKS[given.name](SIZES[given.size], given.repeats))
     except ShotfitError as error:

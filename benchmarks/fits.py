@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -147,9 +148,10 @@ def second_fit(size: Size, repeats: int) -> Line:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _noise(folder / "images", classes)
-        first = seconds(lambda: _command(folder, "zero_shot"))
-        taken = {method: [seconds(lambda m=method: _command(folder, m)) for _ in range(repeats)] for method in ("tip_adapter", *methods)}  # fmt: skip  # noqa: E501
-    found = {method: median(times[-repeats:]) for method, times in taken.items()}
+        first = seconds(partial(_command, folder, methods[0]))
+        found = {
+            method: median(seconds(partial(_command, folder, method)) for _ in range(repeats)) for method in methods
+        }
     sizes = {"backbone": "mini", "classes": classes, "shots": 16, "images": 16 * classes, "held_out": 4 * classes}
     target = Target(5, "seconds", at_most=True)
     more = {"seconds": found, "first_s": first, "repeats": repeats}

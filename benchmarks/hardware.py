@@ -54,7 +54,7 @@ def _product(side: int) -> tuple[Callable[[], object], float]:
 def bf16_step(size: Size, repeats: int) -> Line:
     """MMA's step in bfloat16 against float32, where the processor has instructions for it."""
     sizes, target = {"backbone": size.name, "batch": 16}, Target(1.7, "times faster")
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not torch.cpu._is_avx512_bf16_supported():
         note = "not measured here: the processor has no bfloat16 instructions"
         return line("bf16_step", None, target, torch.bfloat16, sizes, note=note)
     backbone = size.backbone()

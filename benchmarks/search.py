@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -12,34 +13,34 @@ from benchmarks.measure import Line, Target, alternate, line, seconds
 from benchmarks.names import CALTECH101
 from benchmarks.sizes import Size
 from shotfit.data.tasks import ClassList, Item
+from shotfit.edits import Edit
 from shotfit.errors import ShotfitError
-from shotfit.frozen import Frozen, ImagePool, normalize
+from shotfit.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Fold, Support, Validation
 from shotfit.methods.dualadapter import DualAdapter
-from shotfit.store import Compute, Kind, MemoryStore
+from shotfit.towers.backbone import Backbone
 from shotfit.train import train
 
 __all__ = ["dualadapter_search"]
 
 
-class Invented(MemoryStore):
-    """A store that holds random image features, near a center of each class, whatever it is asked for."""
+class Featured(Frozen):
+    """A frozen model whose image features are random, near a center of each class, whatever the images are."""
 
-    def __init__(self, labels: dict[str, int], embed: int) -> None:
-        super().__init__()
-        self.labels, self.embed = labels, embed
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        self._features: WeakKeyDictionary[ImagePool, Tensor] = WeakKeyDictionary()
 
-    def rows(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Tensor:
-        """[keys, embed]; texts are computed."""
-        if kind["tower"] == "text":
-            return super().rows(kind, keys, compute, description)
-        return super().rows(kind, keys, lambda missing: self._drawn([keys[place] for place in missing]), description)
-
-    def _drawn(self, keys: Sequence[str]) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        centers = torch.randn(max(self.labels.values()) + 1, self.embed, generator=generator)
-        own = torch.tensor([self.labels[key.partition("/")[0]] for key in keys])
-        yield centers[own] + 4 * torch.randn(len(keys), self.embed, generator=generator)
+    def image(self, images: Images, edits: Sequence[Edit] = ()) -> Tensor:
+        """[images, embed]."""
+        pool = images.pool
+        assert pool is not None
+        if pool not in self._features:
+            generator = torch.Generator().manual_seed(0)
+            centers = torch.randn(int(pool.labels.max()) + 1, self.embed, generator=generator)
+            own = centers[pool.labels.repeat_interleave(max(pool.views, 1))]
+            self._features[pool] = own + 4 * torch.randn(own.shape, generator=generator)
+        return self._features[pool][images.rows]
 
 
 class PointByPoint(DualAdapter):
@@ -69,10 +70,8 @@ def dualadapter_search(size: Size, repeats: int) -> Line:
     backbone = size.backbone(image_tower=False)
     classes = size.classes_of(ClassList("caltech101", CALTECH101))
     count = len(classes.names)
-    items = [Item(Path(), label, f"s{label}-{shot}") for label in range(count) for shot in range(16)]
-    held = [Item(Path(), label, f"v{label}-{shot}") for label in range(count) for shot in range(4)]
-    labels = {item.digest: item.label for item in [*items, *held]}
-    frozen = Frozen(backbone, Invented(labels, backbone.embed))
+    items, held = ([Item(Path(), label, "") for label in range(count) for _ in range(images)] for images in (16, 4))
+    frozen = Featured(backbone)
     center, judged = ImagePool(items), ImagePool(held)
     support = Support(center, ImagePool(items, 4), 16)
     fold = Fold(torch.arange(len(items)), judged.all(), judged.labels)
