@@ -11,8 +11,9 @@ from typing import overload
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
 
-from shotfit.data.shots import base_and_new, draw, renumbered, sample
+from shotfit.data.shots import base_and_new, deal, draw, renumbered, sample
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
 from shotfit.errors import ShotfitError, UsageError
 
@@ -129,6 +130,14 @@ def test_every_class_gets_its_shots_once(labels: list[int], shots: int, seed: in
     chosen = sample(labels, shots, random.Random(seed))
     assert len(set(chosen)) == len(chosen)
     assert Counter(labels[i] for i in chosen) == {label: min(n, shots) for label, n in Counter(labels).items()}
+
+
+@given(st.permutations([3] * 4 + [0] * 7 + [2] * 5), st.integers(2, 4), st.integers(0, 99))
+def test_folds_are_those_of_scikit_learn(labels: list[int], folds: int, seed: int) -> None:
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    held = [places.tolist() for _, places in splitter.split(labels, labels)]
+    dealt = deal(labels, folds, seed)
+    assert [[place for place, fold in enumerate(dealt) if fold == number] for number in range(folds)] == held
 
 
 @given(LABELS)

@@ -18,12 +18,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from shotfit.data.reading import Reading
+from shotfit.data.shots import deal
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.errors import ShotfitError, UsageError
@@ -200,11 +199,11 @@ class _Fitting:
         fewest = int(torch.bincount(pool.labels)[pool.labels.unique()].min())
         if fewest < 2:
             return Validation("none", ())
-        splitter = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=self.seed)
-        folds = [
-            Fold(torch.from_numpy(train), pool.take(torch.from_numpy(held)), pool.labels[torch.from_numpy(held)])
-            for train, held in splitter.split(np.zeros(len(items)), pool.labels.numpy())
-        ]
+        dealt = torch.tensor(deal(pool.labels.tolist(), min(FOLDS, fewest), self.seed))  # [images]
+        folds = []
+        for number in range(min(FOLDS, fewest)):
+            held = (dealt == number).nonzero().flatten()
+            folds.append(Fold((dealt != number).nonzero().flatten(), pool.take(held), pool.labels[held]))
         return Validation("cross-validation", tuple(folds))
 
     def compare(

@@ -22,7 +22,7 @@ from typing import Literal
 from torch import Tensor
 
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.towers import hub, huggingface, names, open_clip, saved
+from shotfit.towers import huggingface, names, open_clip, saved
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig
 from shotfit.towers.openai import read_openai
@@ -74,6 +74,8 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
         return _load_hub(entry.repository, revision or entry.revision, entry.file if pinned else None, name)
     if not isinstance(source, str) or path.suffix in _FILES or source.startswith((".", "/", "~")):
         raise ShotfitError(f"{source} does not exist: name a folder or a file of a checkpoint.{_hint(path)}")
+    from shotfit.towers import hub  # its client takes as long to import as a small backbone to load
+
     repository, _, named = source.partition("@")
     if not hub.is_hub_id(repository) or _MISSPELLED.match(source):
         raise UsageError(_unknown(source))
@@ -131,6 +133,8 @@ def _choose(files: Collection[str], where: str, only: str | None = None) -> tupl
 
 
 def _load_hub(repository: str, revision: str, only: str | None, name: str) -> Backbone:
+    from shotfit.towers import hub
+
     folder = hub.fetch(
         repository,
         revision,
