@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import reference
-from benchmarks.measure import Line, Target, alternate, check_same, line, seconds
+from benchmarks.measure import Line, Target, alternate, check_same, line, long, seconds
 from benchmarks.reference import Clip, pad
 from benchmarks.sizes import Size, pixels_of
 from shotfit.compare import compare
@@ -115,7 +115,7 @@ def whole_fit(size: Size, repeats: int) -> Line:
             runs.task, "coop", shots=shots, epochs=epochs, backbone=runs.backbone, store=MemoryStore(), check=False
         )
 
-    timing = alternate(ours, lambda: runs.fit(shots, 1, epochs), (repeats + 2) // 3).fields()
+    timing = alternate(ours, lambda: runs.fit(shots, 1, epochs), long(repeats)).fields()
     sizes = {"backbone": "mini", "classes": len(runs.task.classes.names), "shots": shots, "epochs": epochs}
     target = Target(1, "times faster")
     dtype = runs.backbone.dtype
@@ -134,7 +134,7 @@ def compare_seeds(size: Size, repeats: int) -> Line:
     def one_by_one() -> list[float]:
         return [runs.accuracy(runs.fit(1, seed, epochs)) for seed in seeds]
 
-    timing = alternate(ours, one_by_one, (repeats + 2) // 3).fields()
+    timing = alternate(ours, one_by_one, long(repeats)).fields()
     names, test = runs.task.classes.names, len(runs.task.test)
     sizes = {"backbone": "mini", "classes": len(names), "shots": 1, "epochs": epochs, "seeds": len(seeds), "test": test}
     target = Target(1, "times faster")
@@ -150,11 +150,12 @@ def second_fit(size: Size, repeats: int) -> Line:
         _noise(folder / "images", classes)
         first = seconds(partial(_command, folder, methods[0]))
         found = {
-            method: median(seconds(partial(_command, folder, method)) for _ in range(repeats)) for method in methods
+            method: median(seconds(partial(_command, folder, method)) for _ in range(long(repeats)))
+            for method in methods
         }
     sizes = {"backbone": "mini", "classes": classes, "shots": 16, "images": 16 * classes, "held_out": 4 * classes}
     target = Target(5, "seconds", at_most=True)
-    more = {"seconds": found, "first_s": first, "repeats": repeats}
+    more = {"seconds": found, "first_s": first, "repeats": long(repeats)}
     return line("second_fit", max(found.values()), target, torch.float32, sizes, **more)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from shotfit.errors import ShotfitError
 
-__all__ = ["Line", "Target", "Timing", "alternate", "check_same", "line", "machine", "seconds"]
+__all__ = ["Line", "Target", "Timing", "alternate", "check_same", "line", "long", "machine", "seconds"]
 
 Line = dict[str, Any]
 Action = Callable[[], object]
@@ -60,6 +60,11 @@ def alternate(ours: Action, reference: Action, repeats: int) -> Timing:
     return Timing([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
+def long(repeats: int) -> int:
+    """How often to repeat what takes minutes: a third as often, once at least."""
+    return (repeats + 2) // 3
+
+
 def check_same(ours: Mapping[str, Tensor], reference: Mapping[str, Tensor], tolerance: float) -> float:
     """The largest difference of tensors of equal names, as a share of the largest entry of each.
 
@@ -72,7 +77,7 @@ def check_same(ours: Mapping[str, Tensor], reference: Mapping[str, Tensor], tole
         if not difference <= tolerance:
             raise ShotfitError(
                 f"{name} of ours differs by {difference:.1e} of the reference's largest entry, more than "
-                f"{tolerance:.0e}: nothing was timed."
+                f"{tolerance:.0e}: they compute something else, so the times say nothing."
             )
         worst = max(worst, difference)
     return worst

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.clip_folder import write_clip
-from benchmarks.measure import Line, Target, alternate, check_same, line
+from benchmarks.measure import Line, Target, alternate, check_same, line, long
 from benchmarks.names import CALTECH101
 from benchmarks.sizes import Size
 from shotfit.data.tasks import ClassList, Item
@@ -110,7 +110,7 @@ def _features(backbone: Backbone, paths: Sequence[Path], repeats: int) -> tuple[
     lowest = float(torch.cosine_similarity(ours(), reference(), dim=1).min())
     if lowest < 0.98:
         raise ShotfitError(f"A feature of ours has a cosine of {lowest:.3f} with the reference's: nothing was timed.")
-    return alternate(ours, reference, repeats).fields(), lowest
+    return alternate(ours, reference, long(repeats)).fields(), lowest
 
 
 def _jpegs(folder: Path, count: int, size: tuple[int, int], distinct: int) -> list[Path]:

@@ -16,6 +16,7 @@ EMNLP 2024. Only the step of training is here, in each method's default form.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ __all__ = ["MMA", "Apex", "Clip", "CoOp", "Reference", "SoftCPT", "pad"]
 
 Map = Callable[[Tensor], Tensor]
 Weights = Mapping[str, Tensor]
+Layer = TypeVar("Layer", nn.Linear, nn.LayerNorm)
 
 
 class Block(nn.Module):
@@ -76,10 +78,10 @@ class Clip(nn.Module):
         super().__init__()
         image, text, weights = backbone.config.image, backbone.config.text, backbone.state_dict()
         assert not isinstance(image, ResNetConfig) and image.blocks.activation == "quick_gelu"
-        assert text.causal and text.blocks.activation == "quick_gelu"
+        assert text.causal and text.end is not None and text.blocks.activation == "quick_gelu"
         self.context, self.vocabulary, self.end = text.context, text.vocabulary, text.end
         plain = "image.embedding.class_token" in weights
-        self.embedding = Patches(weights) if plain else backbone.image.embedding
+        self.embedding = Patches(weights) if plain else backbone.image.get_submodule("embedding")
         self.pre_norm = _norm(weights, "image.embedding.norm", image.blocks) if plain else nn.Identity()
         self.words, self.text_positions = weights["text.token_embedding.weight"], weights["text.positions"]
         self.post_norm = _norm(weights, "image.post_norm", image.blocks)
@@ -127,7 +129,7 @@ class Clip(nn.Module):
 
     def ends(self, ids: Tensor) -> Tensor:
         """Where each row [77] has its end token, [rows]."""
-        return (ids == self.end).int().argmax(dim=1)
+        return ids.eq(self.end).int().argmax(dim=1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """Scaled cosines [images, classes]."""
@@ -274,7 +276,7 @@ def _norm(weights: Weights, name: str, config: BlocksConfig) -> nn.LayerNorm:
     return _with(layer, weights, name)
 
 
-def _with(layer: nn.Module, weights: Weights, name: str) -> nn.Module:
+def _with(layer: Layer, weights: Weights, name: str) -> Layer:
     own = {key: weights[f"{name}.{key}"] for key in layer.state_dict()}
     layer.load_state_dict(own, assign=True)
     return layer.requires_grad_(False)

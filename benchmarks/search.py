@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Line, Target, alternate, line, seconds
+from benchmarks.measure import Line, Target, alternate, line, long, seconds
 from benchmarks.names import CALTECH101
 from benchmarks.sizes import Size
 from shotfit.data.tasks import ClassList, Item
@@ -93,7 +93,7 @@ def dualadapter_search(size: Size, repeats: int) -> Line:
     found, expected = fit(DualAdapter), fit(PointByPoint)  # also encodes the texts
     if not torch.equal(found, expected):
         raise ShotfitError(f"The searches found {found.tolist()} and {expected.tolist()}: nothing was timed.")
-    timing = alternate(lambda: fit(DualAdapter), lambda: fit(PointByPoint), repeats).fields()
+    timing = alternate(lambda: fit(DualAdapter), lambda: fit(PointByPoint), long(repeats)).fields()
     trained = fitted(DualAdapter, training_free=False)
     recipe = trained.recipe
     assert recipe is not None
