@@ -149,13 +149,11 @@ def second_fit(size: Size, repeats: int) -> Line:
         folder = Path(name)
         _noise(folder / "images", classes)
         first = seconds(partial(_command, folder, methods[0]))
-        found = {
-            method: median(seconds(partial(_command, folder, method)) for _ in range(long(repeats)))
-            for method in methods
-        }
+        repeats = long(repeats)
+        found = {m: median(seconds(partial(_command, folder, m)) for _ in range(repeats)) for m in methods}
     sizes = {"backbone": "mini", "classes": classes, "shots": 16, "images": 16 * classes, "held_out": 4 * classes}
     target = Target(5, "seconds", at_most=True)
-    more = {"seconds": found, "first_s": first, "repeats": long(repeats)}
+    more = {"seconds": found, "first_s": first, "repeats": repeats}
     return line("second_fit", max(found.values()), target, torch.float32, sizes, **more)
 
 
