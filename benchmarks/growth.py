@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -56,7 +56,7 @@ def growth(repeats: int, size: Size = FULL) -> None:
 
 
 def _curve(
-    title: str, x: str, places: Sequence[int], actions: Callable[[int], dict[str, Action]], repeats: int
+    title: str, x: str, places: Sequence[int], actions: Callable[[int], Mapping[str, Action]], repeats: int
 ) -> Curve:
     """Median seconds at each place; the first run of each warms up."""
     series: dict[str, list[tuple[int, float]]] = {OURS: [], REFERENCE: []}
@@ -70,7 +70,7 @@ def _curve(
 def by_classes(size: Size, repeats: int, places: Sequence[int] = (10, 30, 100, 300, 1000)) -> Curve:
     """CoOp's text side; the reference up to 100 classes, whose memory grows as its time does."""
 
-    def actions(classes: int) -> dict[str, Action]:
+    def actions(classes: int) -> Mapping[str, Action]:
         method = text_method(size, classes)
         return {OURS: ours_of(method)} | ({REFERENCE: reference_of(method)} if classes <= 100 else {})
 

@@ -37,7 +37,8 @@ def predict_pipeline(size: Size, repeats: int) -> Line:
     """Prediction against transformers' pipeline, 100 classes: the lower ratio of images one by one and in batches."""
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
+    quiet: Any = transformers.utils.logging
+    quiet.set_verbosity_error()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_clip(folder / "clip", size)

@@ -80,7 +80,9 @@ def dualadapter_search(size: Size, repeats: int) -> Line:
     grid = {} if size.layers > 3 else {"beta_grid": "0,7,3", "alpha_grid": "0,7,3", "lambda_grid": "0.6,1,2"}
 
     def fitted(kind: type[DualAdapter], training_free: bool = True) -> DualAdapter:
-        method = kind(training_free=training_free, **grid)
+        method = kind(training_free=training_free)
+        for axis, text in grid.items():
+            setattr(method, axis, text)
         method.attach(frozen, (classes,))
         method.prepare(support)
         method.build(frozen, (classes,))
