@@ -1,4 +1,4 @@
-"""`mini-0`, the backbone that ships with shotfit."""
+"""`mini-1`, the backbone that ships with shotfit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shotfit.towers.preprocess import preprocess
 from shotfit.towers.texts import Texts
 from shotfit.towers.weights import load_backbone
 
-ASSET = Path(shotfit.__file__).parent / "assets" / "mini-0"
+ASSET = Path(shotfit.__file__).parent / "assets" / "mini-1"
 CLIPART = Path(__file__).parents[1] / "examples" / "clipart"
 
 

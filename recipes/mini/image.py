@@ -1,15 +1,19 @@
 """The image side: the join of both encoders as the start of a tower, and blocks trained to add to it.
 
 The joint space has two parts. In the first 256 directions text speaks: the class token begins there as the mean of the
-text vectors of ImageNet's names (with synonyms and hypernyms), weighted by Lite0's probabilities and centered. The
-other 192 directions are images' own: the largest principal components of Lite0's pooled features, each of the same
-variance. Text is zero there, so they change no zero-shot prediction; methods that compare images with images see them
-most, because they say more of an image than the names do. The blocks begin as the identity.
+text vectors of ImageNet's names (with synonyms and hypernyms), weighted by Lite1's probabilities and centered. The
+other 192 directions are images' own: the largest principal components of Lite1's pooled features. Text is zero there,
+so they change no zero-shot prediction; methods that compare images with images see them most, because they say more of
+an image than the names do. The blocks begin as the identity.
+
+Trained are the blocks, the positions, and one matrix behind the text tower, which starts as the identity: MiniLM knows
+which words mean alike, pictures show which things look alike.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +29,13 @@ from shotfit.towers.config import BlocksConfig, StemConfig
 from shotfit.towers.efficientnet import StemEmbedding
 from shotfit.towers.transformer import VisionTransformer
 
+PLACES = 18  # of 36, in sparse steps
 __all__ = ["IMAGE", "Settings", "TrainingSet", "image_features", "join", "train_image"]
 
 IMAGE = StemConfig(
     image_size=192,
     concepts=1000,
-    blocks=BlocksConfig(width=EMBED, layers=4, heads=7, mlp_width=768, activation="quick_gelu", epsilon=1e-5),
+    blocks=BlocksConfig(width=EMBED, layers=4, heads=7, mlp_width=640, activation="quick_gelu", epsilon=1e-5),
     embed=EMBED,
 )
 
@@ -39,52 +44,70 @@ IMAGE = StemConfig(
 class Settings:
     """How the blocks are trained; the losses' weights are beside each other's scale."""
 
-    epochs: int = 4
+    steps: int = 320
+    sparse: float = 0.75  # share of the steps that see half of the places alone, at half the cost
     batch: int = 256
     rate: float = 5e-4
-    names: float = 1.0  # classification among class names
-    captions: float = 1.0  # pictures against captions, both ways
-    keep: float = 4.0  # 1 - cosine to the join's words of the plain view
+    names: float = 1.0  # classification among all names
+    captions: float = 0.5  # pictures against captions, both ways
+    keep: float = 4.0  # 1 - cosine to the join's words of the plain view, of photographs
     own: float = 4.0  # 1 - cosine to the join's own part of the plain view
+    meaning: float = 4.0  # 1 - cosine of names to what MiniLM says of them
     scale: float = 20.0  # of cosines in the first two
+    drawings: float = 0.3  # share of a batch
     own_share: float = 0.5  # length of the images' own part beside the words' part, as the blocks see it
-    own_gain: float = 8.0  # of that part in the features
+    own_power: float = 0.5  # its directions are divided by this power of their spread: 0 as they are, 1 all alike
+    own_gain: float = 4.0  # of that part in the features
 
 
 @dataclass
 class TrainingSet:
-    """Grids and what is known of each picture.
+    """Maps before the stem's head and what is known of each picture.
 
-    labels: rows of `names`, -1 for none. caption_rows: the first of a picture's five rows of `captions`, -1 for none.
+    picture_names: rows of `names`, the picture's own first, -1 for none. caption_rows: the first of a picture's rows of
+    `captions` and how many there are.
     """
 
     pictures: list[Picture]
-    grids: NDArray[np.float16]  # [pictures, views, places, 1280]
-    labels: Tensor
-    names: Tensor  # text features of class names [names, embed]
-    caption_rows: Tensor
-    captions: Tensor  # text features [captions, embed]
+    grids: NDArray[np.float16]  # [pictures, views, places, 320]
+    widen: Callable[[Tensor], Tensor]  # the stem's head
+    vocabulary: list[str]
+    names: Tensor  # their text features [names, words], length 1
+    picture_names: Tensor  # [pictures, most]
+    captions: Tensor  # text features [captions, words], length 1
+    caption_rows: Tensor  # [pictures, 2]
     train: Tensor  # indices of the pictures trained on
+
+    @property
+    def labels(self) -> Tensor:
+        """The row of `names` that is each picture's own [pictures]."""
+        return self.picture_names[:, 0]
 
     def grid(self, indices: Tensor, views: Tensor) -> Tensor:
         """[n, 1280, 6, 6] float32."""
         chosen = torch.from_numpy(self.grids[indices.numpy(), views.numpy()].astype(np.float32))
-        grid: Tensor = chosen.transpose(1, 2).unflatten(2, (6, 6))
-        return grid
+        with torch.no_grad():
+            return self.widen(chosen.transpose(1, 2).unflatten(2, (6, 6)))
+
+    def pooled(self, indices: Tensor, view: int = 0, batch: int = 512) -> Tensor:
+        """The mean over places [n, 1280]."""
+        parts = indices.split(batch)
+        return torch.cat([self.grid(part, torch.full_like(part, view)).mean((2, 3)) for part in parts])
 
 
-def join(lite0: dict[str, Tensor], concepts: Tensor, data: TrainingSet, settings: Settings) -> VisionTransformer:
-    """The tower before training. concepts [1000, 256]: a text vector for each of Lite0's classes."""
+def join(lite1: dict[str, Tensor], concepts: Tensor, data: TrainingSet, settings: Settings) -> VisionTransformer:
+    """The tower before training. concepts [1000, 256]: a text vector for each of Lite1's classes."""
     tower = VisionTransformer(IMAGE)
     embedding = tower.embedding
     assert isinstance(embedding, StemEmbedding)
-    pooled = torch.from_numpy(np.stack([data.grids[i, 0].mean(0, dtype=np.float32) for i in data.train.tolist()]))
-    some = data.train[:: len(data.train) // 2000].numpy()
-    places = torch.from_numpy(data.grids[some, 0].astype(np.float32)).flatten(0, 1)
+    photographs = torch.tensor([index for index in data.train.tolist() if data.pictures[index].photograph])
+    pooled = data.pooled(photographs)
+    some = photographs[:: len(photographs) // 2000]
+    places = data.grid(some, torch.zeros_like(some)).flatten(2).transpose(1, 2).flatten(0, 1)
     with torch.no_grad():
         for parameter in tower.parameters():
             parameter.zero_()
-        embedding.load_state_dict(lite0 | {k: v for k, v in embedding.state_dict().items() if k not in lite0})
+        embedding.load_state_dict(lite1 | {k: v for k, v in embedding.state_dict().items() if k not in lite1})
         words = embedding.classifier(pooled).softmax(-1) @ concepts
         loudness = (words - words.mean(0)).pow(2).sum(-1).mean().sqrt()
         gain = WORDS**0.5 / loudness
@@ -92,7 +115,9 @@ def join(lite0: dict[str, Tensor], concepts: Tensor, data: TrainingSet, settings
         embedding.positions[0, :WORDS] = -words.mean(0) * gain
         directions = _principal(pooled, EMBED - WORDS)
         spread = ((pooled - pooled.mean(0)) @ directions.T).pow(2).mean(0).sqrt()  # [EMBED - WORDS]
-        directions = directions / spread[:, None] * (settings.own_share * (WORDS / len(directions)) ** 0.5)
+        directions = directions / spread[:, None] ** settings.own_power
+        length = (spread ** (1 - settings.own_power)).pow(2).sum().sqrt()
+        directions = directions * (settings.own_share * WORDS**0.5 / length)
         embedding.pooled.weight[WORDS:] = directions
         embedding.positions[0, WORDS:] = -directions @ pooled.mean(0)
         directions = _principal(places, EMBED)
@@ -124,69 +149,113 @@ def _principal(rows: Tensor, count: int) -> Tensor:
     return directions
 
 
-def image_features(tower: VisionTransformer, data: TrainingSet, indices: Tensor, batch: int = 512) -> Tensor:
-    """Features of the plain views [n, embed], not normalized."""
+def image_features(
+    tower: VisionTransformer, data: TrainingSet, indices: Tensor, view: int = 0, batch: int = 512
+) -> Tensor:
+    """Features of one view [n, embed], not normalized."""
     embedding = tower.embedding
     assert isinstance(embedding, StemEmbedding)
     features = []
     with torch.inference_mode(), autocast():
         for part in indices.split(batch):
-            stream = tower.resume(embedding.tokens(data.grid(part, torch.zeros_like(part))), 0)
+            stream = tower.resume(embedding.tokens(data.grid(part, torch.full_like(part, view))), 0)
             features.append(tower.finish(stream).float())
     return torch.cat(features)
 
 
-def train_image(tower: VisionTransformer, data: TrainingSet, settings: Settings, seed: int) -> None:
-    """Train the blocks and the positions, in place; what the join says is the target that must not be lost."""
+def train_image(tower: VisionTransformer, data: TrainingSet, settings: Settings, seed: int) -> Tensor:
+    """Train the blocks and the positions, in place, and give the matrix behind the text tower [words, words].
+
+    What the join says is the target that must not be lost.
+    """
     torch.manual_seed(seed)
     embedding = tower.embedding
     assert isinstance(embedding, StemEmbedding)
-    target = functional.normalize(image_features(tower, data, torch.arange(len(data.pictures)))[:, :WORDS], dim=-1)
-    own = functional.normalize(image_features(tower, data, torch.arange(len(data.pictures)))[:, WORDS:], dim=-1)
+    joined = image_features(tower, data, torch.arange(len(data.pictures)))
+    targets = functional.normalize(joined[:, :WORDS], dim=-1), functional.normalize(joined[:, WORDS:], dim=-1)
+    matrix = nn.Parameter(torch.eye(WORDS))
     blocks = list(tower.blocks.parameters())
     matrices = [p for p in blocks if p.ndim > 1] + [embedding.token.weight]
     vectors = [p for p in blocks if p.ndim == 1] + [embedding.positions]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}], lr=settings.rate
-    )
-    per_epoch = len(data.train) // settings.batch
-    total = settings.epochs * per_epoch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, total_steps=total, pct_start=0.1)
+    groups = [
+        {"params": matrices, "weight_decay": 0.05},
+        {"params": vectors, "weight_decay": 0.0},
+        {"params": [matrix], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, total_steps=settings.steps, pct_start=0.1)
+    weights = _weights(data, settings)
     begin, shown = time.monotonic(), dict[str, float]()
-    for step in range(total):
-        if step % per_epoch == 0:
-            order = data.train[torch.randperm(len(data.train))]
-        chosen = order[(step % per_epoch) * settings.batch :][: settings.batch]
+    for step in range(settings.steps):
+        chosen = data.train[torch.multinomial(weights, settings.batch)]
         grid = data.grid(chosen, torch.randint(VIEWS, (len(chosen),)))
         with autocast():
-            features = tower.finish(tower.resume(embedding.tokens(grid), 0)).float()
-        losses = _losses(features, chosen, data, target, own, settings)
+            tokens = embedding.tokens(grid)
+            if step < settings.steps * settings.sparse:
+                tokens = tokens[:, torch.cat([torch.zeros(1).long(), 1 + torch.randperm(tokens.shape[1] - 1)[:PLACES]])]
+            features = tower.finish(tower.resume(tokens, 0)).float()
+        losses = _losses(features, chosen, data, targets, matrix, settings)
         loss = sum((getattr(settings, name) * value for name, value in losses.items()), torch.zeros(()))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_([*matrices, *vectors], 1.0)
+        nn.utils.clip_grad_norm_([*matrices, *vectors, matrix], 1.0)
         optimizer.step()
         schedule.step()
         for name, value in losses.items():
             shown[name] = value.item() if name not in shown else 0.95 * shown[name] + 0.05 * value.item()
         if (step + 1) % 20 == 0:
             line = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
-            print(f"image: step {step + 1} of {total}, {line}, {time.monotonic() - begin:.0f} s", flush=True)
+            print(f"image: step {step + 1} of {settings.steps}, {line}, {time.monotonic() - begin:.0f} s", flush=True)
+    return matrix.detach()
+
+
+def _weights(data: TrainingSet, settings: Settings) -> Tensor:
+    """How often a picture is drawn [train]: names with many pictures less often each, drawings their share in all."""
+    counts = torch.bincount(data.labels.clamp(min=0), minlength=len(data.vocabulary))
+    weights = torch.where(data.labels >= 0, counts[data.labels].float() ** -0.5, 0.2)[data.train]
+    drawn = torch.tensor([not data.pictures[index].photograph for index in data.train.tolist()])
+    weights[drawn] *= settings.drawings / weights[drawn].sum()
+    weights[~drawn] *= (1 - settings.drawings) / weights[~drawn].sum()
+    return weights
 
 
 def _losses(
-    features: Tensor, chosen: Tensor, data: TrainingSet, target: Tensor, own: Tensor, settings: Settings
+    features: Tensor,
+    chosen: Tensor,
+    data: TrainingSet,
+    targets: tuple[Tensor, Tensor],
+    matrix: Tensor,
+    settings: Settings,
 ) -> dict[str, Tensor]:
-    words = functional.normalize(features[:, :WORDS], dim=-1)
-    labels, rows = data.labels[chosen], data.caption_rows[chosen]
-    named, told = labels >= 0, rows >= 0
-    logits = settings.scale * words[named] @ data.names[:, :WORDS].T
-    captions = data.captions[rows[told] + torch.randint(5, (int(told.sum()),)), :WORDS]
-    pairs = settings.scale * words[told] @ captions.T
-    which = torch.arange(len(pairs))
+    words, own = functional.normalize(features[:, :WORDS], dim=-1), functional.normalize(features[:, WORDS:], dim=-1)
+    names = functional.normalize(data.names @ matrix.T, dim=-1)
+    photograph = torch.tensor([data.pictures[index].photograph for index in chosen.tolist()])
     return {
-        "names": functional.cross_entropy(logits, labels[named]),
-        "captions": (functional.cross_entropy(pairs, which) + functional.cross_entropy(pairs.T, which)) / 2,
-        "keep": 1 - (words * target[chosen]).sum(-1).mean(),
-        "own": 1 - (functional.normalize(features[:, WORDS:], dim=-1) * own[chosen]).sum(-1).mean(),
+        "names": _among_names(settings.scale * words @ names.T, data.picture_names[chosen]),
+        "captions": _captions(words, chosen, data, matrix, settings.scale),
+        "keep": 1 - (words * targets[0][chosen]).sum(-1)[photograph].mean(),
+        "own": 1 - (own * targets[1][chosen]).sum(-1).mean(),
+        "meaning": 1 - (names * data.names).sum(-1).mean(),
     }
+
+
+def _among_names(logits: Tensor, own: Tensor) -> Tensor:
+    """Cross-entropy to one of a picture's names, its first half the time; its other names are no mistakes."""
+    named = own[:, 0] >= 0
+    logits, own = logits[named], own[named]
+    known = own >= 0
+    chance = known.float()
+    chance[:, 0] += chance.sum(1) - 1
+    goal = own.gather(1, torch.multinomial(chance.clamp(min=0), 1))
+    others = torch.zeros_like(logits, dtype=torch.bool).scatter(1, torch.where(known, own, goal), True)
+    others = others.scatter(1, goal, False)
+    return functional.cross_entropy(logits.masked_fill(others, -torch.inf), goal[:, 0])
+
+
+def _captions(words: Tensor, chosen: Tensor, data: TrainingSet, matrix: Tensor, scale: float) -> Tensor:
+    rows, counts = data.caption_rows[chosen].unbind(1)
+    told = counts > 0
+    drawn = rows[told] + (torch.rand(int(told.sum())) * counts[told]).long()
+    captions = functional.normalize(data.captions[drawn] @ matrix.T, dim=-1)
+    pairs, which = scale * words[told] @ captions.T, torch.arange(int(told.sum()))
+    return (functional.cross_entropy(pairs, which) + functional.cross_entropy(pairs.T, which)) / 2

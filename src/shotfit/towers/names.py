@@ -7,9 +7,10 @@ Files are safetensors where the pinned commit has them; `pytorch_model.bin` is a
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 
-__all__ = ["NAMES", "Name", "find", "markdown", "suggestions"]
+__all__ = ["NAMES", "Name", "find", "markdown", "retired", "suggestions"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Name:
 
 NAMES = (
     Name(
-        "mini-0",
-        "EfficientNet-Lite0 with blocks of our own, and a small text tower; ships with shotfit",
+        "mini-1",
+        "EfficientNet-Lite1 with blocks of our own, and a small text tower; ships with shotfit",
         None,
         "model.safetensors",
         "",
@@ -112,6 +113,22 @@ def find(source: str) -> Name | None:
         if wanted in {_plain(name) for name in (entry.name, *entry.aliases, *filter(None, [entry.repository]))}:
             return entry
     return None
+
+
+def retired(source: str) -> str | None:
+    """The sentence for a version of `mini` that no longer ships; None for every other name.
+
+    Example:
+        >>> retired("mini-1") is None
+        True
+    """
+    found = re.fullmatch(r"mini-(\d+)", source)
+    if found is None or int(found[1]) >= int(NAMES[0].name.removeprefix("mini-")):
+        return None
+    return (
+        f"{source} no longer ships with shotfit: fit the model again on {NAMES[0].name}, or install the version of "
+        "shotfit that it was fitted with."
+    )
 
 
 def suggestions(source: str) -> list[str]:

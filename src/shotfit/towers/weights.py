@@ -78,7 +78,7 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
 
     repository, _, named = source.partition("@")
     if not hub.is_hub_id(repository) or _MISSPELLED.match(source):
-        raise UsageError(_unknown(source))
+        raise UsageError(names.retired(source) or _unknown(source))
     if named and revision and named != revision:
         raise UsageError(f"{source} names the revision {named}, and revision is {revision}: leave one out.")
     revision = revision or named or None
