@@ -64,9 +64,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def standing(folder: Path) -> Path:
     """Where a folder's files are: in itself, or, with a warning, where a writer that was killed left the older ones."""
-    aside = _aside(folder)
-    if folder.exists() or not aside.is_dir():
+    if folder.exists() or not _aside(folder).is_dir():
         return folder
+    aside = _aside(folder)
     warnings.warn(
         f"{folder} was being replaced when its writer was stopped; the older one is used, which is kept in {aside}.",
         stacklevel=3,
