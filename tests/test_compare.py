@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from torch import Tensor
 
 from shotfit.compare import compare
 from shotfit.data.tasks import Task
+from shotfit.edits import Edit
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.fit import fit
+from shotfit.frozen import ImagePool
 from shotfit.store import MemoryStore
 from shotfit.table import Row, summarize, table
 from shotfit.testing import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.config import Preprocessing
+from shotfit.towers.layout import Savings, Stream
+from shotfit.towers.texts import Texts
+from shotfit.towers.transformer import TextTransformer, VisionTransformer
 
 METHODS = ("zero_shot", "tip_adapter")
 
@@ -115,3 +124,43 @@ def test_mean_and_spread_over_seeds() -> None:
     (row,) = summarize(json.loads(json.dumps(runs)))
     assert [row.mean, row.spread] == pytest.approx([0.6, 0.1414213])
     assert table([row]) == ["method       1 shot", "m       60.0 ± 14.1"]
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each view of an image was read, how many went through the tower, how often each frozen text did."""
+    counted: Counter[str] = Counter()
+    pixels, start, begin = ImagePool.pixels, VisionTransformer.start, TextTransformer.start
+
+    def count_pixels(pool: ImagePool, rows: tuple[int, ...], rule: Preprocessing, reduced: bool) -> list[Tensor]:
+        counted.update(pool.keys()[row] for row in rows)
+        return pixels(pool, rows, rule, reduced)
+
+    def count_images(
+        tower: VisionTransformer, batch: Tensor, edits: Sequence[Edit] = (), savings: Savings = Savings()
+    ) -> Stream:
+        counted["encoded"] += len(batch)
+        return start(tower, batch, edits, savings)
+
+    def count_texts(
+        tower: TextTransformer, texts: Texts, edits: Sequence[Edit] = (), savings: Savings = Savings()
+    ) -> Stream:
+        counted.update(f"text {ids}" for ids in texts.rows if not edits)
+        return begin(tower, texts, edits, savings)
+
+    monkeypatch.setattr(ImagePool, "pixels", count_pixels)
+    monkeypatch.setattr(VisionTransformer, "start", count_images)
+    monkeypatch.setattr(TextTransformer, "start", count_texts)
+    return counted
+
+
+def test_comparison_and_checked_fits_after_it_read_and_encode_nothing_twice(
+    task: Task, backbone: Backbone, computed: Counter[str]
+) -> None:
+    methods, store = ("zero_shot", "tip_adapter_f", "taskres", "coop"), MemoryStore()
+    compare(task, methods, [1, 2], [1, 2], backbone=backbone, epochs=1, store=store)
+    for method in methods:
+        fit(task, method, shots=4, epochs=1, backbone=backbone, store=store)  # four folds each
+    encoded = computed.pop("encoded")
+    assert set(computed.values()) == {1}
+    assert encoded == sum(not key.startswith("text") for key in computed)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import overload
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
@@ -132,6 +132,7 @@ def test_every_class_gets_its_shots_once(labels: list[int], shots: int, seed: in
     assert Counter(labels[i] for i in chosen) == {label: min(n, shots) for label, n in Counter(labels).items()}
 
 
+@settings(deadline=None)
 @given(st.permutations([3] * 4 + [0] * 7 + [2] * 5), st.integers(2, 4), st.integers(0, 99))
 def test_folds_are_those_of_scikit_learn(labels: list[int], folds: int, seed: int) -> None:
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)

@@ -5,7 +5,7 @@
 
 With `reduced`, a JPEG is decoded at a half, a quarter or an eighth of its size as long as what a view shows of it keeps
 `MARGIN` times the tower's pixels a side: its own transform averages what the resizing would average next. That is not
-exact: docs/performance.md states what it changes. Small images, and all other formats, are decoded in full anyway.
+exact: docs/data.md states what it changes. Small images, and all other formats, are decoded in full anyway.
 """
 
 from __future__ import annotations
