@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,15 @@ def test_the_alias_is_this_asset(mini: Backbone) -> None:
 
 def test_the_card_names_the_fingerprint(mini: Backbone) -> None:
     assert mini.fingerprint in (ASSET / "README.md").read_text(encoding="utf-8")
+
+
+def test_loading_imports_nothing_slow_that_it_does_not_need() -> None:
+    script = (
+        "import sys; from shotfit.towers.weights import load_backbone; import shotfit.fit; load_backbone('mini')\n"
+        "print(sorted({'huggingface_hub', 'scipy', 'sklearn', 'torch._dynamo', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_fingerprint_is_stable(mini: Backbone) -> None:

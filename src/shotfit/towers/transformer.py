@@ -194,7 +194,8 @@ class TextTransformer(Transformer):
         super().__init__(config.blocks)
         width = config.blocks.width
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocabulary, width)
+        # Not drawn: on the meta device that alone would import torch's compiler, which takes as long as torch itself.
+        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocabulary, width))
         self.positions = nn.Parameter(torch.zeros(config.context, width))
         self.final_norm = nn.LayerNorm(width, config.blocks.epsilon)
         self.projection = nn.Linear(width, config.embed, bias=config.projection_bias)
