@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from shotfit.errors import UsageError
 
-__all__ = ["as_bytes", "as_list", "as_numbers", "as_options", "as_repeated", "as_validation", "as_views", "one_source"]
+if TYPE_CHECKING:
+    from shotfit.towers.layout import Savings
+    from shotfit.towers.precision import Precision
+
+__all__ = [
+    "as_bytes", "as_list", "as_numbers", "as_options", "as_precision", "as_repeated", "as_savings", "as_validation",
+    "as_views", "one_source",
+]  # fmt: skip
 
 
 def as_list(flag: str, text: str) -> list[str]:
@@ -75,6 +82,20 @@ def as_views(text: str | None) -> int | Literal["center", "fresh"] | None:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise UsageError(f"--views is {text!r}; expected a number from 1, center or fresh.")
     return int(text)
+
+
+def as_precision(text: str) -> Precision:
+    """Precision of the towers."""
+    if text in ("auto", "float32", "bfloat16"):
+        return text  # type: ignore[return-value]  # as above
+    raise UsageError(f"--precision is {text!r}; expected auto, float32 or bfloat16.")
+
+
+def as_savings(text: str | None) -> Savings:
+    """All savings but those named."""
+    from shotfit.towers.layout import Savings
+
+    return Savings() if text is None else Savings.without(as_list("--without", text))
 
 
 def as_bytes(flag: str, size: str | None) -> int | None:

@@ -42,7 +42,7 @@ from shotfit.runs import append_run, read_runs
 from shotfit.store import MemoryStore, Store
 from shotfit.table import Row, summarize
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.weights import load_backbone
+from shotfit.towers.precision import Precision, load_in
 from shotfit.variants import Variant, read_variant
 
 __all__ = ["compare", "plan_of"]
@@ -66,6 +66,7 @@ def compare(
     validation: Literal["few", "full"] = "few",
     store: Store | MemoryStore | None = None,
     memory: int | None = None,
+    precision: Precision = "auto",
     out: Path | None = None,
     report: Report | None = None,
 ) -> list[Row]:
@@ -74,9 +75,9 @@ def compare(
     data: a task, or several, each judged on its own test part; methods that can are fitted to all of them at once.
     leave_out: of several tasks, one that is predicted from its name by the methods that can; zero_shot is added beside
     them. methods: names, with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer and
-    domain-shift evaluate on, all their images. epochs, lr: in place of the recipes'. validation: as in `fit`. out: the
-    JSONL file of finished runs (None: nothing is kept). report: called with each run, also with those found in the file
-    (`resumed` is true in them), and told its number and the total.
+    domain-shift evaluate on, all their images. epochs, lr: in place of the recipes'. validation, memory, precision: as
+    in `fit`. out: the JSONL file of finished runs (None: nothing is kept). report: called with each run, also with
+    those found in the file (`resumed` is true in them), and told its number and the total.
 
     A method that predicts no new classes has no rows in the columns that ask for it.
 
@@ -90,7 +91,7 @@ def compare(
     plan = plan_of(data, protocol, targets, leave_out)
     if isinstance(data, Task):
         warn_of_shared_images(data, targets)
-    loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    loaded = load_in(backbone, precision)
     _check_prompts(plan, loaded)
     for lesson in plan.all_lessons:
         lesson.support(shots[0], seeds[0], validation)  # refused before the first fit, not after it
@@ -170,6 +171,7 @@ def _cells(
     """Every run of the table, with all that its result depends on."""
     fingerprints: dict[int, str] = {}
     base = {"backbone": backbone.fingerprint, "views": views, "version": shotfit.__version__}
+    base |= {"precision": str(backbone.dtype).removeprefix("torch.")}
     base |= {} if validation == "few" else {"validation": validation}
     for variant in variants:
         method = {

@@ -34,7 +34,8 @@ from shotfit.numbering import tasks_of
 from shotfit.recipe import Recipe
 from shotfit.store import MemoryStore, Store, cache_folder
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.weights import load_backbone
+from shotfit.towers.layout import Savings
+from shotfit.towers.precision import Precision, load_in
 from shotfit.train import hits, train
 
 __all__ = ["fit", "zero_shot"]
@@ -61,6 +62,8 @@ def fit(
     store: Store | MemoryStore | None = None,
     memory: int | None = None,
     skip_broken: bool = False,
+    precision: Precision = "auto",
+    savings: Savings = Savings(),
 ) -> Model:
     """Fit a method to the images of a task, or of several at once, and give back the fitted model.
 
@@ -71,7 +74,9 @@ def fit(
     epochs, lr: in place of the recipe's. views: random views of each image, "center" for the center view alone, "fresh"
     for new random crops at every step. validation: "few" selects on at most four images a class of a validation part,
     by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or by cross-validation;
-    a worse fit is replaced by zero-shot unless `keep`. memory: bytes for text activations.
+    a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the activations of a training step. precision:
+    in which the towers compute; "auto" is the one that the processor is fast at, or that of a backbone that is given.
+    savings: which are in use; without an exact one the time alone changes.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used.
 
@@ -88,16 +93,18 @@ def fit(
             raise ShotfitError(f"{task.name} has no train images to fit to: name a folder or manifest that has some.")
     if lr is not None and not 0 < lr < math.inf:
         raise UsageError(f"The learning rate must be a number above 0, but is {lr:g}.")
-    loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    loaded = load_in(backbone, precision)
     for prompt in (text for task in classes for prompts in task.prompts() for text in prompts):
         loaded.checked_tokenizer().check(prompt)
-    frozen = Frozen(loaded, store, memory=memory)
+    frozen = Frozen(loaded, store, savings, memory)
     fitting = _Fitting(frozen, classes, seed, epochs, views, lr)
     prototype = _prototype(method, options or {})
     support = joined([(task.classes, task.train) for task in tasks])
     selection = replace(fitting.validation(tasks, support), full=validation == "full")
-    fitted = fitting.fit(prototype, support, selection, "Fitting " + prototype.name)
-    checked = fitting.compare(prototype, support, selection, fitted) if check and prototype.name != "zero_shot" else {}
+    check = check and prototype.name != "zero_shot"
+    again = len(selection.folds) if check and selection.source == "cross-validation" else 0
+    fitted = fitting.fit(prototype, support, selection, f"Fitting {prototype.name}", trainings=1 + again)
+    checked = fitting.compare(prototype, support, selection, fitted) if check else {}
     worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
     result = zero_shot(frozen, classes) if worse and not keep else fitted
     record = record_of(result, loaded) | {
@@ -151,8 +158,13 @@ class _Fitting:
     views: Views | None
     lr: float | None
 
-    def fit(self, prototype: Method, items: Sequence[Item], validation: Validation, what: str) -> Method:
-        """A new method of the prototype's kind and options, fitted to the items."""
+    def fit(
+        self, prototype: Method, items: Sequence[Item], validation: Validation, what: str, trainings: int = 0
+    ) -> Method:
+        """A new method of the prototype's kind and options, fitted to the items.
+
+        trainings: how many of the same length it is the first of, for the forecast.
+        """
         method = type(prototype)(**prototype.options())
         recipe = self.recipe(method)
         support = self.support(items, recipe)
@@ -164,7 +176,8 @@ class _Fitting:
             if recipe is not None:
                 epochs = self.epochs or recipe.epochs_for(support.shots)
                 generator = torch.Generator().manual_seed(self.seed)
-                train(method, support, recipe, epochs, generator, validation, fresh=self.views == "fresh")
+                fresh = self.views == "fresh"
+                train(method, support, recipe, epochs, generator, validation, fresh, what, trainings)
             with torch.no_grad():
                 method.solve(support, validation)
         method.requires_grad_(False)

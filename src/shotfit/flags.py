@@ -17,13 +17,16 @@ __all__ = [
     "Json",
     "Memory",
     "MethodFile",
+    "ModelPrecision",
     "Options",
+    "Precision",
     "Rate",
     "SkipBroken",
     "Tasks",
     "Templates",
     "ValidationImages",
     "Views",
+    "Without",
 ]
 
 Folder = Annotated[
@@ -88,5 +91,19 @@ ValidationImages = Annotated[
 ]
 Memory = Annotated[
     str | None,
-    typer.Option(help="Bound on the text tower's activations, such as 500M or 2G.", show_default="no bound"),
+    typer.Option(help="Bound on what a training step keeps of the towers, such as 500MB or 4GB.", show_default="none"),
+]
+Precision = Annotated[str, typer.Option(help="The towers compute in float32, bfloat16, or auto: the fast one here.")]
+ModelPrecision = Annotated[
+    str | None,
+    typer.Option("--precision", help="The towers compute in float32 or bfloat16.", show_default="as fitted"),
+]
+Without = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SAVINGS",
+        help="Savings to do without, separated by commas, for comparison: frozen_beginning, cut, shared, read_alone, "
+        "replaced, silu, reduced_images (all exact but the last).",
+        show_default="none",
+    ),
 ]

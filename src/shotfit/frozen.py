@@ -6,11 +6,12 @@ is stored depends on no parameter, so nothing in it can be stale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from math import ceil
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,15 +24,17 @@ from shotfit.data.tasks import ClassList, Item
 from shotfit.data.views import Box, draw_box
 from shotfit.edits import NOTHING, Edit, frozen_until, input_is_read
 from shotfit.errors import UsageError
+from shotfit.plans import Plan, activation_bytes, plan_images, plan_texts
 from shotfit.reading import center_view, cut, read_ahead
 from shotfit.recipe import CROP_SCALE
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BlocksConfig, Preprocessing, ResNetConfig
-from shotfit.towers.layout import Savings, Stream
+from shotfit.towers.layout import Layout, Savings, Stream
 from shotfit.towers.texts import Texts
+from shotfit.towers.transformer import VisionTransformer
 
-__all__ = ["Frozen", "ImagePool", "Images", "Plan", "normalize"]
+__all__ = ["Frozen", "ImagePool", "Images", "normalize"]
 
 TEXT_ROWS = 256  # frozen texts that run together
 IMAGE_ROWS = 32  # images that are decoded and run together
@@ -105,24 +108,11 @@ class Images:
         return len(self.rows)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one call of a tower was: for `shotfit show`."""
-
-    tower: str
-    rows: int
-    edits: tuple[str, ...]
-    frozen_until: int
-    last: int
-    tokens: int | None = None
-    padded_tokens: int | None = None
-
-
 class Frozen:
     """A backbone, the store of what it computed, and the savings in use.
 
-    memory: bytes that the text tower's activations may take in a training step; more rows run in chunks that are
-    recomputed in the backward pass, with the same gradients.
+    memory: bytes that the activations of a training step may take, half of them for each tower; what would take more
+    runs in chunks that are recomputed in the backward pass, with the same gradients.
     """
 
     def __init__(
@@ -135,13 +125,19 @@ class Frozen:
         self.backbone, self.savings, self.memory = backbone, savings, memory
         self.store: Store | MemoryStore = MemoryStore() if store is None else store
         self.plans: list[Plan] = []
-        self._read: WeakKeyDictionary[ImagePool, dict[tuple[int, bool], Tensor]] = WeakKeyDictionary()
+        self._read: WeakKeyDictionary[ImagePool, dict[tuple[int, bool], Rows]] = WeakKeyDictionary()
         self._begun: WeakKeyDictionary[Texts, dict[int, Stream]] = WeakKeyDictionary()
+        self._parts: WeakKeyDictionary[Texts, dict[int, list[Texts]]] = WeakKeyDictionary()
 
     @property
     def embed(self) -> int:
         """Width of the joint space."""
         return self.backbone.embed
+
+    @property
+    def parameter_dtype(self) -> torch.dtype:
+        """Precision of parameters, features and losses: float32, also where the towers compute in less."""
+        return torch.promote_types(self.backbone.dtype, torch.float32)
 
     @property
     def temperature(self) -> Tensor:
@@ -186,14 +182,18 @@ class Frozen:
         return self.encode([text for templates in prompts for text in templates]), len(prompts[0])
 
     def text(self, texts: Texts, edits: Sequence[Edit] = ()) -> Tensor:
-        """Text features [rows, embed], not normalized. Edits of the other tower are left out."""
-        tower, edits = self.backbone.text, [edit for edit in edits if edit.tower == "text"]
+        """Text features [rows, embed], not normalized, float32 at least. Edits of the other tower are left out."""
+        features = self._text(texts, [edit for edit in edits if edit.tower == "text"])
+        return features.to(self.parameter_dtype)
+
+    def _text(self, texts: Texts, edits: Sequence[Edit]) -> Tensor:
+        tower = self.backbone.text
         step = frozen_until(edits, tower.last)
-        packed = tower.pack(texts, self.savings)
-        padded = len(texts) * self.backbone.config.text.context
-        self._note(Plan("text", len(texts), _names(edits), step, tower.last, packed.tokens, padded))
+        layout = tower.pack(texts, self.savings).layout
+        parts = self._text_parts(texts, layout, step) if step < tower.last else 1
+        self._note(lambda: plan_texts(self.backbone, layout, edits, self.savings, parts))
         if step < tower.last:
-            return self._text_chunks(texts, edits, step, packed.tokens)
+            return self._run_texts(texts, edits, step, parts)
         if not self.savings.frozen_beginning:
             with torch.no_grad():
                 return tower.finish(tower.start(texts, (), self.savings))
@@ -209,25 +209,46 @@ class Frozen:
         return stored.to(self.backbone.device)
 
     def image(self, images: Images, edits: Sequence[Edit] = ()) -> Tensor:
-        """Image features [images, embed], not normalized. Edits of the other tower are left out."""
-        tower, edits = self.backbone.image, [edit for edit in edits if edit.tower == "image"]
-        step = frozen_until(edits, tower.last) if self.savings.frozen_beginning else NOTHING
-        self._note(Plan("image", len(images), _names(edits), frozen_until(edits, tower.last), tower.last))
-        if images.pool is None or step == NOTHING:
-            pixels = (
-                images.rows if images.pool is None else torch.cat([*self._pixels(images.pool, images.rows.tolist())])
-            )
-            with torch.set_grad_enabled(bool(edits) and torch.is_grad_enabled()):
-                return tower.finish(tower.start(pixels.to(self.backbone.device), edits, self.savings), edits)
-        paired = input_is_read(edits, step)
-        stored = self._stored(images.pool, step, paired).index_select(0, images.rows.to(self.backbone.device))
-        if step == tower.last:
-            return stored
-        before, hidden = stored.unbind(dim=1) if paired else (None, stored)
-        return tower.finish(tower.resume(hidden, step, self.savings, before), edits)
+        """Image features [images, embed], not normalized, float32 at least. Edits of the other tower are left out."""
+        last, edits = self.backbone.image.last, [edit for edit in edits if edit.tower == "image"]
+        step, training = frozen_until(edits, last), bool(edits) and torch.is_grad_enabled()
+        stored = images.pool is not None and self.savings.frozen_beginning and step != NOTHING
+        parts = 1 if stored and step == last else self._image_parts(len(images), step)
+        self._note(lambda: plan_images(self.backbone, len(images), edits, self.savings, parts if training else 1))
+        with torch.set_grad_enabled(training):
+            run = self._resume_images if stored else self._run_images
+            return run(images, edits, ceil(len(images) / parts)).to(self.parameter_dtype)
 
-    def _stored(self, pool: ImagePool, step: int, paired: bool) -> Tensor:
-        """A pool's streams after `step` (features after the last), read once and kept in memory.
+    def _resume_images(self, images: Images, edits: Sequence[Edit], size: int) -> Tensor:
+        """Features from the stored streams, `size` images together."""
+        tower = self.backbone.image
+        step = frozen_until(edits, tower.last)
+        paired = input_is_read(edits, step)
+        assert images.pool is not None
+        streams = self._stored(images.pool, step, paired)
+        if step == tower.last:
+            return streams.take(images.rows)
+
+        def run(rows: Tensor) -> Tensor:
+            before, hidden = streams.take(rows).unbind(dim=1) if paired else (None, streams.take(rows))
+            return tower.finish(tower.resume(hidden, step, self.savings, before), edits)
+
+        return _in_parts(run, images.rows.split(size))
+
+    def _run_images(self, images: Images, edits: Sequence[Edit], size: int) -> Tensor:
+        """Features from pixels, `size` images together; files are decoded once, ahead of the tower."""
+        tower = self.backbone.image
+
+        def run(pixels: Tensor) -> Tensor:
+            return tower.finish(tower.start(pixels.to(self.backbone.device), edits, self.savings), edits)
+
+        if images.pool is None:
+            return _in_parts(run, images.rows.split(size))
+        decoded = self._pixels(images.pool, images.rows.tolist())
+        return _in_parts(run, torch.cat([*decoded]).split(size) if torch.is_grad_enabled() else decoded)
+
+    def _stored(self, pool: ImagePool, step: int, paired: bool) -> Rows:
+        """A pool's streams after `step` (features after the last), read once.
 
         paired: what the step read in front of what it made, [images, 2, tokens, width].
         """
@@ -243,8 +264,8 @@ class Frozen:
             given = (("input", paired), ("read_alone", alone), ("reduced_images", reduced))
             more = {name: True for name, holds in given if holds}
             kind = {"tower": "image", "step": step, **more, **self._kind()}
-            stored = self.store.rows(kind, pool.keys(), compute, "Encoding images")
-            kept[step, paired] = stored.to(self.backbone.device)
+            rows = self.store.held(kind, pool.keys(), compute, "Encoding images")
+            kept[step, paired] = Rows(rows, self.backbone.device, whole=step == self.backbone.image.last)
         return kept[step, paired]
 
     @torch.no_grad()
@@ -269,28 +290,45 @@ class Frozen:
         for batch in read_ahead(batches, read):
             yield torch.stack([view for views in batch for view in views]).to(self.backbone.dtype)
 
-    def _text_chunks(self, texts: Texts, edits: Sequence[Edit], step: int, tokens: int) -> Tensor:
-        """Run with gradients, in chunks that are recomputed where the whole would not fit the memory budget."""
-        tower, blocks = self.backbone.text, self.backbone.config.text.blocks
+    def _run_texts(self, texts: Texts, edits: Sequence[Edit], step: int, parts: int) -> Tensor:
+        tower = self.backbone.text
 
         def run(rows: Texts) -> Tensor:
             if step == NOTHING or not self.savings.frozen_beginning:
                 return tower.finish(tower.start(rows, edits, self.savings), edits)
             return tower.finish(self._begin(rows, step), edits)
 
-        # What autograd keeps of a block: about 9 vectors of the width and 3 of the MLP's width for each token.
-        held = (
-            tokens
-            * (blocks.layers - max(step, 0))
-            * (9 * blocks.width + 3 * blocks.mlp_width)
-            * self.backbone.dtype.itemsize
-        )
-        if self.memory is None or held <= self.memory:
+        if parts == 1:
             return run(texts)
-        size = max(1, len(texts) * self.memory // held)
-        chunks = self._chunks(texts, size)
-        recompute: Callable[..., Any] = checkpoint
-        return torch.cat([recompute(run, rows, use_reentrant=False) for rows in chunks])
+        kept, size = self._parts.setdefault(texts, {}), ceil(len(texts) / parts)
+        if parts not in kept:
+            kept[parts] = [texts[start : start + size] for start in range(0, len(texts), size)]
+        return _in_parts(run, kept[parts])
+
+    def _text_parts(self, texts: Texts, layout: Layout, step: int) -> int:
+        """In how many chunks texts run: as many as keep the activations within the budget."""
+        if not torch.is_grad_enabled():
+            return 1
+        visible = layout.own.longest + (layout.shared.longest if layout.shared else 0)
+        held = self._activations(self.backbone.config.text.blocks, layout.tokens, step, visible)
+        return min(len(texts), self._over(held))
+
+    def _image_parts(self, images: int, step: int) -> int:
+        """The same for images; without gradients, where nothing is kept, no more run together than are encoded so."""
+        tower = self.backbone.image
+        if not torch.is_grad_enabled() or step >= tower.last or not isinstance(tower, VisionTransformer):
+            return max(1, ceil(images / IMAGE_ROWS))
+        held = self._activations(tower.config.blocks, images * tower.tokens, step, tower.tokens)
+        return min(images, self._over(held))
+
+    def _activations(self, blocks: BlocksConfig, tokens: int, step: int, visible: int) -> int:
+        """Bytes that autograd keeps of the blocks behind `step`."""
+        steps, size = blocks.layers - max(step, 0), self.backbone.dtype.itemsize
+        return activation_bytes(blocks, tokens, steps, visible, self.savings, size)
+
+    def _over(self, held: int) -> int:
+        """How often the budget of one tower goes into these bytes, rounded up."""
+        return 1 if self.memory is None else max(1, ceil(held / max(1, self.memory // 2)))
 
     def _begin(self, texts: Texts, step: int) -> Stream:
         """The stream of texts after `step`, kept in memory: prompts have no views, so it recurs at every step."""
@@ -301,24 +339,47 @@ class Frozen:
                 kept[step] = tower.run(tower.start(texts, (), self.savings), until=step)
         return kept[step]
 
-    def _chunks(self, texts: Texts, size: int) -> list[Texts]:
-        key = (texts, size)
-        if getattr(self, "_chunked", (None,))[0] != key:
-            self._chunked = (key, [texts[start : start + size] for start in range(0, len(texts), size)])
-        return self._chunked[1]
-
     def _kind(self) -> dict[str, str | int | float | bool]:
         return {"backbone": self.backbone.fingerprint, "dtype": str(self.backbone.dtype)}
 
-    def _note(self, plan: Plan) -> None:
+    def _note(self, plan: Callable[[], Plan]) -> None:
         if len(self.plans) < 32:  # enough to show; a long training would otherwise keep thousands
-            self.plans.append(plan)
+            self.plans.append(plan())
+
+
+class Rows:
+    """Rows of the store, [n, ...] in all, for batches on a device.
+
+    whole: held there as one tensor. Otherwise each batch is read from where the rows lie, which is memory-mapped files
+    but for a store in memory, so that a pool's streams take no memory of their own. A GPU that has room for twice as
+    much holds them whole too: a training step would wait for each copy.
+    """
+
+    def __init__(self, rows: Sequence[Tensor], device: torch.device, whole: bool) -> None:
+        self.rows, self.device = rows, device
+        room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        fits = 2 * sum(row.nbytes for row in rows) <= room
+        self.all = torch.stack(list(rows)).to(device) if whole or fits else None
+
+    def take(self, chosen: Tensor) -> Tensor:
+        """Rows by number, [len(chosen), ...]."""
+        if self.all is not None:
+            return self.all.index_select(0, chosen.to(self.device))
+        return torch.stack([self.rows[row] for row in chosen.tolist()]).to(self.device)
+
+
+def _in_parts(run: Callable[[Any], Tensor], parts: Iterable[Any]) -> Tensor:
+    """run(part) of every part, one after the other: [n, embed]; the backward pass runs each again, if more than one."""
+    if not torch.is_grad_enabled():
+        return torch.cat([run(part) for part in parts])
+    parts = list(parts)
+    if len(parts) == 1:
+        return run(parts[0])
+    # Nothing in a tower is random, and the state of a GPU's generator would have to be waited for.
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(run, part) for part in parts])
 
 
 def normalize(features: Tensor) -> Tensor:
     """Features divided by their L2 norm, no epsilon."""
     return features / features.norm(dim=-1, keepdim=True)
-
-
-def _names(edits: Sequence[Edit]) -> tuple[str, ...]:
-    return tuple(type(edit).__name__ for edit in edits)

@@ -30,9 +30,11 @@ from shotfit.files import standing, write_folder
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
+from shotfit.progress import say
 from shotfit.reading import center_view, read_ahead
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.precision import Precision, fast_precision, load_in
 from shotfit.towers.preprocess import preprocess
 from shotfit.towers.weights import load_backbone
 
@@ -64,6 +66,7 @@ def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
         "options": method.options(),
         "classes": [asdict(task) for task in method.classes],
         "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
+        "precision": str(backbone.dtype).removeprefix("torch."),
         "preprocessing": asdict(backbone.config.preprocessing),
         "versions": {name: version(name) for name in ("shotfit", "torch")} | {"python": platform.python_version()},
     }
@@ -240,11 +243,13 @@ class Model:
         backbone: str | Backbone | None = None,
         store: Store | MemoryStore | None = None,
         method: str | type[Method] | None = None,
+        precision: Precision | None = None,
     ) -> Model:
         """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint.
 
         method: the class, or path/to/file.py:Class, of a model whose method is not installed. A file that only the
-        model names is never run.
+        model names is never run. precision: in which the towers compute; as recorded, or as those of a backbone that is
+        given, without one.
 
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
@@ -252,7 +257,16 @@ class Model:
         folder = standing(Path(folder))
         record = _read_record(folder)
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
-        loaded = backbone if isinstance(backbone, Backbone) else _backbone(folder, name, backbone)
+        recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
+        if isinstance(backbone, Backbone):
+            loaded = load_in(backbone, precision or "auto")
+        else:
+            loaded = load_in(_backbone(folder, name, backbone), precision or recorded)
+            if loaded.dtype == torch.bfloat16 != fast_precision(loaded.device) and precision is None:
+                say(
+                    f"note: {folder} computes in bfloat16, as it was fitted, which this processor is slow at; "
+                    "--precision float32 is faster and moves probabilities in their third digit."
+                )
         if loaded.fingerprint != fingerprint:
             raise ShotfitError(
                 f"{folder} was fitted on {name} (fingerprint {fingerprint[:12]}), but {loaded.name} has fingerprint "
@@ -267,7 +281,10 @@ class Model:
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
         fitted.attach(frozen, classes)
         fitted.restore(
-            {key: value.to(loaded.dtype) if value.is_floating_point() else value for key, value in tensors.items()}
+            {
+                key: value.to(frozen.parameter_dtype) if value.is_floating_point() else value
+                for key, value in tensors.items()
+            }
         )
         return cls(fitted, frozen, record)
 
@@ -330,6 +347,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
             "found_at": str(),
             "options": dict(),
             "classes": [_, *_] as classes,
+            "precision": str(),
             "backbone": {"name": str(), "fingerprint": str()},
             "weights": str(),
         } if number == FORMAT and all(map(_is_class_list, classes)):

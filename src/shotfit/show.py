@@ -19,14 +19,16 @@ import torch
 from PIL import Image
 
 from shotfit.data.tasks import ClassList, Item
-from shotfit.frozen import Frozen, ImagePool, Images, Plan
+from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import find, names
 from shotfit.methods.base import Method, Support, Validation
+from shotfit.plans import Plan
 from shotfit.recipe import Recipe
 from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.layout import Savings
+from shotfit.towers.precision import load_in
 from shotfit.towers.preprocess import preprocess
-from shotfit.towers.weights import load_backbone
 
 __all__ = ["Phase", "describe", "dry_run", "options_of", "overview"]
 
@@ -69,8 +71,13 @@ def describe(
     backbone: str | Backbone = "mini",
     options: Mapping[str, str] | None = None,
     classes: Sequence[str] = CLASSES,
+    savings: Savings = Savings(),
+    memory: int | None = None,
 ) -> list[str]:
-    """All of it as lines of text. The calls are those of the method with the options given."""
+    """All of it as lines of text. The calls are those of the method with the options given.
+
+    savings, memory: as of a fit.
+    """
     method = find(name)
     prototype = method.with_options(options or {})
     module = inspect.getmodule(method)
@@ -82,16 +89,22 @@ def describe(
         lines += [f"  {option:{width}}  {value:{default}}  {text}" for option, value, text in rows]
     lines += ["", *_recipe_lines(prototype.training_recipe()), ""]
     lines.append(f"New class names after the fit: {'yes' if method.accepts_new_classes else 'no'}")
-    loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    loaded = load_in(backbone)
     lines += ["", f"Calls of the towers of {loaded.name}, for the class names {', '.join(classes)}:"]
-    for phase in dry_run(prototype, loaded, classes):
+    for phase in dry_run(prototype, loaded, classes, savings, memory):
         lines += [f"  {phase.name}", *(f"    {line}" for line in _calls(phase))]
     return lines
 
 
-def dry_run(method: Method, backbone: Backbone, classes: Sequence[str] = CLASSES) -> list[Phase]:
+def dry_run(
+    method: Method,
+    backbone: Backbone,
+    classes: Sequence[str] = CLASSES,
+    savings: Savings = Savings(),
+    memory: int | None = None,
+) -> list[Phase]:
     """The calls of the towers while the method is prepared, trained for one step, and predicts."""
-    frozen = Frozen(backbone, MemoryStore())
+    frozen = Frozen(backbone, MemoryStore(), savings, memory)
     lists = (ClassList("example", tuple(classes)),)
     phases: list[Phase] = []
 
@@ -154,11 +167,13 @@ def _recipe_lines(recipe: Recipe | None) -> list[str]:
 
 
 def _calls(phase: Phase) -> list[str]:
-    counts: dict[str, int] = {}
-    for plan in phase.calls:
-        text = _call(plan, predicted="prediction" in phase.name)
-        counts[text] = counts.get(text, 0) + 1
-    return [text + (f" ({count} times)" if count > 1 else "") for text, count in counts.items()]
+    """Each call, how often it comes, and below it what is saved."""
+    lines: list[str] = []
+    for plan, count in Counter(phase.calls).items():
+        predicted = plan.tower == "image" and "prediction" in phase.name
+        lines.append(_call(plan, predicted) + (f" ({count} times)" if count > 1 else ""))
+        lines += [f"  {saving}" for saving in _savings(plan, predicted)]
+    return lines
 
 
 def _call(plan: Plan, predicted: bool) -> str:
@@ -166,22 +181,35 @@ def _call(plan: Plan, predicted: bool) -> str:
     counts = Counter(plan.edits)
     edits = ", ".join(f"{count} x {edit}" if count > 1 else edit for edit, count in counts.items()) or "no edits"
     parts: list[str] = [f"{plan.tower} tower: {plan.rows} {what}, {edits}"]
-    if predicted and plan.tower == "image":
+    if predicted:
         parts.append("runs in full, nothing stored")
-    elif plan.frozen_until >= plan.last:
+    elif not plan.savings.frozen_beginning:
+        parts.append("runs in full, nothing stored (frozen_beginning is off)")
+    elif plan.all_stored:
         parts.append("all frozen: its features are computed once and stored")
     elif plan.frozen_until < 0:
         parts.append("nothing frozen: every step runs")
     else:
         kept = "stored" if plan.tower == "image" else "kept in memory"
-        parts.append(f"frozen until step {plan.frozen_until} of {plan.last}: computed once and {kept}, the rest runs")
-    parts += _sharing(plan)
+        both = " with its input" if plan.paired else ""
+        parts.append(f"frozen until step {plan.frozen_until} of {plan.last}: computed once and {kept}{both}")
     return "; ".join(parts)
 
 
-def _sharing(plan: Plan) -> list[str]:
-    if plan.tokens is None or not plan.padded_tokens:
-        return []
-    return [
-        f"{plan.tokens:,} tokens run instead of {plan.padded_tokens:,} padded ones (cut at the end, beginnings shared)"
-    ]
+def _savings(plan: Plan, predicted: bool) -> list[str]:
+    """What was chosen for the steps that run, here or when the call's features are stored."""
+    lines = []
+    if plan.tokens is not None and plan.padded_tokens is not None:
+        lines.append(f"{plan.tokens:,} tokens run instead of {plan.padded_tokens:,} padded ones")
+    for (length, rows), count in Counter(plan.shared).items():
+        which = f"{count} shared beginnings, each" if count > 1 else "shared beginning:"
+        lines.append(f"{which} {length} tokens run once for {rows} texts")
+    if plan.replaced:
+        lines.append(f"keys and values only: {plan.replaced} prompt tokens of an image, in the block before the next")
+    if plan.read_alone:
+        lines.append("the last block runs for the read token alone")
+    if plan.silu:
+        lines.append("QuickGELU runs as SiLU")
+    if plan.chunks > 1 and not predicted:
+        lines.append(f"{plan.chunks} chunks, each run again in the backward pass")
+    return lines

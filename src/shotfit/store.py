@@ -84,11 +84,15 @@ class MemoryStore:
 
     def rows(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Tensor:
         """See Store.rows."""
+        return torch.stack(self.held(kind, keys, compute, description))
+
+    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> list[Tensor]:
+        """See Store.held."""
         held = self._rows.setdefault(_digest(kind), {})
         missing = _missing(keys, held)
         for position, row in zip(missing, _computed(missing, compute, description), strict=True):
             held[keys[position]] = row
-        return torch.stack([held[key] for key in keys])
+        return [held[key] for key in keys]
 
 
 class Store:
@@ -106,6 +110,10 @@ class Store:
         compute: given the positions of missing keys, yields tensors [m, ...] of consecutive rows in that order. Each
         shard is written as soon as it is full, so an interrupted computation goes on where it stopped.
         """
+        return torch.stack(self.held(kind, keys, compute, description))
+
+    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> list[Tensor]:
+        """The same row by row, as they lie in memory-mapped files: they take no memory that could not be had back."""
         home = self.folder / _digest(kind)
         held = self._read(home, set(keys))
         missing, pending, size, failed = _missing(keys, held), dict[str, Tensor](), 0, False
@@ -114,7 +122,8 @@ class Store:
             nonlocal pending, size, failed
             if pending and not failed:
                 try:
-                    self._write(home, kind, pending)
+                    path = self._write(home, kind, pending)
+                    held.update(self._map(path, [(key, row) for row, key in enumerate(pending)]))
                 except OSError as error:
                     failed = True
                     if not self._told:
@@ -133,7 +142,7 @@ class Store:
             flush()
         if missing and not failed:
             self.evict()
-        return torch.stack([held[key] for key in keys])
+        return [held[key] for key in keys]
 
     def entries(self) -> list[Entry]:
         """What the store holds, the latest used first."""
@@ -175,12 +184,14 @@ class Store:
     def _homes(self) -> list[Path]:
         return sorted(path for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
 
-    def _write(self, home: Path, kind: Kind, rows: Mapping[str, Tensor]) -> None:
+    def _write(self, home: Path, kind: Kind, rows: Mapping[str, Tensor]) -> Path:
         if not (home / "kind.json").exists():
             write_atomically(home / "kind.json", json.dumps(dict(kind), sort_keys=True).encode())
         stacked = torch.stack(list(rows.values())).cpu().contiguous()
         metadata = {"mark": MARK, "keys": json.dumps(list(rows)), "checksum": str(_checksum(stacked))}
-        write_atomically(home / f"{uuid.uuid4().hex}.safetensors", save({"rows": stacked}, metadata=metadata))
+        path = home / f"{uuid.uuid4().hex}.safetensors"
+        write_atomically(path, save({"rows": stacked}, metadata=metadata))
+        return path
 
     def _read(self, home: Path, wanted: set[str]) -> dict[str, Tensor]:
         """The rows of all shards that hold a wanted key, each checked against its checksum."""
@@ -192,18 +203,22 @@ class Store:
             places = [(key, row) for row, key in enumerate(keys) if key in wanted and key not in held]
             if not places:
                 continue
-            try:
-                with safe_open(path, framework="pt") as file:
-                    rows, checksum = file.get_tensor("rows"), file.metadata()["checksum"]
-            except (SafetensorError, OSError):  # another process may have evicted it just now
-                continue
-            if str(_checksum(rows)) != checksum:
-                self._discard(path)
-                continue
-            held |= {key: rows[row] for key, row in places}
-            with contextlib.suppress(OSError):
-                os.utime(path)
+            held |= self._map(path, places)
         return held
+
+    def _map(self, path: Path, places: Sequence[tuple[str, int]]) -> dict[str, Tensor]:
+        """Rows of a shard by key, memory-mapped; none (and the file removed) if its checksum is wrong."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                rows, checksum = file.get_tensor("rows"), file.metadata()["checksum"]
+        except (SafetensorError, OSError):  # another process may have evicted it just now
+            return {}
+        if str(_checksum(rows)) != checksum:
+            self._discard(path)
+            return {}
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return {key: rows[row] for key, row in places}
 
     def _keys(self, path: Path) -> tuple[str, ...] | None:
         """A shard's keys; None (and the file removed) if it is damaged or foreign."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,12 +14,14 @@ from shotfit.data.images import image_size
 from shotfit.data.views import draw_box
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, Support, Validation
-from shotfit.numbering import among_own
-from shotfit.progress import track
+from shotfit.numbering import among_own, labels_by_task
+from shotfit.progress import say, track
 from shotfit.reading import cut, read_ahead
 from shotfit.recipe import Recipe
 
-__all__ = ["Stepper", "correct", "hits", "train"]
+__all__ = ["Forecast", "Stepper", "correct", "hits", "train"]
+
+LONG = 20.0  # seconds from which on a forecast is worth a line
 
 
 class Stepper:
@@ -53,6 +58,53 @@ class Stepper:
         return schedule.rate(self.recipe.optimizer.lr, u, period)
 
 
+class Forecast:
+    """Says on standard error how long a training takes and what memory, once its third step is done, if it is long.
+
+    The first step reads streams and warms up, so that the next two are the measure. trainings: how many of the same
+    length follow one another, the first of them announcing all.
+    """
+
+    def __init__(self, what: str, steps: int, device: torch.device, trainings: int = 1) -> None:
+        self.what, self.steps, self.device, self.trainings = what, steps, device, trainings
+        self.taken, self.began = 0, 0.0
+
+    def step(self) -> None:
+        """A step is done."""
+        self.taken += 1
+        if self.taken not in (1, 3):
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        if self.taken == 1:
+            self.began = time.perf_counter()
+            return
+        seconds = (time.perf_counter() - self.began) / 2 * (self.steps - 3 + (self.trainings - 1) * self.steps)
+        if seconds > LONG:
+            say(self.line(seconds))
+
+    def line(self, seconds: float) -> str:
+        """The sentence."""
+        amount = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
+        if seconds >= 2 * 3600:
+            amount = f"{seconds / 3600:,.1f} h"
+        checks = "" if self.trainings == 1 else f" and {self.trainings - 1} more such fits to check it"
+        memory = _peak_memory(self.device)
+        taking = "" if memory is None else f", {memory / 1e9:.1f} GB of memory"
+        return f"{self.what}: about {amount} for {self.steps:,} steps{checks}{taking}"
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Bytes that the process has taken at most so far, of the GPU's memory if it trains there; None if not told."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def train(
     method: Method,
     support: Support,
@@ -61,22 +113,34 @@ def train(
     generator: torch.Generator,
     validation: Validation | None = None,
     fresh: bool = False,
+    what: str | None = None,
+    trainings: int = 1,
 ) -> list[float]:
     """Train in shuffled batches, and give each epoch's mean loss.
 
     The last batch of an epoch is dropped if it is not full, unless it is the only one or the recipe keeps it. fresh:
-    new random crops at every step. validation: what a recipe with `best_epoch` chooses the epoch by.
+    new random crops at every step. validation: what a recipe with `best_epoch` chooses the epoch by. what: how
+    progress is called. trainings: of the same length, this one the first, for the forecast; 0 makes none.
+
+    Order and views of an epoch are drawn and moved to the device together, and losses are read at the end: on a GPU no
+    step waits.
     """
     images, batch = len(support.labels), min(recipe.batch, len(support.labels))
-    labels = support.labels.to(method.frozen.backbone.device)
+    device, what = method.frozen.backbone.device, what or f"Training {method.name}"
+    several = len(method.sizes) > 1
+    labels = (labels_by_task(support.labels, method.sizes) if several else support.labels).to(device)
     stepper = Stepper(method, recipe, epochs, math.ceil(images / batch) if recipe.keep_last else images // batch)
     judge = validation if recipe.best_epoch and validation and validation.source == "validation part" else None
     history, best, kept = [], -1, method.state_dict()
-    for _ in track(range(epochs), f"Training {method.name}"):
-        order, total = torch.randperm(images, generator=generator), torch.zeros((), device=labels.device)
-        for step in range(stepper.steps):
-            chosen = order[step * batch : (step + 1) * batch]
-            total += stepper(_draw(method.frozen, support, recipe, chosen, generator, fresh), labels[chosen])
+    forecast = Forecast(what, epochs * stepper.steps, device, trainings) if trainings else None
+    for _ in track(range(epochs), what):
+        order, total = torch.randperm(images, generator=generator)[: stepper.steps * batch], torch.zeros(()).to(device)
+        chosen, targets = order.split(batch), labels.index_select(0, order.to(device)).split(batch)
+        crops = (_crops(method.frozen, support, recipe, some, generator) for some in chosen)
+        for drawn, target in zip(crops if fresh else _views(support, chosen, generator, device), targets, strict=True):
+            total += stepper(drawn, target)
+            if forecast is not None:
+                forecast.step()
         history.append(total / stepper.steps)
         right = correct(method, judge.folds[0].held, judge.folds[0].labels) if judge else 0
         if judge and right > best:
@@ -99,17 +163,21 @@ def hits(method: Method, images: Images, labels: Tensor) -> Tensor:
     return among_own(logits, labels, method.sizes).argmax(dim=-1) == labels
 
 
-def _draw(
-    frozen: Frozen, support: Support, recipe: Recipe, chosen: Tensor, generator: torch.Generator, fresh: bool
-) -> Images:
-    """A batch: one of the stored random views of each image, or a new random crop."""
+def _views(
+    support: Support, chosen: Sequence[Tensor], generator: torch.Generator, device: torch.device
+) -> Sequence[Images]:
+    """An epoch's batches, of one of the stored random views of each image."""
     pool = support.random
-    if not fresh:
-        views = torch.randint(max(pool.views, 1), (len(chosen),), generator=generator)
-        return pool.take(chosen, views)
+    views = [torch.randint(max(pool.views, 1), (len(some),), generator=generator) for some in chosen]
+    rows = pool.take(torch.cat(list(chosen)), torch.cat(views)).rows.to(device)
+    return [Images(pool, some) for some in rows.split(len(chosen[0]))]
+
+
+def _crops(frozen: Frozen, support: Support, recipe: Recipe, chosen: Tensor, generator: torch.Generator) -> Images:
+    """A batch of new random crops."""
     rule, reduced = frozen.backbone.config.preprocessing, frozen.savings.reduced_images
     drawn = []
-    for path in (pool.paths[index] for index in chosen.tolist()):
+    for path in (support.random.paths[index] for index in chosen.tolist()):
         size = image_size(path)
         drawn.append((path, size, [draw_box(*size, recipe.crop_scale, generator)]))
     (found,) = read_ahead([drawn], lambda view: cut(*view, rule, reduced))

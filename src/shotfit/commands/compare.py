@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shotfit.arguments import as_bytes, as_list, as_numbers, as_validation, as_views, one_source
+from shotfit.arguments import as_bytes, as_list, as_numbers, as_precision, as_validation, as_views, one_source
 from shotfit.console import plural, print_json, read_all, read_one, reporter, to
 from shotfit.flags import (
     Backbone,
@@ -18,6 +18,7 @@ from shotfit.flags import (
     ImagesDir,
     Json,
     Memory,
+    Precision,
     Rate,
     SkipBroken,
     Tasks,
@@ -65,6 +66,7 @@ def compare(
     ] = Path("shotfit-compare.jsonl"),
     skip_broken: SkipBroken = False,
     memory: Memory = None,
+    precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare methods on the images of a folder, or of several tasks: one table, mean and spread over the seeds.
@@ -92,6 +94,7 @@ def compare(
     say = to(sys.stderr if as_json else sys.stdout)
     names, numbers, draws = as_list("--methods", methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
     chosen, judged, bound = as_views(views), as_validation(validation), as_bytes("--memory", memory)
+    computing = as_precision(precision)
     from shotfit.data.reading import Reading
     from shotfit.protocols import check_protocol
     from shotfit.variants import read_variant
@@ -122,6 +125,7 @@ def compare(
         views=chosen,
         validation=judged,
         memory=bound,
+        precision=computing,
         out=out,
         report=reporter(),
     )

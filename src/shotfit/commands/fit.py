@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shotfit.arguments import as_bytes, as_options, as_validation, as_views, one_source
+from shotfit.arguments import as_bytes, as_options, as_precision, as_savings, as_validation, as_views, one_source
 from shotfit.console import print_json, read_all, say_accuracies, say_checked, to
 from shotfit.errors import ShotfitError
 from shotfit.flags import (
@@ -21,12 +21,14 @@ from shotfit.flags import (
     Json,
     Memory,
     Options,
+    Precision,
     Rate,
     SkipBroken,
     Tasks,
     Templates,
     ValidationImages,
     Views,
+    Without,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ def fit(
     ] = False,
     skip_broken: SkipBroken = False,
     memory: Memory = None,
+    precision: Precision = "auto",
+    without: Without = None,
     as_json: Json = False,
 ) -> None:
     """Fit a method to a folder of images, save the model, and evaluate it on held-out images.
@@ -82,7 +86,7 @@ def fit(
     """
     say = to(sys.stderr if as_json else sys.stdout)
     settings, chosen, bound = as_options(options or []), as_views(views), as_bytes("--memory", memory)
-    judged = as_validation(validation)
+    judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
     from shotfit.data.reading import Reading
     from shotfit.methods import find, in_file
     from shotfit.model import check_target
@@ -109,7 +113,7 @@ def fit(
         model = fit_model(
             [task.sealed() for task in group], method, shots=shots or None, seed=seed, backbone=backbone,
             options=settings, epochs=epochs, lr=lr, views=chosen, validation=judged, check=not no_check, keep=keep,
-            memory=bound,
+            memory=bound, precision=computing, savings=savings,
         )  # fmt: skip
         model.save(place)
         say_checked(model, say)

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from shotfit.arguments import as_options
+from shotfit.arguments import as_bytes, as_options, as_savings
 from shotfit.console import plural, print_json, say_task, to
 from shotfit.errors import ShotfitError
-from shotfit.flags import Backbone, ClassNames, Folder, ImagesDir, Json, Options
+from shotfit.flags import Backbone, ClassNames, Folder, ImagesDir, Json, Memory, Options, Without
 
 __all__ = ["cache", "doctor", "methods", "show"]
 
@@ -39,6 +39,8 @@ def show(
     method: Annotated[str, typer.Argument(help="A method's name, or path/to/file.py:Class.")],
     backbone: Backbone = "mini",
     options: Options = None,
+    memory: Memory = None,
+    without: Without = None,
 ) -> None:
     """Show a method: what it computes, its options, its recipe, and each call of a tower.
 
@@ -47,10 +49,10 @@ def show(
       shotfit show coop
       shotfit show coop --set length=4
     """
-    settings = as_options(options or [])
+    settings, savings, bound = as_options(options or []), as_savings(without), as_bytes("--memory", memory)
     from shotfit.show import describe
 
-    for line in describe(method, backbone, settings):
+    for line in describe(method, backbone, settings, savings=savings, memory=bound):
         print(line)
 
 

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from shotfit.arguments import as_list, one_source
+from shotfit.arguments import as_list, as_precision, one_source
 from shotfit.console import print_json, read_all, to
 from shotfit.errors import UsageError
-from shotfit.flags import ClassNames, FolderOrTasks, ImagesDir, Json, MethodFile, SkipBroken, Tasks
+from shotfit.flags import ClassNames, FolderOrTasks, ImagesDir, Json, MethodFile, ModelPrecision, SkipBroken, Tasks
 
 __all__ = ["evaluate", "predict"]
 
@@ -36,6 +36,7 @@ def predict(
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
     ] = None,
     method: MethodFile = None,
+    precision: ModelPrecision = None,
 ) -> None:
     """Classify images with a fitted model.
 
@@ -48,11 +49,12 @@ def predict(
     """
     if form not in ("table", "csv", "jsonl"):
         raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
+    computing = None if precision is None else as_precision(precision)
     from shotfit.model import load
     from shotfit.predict import find_images, lines
 
     found = find_images(images, sys.stdin)
-    fitted = load(model, backbone, method=method)
+    fitted = load(model, backbone, method=method, precision=computing)
     names = [] if classes is None else as_list("--classes", classes)
     if task is not None:
         fitted = fitted.for_task(task, names)

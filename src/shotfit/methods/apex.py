@@ -160,9 +160,8 @@ class Apex(Method):
         return (torch.randn(*shape) * STD).to(self._like())
 
     def _like(self) -> Tensor:
-        """Device and precision of parameters: float32 also where the towers compute in bfloat16."""
-        positions = self.frozen.backbone.text.positions
-        return positions.new_empty(0, dtype=torch.promote_types(positions.dtype, torch.float32))
+        """Device and precision of parameters."""
+        return torch.empty(0, device=self.frozen.backbone.device, dtype=self.frozen.parameter_dtype)
 
     def _words(self) -> Tensor:
         """Embeddings of the template's first words."""

@@ -80,19 +80,18 @@ class MMA(Method):
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Down, shared and up maps of every site: weights of variance 2 / rows, biases zero."""
-        kind = frozen.backbone.text.positions
         for tower, widths in self._widths().items():
             for site in self.sites(tower):
-                self._add(f"{tower}_{site}_down", self.dim, widths, kind)
-                self._add(f"{tower}_{site}_up", widths, self.dim, kind)
+                self._add(f"{tower}_{site}_down", self.dim, widths)
+                self._add(f"{tower}_{site}_up", widths, self.dim)
         for site in sorted({site for tower in self._widths() for site in self.sites(tower)} if self.shared else ()):
-            self._add(f"shared_{site}", self.dim, self.dim, kind)
+            self._add(f"shared_{site}", self.dim, self.dim)
 
-    def _add(self, name: str, rows: int, columns: int, kind: Tensor) -> None:
-        dtype = torch.promote_types(kind.dtype, torch.float32)  # towers may compute in bfloat16
+    def _add(self, name: str, rows: int, columns: int) -> None:
+        device, dtype = self.frozen.backbone.device, self.frozen.parameter_dtype
         weight = torch.randn(rows, columns) * math.sqrt(2 / rows)
-        self.register_parameter(f"{name}_weight", nn.Parameter(weight.to(kind.device, dtype)))
-        self.register_parameter(f"{name}_bias", nn.Parameter(torch.zeros(rows, device=kind.device, dtype=dtype)))
+        self.register_parameter(f"{name}_weight", nn.Parameter(weight.to(device, dtype)))
+        self.register_parameter(f"{name}_bias", nn.Parameter(torch.zeros(rows, device=device, dtype=dtype)))
 
     def sites(self, tower: Tower) -> dict[int, int]:
         """The tower's adapted blocks by site. Refuses a range that the towers do not have."""

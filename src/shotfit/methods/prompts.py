@@ -25,15 +25,16 @@ SCALE = 0.02  # standard deviation of a random context
 
 
 def random_context(frozen: Frozen, *shape: int) -> Tensor:
-    """[*shape, width] of Normal(0, 0.02), drawn by torch's default generator."""
+    """[*shape, width] of Normal(0, 0.02), drawn by torch's default generator; in float32 at least."""
     weight = frozen.backbone.text.token_embedding.weight
-    return torch.randn(*shape, weight.shape[1]).to(weight) * SCALE
+    return torch.randn(*shape, weight.shape[1]).to(weight.device, frozen.parameter_dtype) * SCALE
 
 
 def context_of_words(frozen: Frozen, words: str) -> Tensor:
     """The word embeddings [tokens, width] of a text without its start and end."""
     ids = frozen.backbone.encode([words.replace("_", " ")])[0][1:-1]
-    return frozen.backbone.text.token_embedding.weight[torch.tensor(ids)].detach().clone()
+    words_of = frozen.backbone.text.token_embedding.weight[torch.tensor(ids)].detach()
+    return words_of.to(frozen.parameter_dtype, copy=True)
 
 
 def lay_out(

@@ -124,8 +124,7 @@ class SoftCPT(Method):
         class_context = self.initial(self.class_words, own_classes, self.class_length) if self.conditioned else None
         inputs = frozen.embed * (2 if self.conditioned and self.network == "lin" else 1)
         width = frozen.backbone.text.token_embedding.weight.shape[1]
-        precision = torch.promote_types(frozen.backbone.dtype, torch.float32)
-        projection = torch.randn(inputs, self.length * width).to(frozen.backbone.device, precision) * 0.02
+        projection = torch.randn(inputs, self.length * width).to(frozen.backbone.device, frozen.parameter_dtype) * 0.02
         self.take(task_context, class_context, projection)
 
     def initial(self, words: str, own: tuple[int, ...], length: int) -> Tensor | None:

@@ -68,7 +68,7 @@ class Attention(nn.Module):
         own = layout.own.pad(memory[split:])  # [places, longest, 2, heads, head]
         if layout.shared is None:
             key, value = own.permute(2, 0, 3, 1, 4)
-            mask = _visible(layout)
+            mask = layout.visible
             mixed = F.scaled_dot_product_attention(
                 query.transpose(1, 2), key, value, attn_mask=None if mask is None else mask[:, None, None]
             )
@@ -105,9 +105,8 @@ class Attention(nn.Module):
         if not layout.shared.even:
             to_shared = to_shared.masked_fill(~layout.shared.present[:, None, None, None], float("-inf"))
         if reading:
-            visible = _visible(layout)
-            if visible is not None:
-                hidden = ~visible.unflatten(0, (groups, layout.places))
+            if layout.visible is not None:
+                hidden = ~layout.visible.unflatten(0, (groups, layout.places))
                 to_own = to_own.masked_fill(hidden[:, None, :, None], float("-inf"))
         else:
             later = torch.ones(queries, queries, dtype=torch.bool, device=query.device).triu(1)
@@ -121,19 +120,6 @@ class Attention(nn.Module):
     def _out(self, packing: Packing, mixed: Tensor) -> Tensor:
         merged = mixed.transpose(1, 2).flatten(2)  # [rows, longest, width]
         return self.out(packing.flatten(merged))
-
-
-def _visible(layout: Layout) -> Tensor | None:
-    """[places, longest]: which own tokens a read token sees; None if all. Empty places see everything (unused)."""
-    if layout.own.even and (layout.reads_last or not layout.causal):
-        return None
-    span = torch.arange(layout.own.longest, device=layout.read.device)
-    if not layout.causal:
-        return layout.own.present | ~layout.own.present[:, :1]
-    shared = 0 if layout.shared is None else layout.shared.tokens
-    starts = torch.tensor([0, *layout.own.lengths], device=span.device).cumsum(0)[:-1] + shared
-    last = layout.reads.pad(layout.read)[:, 0] - starts  # [places] own position of the read token
-    return (span[None] <= last[:, None]) | ~layout.own.present[:, :1]
 
 
 class MLP(nn.Module):

@@ -102,6 +102,7 @@ class Layout:
 
     groups: how rows share beginnings; `shared` packs the groups' beginnings (None if nothing is shared), `own` the
     rows' own tokens in [groups x most rows of a group] places, `reads` one query a place.
+    visible: [places, longest], which own tokens a read token sees, None if all (empty places see everything; unused).
     positions: place of each token in its row. read: flat index of the token that each row is read at, in group order;
     `order` brings rows back to the caller's order (None if it is that already).
     """
@@ -131,8 +132,18 @@ class Layout:
         self._positions, self._found = positions, dict[tuple[int, int], tuple[Tensor, Tensor]]()
         sequence = [row for group in groups for row in group.rows]
         self.order = None if sequence == sorted(sequence) else torch.tensor(sequence).argsort()
-        # The last own token sees all own tokens of its row; another one needs a mask in the last block.
-        self.reads_last = all(reads[row] == lengths[row] - 1 for row in range(self.rows))
+        self.visible = self._visible([reads[row] - lengths[row] + 1 for row in sequence])
+
+    def _visible(self, behind: Sequence[int]) -> Tensor | None:
+        """behind: how many places from its row's end each read token stands, as a negative number."""
+        if self.own.even and not (self.causal and any(behind)):
+            return None
+        own = self.own.present  # [places, longest]
+        if self.causal:
+            last = own.sum(dim=1)
+            last[last > 0] += torch.tensor(behind)
+            own = torch.arange(self.own.longest) < last[:, None]
+        return own | ~self.own.present[:, :1]
 
     @classmethod
     @lru_cache(maxsize=64)
@@ -157,6 +168,7 @@ class Layout:
             self.read, self.positions = self.read.to(device), self.positions.to(device)
             self._found.clear()
             self.order = None if self.order is None else self.order.to(device)
+            self.visible = None if self.visible is None else self.visible.to(device)
             for packing in (self.shared, self.own, self.reads):
                 if packing is not None:
                     packing.to(device)

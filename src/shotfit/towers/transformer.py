@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +136,7 @@ class VisionTransformer(Transformer):
 
     def __init__(self, config: ImageConfig | StemConfig) -> None:
         super().__init__(config.blocks)
+        self.config = config
         width, pooling = config.blocks.width, "token"
         if isinstance(config, StemConfig):
             from shotfit.towers.efficientnet import StemEmbedding  # only `mini` needs it
@@ -144,6 +146,7 @@ class VisionTransformer(Transformer):
         else:
             self.embedding, pooling, projection = PatchEmbedding(config), config.pooling, config.projection
         self.pooling, self.image_size = pooling, config.image_size
+        self.tokens = self.embedding.positions.shape[0]  # of a row
         self.has_class_token = isinstance(config, StemConfig) or config.class_token
         self.pooled_alone = pooling == "token"
         self.post_norm = nn.LayerNorm(width, config.blocks.epsilon)
@@ -199,17 +202,15 @@ class TextTransformer(Transformer):
         self.positions = nn.Parameter(torch.zeros(config.context, width))
         self.final_norm = nn.LayerNorm(width, config.blocks.epsilon)
         self.projection = nn.Linear(width, config.embed, bias=config.projection_bias)
-        self._packed: dict[tuple[Texts, Savings], _PackedTexts] = {}
+        self._packed: WeakKeyDictionary[Texts, dict[Savings, _PackedTexts]] = WeakKeyDictionary()
 
     def pack(self, texts: Texts, savings: Savings = Savings()) -> _PackedTexts:
         """How rows of ids run: cut, grouped and laid out. Built once for each Texts object."""
-        key = (texts, savings)
-        if key not in self._packed:
-            if len(self._packed) > 64:  # contexts change rarely; what a fit no longer uses may go
-                self._packed.clear()
+        kept = self._packed.setdefault(texts, {})
+        if savings not in kept:
             with torch.inference_mode(False):  # it is kept, and may serve a training next
-                self._packed[key] = _PackedTexts(texts, self.config, savings)
-        return self._packed[key].to(self.positions.device)
+                kept[savings] = _PackedTexts(texts, self.config, savings)
+        return kept[savings].to(self.positions.device)
 
     def start(self, texts: Texts, edits: Sequence[Edit] = (), savings: Savings = Savings()) -> Stream:
         """Step 0: words and learned ids, with positions."""
