@@ -271,6 +271,8 @@ def test_limit_of_the_cache_that_is_no_size_is_named(shell: Shell, monkeypatch: 
         (["fit", "PHOTOS", "--set", "size=3"], 2, "has no option 'size'"),
         (["fit", "PHOTOS", "--views", "many"], 2, "--views is 'many'"),
         (["fit", "PHOTOS", "--memory", "lots"], 2, "'lots' is no size"),
+        (["fit", "PHOTOS", "--precision", "half"], 2, "--precision is 'half'; expected auto, float32 or bfloat16."),
+        (["fit", "PHOTOS", "--without", "cut,gelu"], 2, "There is no saving 'gelu': use frozen_beginning, cut, shared"),
         (["fit", "PHOTOS", "--out", "PHOTOS"], 2, "is not a shotfit model: choose another --out"),
         (["fit", "PHOTOS", "--template", "a photo", "--out", "NEW"], 3, "the template 'a photo' holds {} 0 times"),
         (["fit", "nowhere", "--out", "NEW"], 3, "nowhere does not exist"),

@@ -309,7 +309,7 @@ class Frozen:
         """In how many chunks texts run: as many as keep the activations within the budget."""
         if not torch.is_grad_enabled():
             return 1
-        visible = layout.own.longest + (layout.shared.longest if layout.shared else 0)
+        visible = layout.own.longest + layout.shared.longest if layout.shared else 0
         held = self._activations(self.backbone.config.text.blocks, layout.tokens, step, visible)
         return min(len(texts), self._over(held))
 
@@ -318,7 +318,7 @@ class Frozen:
         tower = self.backbone.image
         if not torch.is_grad_enabled() or step >= tower.last or not isinstance(tower, VisionTransformer):
             return max(1, ceil(images / IMAGE_ROWS))
-        held = self._activations(tower.config.blocks, images * tower.tokens, step, tower.tokens)
+        held = self._activations(tower.config.blocks, images * tower.tokens, step, visible=0)
         return min(images, self._over(held))
 
     def _activations(self, blocks: BlocksConfig, tokens: int, step: int, visible: int) -> int:

@@ -86,8 +86,8 @@ def activation_bytes(blocks: BlocksConfig, tokens: int, steps: int, visible: int
     """What autograd keeps of `steps` blocks at most, in bytes.
 
     For each token: nine vectors of the width (both norms' inputs, queries, keys and values, padded copies of them, what
-    attention gives), one of the MLP's width as SiLU and three otherwise, and the attention weights on the `visible`
-    tokens of a row. size: bytes of a number.
+    attention gives), one of the MLP's width as SiLU and three otherwise, and two attention weights for each of the
+    `visible` tokens of a row: 0 where nothing is shared, because fused attention keeps none. size: bytes of a number.
     """
     hidden = 1 if savings.silu and blocks.activation == "quick_gelu" else 3
     return tokens * steps * (9 * blocks.width + hidden * blocks.mlp_width + 2 * blocks.heads * visible) * size
