@@ -309,9 +309,10 @@ class Frozen:
         """In how many chunks texts run: as many as keep the activations within the budget."""
         if not torch.is_grad_enabled():
             return 1
-        visible = layout.own.longest + layout.shared.longest if layout.shared else 0
-        held = self._activations(self.backbone.config.text.blocks, layout.tokens, step, visible)
-        return min(len(texts), self._over(held))
+        shared = layout.shared.longest if layout.shared else 0  # every chunk runs its beginning itself
+        visible, blocks = (layout.own.longest + shared if shared else 0), self.backbone.config.text.blocks
+        every, rest = (self._activations(blocks, count, step, visible) for count in (shared, layout.tokens - shared))
+        return min(len(texts), self._over(rest, every))
 
     def _image_parts(self, images: int, step: int) -> int:
         """The same for images; without gradients, where nothing is kept, no more run together than are encoded so."""
@@ -326,9 +327,9 @@ class Frozen:
         steps, size = blocks.layers - max(step, 0), self.backbone.dtype.itemsize
         return activation_bytes(blocks, tokens, steps, visible, self.savings, size)
 
-    def _over(self, held: int) -> int:
-        """How often the budget of one tower goes into these bytes, rounded up."""
-        return 1 if self.memory is None else max(1, ceil(held / max(1, self.memory // 2)))
+    def _over(self, held: int, every: int = 0) -> int:
+        """Into how many parts these bytes go, where each part and `every` are within the budget of one tower."""
+        return 1 if self.memory is None else max(1, ceil(held / max(1, self.memory // 2 - every)))
 
     def _begin(self, texts: Texts, step: int) -> Stream:
         """The stream of texts after `step`, kept in memory: prompts have no views, so it recurs at every step."""
