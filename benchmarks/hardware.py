@@ -17,6 +17,7 @@ from shotfit.data.readers import read_task
 from shotfit.evaluate import evaluate
 from shotfit.fit import fit
 from shotfit.store import MemoryStore
+from shotfit.towers.precision import fast_precision
 from shotfit.towers.weights import load_backbone
 
 __all__ = ["bf16_step", "coop_gemm_share"]
@@ -54,7 +55,7 @@ def _product(side: int) -> tuple[Callable[[], object], float]:
 def bf16_step(size: Size, repeats: int) -> Line:
     """MMA's step in bfloat16 against float32, where the processor has instructions for it."""
     sizes, target = {"backbone": size.name, "batch": 16}, Target(1.7, "times faster")
-    if not torch.cpu._is_avx512_bf16_supported():
+    if fast_precision(torch.device("cpu")) != torch.bfloat16:
         note = "not measured here: the processor has no bfloat16 instructions"
         return line("bf16_step", None, target, torch.bfloat16, sizes, note=note)
     backbone = size.backbone()

@@ -25,13 +25,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates
+from shotfit.decoding import center_view, read_ahead
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import standing, write_folder
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.progress import say
-from shotfit.reading import center_view, read_ahead
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, fast_precision, load_in

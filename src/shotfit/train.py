@@ -12,11 +12,11 @@ from torch import Tensor
 
 from shotfit.data.images import image_size
 from shotfit.data.views import draw_box
+from shotfit.decoding import cut, read_ahead
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.numbering import among_own, labels_by_task
 from shotfit.progress import say, track
-from shotfit.reading import cut, read_ahead
 from shotfit.recipe import Recipe
 
 __all__ = ["Forecast", "Stepper", "correct", "hits", "train"]

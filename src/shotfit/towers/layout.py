@@ -30,7 +30,7 @@ class Savings:
     `frozen_beginning`: steps before the first edit come from the store. `cut`: causal rows end at the read token.
     `shared`: what prompts have in common runs once. `read_alone`: the last block runs for the read token alone.
     `replaced`: tokens that the next step replaces give keys and values only. `silu`: QuickGELU runs as SiLU.
-    `reduced_images`: large JPEGs are decoded at reduced size (`reading.py`).
+    `reduced_images`: large JPEGs are decoded at reduced size (`decoding.py`).
     """
 
     frozen_beginning: bool = True

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shotfit.data.images import BrokenImageError, image_size
 from shotfit.data.views import Box
-from shotfit.reading import center_view, cut, read_ahead
+from shotfit.decoding import center_view, cut, read_ahead
 from shotfit.towers.preprocess import clip_preprocessing
 
 RULE = clip_preprocessing(32)
@@ -24,7 +24,7 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Blurred tiles of many colors, 512 x 384, as JPEG."""
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((512, 384), Image.Resampling.NEAREST).filter(ImageFilter.GaussianBlur(2))
-    path = tmp_path_factory.mktemp("reading") / "a.jpg"
+    path = tmp_path_factory.mktemp("decoding") / "a.jpg"
     image.save(path, quality=90)
     return path
 
