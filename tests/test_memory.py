@@ -37,9 +37,9 @@ def backbone() -> Backbone:
 
 @pytest.fixture
 def texts() -> Texts:
-    """A start, the learned context, a name of one to five tokens and an end, of two hundred classes."""
-    context = range(VOCABULARY, VOCABULARY + LEARNED)
-    return Texts.of([1, *context, *[2 + number] * (1 + number % 5), VOCABULARY - 1] for number in range(200))
+    """A start, the learned context, a name of one to five tokens, at times of twelve, and an end: 200 classes."""
+    context, lengths = range(VOCABULARY, VOCABULARY + LEARNED), (1, 2, 12, 1, 3, 1, 2, 4, 1, 5)
+    return Texts.of([1, *context, *[2 + number] * lengths[number % 10], VOCABULARY - 1] for number in range(200))
 
 
 def kept(backbone: Backbone, run: Callable[[], Tensor]) -> int:
@@ -68,7 +68,8 @@ def test_what_texts_keep_is_what_is_counted(backbone: Backbone, texts: Texts, sa
     found = kept(backbone, lambda: frozen.text(texts, [context()]))
     layout = backbone.text.pack(texts, savings).layout
     visible = layout.own.longest + layout.shared.longest if layout.shared else 0
-    counted = activation_bytes(BLOCKS, layout.tokens, LAYERS, visible, savings, 4)
+    places = layout.own.rows * layout.own.longest + (layout.shared.tokens if layout.shared else 0)
+    counted = activation_bytes(BLOCKS, layout.tokens, places, LAYERS, visible, savings, 4)
     assert found <= counted <= 2 * found
 
 
@@ -77,7 +78,7 @@ def test_what_images_keep_is_what_is_counted(backbone: Backbone, savings: Saving
     frozen, matrix = Frozen(backbone, savings=savings), torch.zeros(BLOCKS.width, BLOCKS.width, requires_grad=True)
     images = Images.of(torch.randn(20, 3, 32, 32))
     found = kept(backbone, lambda: frozen.image(images, [Adapter("image", 0, lambda x: x @ matrix)]))
-    counted = activation_bytes(BLOCKS, 20 * 17, LAYERS, 0, savings, 4)
+    counted = activation_bytes(BLOCKS, 20 * 17, 20 * 17, LAYERS, 0, savings, 4)
     assert found <= counted <= 2 * found
 
 

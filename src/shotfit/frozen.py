@@ -310,22 +310,23 @@ class Frozen:
         if not torch.is_grad_enabled():
             return 1
         shared = layout.shared.longest if layout.shared else 0  # every chunk runs its beginning itself
-        visible, blocks = (layout.own.longest + shared if shared else 0), self.backbone.config.text.blocks
-        every, rest = (self._activations(blocks, count, step, visible) for count in (shared, layout.tokens - shared))
-        return min(len(texts), self._over(rest, every))
+        visible, own = (layout.own.longest + shared if shared else 0), layout.own.rows * layout.own.longest
+        config = self.backbone.config.text.blocks
+        rest = self._activations(config, layout.tokens - shared, own, step, visible)
+        return min(len(texts), self._over(rest, self._activations(config, shared, shared, step, visible)))
 
     def _image_parts(self, images: int, step: int) -> int:
         """The same for images; without gradients, where nothing is kept, no more run together than are encoded so."""
         tower = self.backbone.image
         if not torch.is_grad_enabled() or step >= tower.last or not isinstance(tower, VisionTransformer):
             return max(1, ceil(images / IMAGE_ROWS))
-        held = self._activations(tower.config.blocks, images * tower.tokens, step, visible=0)
+        held = self._activations(tower.config.blocks, images * tower.tokens, images * tower.tokens, step, visible=0)
         return min(images, self._over(held))
 
-    def _activations(self, blocks: BlocksConfig, tokens: int, step: int, visible: int) -> int:
+    def _activations(self, blocks: BlocksConfig, tokens: int, places: int, step: int, visible: int) -> int:
         """Bytes that autograd keeps of the blocks behind `step`."""
         steps, size = blocks.layers - max(step, 0), self.backbone.dtype.itemsize
-        return activation_bytes(blocks, tokens, steps, visible, self.savings, size)
+        return activation_bytes(blocks, tokens, places, steps, visible, self.savings, size)
 
     def _over(self, held: int, every: int = 0) -> int:
         """Into how many parts these bytes go, where each part and `every` are within the budget of one tower."""

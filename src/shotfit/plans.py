@@ -82,15 +82,19 @@ def plan_images(backbone: Backbone, rows: int, edits: Sequence[Edit], savings: S
     )  # fmt: skip
 
 
-def activation_bytes(blocks: BlocksConfig, tokens: int, steps: int, visible: int, savings: Savings, size: int) -> int:
+def activation_bytes(
+    blocks: BlocksConfig, tokens: int, places: int, steps: int, visible: int, savings: Savings, size: int
+) -> int:
     """What autograd keeps of `steps` blocks at most, in bytes.
 
-    For each token: nine vectors of the width (both norms' inputs, queries, keys and values, padded copies of them, what
-    attention gives), one of the MLP's width as SiLU and three otherwise, and two attention weights for each of the
-    `visible` tokens of a row: 0 where nothing is shared, because fused attention keeps none. size: bytes of a number.
+    For each token: the inputs of both norms, and one vector of the MLP's width as SiLU or three otherwise. For each of
+    the `places` that rows padded to the longest take in attention: seven vectors of the width (queries, keys, values,
+    rearranged copies of them, what attention gives), and two attention weights for each of the `visible` tokens of a
+    row: 0 where nothing is shared, because fused attention keeps none. size: bytes of a number.
     """
     hidden = 1 if savings.silu and blocks.activation == "quick_gelu" else 3
-    return tokens * steps * (9 * blocks.width + hidden * blocks.mlp_width + 2 * blocks.heads * visible) * size
+    of_tokens = tokens * (2 * blocks.width + hidden * blocks.mlp_width)
+    return (of_tokens + places * (7 * blocks.width + 2 * blocks.heads * visible)) * steps * size
 
 
 def _replaced(edits: Sequence[Edit]) -> int:
