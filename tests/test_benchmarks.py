@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -21,8 +22,15 @@ from shotfit.errors import ShotfitError
 from shotfit.towers.tokenizers import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
+WITH_MINI = {"whole_fit", "compare_seeds", "second_fit", "features_jpeg"}  # its own tokenizer comes with it
+
+needs_clip = pytest.mark.skipif(
+    importlib.util.find_spec("instant_clip_tokenizer") is None,
+    reason="instant-clip-tokenizer has no wheel for this Python",
+)
 
 
+@needs_clip
 @pytest.mark.parametrize("fresh", [False, True], ids=["stored", "fresh"])
 @pytest.mark.parametrize("name", METHODS)
 def test_twenty_steps_agree_with_the_reference_manner(name: str, fresh: bool, tmp_path: Path) -> None:
@@ -36,7 +44,9 @@ def test_twenty_steps_agree_with_the_reference_manner(name: str, fresh: bool, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize(
+    "name", [name if name in WITH_MINI else pytest.param(name, marks=needs_clip) for name in BENCHMARKS]
+)
 def test_benchmark_gives_its_line(name: str) -> None:
     found = BENCHMARKS[name](TINY, 1)
     assert found["name"] == name
@@ -53,6 +63,7 @@ def test_page_has_a_row_for_every_benchmark() -> None:
     assert dict(names) == ABOUT
 
 
+@needs_clip
 def test_tokenizer_files_give_the_ids_of_the_package(tmp_path: Path) -> None:
     vocabulary, merges = byte_pairs()
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
