@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import sys
 
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +19,17 @@ from shotfit.towers.preprocess import clip_preprocessing, crop_and_flip, preproc
 
 from .cases import Case, cases
 
-EXACT = 1e-6  # absolute, with the recording Pillow; other versions may differ by a grey level (see the README there)
+PILLOW = "13.0.0"  # that the cases were recorded with
+EXACT = 1e-6  # absolute, with that Pillow
+# With another Pillow, or the JPEG decoder that comes with it, as the README there allows: one grey level, seldom.
+GREY_LEVEL, SELDOM = 1 / 255, 0.01
+
+
+# Older versions resize some sizes by other sums.
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 11) and PIL.__version__ < "13",
+    reason=f"needs Pillow {PILLOW}, which has no wheel for this Python",
+)
 
 
 def transform(case: Case) -> bool:
@@ -32,11 +44,19 @@ def opened(case: Case, name: str) -> Image.Image:
     return Image.open(io.BytesIO(case[f"in/file/{name}"].numpy().tobytes()))
 
 
-def assert_same_pixels(actual: Tensor, expected: Tensor, what: str) -> None:
+def assert_same_pixels(actual: Tensor, expected: Tensor, rule: Preprocessing, what: str) -> None:
     assert actual.dtype == torch.float32
     assert actual.shape == expected.shape, what
-    worst = float((actual - expected).abs().max())
-    assert worst <= EXACT, f"{what}: differs by {worst:.3g}"
+    apart = (actual - expected).abs()
+    if PIL.__version__ == PILLOW:
+        assert float(apart.max()) <= EXACT, f"{what}: differs by {float(apart.max()):.3g}"
+    else:
+        level = GREY_LEVEL / torch.tensor(rule.std)[:, None, None]
+        assert bool((apart <= level + EXACT).all()), (
+            f"{what}: differs by {float((apart / level).max()):.3g} grey levels"
+        )
+        share = float((apart > EXACT).float().mean())
+        assert share <= SELDOM, f"{what}: {share:.1%} of the values differ"
 
 
 def rule_of(case: Case, output: str) -> tuple[str, Preprocessing]:
@@ -63,7 +83,7 @@ def test_every_recorded_file_is_preprocessed_alike(case: Case) -> None:
     assert outputs
     for output, expected in outputs.items():
         file, rule = rule_of(case, output)
-        assert_same_pixels(preprocess(opened(case, file), rule), expected, output)
+        assert_same_pixels(preprocess(opened(case, file), rule), expected, rule, output)
 
 
 @pytest.mark.parametrize("case", cases("clip_towers", augment))
@@ -85,4 +105,4 @@ def test_training_views_are_the_recorded_boxes_and_pixels(case: Case) -> None:
         assert [[int(number) for number in dataclasses.astuple(box)] for box in drawn.values()] == case[name].tolist()
         expected = case[f"out/{file}/scale{smallest}/{settings['size']}"]
         for seed, pixels in zip(settings["images_for_seeds"], expected, strict=True):
-            assert_same_pixels(crop_and_flip(image, drawn[seed], rule), pixels, f"{name} seed {seed}")
+            assert_same_pixels(crop_and_flip(image, drawn[seed], rule), pixels, rule, f"{name} seed {seed}")
