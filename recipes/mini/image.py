@@ -1,13 +1,11 @@
 """The image side: the join of both encoders as the start of a tower, and blocks trained to add to it.
 
-The joint space has two parts. In the first 256 directions text speaks: the class token begins there as the mean of the
-text vectors of ImageNet's names (with synonyms and hypernyms), weighted by Lite1's probabilities and centered. The
-other 192 directions are images' own: the largest principal components of Lite1's pooled features. Text is zero there,
-so they change no zero-shot prediction; methods that compare images with images see them most, because they say more of
-an image than the names do. The blocks begin as the identity.
+The joint space has two parts. In the first 256 directions text speaks: the class token begins there as a linear map of
+Lite1's pooled features (prototypes.py). The other 320 directions are images' own: the largest principal components of
+what that map leaves over. Text is zero there, so they change no zero-shot prediction; methods that compare images with
+images see them too, and lose nothing that the stem knows. The blocks begin as the identity.
 
-Trained are the blocks, the positions, and one matrix behind the text tower, which starts as the identity: MiniLM knows
-which words mean alike, pictures show which things look alike.
+Trained are the blocks, the positions, and one matrix behind the text tower, which starts as the identity.
 """
 
 from __future__ import annotations
@@ -21,21 +19,21 @@ import torch
 from numpy.typing import NDArray
 from pictures import VIEWS, Picture
 from precision import autocast
-from text import EMBED, WORDS
+from prototypes import WORDS, Space
+from text import EMBED
 from torch import Tensor, nn
 from torch.nn import functional
 
 from shotfit.towers.config import BlocksConfig, StemConfig
-from shotfit.towers.efficientnet import StemEmbedding
+from shotfit.towers.efficientnet import EfficientNetLite1, StemEmbedding
 from shotfit.towers.transformer import VisionTransformer
 
 PLACES = 18  # of 36, in sparse steps
-__all__ = ["IMAGE", "Settings", "TrainingSet", "image_features", "join", "train_image"]
+__all__ = ["IMAGE", "Maps", "Settings", "TrainingSet", "image_features", "join", "train_image"]
 
 IMAGE = StemConfig(
     image_size=192,
-    concepts=1000,
-    blocks=BlocksConfig(width=EMBED, layers=4, heads=7, mlp_width=640, activation="quick_gelu", epsilon=1e-5),
+    blocks=BlocksConfig(width=EMBED, layers=4, heads=9, mlp_width=320, activation="quick_gelu", epsilon=1e-5),
     embed=EMBED,
 )
 
@@ -52,36 +50,19 @@ class Settings:
     captions: float = 0.5  # pictures against captions, both ways
     keep: float = 4.0  # 1 - cosine to the join's words of the plain view, of photographs
     own: float = 4.0  # 1 - cosine to the join's own part of the plain view
-    meaning: float = 4.0  # 1 - cosine of names to what MiniLM says of them
-    scale: float = 20.0  # of cosines in the first two
+    meaning: float = 4.0  # 1 - cosine of names to where they were
     drawings: float = 0.3  # share of a batch
     own_share: float = 0.5  # length of the images' own part beside the words' part, as the blocks see it
     own_power: float = 0.5  # its directions are divided by this power of their spread: 0 as they are, 1 all alike
-    own_gain: float = 4.0  # of that part in the features
+    own_gain: float = 2.0  # of that part in the features
 
 
 @dataclass
-class TrainingSet:
-    """Maps before the stem's head and what is known of each picture.
+class Maps:
+    """What the stem makes of all pictures before its head."""
 
-    picture_names: rows of `names`, the picture's own first, -1 for none. caption_rows: the first of a picture's rows of
-    `captions` and how many there are.
-    """
-
-    pictures: list[Picture]
     grids: NDArray[np.float16]  # [pictures, views, places, 320]
     widen: Callable[[Tensor], Tensor]  # the stem's head
-    vocabulary: list[str]
-    names: Tensor  # their text features [names, words], length 1
-    picture_names: Tensor  # [pictures, most]
-    captions: Tensor  # text features [captions, words], length 1
-    caption_rows: Tensor  # [pictures, 2]
-    train: Tensor  # indices of the pictures trained on
-
-    @property
-    def labels(self) -> Tensor:
-        """The row of `names` that is each picture's own [pictures]."""
-        return self.picture_names[:, 0]
 
     def grid(self, indices: Tensor, views: Tensor) -> Tensor:
         """[n, 1280, 6, 6] float32."""
@@ -95,31 +76,49 @@ class TrainingSet:
         return torch.cat([self.grid(part, torch.full_like(part, view)).mean((2, 3)) for part in parts])
 
 
-def join(lite1: dict[str, Tensor], concepts: Tensor, data: TrainingSet, settings: Settings) -> VisionTransformer:
-    """The tower before training. concepts [1000, 256]: a text vector for each of Lite1's classes."""
+@dataclass
+class TrainingSet:
+    """What is known of each picture.
+
+    picture_names: rows of `names`, the picture's own first, -1 for none. caption_rows: the first of a picture's rows of
+    `captions` and how many there are.
+    """
+
+    pictures: list[Picture]
+    maps: Maps
+    vocabulary: list[str]
+    names: Tensor  # their text features [names, words], length 1
+    picture_names: Tensor  # [pictures, most]
+    captions: Tensor  # text features [captions, words], length 1
+    caption_rows: Tensor  # [pictures, 2]
+    train: Tensor  # indices of the pictures trained on
+
+    @property
+    def labels(self) -> Tensor:
+        """The row of `names` that is each picture's own [pictures]."""
+        return self.picture_names[:, 0]
+
+
+def join(network: EfficientNetLite1, space: Space, data: TrainingSet, settings: Settings) -> VisionTransformer:
+    """The tower before training."""
     tower = VisionTransformer(IMAGE)
     embedding = tower.embedding
     assert isinstance(embedding, StemEmbedding)
     photographs = torch.tensor([index for index in data.train.tolist() if data.pictures[index].photograph])
-    pooled = data.pooled(photographs)
+    pooled = data.maps.pooled(photographs)
     some = photographs[:: len(photographs) // 2000]
-    places = data.grid(some, torch.zeros_like(some)).flatten(2).transpose(1, 2).flatten(0, 1)
+    places = data.maps.grid(some, torch.zeros_like(some)).flatten(2).transpose(1, 2).flatten(0, 1)
     with torch.no_grad():
         for parameter in tower.parameters():
             parameter.zero_()
-        embedding.load_state_dict(lite1 | {k: v for k, v in embedding.state_dict().items() if k not in lite1})
-        words = embedding.classifier(pooled).softmax(-1) @ concepts
-        loudness = (words - words.mean(0)).pow(2).sum(-1).mean().sqrt()
-        gain = WORDS**0.5 / loudness
-        embedding.concepts[:, :WORDS] = concepts * gain
-        embedding.positions[0, :WORDS] = -words.mean(0) * gain
-        directions = _principal(pooled, EMBED - WORDS)
-        spread = ((pooled - pooled.mean(0)) @ directions.T).pow(2).mean(0).sqrt()  # [EMBED - WORDS]
-        directions = directions / spread[:, None] ** settings.own_power
-        length = (spread ** (1 - settings.own_power)).pow(2).sum().sqrt()
-        directions = directions * (settings.own_share * WORDS**0.5 / length)
-        embedding.pooled.weight[WORDS:] = directions
-        embedding.positions[0, WORDS:] = -directions @ pooled.mean(0)
+        embedding.network.load_state_dict(network.state_dict())
+        words = space.places(pooled)
+        own, rest = _left_over(pooled - space.mean, words)
+        own = own / rest[:, None] ** settings.own_power
+        lengths = (words.pow(2).sum(-1).mean().sqrt(), (rest ** (1 - settings.own_power)).pow(2).sum().sqrt())
+        embedding.pooled.weight[:WORDS] = space.directions * (WORDS**0.5 / lengths[0])
+        embedding.pooled.weight[WORDS:] = own * (settings.own_share * WORDS**0.5 / lengths[1])
+        embedding.positions[0] = -embedding.pooled.weight @ space.mean
         directions = _principal(places, EMBED)
         spread = ((places - places.mean(0)) @ directions.T).pow(2).mean().sqrt()
         embedding.token.weight.copy_(directions / spread)
@@ -136,10 +135,16 @@ def join(lite1: dict[str, Tensor], concepts: Tensor, data: TrainingSet, settings
         tower.projection.weight.copy_(torch.eye(EMBED))
         tower.projection.weight[WORDS:] *= settings.own_gain
     embedding.network.requires_grad_(False)
-    embedding.classifier.requires_grad_(False)
-    embedding.concepts.requires_grad_(False)
     embedding.pooled.requires_grad_(False)
     return tower
+
+
+def _left_over(pooled: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """Principal directions [EMBED - WORDS, 1280] of what the words leave of pooled features, and their spread."""
+    told = torch.linalg.solve(words.T @ words, words.T @ pooled)  # [WORDS, 1280]
+    rest = pooled - words @ told
+    directions = _principal(rest, EMBED - WORDS)
+    return directions, (rest @ directions.T).pow(2).mean(0).sqrt()
 
 
 def _principal(rows: Tensor, count: int) -> Tensor:
@@ -158,15 +163,15 @@ def image_features(
     features = []
     with torch.inference_mode(), autocast():
         for part in indices.split(batch):
-            stream = tower.resume(embedding.tokens(data.grid(part, torch.full_like(part, view))), 0)
+            stream = tower.resume(embedding.tokens(data.maps.grid(part, torch.full_like(part, view))), 0)
             features.append(tower.finish(stream).float())
     return torch.cat(features)
 
 
-def train_image(tower: VisionTransformer, data: TrainingSet, settings: Settings, seed: int) -> Tensor:
+def train_image(tower: VisionTransformer, data: TrainingSet, settings: Settings, scale: float, seed: int) -> Tensor:
     """Train the blocks and the positions, in place, and give the matrix behind the text tower [words, words].
 
-    What the join says is the target that must not be lost.
+    What the join says is the target that must not be lost. scale: of cosines in the losses that choose.
     """
     torch.manual_seed(seed)
     embedding = tower.embedding
@@ -188,13 +193,13 @@ def train_image(tower: VisionTransformer, data: TrainingSet, settings: Settings,
     begin, shown = time.monotonic(), dict[str, float]()
     for step in range(settings.steps):
         chosen = data.train[torch.multinomial(weights, settings.batch)]
-        grid = data.grid(chosen, torch.randint(VIEWS, (len(chosen),)))
+        grid = data.maps.grid(chosen, torch.randint(VIEWS, (len(chosen),)))
         with autocast():
             tokens = embedding.tokens(grid)
             if step < settings.steps * settings.sparse:
                 tokens = tokens[:, torch.cat([torch.zeros(1).long(), 1 + torch.randperm(tokens.shape[1] - 1)[:PLACES]])]
             features = tower.finish(tower.resume(tokens, 0)).float()
-        losses = _losses(features, chosen, data, targets, matrix, settings)
+        losses = _losses(features, chosen, data, targets, matrix, scale)
         loss = sum((getattr(settings, name) * value for name, value in losses.items()), torch.zeros(()))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -225,14 +230,14 @@ def _losses(
     data: TrainingSet,
     targets: tuple[Tensor, Tensor],
     matrix: Tensor,
-    settings: Settings,
+    scale: float,
 ) -> dict[str, Tensor]:
     words, own = functional.normalize(features[:, :WORDS], dim=-1), functional.normalize(features[:, WORDS:], dim=-1)
     names = functional.normalize(data.names @ matrix.T, dim=-1)
     photograph = torch.tensor([data.pictures[index].photograph for index in chosen.tolist()])
     return {
-        "names": _among_names(settings.scale * words @ names.T, data.picture_names[chosen]),
-        "captions": _captions(words, chosen, data, matrix, settings.scale),
+        "names": _among_names(scale * words @ names.T, data.picture_names[chosen]),
+        "captions": _captions(words, chosen, data, matrix, scale),
         "keep": 1 - (words * targets[0][chosen]).sum(-1)[photograph].mean(),
         "own": 1 - (own * targets[1][chosen]).sum(-1).mean(),
         "meaning": 1 - (names * data.names).sum(-1).mean(),

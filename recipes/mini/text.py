@@ -1,8 +1,7 @@
-"""The text side: a tokenizer of our own, MiniLM's vectors as targets, and the text tower taught to give them.
+"""The text side: a tokenizer of our own, and the text tower taught where in the joint space a text belongs.
 
-A target is MiniLM's vector of the bare name (or of the caption, or of the definition), less the mean of its kind,
-turned into the 256 directions of largest variance, length 1. A name in a template has the same target as the name
-alone: templates say how the picture was made, not what is on it.
+A target is the place of what the text says (prototypes.py): of a name, a definition or a caption. A name in a template
+has the same target as the name alone: templates say how the picture was made, not what is on it.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from pathlib import Path
 
 import torch
 from precision import autocast
+from prototypes import WORDS
 from safetensors.torch import load_file, save_file
-from teachers import MiniLM
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,14 +26,15 @@ from shotfit.towers.config import BlocksConfig, TextConfig
 from shotfit.towers.texts import Texts
 from shotfit.towers.transformer import TextTransformer
 
-__all__ = ["TEXT", "Corpus", "encode_texts", "make_corpus", "make_tokenizer", "teach", "train_text"]
+__all__ = ["TEXT", "Corpus", "encode_texts", "make_corpus", "make_tokenizer", "spelled", "train_text"]
 
 VOCABULARY = 12_288
 PADDING, START, END = 0, 1, 2
 GLOSSES = 4_000
+LONGEST = 40  # tokens of a text in training
+PARTS = 5  # of a batch, by length
 SPECIAL = ["<|padding|>", "<|startoftext|>", "<|endoftext|>"]
-WORDS = 256  # directions of the joint space that text speaks in; the rest belongs to images alone
-EMBED = 448
+EMBED = 576
 TEXT = TextConfig(
     vocabulary=VOCABULARY,
     context=77,
@@ -122,28 +122,6 @@ def make_tokenizer(corpus: Corpus) -> Tokenizer:
     return tokenizer
 
 
-def teach(minilm: MiniLM, corpus: Corpus, file: Path) -> dict[str, Tensor]:
-    """MiniLM's targets of all texts [texts, 256], the means and the directions; kept in `file`."""
-    if file.exists():
-        return load_file(file)
-    kinds = {"names": corpus.names + corpus.held_out, "captions": corpus.captions, "glosses": corpus.glosses}
-    vectors = {}
-    for kind, texts in kinds.items():
-        print(f"MiniLM reads {len(texts)} {kind}", flush=True)
-        vectors[kind] = minilm(texts)
-    weights = torch.tensor([*corpus.weights, *[1.0] * len(corpus.held_out)])[:, None]
-    means = {kind: value.mean(0) for kind, value in vectors.items()}
-    means["names"] = (vectors["names"] * weights).sum(0) / weights.sum()
-    names = (vectors["names"] - means["names"]) * weights.sqrt()
-    captions = vectors["captions"] - means["captions"]
-    covariance = names.T @ names / weights.sum() + captions.T @ captions / (2 * len(captions))
-    directions = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :WORDS].contiguous()  # [384, 256]
-    targets = {kind: functional.normalize((vectors[kind] - means[kind]) @ directions, dim=-1) for kind in kinds}
-    targets |= {"directions": directions, **{f"mean.{kind}": mean for kind, mean in means.items()}}
-    save_file(targets, file)
-    return targets
-
-
 def encode_texts(tower: TextTransformer, tokenizer: Tokenizer, texts: list[str], batch: int = 512) -> Tensor:
     """Text features [texts, embed], length 1."""
     features = []
@@ -154,12 +132,15 @@ def encode_texts(tower: TextTransformer, tokenizer: Tokenizer, texts: list[str],
     return functional.normalize(torch.cat(features), dim=-1)
 
 
-def _first_weights(tower: TextTransformer, tokenizer: Tokenizer, minilm: MiniLM, targets: dict[str, Tensor]) -> None:
-    """Every token starts as MiniLM's vector of what it spells: the tower only has to learn to gather them."""
-    spelled = [tokenizer.decode([token]).replace("</w>", "") or "." for token in range(VOCABULARY)]
-    vectors = functional.normalize((minilm(spelled) - targets["mean.names"]) @ targets["directions"], dim=-1)
+def spelled(tokenizer: Tokenizer) -> list[str]:
+    """What each token of the vocabulary spells."""
+    return [tokenizer.decode([token]).replace("</w>", "") or "." for token in range(VOCABULARY)]
+
+
+def _first_weights(tower: TextTransformer, tokens: Tensor) -> None:
+    """Every token starts where what it spells belongs [vocabulary, 256]: the tower only has to learn to gather them."""
     with torch.no_grad():
-        tower.token_embedding.weight.copy_(vectors * math.sqrt(TEXT.blocks.width) * 0.5)
+        tower.token_embedding.weight.copy_(tokens * math.sqrt(TEXT.blocks.width) * 0.5)
         tower.token_embedding.weight[:3].normal_(std=0.1)
         tower.positions.normal_(std=0.05)
         for block in tower.blocks.children():
@@ -182,8 +163,8 @@ class _Draws:
         self.tokenizer = tokenizer
         self.weights = torch.tensor(corpus.weights)
 
-    def batch(self, names: int, sentences: int) -> tuple[Texts, Tensor]:
-        """Names in a few templates, captions and definitions; targets [rows, 256]."""
+    def batch(self, names: int, sentences: int) -> tuple[list[Texts], Tensor]:
+        """Names in a few templates, captions and definitions, long ones apart from short ones; targets [rows, 256]."""
         drawn = torch.multinomial(self.weights, names, generator=self.generator).tolist()
         templates = [TEMPLATES[0], TEMPLATES[1], *self.chance.sample(TEMPLATES, 2)]
         texts = [templates[i % 4].format(self.corpus.names[index]) for i, index in enumerate(drawn)]
@@ -193,20 +174,28 @@ class _Draws:
             chosen = [self.chance.randrange(len(lines)) for _ in range(round(sentences * share))]
             texts += [caption_text(lines[index]) for index in chosen]
             targets.append(self.targets[kind][chosen])
-        rows = [[*row.ids[:76], END] if len(row.ids) > 77 else row.ids for row in self.tokenizer.encode_batch(texts)]
-        return Texts.of(rows), torch.cat(targets)
+        rows = [
+            [*row.ids[: LONGEST - 1], END] if len(row.ids) > LONGEST else row.ids
+            for row in self.tokenizer.encode_batch(texts)
+        ]
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        parts = [order[start : start + len(order) // PARTS] for start in range(0, len(order), len(order) // PARTS)]
+        return [Texts.of([rows[index] for index in part]) for part in parts], torch.cat(targets)[order]
 
 
 def train_text(
-    corpus: Corpus, tokenizer: Tokenizer, minilm: MiniLM, targets: dict[str, Tensor], seed: int, steps: int, file: Path
+    corpus: Corpus, tokenizer: Tokenizer, targets: dict[str, Tensor], seed: int, steps: int, file: Path
 ) -> TextTransformer:
-    """The text tower, taught for `steps` batches of 400 texts; kept in `file`."""
+    """The text tower, taught for `steps` batches of 400 texts; kept in `file`.
+
+    targets: places of `names` (with those held out at the end), `captions`, `glosses` and `tokens`.
+    """
     torch.manual_seed(seed)
     tower = TextTransformer(TEXT)
     if file.exists():
         tower.load_state_dict(load_file(file))
         return tower
-    _first_weights(tower, tokenizer, minilm, targets)
+    _first_weights(tower, targets["tokens"])
     decayed = [parameter for parameter in tower.parameters() if parameter.ndim > 1]
     rest = [parameter for parameter in tower.parameters() if parameter.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -217,7 +206,7 @@ def train_text(
     for step in range(1, steps + 1):
         texts, goal = draws.batch(320, 80)
         with autocast():
-            features = tower.finish(tower.start(texts))
+            features = torch.cat([tower.finish(tower.start(part)) for part in texts])
         given = functional.normalize(features.float()[:, :WORDS], dim=-1)
         near = 1 - (given * goal).sum(-1).mean()
         apart = functional.cross_entropy(given @ goal.T / 0.05, torch.arange(len(goal)))
@@ -240,7 +229,7 @@ def train_text(
 def judge_text(
     tower: TextTransformer, tokenizer: Tokenizer, corpus: Corpus, targets: dict[str, Tensor]
 ) -> dict[str, float]:
-    """Nouns never taught: cosine to MiniLM's vector, and how often that is the nearest of 1,000."""
+    """Nouns never taught: cosine to their places, and how often that is the nearest of 1,000."""
     goal = targets["names"][len(corpus.names) :]
     result = {}
     for template in (TEMPLATES[0], TEMPLATES[1]):

@@ -2,10 +2,10 @@
 
 All shares but `flickr8k` are of Tiny-ImageNet's validation pictures, named among all 200 classes. With `--check`, 40
 classes are left out of training. `untaught` is those classes' pictures, as for a class that ImageNet has a name for but
-no training picture shows; `unseen` are the same with their concepts hidden from the concept path too: a class that
-nothing covers. A tower that only remembers its training classes falls here. `drawn` is the line drawings and the like
-of all pictures. `probe` and `near` compare images with images, 16 shots of the 40 classes alone: logistic regression
-on standardized features, and the nearest class mean by cosine.
+no training picture shows; `unseen` are the same with their names where they would be if Lite1 did not know the classes:
+a class that nothing covers. A tower that only remembers its training classes falls here.
+`drawn` is the line drawings and the like of all pictures. `probe` and `near` compare images with images, 16 shots of the
+40 classes alone: logistic regression on standardized features, and the nearest class mean by cosine.
 """
 
 from __future__ import annotations
@@ -15,28 +15,26 @@ import random
 import torch
 from evaluate import probe
 from image import TrainingSet, image_features
-from text import WORDS
+from pictures import Picture
+from prototypes import WORDS
 from torch import Tensor
 from torch.nn import functional
 
-from shotfit.towers.efficientnet import StemEmbedding
 from shotfit.towers.transformer import VisionTransformer
 
 __all__ = ["best_scale", "draw_unseen", "judge", "plain"]
 
 
-def draw_unseen(data: TrainingSet, count: int, seed: int) -> set[str]:
+def draw_unseen(pictures: list[Picture], count: int, seed: int) -> set[str]:
     """WordNet numbers of Tiny-ImageNet classes to leave out."""
-    numbers = sorted({picture.wnid for picture in data.pictures if picture.source == "tiny_imagenet"})
+    numbers = sorted({picture.wnid for picture in pictures if picture.source == "tiny_imagenet"})
     return set(random.Random(seed).sample(numbers, count))
 
 
 def judge(
-    tower: VisionTransformer, data: TrainingSet, unseen: set[str], concepts: list[str], templated: Tensor
+    tower: VisionTransformer, data: TrainingSet, unseen: set[str], templated: Tensor, expected: Tensor
 ) -> dict[str, float]:
-    """Shares on validation pictures. concepts: WordNet numbers of the concept path; templated: as data.names."""
-    embedding = tower.embedding
-    assert isinstance(embedding, StemEmbedding)
+    """Shares on validation pictures. templated: as data.names; expected: where names are without the unseen classes."""
     held, shots, among = _tiny_imagenet(data)
     goal = torch.searchsorted(among, data.labels[held])
     texts = functional.normalize(templated[among], dim=-1)
@@ -47,13 +45,7 @@ def judge(
     right = (features[:, :WORDS] @ texts.T).argmax(-1).eq(goal)
     result["tiny"], result["untaught"] = right.float().mean().item(), right[hidden].float().mean().item()
     result["drawn"] = _share(image_features(tower, data, held, view=2)[:, :WORDS] @ texts.T, goal)
-    bias = embedding.classifier.bias.detach().clone()
-    with torch.no_grad():
-        embedding.classifier.bias[[place for place, number in enumerate(concepts) if number in unseen]] = -1e4
-    masked = image_features(tower, data, held[hidden])
-    result["unseen"] = _share(masked[:, :WORDS] @ texts.T, goal[hidden])
-    with torch.no_grad():
-        embedding.classifier.bias.copy_(bias)
+    result["unseen"] = _share(features[hidden][:, :WORDS] @ expected[among].T, goal[hidden])
 
     told = torch.tensor([i for i, picture in enumerate(data.pictures) if picture.captions and picture.validation])
     pictures = functional.normalize(image_features(tower, data, told)[:, :WORDS], dim=-1)
@@ -81,7 +73,7 @@ def plain(data: TrainingSet, unseen: set[str]) -> dict[str, float]:
     held, shots = (
         rows[torch.tensor([data.pictures[index].wnid in unseen for index in rows.tolist()])] for rows in (held, shots)
     )
-    return _images(data.pooled(shots), data.labels[shots], data.pooled(held), data.labels[held])
+    return _images(data.maps.pooled(shots), data.labels[shots], data.maps.pooled(held), data.labels[held])
 
 
 def _images(shown: Tensor, labels: Tensor, held: Tensor, goal: Tensor) -> dict[str, float]:

@@ -85,6 +85,10 @@ class WordNet:
             chain.append(wnid)
         return chain
 
+    def sense(self, noun: str) -> str | None:
+        """The most common meaning of a noun that can be seen."""
+        return next((wnid for wnid in self.senses.get(noun.lower(), ()) if self.nouns[wnid].visible), None)
+
     def names(self, wnid: str) -> tuple[str, ...]:
         """A synset's lemmas, then the first lemmas of up to three synsets above it, vague ones left out."""
         above = [self.nouns[above].lemmas[0] for above in self.above(wnid, 3)]

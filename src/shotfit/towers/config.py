@@ -78,7 +78,6 @@ class StemConfig:
     """`mini`'s image tower: EfficientNet-Lite1 as step 0 in front of transformer blocks, read at the class token."""
 
     image_size: int
-    concepts: int
     blocks: BlocksConfig
     embed: int
 

@@ -6,11 +6,11 @@ network is convolutions and clipped rectifiers alone.
 
     grid = network(pixels)                                              [n, 1280, s/32, s/32]
     pooled = mean of grid                                               [n, 1280]
-    class token = softmax(classifier(pooled)) @ concepts + pooled @ P.T + position
+    class token = pooled @ P.T + position
     other tokens = grid @ T.T + positions
 
-`concepts` holds one text vector for each of the classifier's class names, so the class token says at step 0 already
-what the picture shows, in the space of the text features: the concept path. Blocks behind it only add to that.
+P is made so that the class token says at step 0 already what the picture shows, in the space of the text features.
+Blocks behind it only add to that.
 """
 
 from __future__ import annotations
@@ -141,17 +141,14 @@ class EfficientNetLite1(nn.Module):
 class StemEmbedding(nn.Module):
     """Step 0 of a `StemConfig` tower: pixels to tokens, class token first.
 
-    Parameters: network.* (EfficientNetLite1), classifier.{weight [concepts, 1280], bias [concepts]},
-    concepts [concepts, width], pooled.weight [width, 1280], token.weight [width, 1280], positions [1 + places, width]
-    with places = (image_size / 32)^2.
+    Parameters: network.* (EfficientNetLite1), pooled.weight [width, 1280], token.weight [width, 1280], positions
+    [1 + places, width] with places = (image_size / 32)^2.
     """
 
     def __init__(self, config: StemConfig) -> None:
         super().__init__()
         width, places = config.blocks.width, (-(-config.image_size // STRIDE)) ** 2
         self.network = EfficientNetLite1()
-        self.classifier = nn.Linear(CHANNELS, config.concepts)
-        self.concepts = nn.Parameter(torch.zeros(config.concepts, width))
         self.pooled = nn.Linear(CHANNELS, width, bias=False)
         self.token = nn.Linear(CHANNELS, width, bias=False)
         self.positions = nn.Parameter(torch.zeros(1 + places, width))
@@ -164,7 +161,5 @@ class StemEmbedding(nn.Module):
     def tokens(self, grid: Tensor) -> Tensor:
         """The network's grid [n, 1280, g, g] to tokens [n, 1 + g*g, width]."""
         places = grid.flatten(2).transpose(1, 2)  # [n, places, 1280]
-        pooled = places.mean(dim=1)  # [n, 1280]
-        concepts = self.classifier(pooled).softmax(dim=-1) @ self.concepts  # [n, width]
-        first = concepts + self.pooled(pooled)
+        first = self.pooled(places.mean(dim=1))  # [n, width]
         return torch.cat([first[:, None], self.token(places)], dim=1) + self.positions

@@ -1,0 +1,222 @@
+"""What names look like: the space that both towers speak in, and a place in it for every name.
+
+EfficientNet-Lite1's classifier knows what a thousand classes look like from more than a million photographs. Its rows,
+in coordinates where pooled features have unit variance, span the directions in which things differ that have names;
+the 256 strongest are the words' part of the joint space. An image is there by a linear map of its pooled features. A
+class is where its row is. Every other name is where names of like meaning are: kernel ridge regression from meanings
+(MiniLM's vectors of the name, its synonyms, what is above it and its definition) to places. Names that drawings and
+captions show join the thousand as places less sure than theirs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from pictures import Picture
+from safetensors import safe_open
+from safetensors.torch import save_file
+from teachers import MiniLM
+from torch import Tensor
+from torch.nn import functional
+from words import WordNet
+
+__all__ = ["WORDS", "Bank", "Meanings", "Space", "captions_to_places", "make_bank", "visual_space"]
+
+WORDS = 256  # directions of the joint space that text speaks in; the rest belongs to images alone
+EVEN = 0.75  # the directions' strengths are divided by this power of themselves on the images' side
+SHARPNESS, RIDGE = 2.0, 0.1  # of the regression: kernel exp(SHARPNESS (cosine - 1)), noise of a class of Lite1
+DRAWINGS, MENTIONS = 3, 8  # pictures that a name needs, to have a place by them
+FEW = 20  # so many pictures of a class count as much as half of what the classifier says of it
+
+
+@dataclass
+class Space:
+    """The words' part of the joint space.
+
+    mean [1280] of pooled features; directions [256, 1280]; classes [1000, 256], the places of Lite1's classes.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    classes: Tensor
+
+    def places(self, pooled: Tensor) -> Tensor:
+        """Pooled features [n, 1280] to places [n, 256]."""
+        return (pooled - self.mean) @ self.directions.T
+
+
+def visual_space(classifier: Tensor, pooled: Tensor) -> Space:
+    """From the classifier's rows [1000, 1280] and pooled features of photographs [n, 1280]."""
+    mean = pooled.mean(0)
+    values, axes = torch.linalg.eigh(((pooled - mean).T @ (pooled - mean) / len(pooled)).double())
+    values = values.clamp(min=1e-6)
+    root, back = (axes @ torch.diag(values**power) @ axes.T for power in (0.5, -0.5))
+    rows = (classifier - classifier.mean(0)).double() @ root
+    left, strength, right = torch.linalg.svd(rows, full_matrices=False)
+    left, strength, right = left[:, :WORDS], strength[:WORDS] / strength[0], right[:WORDS]
+    directions = strength[:, None] ** (1 - EVEN) * (right @ back)
+    return Space(mean, directions.float().contiguous(), (left * strength**EVEN).float().contiguous())
+
+
+class Meanings:
+    """MiniLM's vectors of names, of their senses in WordNet and of `wnids`, and of other texts; kept in `file`."""
+
+    def __init__(
+        self,
+        wordnet: WordNet,
+        minilm: MiniLM,
+        names: Sequence[str],
+        wnids: Sequence[str],
+        others: Sequence[str],
+        file: Path,
+    ) -> None:
+        self.wordnet = wordnet
+        senses = {*wnids, *filter(None, map(wordnet.sense, names))}
+        told = [text for sense in sorted(senses) for part in self._told(sense) for text in part]
+        texts = sorted({*names, *others, *told})
+        self.row = {text: index for index, text in enumerate(texts)}
+        mark = sha256("\n".join(texts).encode()).hexdigest()
+        self.vectors = _kept(file, mark)
+        if self.vectors is None:
+            print(f"MiniLM reads {len(texts)} texts", flush=True)
+            self.vectors = minilm(texts)
+            save_file({"vectors": self.vectors}, file, metadata={"texts": mark})
+        self.mean = self.vectors[[self.row[name] for name in names]].mean(0)
+
+    def _told(self, sense: str) -> tuple[list[str], list[str], list[str]]:
+        """Synonyms, what is above, and the definition."""
+        synset = self.wordnet.nouns[sense]
+        above = [self.wordnet.nouns[wnid].lemmas[0] for wnid in self.wordnet.above(sense, 4)]
+        return synset.lemmas, above, [synset.gloss] if synset.gloss else []
+
+    def bare(self, texts: Sequence[str]) -> Tensor:
+        """Centered vectors of the texts alone [texts, 384], length 1."""
+        assert self.vectors is not None
+        return functional.normalize(self.vectors[[self.row[text] for text in texts]] - self.mean, dim=-1)
+
+    def of(self, names: Sequence[str], senses: Sequence[str | None]) -> Tensor:
+        """Vectors of names in a sense [names, 384], length 1: name, synonyms, what is above, definition in equal parts.
+
+        Where the sense is None the name stands for itself.
+        """
+        vectors = self.bare(names)
+        for index, sense in enumerate(senses):
+            for part in self._told(sense) if sense else ():
+                if part:
+                    vectors[index] += functional.normalize(self.bare(part).mean(0), dim=0)
+        return functional.normalize(vectors, dim=-1)
+
+
+def _kept(file: Path, mark: str) -> Tensor | None:
+    if not file.exists():
+        return None
+    with safe_open(file, framework="pt") as kept:
+        return kept.get_tensor("vectors") if kept.metadata() == {"texts": mark} else None
+
+
+@dataclass
+class Bank:
+    """Names whose places are known: meanings [n, 384], places [n, 256], noise [n] of each beside a class of Lite1."""
+
+    meanings: Tensor
+    places: Tensor
+    noise: Tensor
+    wnids: list[str]  # of Lite1's classes, "" for the others
+
+    def without(self, wnids: set[str]) -> Bank:
+        """As if these classes were not known."""
+        rest = torch.tensor([wnid not in wnids for wnid in self.wnids])
+        kept = [wnid for wnid in self.wnids if wnid not in wnids]
+        return replace(self, meanings=self.meanings[rest], places=self.places[rest], noise=self.noise[rest], wnids=kept)
+
+    def look(self, meanings: Tensor) -> Tensor:
+        """Where names of these meanings [n, 384] are expected [n, 256], length 1."""
+        kernel = torch.exp(SHARPNESS * (self.meanings @ self.meanings.T - 1)) + RIDGE * torch.diag(self.noise)
+        middle = self.places.mean(0)
+        weights = torch.linalg.solve(kernel, self.places - middle)
+        parts = [torch.exp(SHARPNESS * (part @ self.meanings.T - 1)) @ weights for part in meanings.split(4096)]
+        return functional.normalize(middle + torch.cat(parts), dim=-1)
+
+
+def make_bank(
+    space: Space, pictures: list[Picture], places: Tensor, train: Tensor, names: dict[str, str], meanings: Meanings
+) -> Bank:
+    """Lite1's classes, corrected by their pictures, and names of drawings and captions by theirs.
+
+    places [pictures, 256]; what all pictures of a source have in common (its style) is taken off.
+    """
+    shown = [index for index in train.tolist() if pictures[index].source != "flickr8k"]
+    centered = places.clone()
+    for source in {picture.source for picture in pictures}:
+        rows = [index for index in train.tolist() if pictures[index].source == source]
+        centered[[i for i, p in enumerate(pictures) if p.source == source]] -= places[rows].mean(0)
+    by_class, by_name = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+    for index in shown:
+        if pictures[index].wnid:
+            by_class[pictures[index].wnid].append(index)
+        elif not pictures[index].photograph:
+            for name in pictures[index].names[:2]:
+                by_name[name].append(index)
+    by_name = {name: rows for name, rows in by_name.items() if len(rows) >= DRAWINGS}
+    mentioned = {
+        name: rows for name, rows in _mentions(pictures, train, meanings.wordnet).items() if name in meanings.row
+    }
+    classes, scale = space.classes.clone(), _scale(space, names, by_class, centered)
+    for row, wnid in enumerate(names):
+        count = len(by_class[wnid])
+        if count:
+            classes[row] += scale * count / (count + FEW) * centered[by_class[wnid]].mean(0)
+    others = [*by_name.items(), *mentioned.items()]
+    told = [name for name, _ in others]
+    return Bank(
+        torch.cat(
+            [
+                meanings.of(list(names.values()), list(names)),
+                meanings.of(told, [meanings.wordnet.sense(n) for n in told]),
+            ]
+        ),
+        torch.cat([classes, torch.stack([scale * centered[rows].mean(0) for _, rows in others])]),
+        torch.tensor([*[1.0] * len(names), *[3 + 90 / len(rows) for _, rows in others]]),
+        [*names, *[""] * len(others)],
+    )
+
+
+def _scale(space: Space, names: dict[str, str], by_class: dict[str, list[int]], places: Tensor) -> float:
+    """The factor from the mean of a class's pictures to the classifier's place for it, by least squares."""
+    pairs = [
+        (places[by_class[wnid]].mean(0), place)
+        for wnid, place in zip(names, space.classes, strict=True)
+        if len(by_class[wnid]) >= FEW
+    ]
+    means, known = (torch.stack(side) for side in zip(*pairs, strict=True))
+    return ((means * known).sum() / (means * means).sum()).item()
+
+
+def _mentions(pictures: list[Picture], train: Tensor, wordnet: WordNet) -> dict[str, list[int]]:
+    """Nouns for things to be seen that two captions of a picture use, with their pictures."""
+    found = defaultdict[str, list[int]](list)
+    for index in train.tolist():
+        if pictures[index].source == "flickr8k":
+            words = [set(re.findall("[a-z]+", caption.lower())) for caption in pictures[index].captions]
+            for word, count in sorted(Counter(word for one in words for word in one).items()):
+                names = wordnet.meaning([word]) if count > 1 else ()
+                if names:
+                    found[names[0]].append(index)
+    return {name: rows for name, rows in found.items() if len(rows) >= MENTIONS}
+
+
+def captions_to_places(captions: Tensor, places: Tensor, ridge: float = 1e-3) -> Tensor:
+    """Where the pictures of captions are expected, by linear regression [n, 256], length 1.
+
+    captions [n, 384]: their meanings; places [n, 256]: those of their pictures.
+    """
+    from_mean = captions - captions.mean(0)
+    products = from_mean.T @ from_mean / len(captions) + ridge * torch.eye(captions.shape[1])
+    weights = torch.linalg.solve(products, from_mean.T @ (places - places.mean(0)) / len(captions))
+    return functional.normalize(from_mean @ weights, dim=-1)
