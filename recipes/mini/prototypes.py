@@ -14,6 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -135,13 +136,15 @@ class Bank:
         kept = [wnid for wnid in self.wnids if wnid not in wnids]
         return replace(self, meanings=self.meanings[rest], places=self.places[rest], noise=self.noise[rest], wnids=kept)
 
+    @cached_property
+    def _weights(self) -> Tensor:
+        kernel = torch.exp(SHARPNESS * (self.meanings @ self.meanings.T - 1)) + RIDGE * torch.diag(self.noise)
+        return torch.linalg.solve(kernel, self.places - self.places.mean(0))
+
     def look(self, meanings: Tensor) -> Tensor:
         """Where names of these meanings [n, 384] are expected [n, 256], length 1."""
-        kernel = torch.exp(SHARPNESS * (self.meanings @ self.meanings.T - 1)) + RIDGE * torch.diag(self.noise)
-        middle = self.places.mean(0)
-        weights = torch.linalg.solve(kernel, self.places - middle)
-        parts = [torch.exp(SHARPNESS * (part @ self.meanings.T - 1)) @ weights for part in meanings.split(4096)]
-        return functional.normalize(middle + torch.cat(parts), dim=-1)
+        parts = [torch.exp(SHARPNESS * (part @ self.meanings.T - 1)) @ self._weights for part in meanings.split(4096)]
+        return functional.normalize(self.places.mean(0) + torch.cat(parts), dim=-1)
 
 
 def make_bank(
@@ -177,12 +180,7 @@ def make_bank(
             others.append((name, place, 0.3 + 30 / int(mentioned.sum())))
     told = [name for name, _, _ in others]
     return Bank(
-        torch.cat(
-            [
-                meanings.of(list(names.values()), list(names)),
-                meanings.of(told, [meanings.wordnet.sense(n) for n in told]),
-            ]
-        ),
+        meanings.of([*names.values(), *told], [*names, *map(meanings.wordnet.sense, told)]),
         torch.cat([classes, scale * torch.stack([place for _, place, _ in others])]),
         torch.tensor([*[1.0] * len(names), *[noise for _, _, noise in others]]),
         [*names, *[""] * len(others)],
