@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from drawings import read_drawings
-from image import IMAGE, Maps, Settings, TrainingSet, join, lean, train_image
+from image import IMAGE, Maps, Settings, TrainingSet, join, lean, partly, train_image
 from pictures import Picture, read_class_names, read_pictures, store_grids
 from prototypes import WORDS, Bank, Meanings, captions_to_places, make_bank, visual_space
 from teachers import MEAN, STD, MiniLM, read_lite1
@@ -178,7 +178,7 @@ def main() -> None:
     record = {"plain": plain(data, unseen), "join": judge(image, data, unseen, templated, expected), "scale": scale}
     print(json.dumps(record), flush=True)
     trained = given.work / f"image{'-check' if given.check else ''}.safetensors"
-    matrix = train_image(image, data, settings, scale, SEED, trained)
+    matrix = partly(image, train_image(image, data, settings, scale, SEED, trained), settings.share)
     lean(image, data, settings)
     text.projection.weight.data[:WORDS] = matrix @ text.projection.weight[:WORDS]
     record["trained"] = judge(image, data, unseen, templated @ matrix.T, expected @ matrix.T)

@@ -31,7 +31,7 @@ from shotfit.towers.efficientnet import EfficientNetLite1, StemEmbedding
 from shotfit.towers.transformer import VisionTransformer
 
 PLACES = 18  # of 36, in sparse steps
-__all__ = ["IMAGE", "Maps", "Settings", "TrainingSet", "image_features", "join", "lean", "train_image"]
+__all__ = ["IMAGE", "Maps", "Settings", "TrainingSet", "image_features", "join", "lean", "partly", "train_image"]
 
 IMAGE = StemConfig(
     image_size=192,
@@ -57,6 +57,7 @@ class Settings:
     own_share: float = 0.5  # length of the images' own part beside the words' part, as the blocks see it
     own_power: float = 0.5  # its directions are divided by this power of their spread: 0 as they are, 1 all alike
     own_gain: float = 2.0  # of that part in the features
+    share: float = 0.6  # of what training added to the join that is kept
     common: float = 2.0  # squared length of what all images share, beside that of the rest
 
 
@@ -225,6 +226,20 @@ def train_image(
     kept = tower.state_dict() | {"matrix": matrix.detach()}
     save_file({name: value.contiguous() for name, value in kept.items()}, file)
     return matrix.detach()
+
+
+def partly(tower: VisionTransformer, matrix: Tensor, share: float) -> Tensor:
+    """Keep a share of what the blocks add, in place, and of the matrix behind the text tower, which is given.
+
+    Between the join and the trained tower lies one that knows its training pictures as well and forgets less of others
+    (WiSE-FT, arXiv 2109.01903).
+    """
+    with torch.no_grad():
+        for block in tower.blocks.children():
+            for name, parameter in block.named_parameters():
+                if name.startswith(("attention.out.", "mlp.down.")):
+                    parameter *= share
+    return torch.eye(WORDS).lerp(matrix, share)
 
 
 def lean(tower: VisionTransformer, data: TrainingSet, settings: Settings) -> None:

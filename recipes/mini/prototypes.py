@@ -33,6 +33,7 @@ WORDS = 256  # directions of the joint space that text speaks in; the rest belon
 EVEN = 0.75  # the directions' strengths are divided by this power of themselves on the images' side
 SHARPNESS, RIDGE = 2.0, 0.1  # of the regression: kernel exp(SHARPNESS (cosine - 1)), noise of a class of Lite1
 DRAWINGS, MENTIONS = 3, 8  # pictures that a name needs, to have a place by them
+DRAWN_NOISE, MENTIONED_NOISE = (3, 90), (0.3, 30)  # of such a place: the first, plus the second by the pictures
 FEW = 20  # so many pictures of a class count as much as half of what the classifier says of it
 
 
@@ -172,12 +173,12 @@ def make_bank(
         count = len(by_class[wnid])
         if count:
             classes[row] += scale * count / (count + FEW) * centered[by_class[wnid]].mean(0)
-    others = [(name, centered[rows].mean(0), 3 + 90 / len(rows)) for name, rows in drawn.items()]
+    others = [(name, centered[rows].mean(0), _noise(DRAWN_NOISE, len(rows))) for name, rows in drawn.items()]
     captioned = torch.tensor([index for index in train.tolist() if pictures[index].source == "flickr8k"])
     for name, mentioned in _mentions([pictures[index] for index in captioned.tolist()], meanings.wordnet).items():
         if name in meanings.row:
             place = places[captioned[mentioned]].mean(0) - places[captioned[~mentioned]].mean(0)
-            others.append((name, place, 0.3 + 30 / int(mentioned.sum())))
+            others.append((name, place, _noise(MENTIONED_NOISE, int(mentioned.sum()))))
     told = [name for name, _, _ in others]
     return Bank(
         meanings.of([*names.values(), *told], [*names, *map(meanings.wordnet.sense, told)]),
@@ -198,19 +199,26 @@ def _scale(space: Space, names: dict[str, str], by_class: dict[str, list[int]], 
     return ((means * known).sum() / (means * means).sum()).item()
 
 
+def _noise(terms: tuple[float, float], pictures: int) -> float:
+    return terms[0] + terms[1] / pictures
+
+
 def _mentions(pictures: list[Picture], wordnet: WordNet) -> dict[str, Tensor]:
-    """Nouns for things to be seen that two captions of a picture use: which pictures [pictures], bool."""
+    """Nouns for things to be seen that two captions of a picture use, and what is above them in WordNet.
+
+    Gives for each which pictures are meant [pictures], bool: a man is a person too, whether it is said or not.
+    """
     found = defaultdict[str, list[int]](list)
     for index, picture in enumerate(pictures):
         words = [set(re.findall("[a-z]+", caption.lower())) for caption in picture.captions]
-        for word, count in sorted(Counter(word for one in words for word in one).items()):
-            names = wordnet.meaning([word]) if count > 1 else ()
-            if names:
-                found[names[0]].append(index)
+        counts = Counter(word for one in words for word in one)
+        said = {name for word, count in counts.items() if count > 1 for name in wordnet.meaning([word])[:1]}
+        for name in sorted(said | {above for noun in said for above in wordnet.kinds(noun)}):
+            found[name].append(index)
     return {
         name: torch.zeros(len(pictures), dtype=torch.bool).index_fill(0, torch.tensor(rows), True)
-        for name, rows in found.items()
-        if len(rows) >= MENTIONS
+        for name, rows in sorted(found.items())
+        if MENTIONS <= len(rows) <= len(pictures) - MENTIONS
     }
 
 

@@ -42,6 +42,8 @@ TEMPLATES = (
 
 # WordNet's lexicographer files whose nouns can be seen: animals, artifacts, bodies, food, objects, people, plants, ...
 _VISIBLE = {"05", "06", "08", "13", "17", "18", "19", "20", "25", "27"}
+# Those that stand above all files, in one of their own.
+_TOPS, _VISIBLE_TOPS = "03", {"animal", "food", "person", "plant"}
 # What is above so much that it tells nothing of a picture.
 _VAGUE = {
     *("artifact", "article", "being", "covering", "entity", "instrumentality", "living thing", "material", "matter"),
@@ -88,6 +90,12 @@ class WordNet:
     def sense(self, noun: str) -> str | None:
         """The most common meaning of a noun that can be seen."""
         return next((wnid for wnid in self.senses.get(noun.lower(), ()) if self.nouns[wnid].visible), None)
+
+    def kinds(self, noun: str) -> list[str]:
+        """What is above a noun's meaning and can be seen, the first lemma of each, nearest first."""
+        sense = self.sense(noun)
+        above = [self.nouns[wnid] for wnid in self.above(sense, 8)] if sense else []
+        return [synset.lemmas[0] for synset in above if synset.visible]
 
     def names(self, wnid: str) -> tuple[str, ...]:
         """A synset's lemmas, then the first lemmas of up to three synsets above it, vague ones left out."""
@@ -138,4 +146,5 @@ def _parse(line: str) -> Synset:
         if pointers[i] in ("@", "@i") and pointers[i + 2] == "n"
     ]
     definition = gloss.split('"')[0].strip().rstrip(";").strip()
-    return Synset(parts[0], parts[1] in _VISIBLE, parts[1] in {"05", "18", "20"}, lemmas, definition, above)
+    visible = parts[1] in _VISIBLE or (parts[1] == _TOPS and lemmas[0] in _VISIBLE_TOPS)
+    return Synset(parts[0], visible, parts[1] in {"05", "18", "20"}, lemmas, definition, above)
