@@ -238,7 +238,7 @@ def partly(tower: VisionTransformer, matrix: Tensor, share: float) -> Tensor:
         for block in tower.blocks.children():
             for name, parameter in block.named_parameters():
                 if name.startswith(("attention.out.", "mlp.down.")):
-                    parameter *= share
+                    parameter.mul_(share)
     return torch.eye(WORDS).lerp(matrix, share)
 
 
