@@ -29,11 +29,11 @@ def save(path: Path, image: Image.Image | None = None, seed: int | None = None, 
 
 
 def tree(folder: Path, **classes: int) -> Path:
-    """Class folders with so many pictures each, all different."""
+    """Class folders with so many pictures each, all different, also from those of a folder of another name."""
     for name, count in classes.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            save(folder / name / f"{i:03}.png", seed=zlib.crc32(name.encode()) + i)
+            save(folder / name / f"{i:03}.png", seed=zlib.crc32(f"{folder.name}/{name}".encode()) + i)
     return folder
 
 

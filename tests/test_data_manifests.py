@@ -47,6 +47,21 @@ def test_split_file_wins_over_the_tree_and_keeps_its_order(tmp_path: Path) -> No
     assert task.reader == "CoOp split file split_zhou_Pets.json"
 
 
+def test_validation_images_that_are_tested_too_are_for_the_test_alone(tmp_path: Path) -> None:
+    tree(tmp_path, a=3, b=1)
+    (tmp_path / "a" / "copy.png").write_bytes((tmp_path / "b" / "000.png").read_bytes())
+    split_file(
+        tmp_path,
+        train=[("a/000.png", 0, "cat")],
+        val=[("a/001.png", 0, "cat"), ("a/002.png", 0, "cat"), ("a/copy.png", 0, "cat")],
+        test=[("a/001.png", 0, "cat"), ("b/000.png", 0, "cat")],
+    )
+    task = read_task(tmp_path)
+    assert [item.path.name for item in task.val] == ["002.png"]
+    assert len(task.test) == 2
+    assert task.test_origin.endswith("; 2 of its images were also for validation and are left out there")
+
+
 def test_split_file_takes_its_images_from_another_folder(tmp_path: Path) -> None:
     tree(tmp_path / "images", a=2)
     path = split_file(tmp_path, train=[("a/000.png", 0, "cat")], test=[("a/001.png", 0, "cat")])

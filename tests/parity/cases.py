@@ -152,8 +152,10 @@ def picked() -> frozenset[Path]:
 def backbone(name: str, root: Path = SELECTION) -> dict[str, Tensor]:
     """The weights of a parity backbone, made by the root's own `backbone.py`, under OpenAI's names, float32.
 
-    Shared between tests: not to be written to. The repository's copy is held to the fingerprints recorded with it.
+    A root without one takes the repository's copy, which is held to the fingerprints recorded with it. Shared between
+    tests: not to be written to.
     """
+    root = root if (root / "backbone.py").is_file() else SELECTION
     spec = importlib.util.spec_from_file_location(f"parity_backbone_{_digest(str(root))}", root / "backbone.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

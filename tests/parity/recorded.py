@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -31,6 +34,7 @@ __all__ = [
     "assert_losses",
     "class_list",
     "judged_by",
+    "need_clip_vocabulary",
     "optimizer_of",
     "schedule_of",
     "token_texts",
@@ -94,11 +98,21 @@ def judged_by(images: Images, labels: Tensor, support: int) -> Validation:
     return Validation("validation part", (Fold(torch.arange(support), images, labels),))
 
 
+def need_clip_vocabulary() -> None:
+    """Skip the case on a Python that the package with CLIP's vocabulary has no wheel for; elsewhere it has to be there.
+
+    Prompts are made from class names, and the cases are recorded with OpenAI's ids.
+    """
+    if sys.version_info >= (3, 13):
+        pytest.importorskip("instant_clip_tokenizer")
+    assert find_spec("instant_clip_tokenizer"), "install the extra shotfit[clip]: this case needs CLIP's vocabulary"
+
+
 def optimizer_of(settings: dict[str, Any]) -> Optimizer:
     """The recorded optimizer as ours."""
     recorded = settings["optimizer"]
     assert not recorded.get("dampening") and not recorded.get("nesterov")
-    keys = ("name", "lr", "weight_decay", "momentum", "eps")
+    keys = ("name", "lr", "weight_decay", "momentum", "eps", "rho")
     chosen = {key: recorded[key] for key in keys if key in recorded}
     return Optimizer(**chosen, betas=tuple(recorded.get("betas", (0.9, 0.999))))
 

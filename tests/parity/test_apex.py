@@ -16,7 +16,7 @@ from shotfit.towers.layout import Savings
 
 from .backbones import build
 from .cases import Case, assert_close, cases
-from .recorded import Step, optimizer_of, token_texts, train
+from .recorded import Step, need_clip_vocabulary, optimizer_of, token_texts, train
 
 FORWARD, BACKWARD, LATER, CHANGE, AFTER = 1e-5, 5e-5, 1e-4, 2e-3, 2e-5
 DISTANCE = 2e-6  # absolute
@@ -36,7 +36,7 @@ DEEP = {  # the prompts before block I, counted from 0
 
 
 def _start(case: Case, savings: Savings = Savings()) -> Apex:
-    pytest.importorskip("instant_clip_tokenizer")
+    need_clip_vocabulary()
     settings, kinds = case.settings, {True: "random-prompts", False: "plain"}
     method = Apex(
         visual_tokens=settings["n_ctx_vision"],
@@ -54,7 +54,7 @@ def _start(case: Case, savings: Savings = Savings()) -> Apex:
     method.build(frozen, method.classes)
     if settings["parameters"] == "as initialised":
         for name in ("prompt_learner.ctx", "VPT_adapter_text_matrix", "VPT_adapter_text_bias"):
-            assert_close(_ours(method, name), case[f"param/{name}"].squeeze(0), 0.0, name)
+            assert_close(_ours(method, name), case[f"param/{name}"].view_as(_ours(method, name)), 0.0, name)
     with torch.no_grad():
         for name, value in case.under("param/").items():
             _ours(method, name).copy_(value.view_as(_ours(method, name)))

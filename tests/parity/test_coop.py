@@ -13,14 +13,14 @@ from shotfit.recipe import Schedule
 
 from .backbones import build
 from .cases import Case, assert_close, cases
-from .recorded import Step, assert_features, assert_losses, optimizer_of, train
+from .recorded import Step, assert_features, assert_losses, need_clip_vocabulary, optimizer_of, train
 
 FORWARD, BACKWARD, CHANGE, LATER = 1e-5, 5e-5, 2e-4, 2e-4
 FITS = cases("coop", lambda case: "param/ctx" in case)
 
 
 def _start(case: Case, official: bool = True) -> CoOp:
-    pytest.importorskip("instant_clip_tokenizer")
+    need_clip_vocabulary()
     settings = case.settings
     method = CoOp(
         length=settings["n_ctx"],
@@ -40,7 +40,9 @@ def _start(case: Case, official: bool = True) -> CoOp:
 
 def _train(method: CoOp, case: Case) -> list[Step]:
     recorded = case.settings["optimizer"]
-    schedule = Schedule(recorded["schedule"], "epoch", recorded["warmup_epoch"], recorded["warmup_lr"])
+    schedule = Schedule(
+        recorded["schedule"], "epoch", recorded["warmup_epoch"], recorded["warmup_lr"], warming=recorded["warmup"]
+    )
     batches = [(Images.of(case["in/images"]), case["in/labels"])] * case.settings["steps"]
     per_epoch = recorded["batches_per_epoch"]
     return train(method, optimizer_of(case.settings), schedule, recorded["max_epoch"], per_epoch, batches)
@@ -110,7 +112,9 @@ def test_new_classes_are_predicted_as_by_the_official_program(case: Case) -> Non
 @pytest.mark.parametrize("case", cases("coop", lambda case: case.meta["variant"] == "schedule"))
 def test_learning_rates_of_all_epochs_equal_the_official_ones(case: Case) -> None:
     settings = case.settings
-    schedule = Schedule(settings["schedule"], "epoch", settings["warmup_epoch"], settings["warmup_lr"])
+    schedule = Schedule(
+        settings["schedule"], "epoch", settings["warmup_epoch"], settings["warmup_lr"], warming=settings["warmup"]
+    )
     for epochs, official in case.under("out/lr/epochs").items():
         rates = [schedule.rate(settings["lr"], epoch, int(epochs)) for epoch in range(len(official))]
         assert_close(torch.tensor(rates, dtype=torch.float64), official, 1e-6)

@@ -291,7 +291,12 @@ def _compare_search(method: DualAdapter, support: Support, case: Case) -> None:
     assert abs(float(accuracy) - float(case["out/test_accuracy"])) < 1e-3
 
 
-@pytest.mark.parametrize("case", cases("dualadapter", lambda case: not case.settings["training"]))
+def _untouched(case: Case) -> bool:
+    """Whether the case leaves all residuals at zero."""
+    return not case.settings["training"] and not any(value.any() for value in case.under("param/res_").values())
+
+
+@pytest.mark.parametrize("case", cases("dualadapter", _untouched, partly=True))
 def test_training_free_variant_equals_the_official_program_at_rate_zero(case: Case, tmp_path: Path) -> None:
     method, support = _start(case, tmp_path, training_free=True)
     assert method.training_recipe() is None and not list(method.parameters())

@@ -20,7 +20,7 @@ from shotfit.towers.texts import Texts
 
 from .backbones import build
 from .cases import Case, assert_close, cases
-from .recorded import Step, assert_features, assert_losses, optimizer_of, train
+from .recorded import Step, assert_features, assert_losses, need_clip_vocabulary, optimizer_of, train
 
 FORWARD, BACKWARD, CHANGE, LATER = 2e-5, 1e-4, 5e-4, 1e-3
 UNUSED = 3e-3  # change of a parameter that only decays: its gradient is zero
@@ -77,7 +77,7 @@ def _recorded(case: Case, prefix: str) -> dict[str, Tensor]:
 
 
 def _start(case: Case, official: bool = True) -> SoftCPT | CoOpMT:
-    pytest.importorskip("instant_clip_tokenizer")
+    need_clip_vocabulary()
     method, frozen = _method(case.settings), Frozen(build(case))
     method.attach(frozen, _lists(case.meta["task_names"], case.meta["class_names"]))
     with torch.random.fork_rng(devices=[]):
@@ -112,6 +112,7 @@ def _train(method: SoftCPT | CoOpMT, case: Case) -> list[Step]:
         "epoch",
         recorded["warmup_epoch"],
         recorded["warmup_lr"],
+        warming=recorded["warmup"],
         stride=recorded["schedule_steps_per_epoch"],
     )
 
@@ -271,7 +272,12 @@ def test_learning_rates_of_all_epochs_equal_the_official_ones(case: Case) -> Non
     for key, official in case.under("out/lr/").items():
         stride, epochs = (int(part.lstrip("stepoch")) for part in key.split("/"))
         schedule = Schedule(
-            settings["schedule"], "epoch", settings["warmup_epoch"], settings["warmup_lr"], stride=stride
+            settings["schedule"],
+            "epoch",
+            settings["warmup_epoch"],
+            settings["warmup_lr"],
+            warming=settings["warmup"],
+            stride=stride,
         )
         rates = [schedule.rate(settings["lr"], epoch, epochs) for epoch in range(len(official))]
         assert_close(torch.tensor(rates, dtype=torch.float64), official, 1e-6, key)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -151,7 +151,9 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None) -> 
     warnings = [
         *_few_images(task, train, shots),
         *_similar_names(task),
-        *_copies([item for item, _ in usable], {item.path for item in held_out}),
+        *_copies(
+            *([item for item in part if verdicts[item.path].facts] for part in ([*task.train, *task.val], held_out))
+        ),
         *_peculiar(usable),
         *_unread_formats(task),
     ]
@@ -237,25 +239,27 @@ def _similar_names(task: Task) -> Iterator[Problem]:
             yield Problem("similar names", f"{len(names)} classes have the same name {names[0]!r}")
 
 
-def _copies(items: Sequence[Item], held_out: Set[Path]) -> Iterator[Problem]:
+def _copies(learned: Sequence[Item], held_out: Sequence[Item]) -> Iterator[Problem]:
     """Files of equal content: in the test part and another, under two classes, or twice in a class."""
-    same: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        same[item.digest].append(item)
+    same: dict[str, list[tuple[Item, bool]]] = defaultdict(list)
+    for items, tested in ((learned, False), (held_out, True)):
+        for item in items:
+            same[item.digest].append((item, tested))
     groups: dict[tuple[str, str], list[list[Item]]] = defaultdict(list)
-    for digest, group in same.items():
-        if not digest or len(group) == 1:
+    for digest, found in same.items():
+        if not digest or len(found) == 1:
             continue
-        if len({item.path in held_out for item in group}) > 1:
+        group, apart = [item for item, _ in found], len({tested for _, tested in found}) > 1
+        if apart:
             groups["train and test", "in the test part and in another"].append(group)
         if len({item.label for item in group}) > 1:
             groups["two classes", "under more than one class"].append(group)
-        elif len({item.path in held_out for item in group}) == 1:
+        elif not apart:
             groups["copies", "there more than once"].append(group)
-    for (kind, said), found in groups.items():
-        example = " and ".join(shown(item.path) for item in found[0][:2])
-        message = f"{_count(len(found), 'image', 'is', 'are')} {said}, e.g. {example}"
-        yield Problem(kind, message, tuple(item.path for group in found for item in group))
+    for (kind, said), several in groups.items():
+        example = " and ".join(shown(item.path) for item in several[0][:2])
+        message = f"{_count(len(several), 'image', 'is', 'are')} {said}, e.g. {example}"
+        yield Problem(kind, message, tuple(item.path for group in several for item in group))
 
 
 def _peculiar(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:

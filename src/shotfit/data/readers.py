@@ -53,6 +53,7 @@ def read_task(
         name: the task's name; by default that of the folder or file.
         cache: a folder in which the files' digests are kept, so that a second call reads no image.
 
+    A validation image that is in the test part too counts for that alone, and `test_origin` says so.
     Images are read for their digest but not decoded: what is broken, missing or doubled is the doctor's to report.
 
     Raises:
@@ -74,6 +75,9 @@ def read_task(
     if not parts["test"]:
         parts["train"], parts["test"] = held_out_share(parts["train"], parts["val"])
         test_origin = "a fifth of each class, chosen by content"
+    parts["val"], shared = _without(parts["val"], parts["test"])
+    if shared:
+        test_origin += f"; {shared:,} of its images were also for validation and are left out there"
     return Task(
         classes=classes,
         train=tuple(parts["train"]),
@@ -85,6 +89,16 @@ def read_task(
         ignored=listing.ignored,
         loops=listing.loops,
     )
+
+
+def _without(val: Sequence[Item], test: Sequence[Item]) -> tuple[list[Item], int]:
+    """The validation items that are not in the test part too, by path or content, and how many were.
+
+    ImageNet's split of CoOp has its validation images as test images: a search on them would choose by the test part.
+    """
+    paths, digests = {item.path for item in test}, {item.digest for item in test} - {""}
+    own = [item for item in val if item.path not in paths and item.digest not in digests]
+    return own, len(val) - len(own)
 
 
 def held_out_share(train: Sequence[Item], val: Sequence[Item] = ()) -> tuple[list[Item], list[Item]]:
