@@ -126,6 +126,7 @@ def test_low_rank_map_starts_as_the_identity_on_the_classes(vit: Backbone) -> No
         ({"coefficient": "2"}, "coefficient must be"),
         ({"adapter": "quadratic"}, "adapter must be one of linear"),
         ({"rank": "-1"}, "rank must be"),
+        ({"rank": "100000"}, "rank is 100000, but this backbone's features have"),
     ],
 )
 def test_what_cannot_be_learned_is_refused(vit: Backbone, options: dict[str, str], sentence: str) -> None:

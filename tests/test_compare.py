@@ -19,7 +19,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.fit import fit
 from shotfit.frozen import ImagePool
 from shotfit.store import MemoryStore
-from shotfit.table import Row, summarize, table
+from shotfit.table import Row, selections, summarize, table
 from shotfit.testing import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing
@@ -114,6 +114,42 @@ def test_unknown_method_is_refused_before_any_fit(task: Task, backbone: Backbone
     with pytest.raises(UsageError, match="Did you mean zero_shot"):
         run(task, backbone, tmp_path / "runs.jsonl", ("tip_adapter", "zeroshot"))
     assert not (tmp_path / "runs.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        ("mma+end=40", "end is 40, but the text tower has"),
+        ("apex+rank=100000", "rank is 100000"),
+        ("dualadapter+left_out=9", "left_out is 9"),
+        ("dualadapter+descriptions=nowhere.json", "nowhere.json cannot be read"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_before_any_fit(
+    task: Task, backbone: Backbone, tmp_path: Path, method: str, sentence: str
+) -> None:
+    with pytest.raises(ShotfitError, match=sentence):
+        run(task, backbone, tmp_path / "runs.jsonl", ("zero_shot", method))
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_changed_descriptions_run_again(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    sentences = tmp_path / "sentences.json"
+    resumed = []
+    for word in ("old", "old", "new"):
+        sentences.write_text(json.dumps({name: [f"{word} {name}"] for name in task.classes.names}))
+        method = f"dualadapter+training_free=true+descriptions={sentences}"
+        _, runs = run(task, backbone, tmp_path / "runs.jsonl", (method,))
+        resumed.append(all(runs.resumed))
+    assert resumed == [False, True, False]
+
+
+def test_table_names_what_methods_chose_by(task: Task, backbone: Backbone) -> None:
+    rows, _ = run(task, backbone, None)
+    assert selections(rows) == [
+        "selection of tip_adapter: fixed defaults (no validation part and too few shots for cross-validation)",
+        "selection of tip_adapter: cross-validation of the support images (2 folds)",
+    ]
 
 
 def test_mean_and_spread_over_seeds() -> None:

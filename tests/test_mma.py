@@ -74,7 +74,10 @@ def test_ranges_that_the_towers_do_not_have_are_refused(method: MMA, depths: tup
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("options", [{"scale": "0"}, {"dim": "0"}, {"prediction_scale": "-2"}, {"pairing": "middle"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"scale": "0"}, {"dim": "0"}, {"prediction_scale": "-2"}, {"prediction_scale": "-0.5"}, {"pairing": "middle"}],
+)
 def test_impossible_options_are_refused(options: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=f"mma: {next(iter(options))} must be"):
         MMA.with_options(options)

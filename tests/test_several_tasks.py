@@ -145,6 +145,11 @@ def test_method_of_one_task_fits_a_list_task_by_task(home: Home, shell: Shell, t
     assert "\nmean " in result.err and f"saved {tmp_path / 'm' / 'colored_things'}" in result.err
     place = found["models"]["weather"]["model"]
     assert labels(shell("predict", place, picture(home), "--format", "csv", "--top", 9)) == {"wet", "dry"}
+    named = shell("predict", tmp_path / "m", picture(home), "--task", "weather", "--format", "csv", "--top", 9)
+    assert labels(named) == {"wet", "dry"}
+    assert "(colored_things, weather): name one with --task" in one_line(
+        shell("predict", tmp_path / "m", picture(home))
+    )
     again = json.loads(shell("evaluate", tmp_path / "m", "--tasks", home.tasks, "--json").out)
     assert again["accuracy"] == pytest.approx(found["accuracy"])
 
@@ -176,6 +181,11 @@ def test_fit_prints_the_tasks_and_the_mean(home: Home, shell: Shell, tmp_path: P
             "needs a variant with a class",
         ),
         (["evaluate", "MODEL", "--tasks", "LIST", "--task", "weather"], 2, "--task goes with a folder"),
+        (
+            ["predict", "MODEL", "PICTURE", "--task", "weather", "--classes", "wet,dry,Wet"],
+            2,
+            "The other classes name 'wet' twice: give each class once",
+        ),
         (["evaluate", "HOME", "--tasks", "LIST"], 3, "holds no model, and none of the task 'colored things' below it"),
     ],
 )
@@ -183,6 +193,7 @@ def test_wrong_use_is_one_line(
     home: Home, shell: Shell, tmp_path: Path, words: list[str], code: int, sentence: str
 ) -> None:
     places = {"LIST": home.tasks, "MODEL": home.model, "NEW": tmp_path / "new", "HOME": home.folder}
+    places["PICTURE"] = Path(picture(home))
     for name, path in places.items():
         words = [word.replace(name, str(path)) for word in words]
     result = shell(*words)

@@ -26,6 +26,7 @@ from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import NewClassesError, UsageError
 from shotfit.evaluate import evaluate
 from shotfit.fit import fit
+from shotfit.frozen import Frozen
 from shotfit.methods.base import Method
 from shotfit.model import Model
 from shotfit.protocols import (
@@ -46,6 +47,8 @@ from shotfit.towers.precision import Precision, load_in
 from shotfit.variants import Variant, read_variant
 
 __all__ = ["compare", "plan_of"]
+
+FITTING = ("edits", "fit", "frozen", "numbering", "recipe", "train")  # modules that every result is made by
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -93,8 +96,12 @@ def compare(
         warn_of_shared_images(data, targets)
     loaded = load_in(backbone, precision)
     _check_prompts(plan, loaded)
-    for lesson in plan.all_lessons:
-        lesson.support(shots[0], seeds[0], validation)  # refused before the first fit, not after it
+    for lesson in plan.all_lessons:  # refused before the first fit, not after it
+        support = lesson.support(shots[0], seeds[0], validation)
+        for variant in variants:
+            if lesson in plan.lessons_of(variant.prototype):
+                variant.prototype.attach(Frozen(loaded, MemoryStore()), [task.classes for task in support])
+                variant.prototype.check()
     finished = {} if out is None else read_runs(out)
     runs: list[dict[str, Any]] = []
     cells = list(_cells(variants, shots, seeds, plan, loaded, views, validation))
@@ -178,6 +185,7 @@ def _cells(
             "method": variant.prototype.name,
             "program": _program(variant.prototype),
             "options": variant.prototype.options(),
+            "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in variant.prototype.files()],
             "epochs": variant.epochs,
             "lr": variant.lr,
         }
@@ -233,8 +241,13 @@ def _fingerprint(lesson: Lesson) -> str:
 
 
 def _program(method: Method) -> str:
-    """sha256 of the file that a method stands in, so that a changed one runs again."""
-    return hashlib.sha256(Path(inspect.getfile(type(method))).read_bytes()).hexdigest()
+    """sha256 over the files that a result is made by, so that a changed one runs again.
+
+    These are the method's own, all of shotfit's methods (they share helpers), and how they are fitted.
+    """
+    own, package = Path(inspect.getfile(type(method))), Path(shotfit.__file__).parent
+    shared = [*sorted((package / "methods").glob("*.py")), *(package / f"{name}.py" for name in FITTING)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in (own, *shared))).hexdigest()
 
 
 def _key(settings: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shotfit.data.tasklist import check_names
-from shotfit.data.tasks import Item, Task
+from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.errors import ShotfitError
 from shotfit.fit import zero_shot
 from shotfit.model import Model
@@ -31,7 +31,6 @@ __all__ = [
     "evaluate_tasks",
     "labelled_for",
     "model_for",
-    "plain_name",
     "score",
     "zero_shot_of",
 ]
@@ -193,15 +192,6 @@ def labelled_for(names: Sequence[str], task: Task, everything: bool = False) -> 
         )
     order = [places[plain_name(name)] for name in task.classes.names]
     return [replace(item, label=order[item.label]) for item in items]
-
-
-def plain_name(name: str) -> str:
-    """What class names of two tasks are compared by: neither case nor underscores count.
-
-    >>> plain_name("Red_Fox")
-    'red fox'
-    """
-    return name.replace("_", " ").strip().casefold()
 
 
 def _calibration_error(confidences: NDArray[Any], right: NDArray[Any]) -> float:

@@ -167,8 +167,9 @@ class _Fitting:
         """
         method = type(prototype)(**prototype.options())
         recipe = self.recipe(method)
-        support = self.support(items, recipe)
         method.attach(self.frozen, self.classes)
+        method.check()
+        support = self.support(items, recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             method.prepare(support)

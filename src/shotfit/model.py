@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates
+from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
 from shotfit.decoding import center_view, read_ahead
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import standing, write_folder
@@ -192,8 +192,10 @@ class Model:
             )
         if not classes:
             return Model(self.method, self.frozen, self.record, name)
-        if len(set(classes)) != len(classes):
-            raise UsageError("Other classes are a list of different names, at least one.")
+        plain = [plain_name(own) for own in classes]
+        twice = next((own for own, name in zip(classes, plain, strict=True) if plain.count(name) > 1), None)
+        if twice is not None:
+            raise UsageError(f"The other classes name {twice!r} twice: give each class once, under a name of its own.")
         own = self.method.classes[self.tasks.index(name)].templates if known else (DEFAULT_TEMPLATE,)
         method = self.method.for_classes((ClassList(name, tuple(classes), expand_templates(templates) or own),))
         return Model(method, self.frozen, self.record | record_of(method, self.frozen.backbone))

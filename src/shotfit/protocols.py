@@ -27,9 +27,9 @@ from typing import Literal, get_args
 
 from shotfit.data.shots import base_and_new, renumbered
 from shotfit.data.tasklist import check_names
-from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.data.tasks import ClassList, Item, Task, plain_name
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.evaluate import labelled_for, plain_name
+from shotfit.evaluate import labelled_for
 from shotfit.methods.base import Method
 
 __all__ = [

@@ -18,10 +18,11 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.methods import find
-from shotfit.model import RECORD, Model
+from shotfit.model import RECORD, Model, load
 from shotfit.store import MemoryStore, Store
+from shotfit.towers.precision import Precision
 
-__all__ = ["Fitted", "merged", "models_of", "overview", "places", "scored", "table"]
+__all__ = ["Fitted", "load_task", "merged", "models_of", "overview", "places", "scored", "table"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,24 @@ class Fitted:
         names = {"model": str(self.place), "predicts_with": self.model.record["method"]}
         scores: dict[str, Any] = self.model.record["scores"]
         return names | record | scores
+
+
+def load_task(
+    folder: Path, task: str | None, backbone: str | None, method: str | None = None, precision: Precision | None = None
+) -> Model:
+    """The model in the folder, or the one below it that was fitted to the task.
+
+    Raises ShotfitError as `load` does, and where the folder holds the models of several tasks and none is named.
+    """
+    below = [] if (standing(folder) / RECORD).is_file() else _below(folder)
+    if task is not None and (place := _place(folder, task)) in below:
+        folder = place
+    elif below:
+        raise UsageError(
+            f"{folder} holds a model for each of its tasks ({', '.join(place.name for place in below)}): name one with "
+            "--task, or its own folder."
+        )
+    return load(folder, backbone, method=method, precision=precision)
 
 
 def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[Path, list[Task]]:
@@ -131,6 +150,13 @@ def models_of(
             "wrote."
         )
     return [(Model.open(place, backbone, store, method), [task]) for place, task in found]
+
+
+def _below(folder: Path) -> list[Path]:
+    """The models directly below a folder."""
+    if not folder.is_dir():
+        return []
+    return [place for place in sorted(folder.iterdir()) if (standing(place) / RECORD).is_file()]
 
 
 def _place(out: Path, task: str) -> Path:

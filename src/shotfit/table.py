@@ -9,7 +9,7 @@ from typing import Any
 
 from shotfit.protocols import Summary
 
-__all__ = ["Row", "summarize", "table"]
+__all__ = ["Row", "selections", "summarize", "table"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Row:
 
     accuracies: fractions from 0 to 1, one for each seed. mean: their mean; that of the column H is the harmonic mean of
     the means of base and new, as papers print it. spread: the standard deviation over seeds (n - 1), None for one seed.
-    seconds: mean time of the fits. images: how many were judged; 0 in a column made of others.
+    seconds: mean time of the fits. images: how many were judged; 0 in a column made of others. selection: what the
+    method chose anything by, as the runs say; where they differ, that of each once.
     """
 
     method: str
@@ -30,6 +31,7 @@ class Row:
     spread: float | None
     seconds: float
     images: int
+    selection: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -69,6 +71,15 @@ def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[str]:
     return lines[:-1]
 
 
+def selections(rows: Sequence[Row]) -> list[str]:
+    """What each method chose anything by, a line for each way, of the methods that choose at all."""
+    ways: dict[str, list[str]] = {}
+    for row in rows:
+        if row.selection and not row.selection.startswith("nothing was chosen"):
+            ways.setdefault(row.selection, []).append(row.method)
+    return [f"selection of {', '.join(dict.fromkeys(methods))}: {way}" for way, methods in ways.items()]
+
+
 def _rows(method: str, shots: int, runs: Sequence[Mapping[str, Any]], summary: Summary | None) -> Iterator[Row]:
     seeds = tuple(dict.fromkeys(run["seed"] for run in runs))
     columns: dict[str, dict[int, Mapping[str, Any]]] = {}
@@ -77,16 +88,19 @@ def _rows(method: str, shots: int, runs: Sequence[Mapping[str, Any]], summary: S
             if scores is not None:
                 columns.setdefault(column, {})[run["seed"]] = scores
     seconds = sum(run["seconds"] for run in runs) / len(seeds)
+    selection = "; ".join(dict.fromkeys(run.get("selection", "") for run in runs))
     means: dict[str, float] = {}
     for column, found in columns.items():
         accuracies = tuple(float(found[seed]["accuracy"]) for seed in seeds)
         means[column] = fmean(accuracies)
         images = next(iter(found.values()))["images"]
-        yield Row(method, shots, column, seeds, accuracies, means[column], _spread(accuracies), seconds, images)
+        yield Row(
+            method, shots, column, seeds, accuracies, means[column], _spread(accuracies), seconds, images, selection
+        )
     if summary is not None and all(column in columns for column in summary.over):
         accuracies = tuple(summary.of([columns[column][seed]["accuracy"] for column in summary.over]) for seed in seeds)
         mean = summary.of([means[column] for column in summary.over])
-        yield Row(method, shots, summary.column, seeds, accuracies, mean, _spread(accuracies), seconds, 0)
+        yield Row(method, shots, summary.column, seeds, accuracies, mean, _spread(accuracies), seconds, 0, selection)
 
 
 def _spread(values: Sequence[float]) -> float | None:

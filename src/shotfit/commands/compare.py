@@ -108,7 +108,7 @@ def compare(
     others = [read_one(target, Reading(skip_broken=skip_broken), say) for target in targets or []]
     from shotfit.compare import compare as compare_methods
     from shotfit.compare import plan_of
-    from shotfit.table import table
+    from shotfit.table import selections, table
 
     plan = plan_of(data, protocol, others, leave_out)
     rows = compare_methods(
@@ -132,7 +132,7 @@ def compare(
     for line in table(rows, plan.columns):
         say(line)
     say(f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}; runs in {out}")
-    for line in plan.notes:
+    for line in [*plan.notes, *selections(rows)]:
         say(line)
     if as_json:
         print_json({"protocol": protocol, "rows": [row.as_json() for row in rows], "runs": str(out)})

@@ -28,7 +28,7 @@ def predict(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Which of the model's tasks; with --classes also a new one, of a method that needs no images of it.",
+            help="Which of the fitted tasks; with --classes also a new one, of a method that needs no images of it.",
             show_default="the only one",
         ),
     ] = None,
@@ -50,11 +50,11 @@ def predict(
     if form not in ("table", "csv", "jsonl"):
         raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
     computing = None if precision is None else as_precision(precision)
-    from shotfit.model import load
     from shotfit.predict import find_images, lines
+    from shotfit.several import load_task
 
     found = find_images(images, sys.stdin)
-    fitted = load(model, backbone, method=method, precision=computing)
+    fitted = load_task(model, task, backbone, method, computing)
     names = [] if classes is None else as_list("--classes", classes)
     if task is not None:
         fitted = fitted.for_task(task, names)

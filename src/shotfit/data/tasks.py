@@ -20,7 +20,17 @@ from shotfit.data.shots import draw
 from shotfit.data.templates import DEFAULT_TEMPLATE, TEMPLATE_SETS
 from shotfit.errors import ShotfitError, UsageError
 
-__all__ = ["DEFAULT_TEMPLATE", "TEMPLATE_SETS", "ClassList", "ImageFile", "Item", "Task", "expand_templates", "joined"]
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "TEMPLATE_SETS",
+    "ClassList",
+    "ImageFile",
+    "Item",
+    "Task",
+    "expand_templates",
+    "joined",
+    "plain_name",
+]
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,15 @@ class Task:
                 "takes cross-validation of the support images."
             )
         return replace(drawn, val=self.val)
+
+
+def plain_name(name: str) -> str:
+    """What class names of two tasks are compared by: neither case nor underscores count.
+
+    >>> plain_name("Red_Fox")
+    'red fox'
+    """
+    return name.replace("_", " ").strip().casefold()
 
 
 def joined(parts: Sequence[tuple[ClassList, Sequence[Item]]]) -> tuple[Item, ...]:

@@ -105,7 +105,7 @@ class Apex(Method):
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Prompts, context and adapter; the random prompts of a reference; features and coefficients of the classes."""
-        self._check_pieces()
+        self.check()
         depth, config = self._depth(), frozen.backbone.config
         if depth:
             width = frozen.image_blocks(self.name, "visual_depth=0").width
@@ -123,11 +123,17 @@ class Apex(Method):
         self.register_buffer("alpha", self.coefficients())  # [classes, 1]
         self._build_adapter(frozen.embed)
 
-    def _check_pieces(self) -> None:
+    def check(self) -> None:
+        """Refuse options that do not fit one another, the backbone or the template."""
         if self.template.count("{}") != 1:
             raise UsageError(f"{self.name}: template must hold {{}} once, for the name, but is {self.template!r}.")
         if self.text_depth > 1 and not self._learned():
             raise UsageError(f"{self.name}: text_depth={self.text_depth} needs prompt=learned and text_tokens above 0.")
+        if self.rank > self.frozen.embed:
+            raise UsageError(
+                f"{self.name}: rank is {self.rank}, but this backbone's features have {self.frozen.embed} entries: "
+                "choose at most that."
+            )
         if -1 < self.coefficient < 0:
             raise UsageError(f"{self.name}: coefficient must be from 0 to 1, or -1, but is {self.coefficient:g}.")
         if not (self._depth() or self._learned()) and self.adapter == "none":
@@ -170,7 +176,7 @@ class Apex(Method):
         return self.frozen.backbone.text.token_embedding.weight[torch.tensor(ids)].detach().to(self._like(), copy=True)
 
     def _build_adapter(self, embed: int) -> None:
-        inner, like = min(self.rank or max(1, embed // 4), embed), self._like()
+        inner, like = self.rank or max(1, embed // 4), self._like()
         if self.adapter == "linear":
             self.matrix = nn.Parameter(torch.eye(embed).to(like))
         elif self.adapter == "low-rank":

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -110,6 +111,13 @@ class Method(nn.Module):
         self.baked: Tensor | None = None
 
     # What a method writes.
+
+    def check(self) -> None:
+        """Refuse, once attached and before an image is read, a backbone or class list that cannot be fitted."""
+
+    def files(self) -> list[Path]:
+        """The files that options name: what is in them decides the result too."""
+        return []
 
     def prepare(self, support: Support) -> None:
         """Look at the support images before `build`, where parameters start from them (a cache of features)."""

@@ -43,6 +43,7 @@ Published: see docs/methods.md#dualadapter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -59,7 +60,7 @@ from shotfit.methods.base import Support, Validation
 from shotfit.methods.coefficients import best_first, right_along
 from shotfit.methods.dualadapter_options import NEGATIVE, POSITIVE, DualAdapterOptions, given_templates
 from shotfit.methods.ensemble import class_features, mean_features
-from shotfit.methods.negative_cache import Cache, negative_keys, trust
+from shotfit.methods.negative_cache import Cache, check_left_out, negative_keys, trust
 from shotfit.methods.prototype_losses import away_from, rerank
 from shotfit.recipe import Optimizer, ParameterGroup, Recipe, Schedule
 
@@ -87,16 +88,28 @@ class DualAdapter(DualAdapterOptions):
 
     def training_recipe(self) -> Recipe | None:
         """None where no residual is trained."""
-        return self.recipe if self.trained() else None
+        if self.recipe is None or not self.trained():
+            return None
+        return replace(self.recipe, optimizer=replace(self.recipe.optimizer, eps=self.eps))
+
+    def check(self) -> None:
+        """Refuse descriptions that lack classes, and negatives of too few."""
+        self._sentences()
+        check_left_out(self.left_out, len(self.classes[0].names))
+
+    def files(self) -> list[Path]:
+        """The descriptions."""
+        return [Path(self.descriptions)] if self.descriptions else []
+
+    def _sentences(self) -> list[list[str]] | None:
+        return read_descriptions(Path(self.descriptions), self.classes[0].names) if self.descriptions else None
 
     # What the fit learns from
 
     @torch.no_grad()
     def prepare(self, support: Support) -> None:
         """Read the descriptions, and average the views of each support image to its key."""
-        self.sentences = (
-            read_descriptions(Path(self.descriptions), self.classes[0].names) if self.descriptions else None
-        )
+        self.sentences = self._sentences()
         pool, items = support.random, torch.arange(len(support.labels))
         views = [self.frozen.image(pool.take(items, view)) for view in range(max(pool.views, 1))]
         keys = normalize(torch.stack(views).mean(dim=0))

@@ -44,6 +44,7 @@ class DualAdapterOptions(Method):
     )
     residual_per: str = option("class", "what has a residual in the caches", choices=("class", "shot"))
     negative_rate: float = option(5.0, "learning rate of the negative residuals, in that of the positive ones", above=0)
+    eps: float = option(1e-3, "AdamW's epsilon, which decides the size of early steps", above=0)
     description_weight: float = option(0.55, "share of the descriptions in the text classifier", at_least=0, at_most=1)
     negative_scale: float = option(0.15, "weight of the negative text classifier", at_least=0)
     temperature: float = option(0.0, "factor of the text classifiers' cosines; 0: the backbone's own", at_least=0)

@@ -73,10 +73,22 @@ class MMA(Method):
         "base-to-new", "setting of the paper for range and epochs", choices=("base-to-new", "transfer")
     )
 
+    def _check(self) -> None:
+        super()._check()
+        if -1 < self.prediction_scale < 0:
+            raise UsageError(
+                f"{self.name}: prediction_scale must be 0 or more, or -1, but is {self.prediction_scale:g}."
+            )
+
     def training_recipe(self) -> Recipe | None:
         """One epoch for classes of other tasks."""
         assert self.recipe is not None
         return replace(self.recipe, epochs={1: 1}) if self.protocol == "transfer" else self.recipe
+
+    def check(self) -> None:
+        """Refuse a range of blocks that the towers do not have."""
+        for tower in self._widths():
+            self.sites(tower)
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Down, shared and up maps of every site: weights of variance 2 / rows, biases zero."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from shotfit.errors import UsageError
 
-__all__ = ["Cache", "negative_keys", "trust"]
+__all__ = ["Cache", "check_left_out", "negative_keys", "trust"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,18 @@ class Cache:
         return Cache(self.keys[rows], labels, self.groups[rows], int(torch.bincount(labels).max()))
 
 
+def check_left_out(left_out: int, classes: int) -> None:
+    """Refuse to leave out so many of the classes with images that none makes negatives; a class alone has none anyway.
+
+    Raises UsageError.
+    """
+    if left_out >= classes > 1:
+        raise UsageError(
+            f"left_out is {left_out}, but {classes} classes have images, so no class would be left to make negatives "
+            f"of; expected at most {classes - 1}."
+        )
+
+
 def negative_keys(cache: Cache, left_out: int = 1) -> Tensor:
     """A key for each row that stands for the other classes: [support, embed], of unit length.
 
@@ -48,11 +60,7 @@ def negative_keys(cache: Cache, left_out: int = 1) -> Tensor:
     count = len(present)
     if count == 1:
         return torch.zeros_like(cache.keys)
-    if left_out >= count:
-        raise UsageError(
-            f"left_out is {left_out}, but {count} classes have images, so no class would be left to make negatives "
-            f"of; expected at most {count - 1}."
-        )
+    check_left_out(left_out, count)
     rows = [(group == index).nonzero().flatten() for index in range(count)]
     deepest = max(len(own) for own in rows)
     table = torch.stack([own[torch.arange(deepest, device=own.device) % len(own)] for own in rows])  # [present, shots]
