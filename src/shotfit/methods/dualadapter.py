@@ -27,7 +27,7 @@ classes (`consistency_axis=dimension` restores it).
 so sees up to twice as many.
 # differs: keys are the mean over the views drawn once, or the center view where nothing is trained, and training uses
 the same views (`--views 10` averages as many as the official program, `--views fresh` trains on a new crop each time).
-# differs: float32 for the official half precision; AdamW's eps stays at the 1e-3 that it was chosen for.
+# differs: float32 for the official half precision; AdamW's eps stays at the 1e-3 that it was chosen for (`eps`).
 # differs: rows are found by their label, and a class with fewer images than others is not filled up with copies; its
 weights still sum to the nominal number of shots, and for negatives its images are taken in turn.
 # differs: SimNL's weights are not a number at one shot; here they are 1.
