@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, harmonic_mean
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def test_first_half_of_the_learned_labels_is_base_and_the_rest_is_new() -> None:
     # label 1 has no train image: it is neither
     (lesson,) = plan_protocol("base-to-new", listed([0, 2, 3, 4, 5], [0, 1, 2, 3, 4, 4, 5], 6)).lessons
     base, new = lesson.exams
-    assert lesson.kept == (0, 2, 3)
+    assert lesson.kept == ((0, 2, 3),)
     assert [(item.path.name, item.label) for item in base.items] == [("test0", 0), ("test2", 1), ("test3", 2)]
     assert [(item.path.name, item.label) for item in new.items] == [("test4", 0), ("test5", 0), ("test6", 1)]
     assert new.classes is not None
@@ -253,6 +254,35 @@ def test_task_left_out_is_predicted_from_its_name_beside_zero_shot(tasks: list[T
     assert table(rows, columns)[-1].split()[-1] == "-"
 
 
+def test_several_tasks_can_be_left_out(tasks: list[Task]) -> None:
+    another = replace(tasks[2], classes=replace(tasks[2].classes, task="another"))
+    plan = plan_of([*tasks, another], leave_out=["toys", "photo"])
+    assert plan.columns == ("sketch", "another", "average", "photo (left out)", "toys (left out)")
+    assert plan.together is not None and [task.name for task in plan.together.tasks] == ["sketch", "another"]
+
+
+def test_base_halves_of_several_tasks_are_fitted_together(tasks: list[Task], backbone: Backbone) -> None:
+    settings: dict[str, Any] = {"backbone": backbone, "store": STORE, "epochs": 2}
+    found = cells(compare(tasks, ["coop", "softcpt"], [2], [1], protocol="base-to-new", **settings))
+    assert plan_of(tasks, "base-to-new").columns == (
+        *("photo base", "toys base", "sketch base", "base"), *("photo new", "toys new", "sketch new", "new"), "H"
+    )  # fmt: skip
+    alone = cells(compare(tasks[0], ["coop"], [2], [1], protocol="base-to-new", **settings))
+    assert [found["coop", f"photo {half}"] for half in ("base", "new")] == [alone["coop", "base"], alone["coop", "new"]]
+    halves = [plan_of(task, "base-to-new").lessons[0] for task in tasks]
+    supports = [support for half in halves for support in half.support(2, 1)]
+    together = fit(supports, "softcpt", shots=None, epochs=2, backbone=backbone, store=STORE, check=False)
+    for task, half in zip(tasks, halves, strict=True):
+        base, new = half.exams
+        assert new.classes is not None
+        assert found["softcpt", f"{task.name} base"] == evaluate(together.for_task(task.name), base.items).accuracy
+        assert found["softcpt", f"{task.name} new"] == evaluate(together.for_classes(new.classes), new.items).accuracy
+    for method in ("coop", "softcpt"):
+        means = [fmean(found[method, f"{task.name} {half}"] for task in tasks) for half in ("base", "new")]
+        assert [found[method, "base"], found[method, "new"]] == pytest.approx(means)
+        assert found[method, "H"] == pytest.approx(harmonic_mean(means))
+
+
 def test_single_task_runs_are_shared_with_a_comparison_of_that_task(
     tasks: list[Task], backbone: Backbone, tmp_path: Path
 ) -> None:
@@ -267,7 +297,7 @@ def test_single_task_runs_are_shared_with_a_comparison_of_that_task(
     ("settings", "sentence"),
     [
         ({"leave_out": "toy"}, "There is no task 'toy' to leave out; the tasks: photo, toys, sketch"),
-        ({"protocol": "base-to-new"}, "Several tasks are compared by few-shot, not by base-to-new"),
+        ({"protocol": "base-to-new", "leave_out": "toys"}, "base-to-new leaves classes out of every task, not tasks"),
     ],
 )
 def test_impossible_comparison_of_tasks_is_refused(tasks: list[Task], settings: Any, sentence: str) -> None:

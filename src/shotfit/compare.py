@@ -61,7 +61,7 @@ def compare(
     *,
     protocol: Protocol = "few-shot",
     targets: Sequence[Task] = (),
-    leave_out: str | None = None,
+    leave_out: str | Sequence[str] = (),
     backbone: str | Backbone = "mini",
     epochs: int | None = None,
     lr: float | None = None,
@@ -76,10 +76,10 @@ def compare(
     """Fit every method with every number of shots and every seed, and evaluate each fit as the protocol says.
 
     data: a task, or several, each judged on its own test part; methods that can are fitted to all of them at once.
-    leave_out: of several tasks, one that is predicted from its name by the methods that can; zero_shot is added beside
-    them. methods: names, with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer and
-    domain-shift evaluate on, all their images. epochs, lr: in place of the recipes'. validation, memory, precision: as
-    in `fit`. out: the JSONL file of finished runs (None: nothing is kept). report: called with each run, also with
+    leave_out: of several tasks, those that are predicted from their names by the methods that can; zero_shot is added
+    beside them. methods: names, with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer
+    and domain-shift evaluate on, all their images. epochs, lr: in place of the recipes'. validation, memory, precision:
+    as in `fit`. out: the JSONL file of finished runs (None: nothing is kept). report: called with each run, also with
     those found in the file (`resumed` is true in them), and told its number and the total.
 
     A method that predicts no new classes has no rows in the columns that ask for it.
@@ -88,7 +88,7 @@ def compare(
     protocol cannot use, before anything is fitted.
     """
     _check_lists(methods, shots, seeds)
-    if leave_out is not None and "zero_shot" not in methods:
+    if leave_out and "zero_shot" not in methods:
         methods = ["zero_shot", *methods]
     variants = [read_variant(method, lr, epochs) for method in methods]
     plan = plan_of(data, protocol, targets, leave_out)
@@ -123,11 +123,14 @@ def compare(
         runs.append(run)
         if report is not None:
             report(run | {"resumed": known is not None, "number": len(runs), "total": len(cells)})
-    return summarize(runs, plan.summary)
+    return summarize(runs, plan.summaries)
 
 
 def plan_of(
-    data: Task | Sequence[Task], protocol: str = "few-shot", targets: Sequence[Task] = (), leave_out: str | None = None
+    data: Task | Sequence[Task],
+    protocol: str = "few-shot",
+    targets: Sequence[Task] = (),
+    leave_out: str | Sequence[str] = (),
 ) -> Plan:
     """The plan of a comparison: what is fitted and judged, and the columns of its table.
 
@@ -135,12 +138,10 @@ def plan_of(
     """
     check_protocol(protocol, targets)
     if isinstance(data, Task):
-        if leave_out is not None:
+        if leave_out:
             raise UsageError("A task can be left out of several only: name a list of tasks with --tasks FILE.")
         return plan_protocol(protocol, data, targets)
-    if protocol != "few-shot":
-        raise UsageError(f"Several tasks are compared by few-shot, not by {protocol}: name one folder for that.")
-    return plan_tasks(data, leave_out)
+    return plan_tasks(data, [leave_out] if isinstance(leave_out, str) else leave_out, protocol)
 
 
 def _check_lists(methods: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> None:

@@ -9,8 +9,8 @@ base-to-new   fit on the first half of the classes; judge its test images among 
 transfer      fit on all classes; judge on the test part, and on all images of each target among the target's classes.
 domain-shift  the same for targets that have the source's classes or some of them.
 
-Several tasks are few-shot, each judged on its own test part: a method that can is fitted to all of them at once,
-another to each on its own. One of them may be left out and predicted from its name and class names.
+Several tasks are few-shot or base-to-new, each judged on its own test part: a method that can is fitted to all of them
+at once, another to each on its own. Some of them may be left out and predicted from their names and class names.
 
 Base to new and the rule of shots are those of Zhou et al., "Learning to Prompt for Vision-Language Models" (IJCV 2022)
 and "Conditional Prompt Learning for Vision-Language Models" (CVPR 2022). `compare` runs a plan.
@@ -67,11 +67,14 @@ class Exam:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What one fit learns from, and the exams after it. kept: the labels that the fit is to know, where not all."""
+    """What one fit learns from, and the exams after it.
+
+    kept: the labels of each task that the fit is to know; all where it is empty.
+    """
 
     tasks: tuple[Task, ...]
     exams: tuple[Exam, ...]
-    kept: tuple[int, ...] = ()
+    kept: tuple[tuple[int, ...], ...] = ()
 
     def support(self, shots: int, seed: int, validation: Literal["few", "full"] = "few") -> list[Task]:
         """What the fit receives, sealed: shots are drawn from all classes first, then classes are left out.
@@ -79,7 +82,9 @@ class Lesson:
         Raises as `Task.support` does.
         """
         drawn = [task.support(shots, seed, validation) for task in self.tasks]
-        return [_restricted(task, self.kept) for task in drawn] if self.kept else drawn
+        if not self.kept:
+            return drawn
+        return [_restricted(task, labels) for task, labels in zip(drawn, self.kept, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -99,16 +104,20 @@ class Summary:
         return harmonic_mean(values) if self.harmonic else fmean(values)
 
 
+HARMONIC = Summary("H", ("base", "new"), harmonic=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """All that a protocol does with a method, for each number of shots and each seed.
 
-    together: one lesson in place of the others, for methods that fit several tasks at once.
+    together: one lesson in place of the others, for methods that fit several tasks at once. summaries: a later one may
+    be made of those before it.
     """
 
     lessons: tuple[Lesson, ...]
     together: Lesson | None = None
-    summary: Summary | None = None
+    summaries: tuple[Summary, ...] = ()
 
     @property
     def all_lessons(self) -> tuple[Lesson, ...]:
@@ -123,19 +132,19 @@ class Plan:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the table: the exams, and the summary behind those that it is made of."""
+        """The columns of the table: the exams, and each summary behind those that it is made of."""
         titles = [exam.column for exam in self.exams]
-        if self.summary is not None:
-            titles.insert(titles.index(self.summary.over[-1]) + 1, self.summary.column)
+        for summary in self.summaries:
+            titles.insert(titles.index(summary.over[-1]) + 1, summary.column)
         return tuple(titles)
 
     @property
     def notes(self) -> list[str]:
         """What the columns mean, for people."""
         lines = [", ".join(f"{exam.column}: {len(exam.items):,} images" for exam in self.exams)]
-        if self.summary is not None:
-            kind = "harmonic mean of the means of" if self.summary.harmonic else "mean over"
-            lines.append(f"{self.summary.column}: {kind} {', '.join(self.summary.over)}")
+        for summary in self.summaries:
+            kind = "harmonic mean of the means of" if summary.harmonic else "mean over"
+            lines.append(f"{summary.column}: {kind} {', '.join(summary.over)}")
         return lines
 
     def lessons_of(self, method: Method) -> tuple[Lesson, ...]:
@@ -156,43 +165,53 @@ def plan_protocol(protocol: str, source: Task, targets: Sequence[Task] = ()) -> 
         raise ShotfitError(f"{source.name} has no test images to compare on.")
     _check_targets(source, targets)
     if protocol == "base-to-new":
-        return _base_to_new(source)
+        return Plan((_base_to_new(source),), summaries=(HARMONIC,))
     columns = _columns([source, *targets])
     own = Exam(columns[0], source.test)
     if not targets:
         return Plan((Lesson((source,), (own,)),))
     exam = _own_classes if protocol == "transfer" else _same_classes
     exams = [exam(source, target, column) for target, column in zip(targets, columns[1:], strict=True)]
-    return Plan((Lesson((source,), (own, *exams)),), summary=Summary("average", columns[1:]))
+    return Plan((Lesson((source,), (own, *exams)),), summaries=(Summary("average", columns[1:]),))
 
 
-def plan_tasks(tasks: Sequence[Task], leave_out: str | None = None) -> Plan:
-    """The plan of several tasks. leave_out: the name of one that is fitted by none, and asked of those that can.
+def plan_tasks(tasks: Sequence[Task], leave_out: Sequence[str] = (), protocol: str = "few-shot") -> Plan:
+    """The plan of several tasks. leave_out: names of some that are fitted by none, and asked of those that can.
 
-    Raises UsageError for two tasks of one name, a name to leave out that no task has, and where only one task is left;
-    ShotfitError for a task without test images.
+    Raises UsageError for another protocol than few-shot and base-to-new, two tasks of one name, a name to leave out
+    that no task has, and where only one task is left; ShotfitError for a task without test images or, for base-to-new,
+    with a single class.
     """
+    if protocol not in ("few-shot", "base-to-new"):
+        raise UsageError(
+            f"Several tasks are compared by few-shot or base-to-new, not by {protocol}: name one folder for that."
+        )
     check_names(tasks)
     names = [task.name for task in tasks]
-    if leave_out is not None and leave_out not in names:
-        raise UsageError(f"There is no task {leave_out!r} to leave out; the tasks: {', '.join(names)}.")
-    fitted = tuple(task for task in tasks if task.name != leave_out)
+    unknown = [name for name in leave_out if name not in names]
+    if unknown:
+        raise UsageError(f"There is no task {unknown[0]!r} to leave out; the tasks: {', '.join(names)}.")
+    if leave_out and protocol == "base-to-new":
+        raise UsageError("base-to-new leaves classes out of every task, not tasks: use it without --leave-out.")
+    fitted = tuple(task for task in tasks if task.name not in leave_out)
     if len(fitted) < 2:
         raise UsageError(f"{len(fitted)} of the tasks would be fitted; expected two or more.")
     for task in tasks:
         if not task.test:
             raise ShotfitError(f"{task.name} has no test images to compare on.")
     columns = _columns(tasks)
+    if protocol == "base-to-new":
+        return _bases_to_new(tasks, columns)
     lessons, exams = [], []
     for task, column in zip(tasks, columns, strict=True):
-        if task.name != leave_out:
+        if task.name not in leave_out:
             lessons.append(Lesson((task,), (Exam(column, task.test),)))
             exams.append(Exam(column, task.test, task=task.name))
     over = tuple(exam.column for exam in exams)
     exams += [
-        Exam(f"{task.name} (left out)", task.test, classes=task.classes) for task in tasks if task.name == leave_out
+        Exam(f"{task.name} (left out)", task.test, classes=task.classes) for task in tasks if task.name in leave_out
     ]
-    return Plan(tuple(lessons), Lesson(fitted, tuple(exams)), Summary("average", over))
+    return Plan(tuple(lessons), Lesson(fitted, tuple(exams)), (Summary("average", over),))
 
 
 def check_protocol(protocol: str, targets: Sequence[object]) -> None:
@@ -221,7 +240,16 @@ def warn_of_shared_images(source: Task, targets: Sequence[Task]) -> None:
             )
 
 
-def _base_to_new(source: Task) -> Plan:
+def _bases_to_new(tasks: Sequence[Task], columns: Sequence[str]) -> Plan:
+    """Base to new of several tasks: the base halves fitted together by the methods that can, the means over tasks."""
+    lessons = [_base_to_new(task, f"{column} ") for task, column in zip(tasks, columns, strict=True)]
+    base, new = zip(*(lesson.exams for lesson in lessons), strict=True)
+    together = Lesson(tuple(tasks), (*base, *new), tuple(labels for lesson in lessons for labels in lesson.kept))
+    means = [Summary(half, tuple(exam.column for exam in exams)) for half, exams in (("base", base), ("new", new))]
+    return Plan(tuple(lessons), together, (*means, HARMONIC))
+
+
+def _base_to_new(source: Task, title: str = "") -> Lesson:
     """Labels of the train part in ascending order; the first half, rounded up, is base.
 
     Every class that has an image has one among the shots, so the split is that of the sampled part for any shots.
@@ -231,12 +259,13 @@ def _base_to_new(source: Task) -> Plan:
         raise ShotfitError(f"{source.name} has a single class to learn; base-to-new needs two or more.")
     _check_names([source])
     exams = []
-    for column, labels in (("base", base), ("new", new)):
+    for half, labels in (("base", base), ("new", new)):
         part = _restricted(source, labels)
         if not part.test:
-            raise ShotfitError(f"{source.name} has no test images of its {column} classes to compare on.")
-        exams.append(Exam(column, part.test, classes=part.classes if column == "new" else None))
-    return Plan((Lesson((source,), tuple(exams), tuple(base)),), summary=Summary("H", ("base", "new"), harmonic=True))
+            raise ShotfitError(f"{source.name} has no test images of its {half} classes to compare on.")
+        other = part.classes if half == "new" else None
+        exams.append(Exam(f"{title}{half}", part.test, task=source.name, classes=other))
+    return Lesson((source,), tuple(exams), (tuple(base),))
 
 
 def _own_classes(source: Task, target: Task, column: str) -> Exam:

@@ -38,12 +38,12 @@ class Row:
         return asdict(self)
 
 
-def summarize(runs: Iterable[Mapping[str, Any]], summary: Summary | None = None) -> list[Row]:
-    """Rows of the table, in the order in which method, shots and columns first appear, the summary last."""
+def summarize(runs: Iterable[Mapping[str, Any]], summaries: Sequence[Summary] = ()) -> list[Row]:
+    """Rows of the table, in the order in which method, shots and columns first appear, the summaries last."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for run in runs:
         groups.setdefault((run["method"], run["shots"]), []).append(run)
-    return [row for (method, number), group in groups.items() for row in _rows(method, number, group, summary)]
+    return [row for (method, number), group in groups.items() for row in _rows(method, number, group, summaries)]
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[str]:
@@ -80,7 +80,7 @@ def selections(rows: Sequence[Row]) -> list[str]:
     return [f"selection of {', '.join(dict.fromkeys(methods))}: {way}" for way, methods in ways.items()]
 
 
-def _rows(method: str, shots: int, runs: Sequence[Mapping[str, Any]], summary: Summary | None) -> Iterator[Row]:
+def _rows(method: str, shots: int, runs: Sequence[Mapping[str, Any]], summaries: Sequence[Summary]) -> Iterator[Row]:
     seeds = tuple(dict.fromkeys(run["seed"] for run in runs))
     columns: dict[str, dict[int, Mapping[str, Any]]] = {}
     for run in runs:
@@ -89,18 +89,20 @@ def _rows(method: str, shots: int, runs: Sequence[Mapping[str, Any]], summary: S
                 columns.setdefault(column, {})[run["seed"]] = scores
     seconds = sum(run["seconds"] for run in runs) / len(seeds)
     selection = "; ".join(dict.fromkeys(run.get("selection", "") for run in runs))
+    values: dict[str, tuple[float, ...]] = {}
     means: dict[str, float] = {}
     for column, found in columns.items():
-        accuracies = tuple(float(found[seed]["accuracy"]) for seed in seeds)
-        means[column] = fmean(accuracies)
-        images = next(iter(found.values()))["images"]
-        yield Row(
-            method, shots, column, seeds, accuracies, means[column], _spread(accuracies), seconds, images, selection
-        )
-    if summary is not None and all(column in columns for column in summary.over):
-        accuracies = tuple(summary.of([columns[column][seed]["accuracy"] for column in summary.over]) for seed in seeds)
-        mean = summary.of([means[column] for column in summary.over])
-        yield Row(method, shots, summary.column, seeds, accuracies, mean, _spread(accuracies), seconds, 0, selection)
+        values[column] = tuple(float(found[seed]["accuracy"]) for seed in seeds)
+        means[column], images = fmean(values[column]), next(iter(found.values()))["images"]
+        spread = _spread(values[column])
+        yield Row(method, shots, column, seeds, values[column], means[column], spread, seconds, images, selection)
+    for summary in summaries:
+        if not all(column in values for column in summary.over):
+            continue
+        name, parts = summary.column, [values[column] for column in summary.over]
+        values[name] = tuple(summary.of(of_seed) for of_seed in zip(*parts, strict=True))
+        means[name] = summary.of([means[column] for column in summary.over])
+        yield Row(method, shots, name, seeds, values[name], means[name], _spread(values[name]), seconds, 0, selection)
 
 
 def _spread(values: Sequence[float]) -> float | None:

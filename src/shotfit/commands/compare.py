@@ -50,8 +50,12 @@ def compare(
         ),
     ] = None,
     leave_out: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="A task of --tasks to predict from its name, unfitted.", show_default="none"),
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A task of --tasks to predict from its name, unfitted; several times for several.",
+            show_default="none",
+        ),
     ] = None,
     backbone: Backbone = "mini",
     template: Templates = None,
@@ -81,8 +85,8 @@ def compare(
       transfer      fit on all classes; judge on the test part, and on the classes of each target
       domain-shift  the same for targets with the folder's classes or some of them
     A method that predicts no new classes has "-" where it is asked for them. The average is over the targets.
-    With --tasks, each task is judged on its own test part; methods that fit several tasks at once do so, others
-    fit one after the other, and the average counts every task once.
+    With --tasks, by few-shot or base-to-new, each task is judged on its own test part; methods that fit several
+    tasks at once do so, others fit one after the other, and the average counts every task once.
 
     \b
     Examples:
@@ -110,7 +114,7 @@ def compare(
     from shotfit.compare import plan_of
     from shotfit.table import selections, table
 
-    plan = plan_of(data, protocol, others, leave_out)
+    plan = plan_of(data, protocol, others, leave_out or [])
     rows = compare_methods(
         data,
         names,
@@ -118,7 +122,7 @@ def compare(
         draws,
         protocol=protocol,  # type: ignore[arg-type]  # checked above
         targets=others,
-        leave_out=leave_out,
+        leave_out=leave_out or [],
         backbone=backbone,
         epochs=epochs,
         lr=lr,
