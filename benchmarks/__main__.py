@@ -36,6 +36,7 @@ FUNCTIONS: tuple[Callable[[Size, int], Line], ...] = (
     prediction.predict_pipeline,
     hardware.coop_gemm_share,
     prediction.features_jpeg,
+    prediction.mini_images,
     hardware.bf16_step,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}

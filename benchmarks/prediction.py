@@ -26,7 +26,7 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import preprocess
 from shotfit.towers.weights import load_backbone
 
-__all__ = ["features_jpeg", "predict_pipeline"]
+__all__ = ["features_jpeg", "mini_images", "predict_pipeline"]
 
 TEMPLATE = "a photo of a {}."
 BATCH = 8  # images of a prediction in batches
@@ -88,6 +88,23 @@ def features_jpeg(size: Size, repeats: int) -> Line:
     return line(
         "features_jpeg", found["ratio"], target, backbone.dtype, sizes, **found, **more, lowest_cosine=closeness
     )
+
+
+def mini_images(size: Size, repeats: int) -> Line:
+    """The image tower of `mini` in batches of 32, against a ViT-B/16 of random weights on images of its own size."""
+    mini, vit = load_backbone("mini"), size.backbone()
+    batch = 32 if size.layers > 3 else 2
+
+    @torch.no_grad()
+    def reads(backbone: Backbone) -> Tensor:
+        pixels = backbone.config.preprocessing.size
+        return backbone.image.finish(backbone.image.start(torch.zeros(batch, 3, pixels, pixels)))
+
+    reads(mini)  # allocates what later runs use again
+    timing = alternate(lambda: reads(mini), lambda: reads(vit), repeats).fields()
+    sizes = {"backbone": "mini", "reference": size.name, "batch": batch}
+    more = {"images_per_second": batch / timing["ours_s"]}
+    return line("mini_images", timing["ratio"], Target(6, "times faster"), mini.dtype, sizes, **timing, **more)
 
 
 def _features(backbone: Backbone, paths: Sequence[Path], repeats: int) -> tuple[Line, float]:

@@ -5,6 +5,9 @@
 FOLDER holds the unpacked evaluation archives (caltech101, pacs, dtd, flowers17, gtsrb). They are for evaluation only:
 run this once for a candidate that may be released, never to choose between settings (validate.py is for that). Every
 run is added to RUNS.md.
+
+The last row is the zero-shot accuracy where the weights of each matrix of the image blocks are shuffled: what remains
+of it is not the blocks' work.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from torch.nn import functional
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import preprocess
 from shotfit.towers.texts import Texts
+from shotfit.towers.transformer import VisionTransformer
 from shotfit.towers.weights import load_backbone
 
 Files = list[tuple[Path, int]]
@@ -77,6 +81,17 @@ def folders(root: Path) -> tuple[list[str], Files]:
     return names, [(path, label) for label, name in enumerate(names) for path in sorted((root / name).iterdir())]
 
 
+def shuffle_blocks(backbone: Backbone, seed: int = 0) -> None:
+    """Put the entries of every matrix of the image tower's blocks into random order, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    assert isinstance(backbone.image, VisionTransformer)
+    with torch.no_grad():
+        for parameter in backbone.image.blocks.parameters():
+            if parameter.ndim > 1:
+                order = torch.randperm(parameter.numel(), generator=generator)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+
+
 def measure(backbone: Backbone, data: Path, shots: int = 16) -> dict[str, float]:
     """All numbers, as fractions."""
     result: dict[str, float] = {}
@@ -99,6 +114,9 @@ def measure(backbone: Backbone, data: Path, shots: int = 16) -> dict[str, float]
         plain = [label.split("_", 1)[1] if label[:2].isdigit() else label for label in names]
         result[f"{name} zero-shot"] = zero_shot(*test, text_features(backbone, plain))
         result[f"{name} probe, seed 1"] = probe(image_features(backbone, draw_shots(files, shots, 1)), test)
+    texts = text_features(backbone, [named[i] for i in range(len(named))])
+    shuffle_blocks(backbone)
+    result["caltech101 zero-shot, blocks shuffled"] = zero_shot(*image_features(backbone, parts["test"]), texts)
     return result
 
 
