@@ -178,6 +178,21 @@ def test_predict_reads_paths_from_standard_input(home: Home, shell: Shell, monke
     assert [json.loads(line)["image"] for line in lines] == [str(image) for image in images]
 
 
+def test_predict_reads_names_that_are_no_text_from_standard_input(
+    home: Home, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Path(os.fsdecode(image)).write_bytes(next(home.photos.rglob("*.png")).read_bytes())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(image + b"\n"), encoding="utf-8"))
+    result = shell("predict", home.model, "-", "--format", "csv")
+    assert result.code == 0 and "caf" in result.out, result.err
+
+
+def test_command_alone_shows_the_help(shell: Shell) -> None:
+    result = shell()
+    assert result.code == 0 and "Commands:" in result.out and not result.err
+
+
 def test_predict_takes_folders_and_patterns(home: Home, shell: Shell) -> None:
     everything = shell("predict", home.model, home.photos).out
     assert shell("predict", home.model, f"{home.photos}/*/*.png").out == everything
@@ -269,6 +284,10 @@ def test_limit_of_the_cache_that_is_no_size_is_named(shell: Shell, monkeypatch: 
         (["fit", "PHOTOS", "--method", "tipadapter"], 2, "There is no method 'tipadapter'. Did you mean tip_adapter?"),
         (["fit", "PHOTOS", "--set", "alpha"], 2, "is no option=value"),
         (["fit", "PHOTOS", "--set", "size=3"], 2, "has no option 'size'"),
+        (["fit", "PHOTOS", "--seed", "4294967296"], 2, "Invalid value for '--seed'"),
+        (["fit", "PHOTOS", "--views", "100000"], 2, "views is 100000; expected a whole number from 0 to 1,000"),
+        (["fit", "PHOTOS", "--method", "linear_probe", "--lr", "1"], 2, "linear_probe takes no gradient steps"),
+        (["compare", "PHOTOS", "--seeds", "4294967296"], 2, "seed is 4294967296"),
         (["fit", "PHOTOS", "--views", "many"], 2, "--views is 'many'"),
         (["fit", "PHOTOS", "--memory", "lots"], 2, "'lots' is no size"),
         (["fit", "PHOTOS", "--precision", "half"], 2, "--precision is 'half'; expected auto, float32 or bfloat16."),

@@ -163,12 +163,28 @@ def test_manifest_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
         ("a.jsonl", "[1]\n", "line 1: expected an object"),
         ("a.jsonl", '{"path": "a.png", "label": null}\n', "line 1 has no label"),
         ("a.csv", "path,label\na.png,cat\n", "none of the 1 images"),
+        ("a.csv", "path,label\na\0.png,cat\n", "no path|not valid CSV"),
+        ("a.jsonl", '{"path": "\\ud800", "label": "cat"}', "line 1: .* is no path"),
+        ("a.jsonl", "[" * 100_000, "line 1: not valid JSON"),
+        ("a.jsonl", '{"path": "a.png", "label": ' + "1" * 5000 + "}", "line 1: not valid JSON"),
+        ("a.csv", f"path,label\na.png,{'1' * 5000}\n", "none of the 1 images"),
     ],
 )
 def test_malformed_manifest_is_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(ShotfitError, match=said):
         read_task(tmp_path / name)
+
+
+def test_empty_split_is_train(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+    (tmp_path / "a.csv").write_text(f"path,label,split\n{image},cat,\n{image},dog,test\n")
+    (tmp_path / "b.jsonl").write_text(
+        '{"path": "a.png", "label": "cat", "split": null}\n{"path": "a.png", "label": "dog", "split": "test"}\n'
+    )
+    for name in ("a.csv", "b.jsonl"):
+        task = read_task(tmp_path / name)
+        assert (len(task.train), len(task.test)) == (1, 1)
 
 
 def test_manifest_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -126,6 +126,22 @@ def test_folder_of_domains_with_parts_is_refused(tmp_path: Path) -> None:
         read_task(tmp_path)
 
 
+def test_domains_below_the_parts_are_refused(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for domain in ("photo", "sketch"):
+            tree(tmp_path / part / domain, dog=1, horse=1)
+    with pytest.raises(ShotfitError, match="pass one domain"):
+        read_task(tmp_path)
+
+
+def test_stray_picture_makes_no_class_of_a_domain(tmp_path: Path) -> None:
+    for domain in ("photo", "sketch"):
+        tree(tmp_path / domain, dog=1, horse=1)
+    save(tmp_path / "photo" / "overview.png")
+    with pytest.raises(ShotfitError, match="pass one domain"):
+        read_task(tmp_path)
+
+
 def test_folder_of_loose_images_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     with pytest.raises(ShotfitError, match=r"holds no class folders \(1 images lie directly in it\); expected .*CLASS"):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,10 +108,43 @@ def test_second_fit_of_any_method_decodes_and_encodes_no_image(
     assert counts["decoded"] == counts["encoded"] > 0
     counts.clear()
     for method in METHODS.keys() - INNER:
-        options = OPTIONS.get(method)
+        options, epochs = OPTIONS.get(method), 1 if find(method).recipe else None
         store = Store(tmp_path / "store")
-        fit(task, method, shots=2, epochs=1, options=options, backbone=backbone, store=store)
+        fit(task, method, shots=2, epochs=epochs, options=options, backbone=backbone, store=store)
     assert not counts, f"a second fit computed {dict(counts)}"
+
+
+def test_fit_that_diverges_is_refused(task: Task, backbone: Backbone) -> None:
+    with pytest.raises(ShotfitError, match=r"clip_adapter did not converge: .*choose a lower learning rate"):
+        fit(task, "clip_adapter", shots=2, epochs=5, lr=1e30, backbone=backbone, store=MemoryStore(), check=False)
+
+
+def test_class_name_that_is_too_long_is_refused_before_images_are_read(
+    task: Task, backbone: Backbone, counts: Counter[str]
+) -> None:
+    long = replace(task, classes=replace(task.classes, names=("very " * 80 + "long", *task.classes.names[1:])))
+    with pytest.raises(ShotfitError, match="but the text tower has room for"):
+        fit(long, "linear_probe", shots=1, backbone=backbone, store=MemoryStore())
+    assert not counts
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected a whole number from 1"),
+        ({"views": -3}, "views is -3; expected a whole number from 0 to 1,000, center or fresh"),
+        ({"shots": 1.5}, "shots is 1.5; expected a whole number"),
+        ({"seed": 2**32}, "seed is 4294967296; expected"),
+        ({"method": "zero_shot", "lr": 0.1}, "lr is given, but zero_shot takes no gradient steps"),
+        ({"templates": "a photo of {}"}, "templates is the text 'a photo of {}'; expected a list"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    task: Task, backbone: Backbone, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        given: dict[str, Any] = {"method": "coop", "backbone": backbone, "store": MemoryStore()}
+        fit(task, **given | settings)
 
 
 @pytest.mark.parametrize("method", sorted(INNER))

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fit import fit
+from shotfit.methods import find
 from shotfit.model import Model
 from shotfit.store import MemoryStore
 from shotfit.testing import tiny_backbone, tiny_task
@@ -28,7 +31,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _fit(folder: Path, method: str) -> Model:
     backbone, task = str(folder / "backbone"), tiny_task(folder / "images")
-    return fit(task, method, shots=1, epochs=1, backbone=backbone, store=MemoryStore(), check=False)
+    epochs = 1 if find(method).recipe else None
+    return fit(task, method, shots=1, epochs=epochs, backbone=backbone, store=MemoryStore(), check=False)
 
 
 def _changed(saved: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -49,6 +53,7 @@ def _changed(saved: Path, folder: Path, change: Callable[[dict[str, Any]], objec
         lambda record: record.update(backbone={"name": "mini"}),
         lambda record: record.update(found_at=3),
         lambda record: record.pop("weights"),
+        lambda record: record.update(classes=[[]] * 10_000),
     ],
 )
 def test_record_that_is_not_whole_is_refused(
@@ -56,6 +61,62 @@ def test_record_that_is_not_whole_is_refused(
 ) -> None:
     with pytest.raises(ShotfitError, match="is damaged or of another version"):
         Model.open(_changed(saved, tmp_path / "model", change))
+
+
+@pytest.mark.parametrize(
+    "names", [["blue", "red"], ["green thing", "blue", "red_thing"]], ids=["fewer", "in another order"]
+)
+def test_record_of_other_classes_is_refused(saved: Path, tmp_path: Path, names: list[str]) -> None:
+    def rename(record: dict[str, Any]) -> None:
+        record["classes"][0]["names"] = names
+
+    with pytest.raises(ShotfitError, match=r"is not the file that adapter\.json was written with"):
+        Model.open(_changed(saved, tmp_path / "model", rename))
+
+
+def test_model_folder_with_other_files_is_not_replaced(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "model" / "labels.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds labels\.csv beside a model, and would be replaced as a whole"):
+        Model.open(saved).save(tmp_path / "model")
+    assert (tmp_path / "model" / "labels.csv").read_text() == "mine"
+
+
+def test_folder_that_one_works_in_is_not_replaced(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is where you are"):
+        Model.open(saved).save(".")
+
+
+def test_link_to_a_model_stays_one(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    Model.open(saved).save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and Model.open(tmp_path / "model").record["method"] == "taskres"
+
+
+def test_model_for_other_classes_has_no_scores_of_the_old_ones(saved: Path, tmp_path: Path) -> None:
+    model = _fit(saved.parent, "zero_shot")
+    model.record["scores"] = {"accuracy": 0.5}
+    card = (model.for_classes(["dog", "cat"]).save(tmp_path / "model") / "README.md").read_text()
+    assert "Classes: dog, cat" in card and "accuracy" not in card
+
+
+@pytest.mark.parametrize("mode", ["I;16", "LA", "P", "RGB"])
+def test_opened_picture_is_predicted_as_its_file(saved: Path, tmp_path: Path, mode: str) -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (40, 36), dtype=np.uint16)
+    image = (
+        Image.fromarray(levels) if mode == "I;16" else Image.fromarray((levels // 256).astype(np.uint8)).convert(mode)
+    )
+    if mode == "LA":
+        image.putalpha(Image.fromarray((levels % 256).astype(np.uint8)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.png", exif=exif)
+    model = Model.open(saved)
+    by_path = model.predict([tmp_path / "a.png"], top=3)
+    by_picture = model.predict([Image.open(tmp_path / "a.png")], top=3)
+    assert by_path[0].probabilities == pytest.approx(by_picture[0].probabilities, abs=1e-6)
 
 
 def test_weights_of_another_model_are_refused(saved: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import evaluate
 from shotfit.fit import fit
 from shotfit.frozen import ImagePool
+from shotfit.methods import find
 from shotfit.model import Model
 from shotfit.protocols import plan_protocol
 from shotfit.store import MemoryStore
@@ -173,7 +174,8 @@ def test_other_classes_carry_their_own_templates(source: Task, others: Task, bac
 def test_opened_model_predicts_other_classes_as_the_fitted_one_does(
     source: Task, others: Task, backbone: Backbone, tmp_path: Path, method: str
 ) -> None:
-    model = fit(source.sealed(), method, shots=1, epochs=1, backbone=backbone, store=STORE, check=False)
+    epochs = 1 if find(method).recipe else None
+    model = fit(source.sealed(), method, shots=1, epochs=epochs, backbone=backbone, store=STORE, check=False)
     opened = Model.open(model.save(tmp_path / "model"), backbone, STORE)
     fitted, again = (one.for_classes(others.classes) for one in (model, opened))
     twice = fitted.for_classes(others.classes)

@@ -186,6 +186,11 @@ def test_fit_prints_the_tasks_and_the_mean(home: Home, shell: Shell, tmp_path: P
             2,
             "The other classes name 'wet' twice: give each class once",
         ),
+        (
+            ["predict", "MODEL", "PICTURE", "--task", "weather", "--classes", "wet,<end>"],
+            3,
+            "holds the special token <end>",
+        ),
         (["evaluate", "HOME", "--tasks", "LIST"], 3, "holds no model, and none of the task 'colored things' below it"),
     ],
 )

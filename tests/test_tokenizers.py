@@ -13,9 +13,13 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.frozen import Frozen
+from shotfit.methods.prompts import context_of_words, lay_out
+from shotfit.testing import random_backbone
 from shotfit.towers import tokenizers as towers_tokenizers
-from shotfit.towers.config import BlocksConfig, TextConfig
+from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
+from shotfit.towers.preprocess import clip_preprocessing
 from shotfit.towers.tokenizers import (
     HuggingFaceTokenizer,
     OpenAITokenizer,
@@ -69,6 +73,26 @@ def write_siglip(folder: Path, *, end: bool = True, lower_case: bool = True) -> 
 
 def write_settings(folder: Path, **settings: object) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def test_learned_context_stands_before_the_end_of_a_padded_text(tmp_path: Path) -> None:
+    write_siglip(tmp_path)
+    config = BackboneConfig(
+        ImageConfig(8, 4, SIGLIP.blocks, 8, False, True, False, "attention", False),
+        SIGLIP,
+        clip_preprocessing(8),
+        logit_bias=True,
+    )
+    frozen = Frozen(random_backbone(config, load_tokenizer(tmp_path, SIGLIP, "siglip")))
+    texts = lay_out(frozen, ["red dog", "cat"], length=2)
+    learned, (dog, red, cat) = (20, 21), (frozen.encode([word]).rows[0][0] for word in ("dog", "red", "cat"))
+    assert texts.rows == ((*learned, red, dog, 1, 2), (*learned, cat, 1, 2, 2))
+    assert lay_out(frozen, ["red dog"], length=2, position="middle").rows == ((20, red, dog, 21, 1, 2),)
+    assert context_of_words(frozen, "red_dog").shape == (2, 8)
+    with pytest.raises(
+        UsageError, match="a context of 4 and the longest name take 7 tokens, but this backbone reads 6"
+    ):
+        lay_out(frozen, ["red dog"], length=4, method="coop")
 
 
 # CLIP's vocab.json and merges.txt

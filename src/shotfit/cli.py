@@ -41,7 +41,6 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     context_settings=SETTINGS,
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -77,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = warn
         try:
-            words = as_repeated("--targets", [word for word in given if word != "--debug"])
+            words = as_repeated("--targets", [word for word in given if word != "--debug"]) or ["--help"]
             code = app(words, prog_name="shotfit", standalone_mode=False)
             sys.stdout.flush()
             if code == INTERRUPTED:  # how the parser of arguments tells it
@@ -109,10 +108,14 @@ def _failed(sentence: str, code: int) -> int:
 
 
 def _print_any_name() -> None:
-    """File names need not be text; print what cannot be encoded as an escape."""
-    for stream in (sys.stdout, sys.stderr):
+    """File names need not be text; print what cannot be encoded as an escape, and read it as the file system does."""
+    for stream, errors in (
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+        (sys.stdin, "surrogateescape"),
+    ):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=errors)
 
 
 def _version(asked: bool) -> None:

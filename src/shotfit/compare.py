@@ -25,9 +25,9 @@ import shotfit
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import NewClassesError, UsageError
 from shotfit.evaluate import evaluate
-from shotfit.fit import fit
+from shotfit.fit import check_numbers, fit
 from shotfit.frozen import Frozen
-from shotfit.methods.base import Method
+from shotfit.methods.base import Method, check_prompts
 from shotfit.model import Model
 from shotfit.protocols import (
     Exam,
@@ -39,7 +39,7 @@ from shotfit.protocols import (
     plan_tasks,
     warn_of_shared_images,
 )
-from shotfit.runs import append_run, read_runs
+from shotfit.runs import append_run, check_runs, read_runs
 from shotfit.store import MemoryStore, Store
 from shotfit.table import Row, summarize
 from shotfit.towers.backbone import Backbone
@@ -91,6 +91,8 @@ def compare(
     if leave_out and "zero_shot" not in methods:
         methods = ["zero_shot", *methods]
     variants = [read_variant(method, lr, epochs) for method in methods]
+    for variant, number, seed in itertools.product(variants, shots, seeds):
+        check_numbers(variant.prototype, number, seed, variant.epochs, variant.lr, views)
     plan = plan_of(data, protocol, targets, leave_out)
     if isinstance(data, Task):
         warn_of_shared_images(data, targets)
@@ -103,6 +105,8 @@ def compare(
                 variant.prototype.attach(Frozen(loaded, MemoryStore()), [task.classes for task in support])
                 variant.prototype.check()
     finished = {} if out is None else read_runs(out)
+    if out is not None:
+        check_runs(out)
     runs: list[dict[str, Any]] = []
     cells = list(_cells(variants, shots, seeds, plan, loaded, views, validation))
     for variant, number, seed, lesson, settings in cells:
@@ -157,14 +161,9 @@ def _check_lists(methods: Sequence[str], shots: Sequence[int], seeds: Sequence[i
 
 def _check_prompts(plan: Plan, backbone: Backbone) -> None:
     """Refuse a class name that the backbone cannot read before the first fit, not after it."""
-    tokenizer = backbone.checked_tokenizer()
     for lesson in plan.all_lessons:
-        for classes in (
-            *(task.classes for task in lesson.tasks),
-            *(exam.classes for exam in lesson.exams if exam.classes),
-        ):
-            for prompt in (prompt for prompts in classes.prompts() for prompt in prompts):
-                tokenizer.check(prompt)
+        check_prompts(backbone, [task.classes for task in lesson.tasks])
+        check_prompts(backbone, [exam.classes for exam in lesson.exams if exam.classes])
 
 
 def _cells(

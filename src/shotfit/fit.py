@@ -28,7 +28,7 @@ from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.frozen import Frozen, ImagePool
 from shotfit.methods import find
-from shotfit.methods.base import Fold, Method, Support, Validation
+from shotfit.methods.base import Fold, Method, Support, Validation, check_prompts
 from shotfit.model import Model, record_of
 from shotfit.numbering import tasks_of
 from shotfit.recipe import Recipe
@@ -38,9 +38,10 @@ from shotfit.towers.layout import Savings
 from shotfit.towers.precision import Precision, load_in
 from shotfit.train import hits, train
 
-__all__ = ["fit", "zero_shot"]
+__all__ = ["check_numbers", "fit", "zero_shot"]
 
 FOLDS = 4  # at most, for a cross-validation of the support images
+MOST = {"views": 1000}  # of an image; other counts and seeds may have 32 bits, as numpy's
 Views = int | Literal["center", "fresh"]
 
 
@@ -85,20 +86,18 @@ def fit(
         model.predict("drawing.png")[0].labels
     """
     started = time.perf_counter()
+    prototype = _prototype(method, options or {})
+    check_numbers(prototype, shots, seed, epochs, lr, views)
     store = Store(cache_folder() / "streams") if store is None else store
     tasks = [task.support(shots or None, seed, validation) for task in _tasks(data, templates, skip_broken)]
     classes = tuple(task.classes for task in tasks)
     for task in tasks:
         if not task.train:
             raise ShotfitError(f"{task.name} has no train images to fit to: name a folder or manifest that has some.")
-    if lr is not None and not 0 < lr < math.inf:
-        raise UsageError(f"The learning rate must be a number above 0, but is {lr:g}.")
     loaded = load_in(backbone, precision)
-    for prompt in (text for task in classes for prompts in task.prompts() for text in prompts):
-        loaded.checked_tokenizer().check(prompt)
+    check_prompts(loaded, classes)
     frozen = Frozen(loaded, store, savings, memory)
     fitting = _Fitting(frozen, classes, seed, epochs, views, lr)
-    prototype = _prototype(method, options or {})
     support = joined([(task.classes, task.train) for task in tasks])
     selection = replace(fitting.validation(tasks, support), full=validation == "full")
     check = check and prototype.name != "zero_shot"
@@ -120,6 +119,28 @@ def fit(
     return Model(result, frozen, record)
 
 
+def check_numbers(
+    method: Method, shots: int | None, seed: int, epochs: int | None, lr: float | None, views: Views | None
+) -> None:
+    """Refuse numbers that `fit` cannot use, before anything is read.
+
+    Raises UsageError.
+    """
+    counts = {"shots": (shots, 0), "seed": (seed, 0), "epochs": (epochs, 1)}
+    if views not in ("center", "fresh"):
+        counts["views"] = (views, 0)  # type: ignore[assignment]  # the words were taken out
+    for name, (count, least) in counts.items():
+        most = MOST.get(name, 2**32 - 1)
+        if count is not None and not (isinstance(count, int) and least <= count <= most):
+            words = ", center or fresh" if name == "views" else ""
+            raise UsageError(f"{name} is {count!r}; expected a whole number from {least} to {most:,}{words}.")
+    if lr is not None and not 0 < lr < math.inf:
+        raise UsageError(f"The learning rate must be a number above 0, but is {lr:g}.")
+    for name, value in (("epochs", epochs), ("lr", lr)):
+        if value is not None and method.training_recipe() is None:
+            raise UsageError(f"{name} is given, but {method.name} takes no gradient steps: leave it out.")
+
+
 def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:
     """The zero-shot classifier of a class list."""
     method = find("zero_shot")()
@@ -130,6 +151,8 @@ def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:
 
 
 def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str], skip_broken: bool) -> Sequence[Task]:
+    if isinstance(templates, str):
+        raise UsageError(f"templates is the text {templates!r}; expected a list of templates: [{templates!r}].")
     if templates and (not isinstance(data, (str, Path)) or Path(data).suffix == ".toml"):
         raise UsageError("Templates go with a path to a task's images; a task, and a task list, have their own.")
     if isinstance(data, (str, Path)):
@@ -183,6 +206,9 @@ class _Fitting:
                 method.solve(support, validation)
         method.requires_grad_(False)
         method.bake()
+        if not all(tensor.isfinite().all() for tensor in method.state().values()):
+            step = "choose a lower learning rate" if recipe is not None else "look at the images with `shotfit doctor`"
+            raise ShotfitError(f"{method.name} did not converge: what it learned is not finite; {step}.")
         return method
 
     def recipe(self, method: Method) -> Recipe | None:

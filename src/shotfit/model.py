@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from shotfit.data.images import as_rgb
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
 from shotfit.decoding import center_view, read_ahead
 from shotfit.errors import ShotfitError, UsageError
@@ -149,7 +150,7 @@ class Model:
 
         def read(picture: Picture) -> Tensor:
             if isinstance(picture, Image.Image):
-                return preprocess(picture, rule)
+                return preprocess(as_rgb(picture), rule)
             return center_view(Path(picture), rule, self.frozen.savings.reduced_images)
 
         batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
@@ -198,17 +199,23 @@ class Model:
             raise UsageError(f"The other classes name {twice!r} twice: give each class once, under a name of its own.")
         own = self.method.classes[self.tasks.index(name)].templates if known else (DEFAULT_TEMPLATE,)
         method = self.method.for_classes((ClassList(name, tuple(classes), expand_templates(templates) or own),))
-        return Model(method, self.frozen, self.record | record_of(method, self.frozen.backbone))
+        measured = ("checked", "fell_back", "scores")  # on the classes of the fit
+        kept = {name: value for name, value in self.record.items() if name not in measured}
+        return Model(method, self.frozen, kept | record_of(method, self.frozen.backbone))
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model folder, all or nothing; an older model there is replaced, anything else is not."""
+        """Write the model folder, all or nothing; an older model there is replaced, anything else is not.
+
+        A link to a folder stays one: what it leads to is replaced.
+        """
         folder = Path(folder)
         check_target(folder)
-        state = save(self.method.state(), metadata={"format": "shotfit", "version": str(FORMAT)})
+        metadata = {"format": "shotfit", "version": str(FORMAT), "classes": _mark(self.record["classes"])}
+        state = save(self.method.state(), metadata=metadata)
         content = self.record | {"weights": hashlib.sha256(state).hexdigest()}
         record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
         try:
-            write_folder(folder, {WEIGHTS: state, RECORD: record.encode(), CARD: self.card().encode()})
+            write_folder(folder.resolve(), {WEIGHTS: state, RECORD: record.encode(), CARD: self.card().encode()})
         except OSError as error:
             raise ShotfitError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
         return folder
@@ -274,7 +281,7 @@ class Model:
                 f"{folder} was fitted on {name} (fingerprint {fingerprint[:12]}), but {loaded.name} has fingerprint "
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
-        tensors = _read_tensors(folder, record["weights"])
+        tensors = _read_tensors(folder, record)
         kind = _kind(folder, record, method)
         if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
             raise _damaged(folder)
@@ -298,6 +305,15 @@ def check_target(folder: Path) -> None:
     """Refuse, in a sentence, a folder that no model can be saved as: what saving would say after a long fit."""
     if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
+    if folder.is_dir():
+        others = sorted(path.name for path in folder.iterdir() if path.name not in (RECORD, WEIGHTS, CARD))
+        if others:
+            raise UsageError(
+                f"{folder} holds {_some(others)} beside a model, and would be replaced as a whole: move that "
+                "elsewhere, or choose another --out."
+            )
+        if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+            raise UsageError(f"{folder} is where you are, and would be replaced as a whole: choose another --out.")
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "is not a folder" if not above.is_dir() else "cannot be written to"
@@ -328,6 +344,15 @@ def _kind(folder: Path, record: Mapping[str, Any], method: str | type[Method] | 
     return kind
 
 
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _mark(classes: Sequence[Mapping[str, Any]]) -> str:
+    """sha256 over the class lists, which the weights' file holds, so that neither is read with another's."""
+    return hashlib.sha256(json.dumps(classes, sort_keys=True).encode()).hexdigest()
+
+
 def _damaged(folder: Path) -> ShotfitError:
     return ShotfitError(f"{folder / RECORD} is damaged or of another version of shotfit: fit the model again.")
 
@@ -340,7 +365,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _damaged(folder) from None
     match record:
         case {
@@ -364,18 +389,19 @@ def _is_class_list(plain: Any) -> bool:
     return False
 
 
-def _read_tensors(folder: Path, digest: str) -> dict[str, Tensor]:
+def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     try:
         content = path.read_bytes()
         with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("format") != "shotfit":
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "shotfit":
                 raise ShotfitError(f"{path} was not written by shotfit: fit the model again.")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
     except FileNotFoundError:
         raise ShotfitError(f"{folder} lacks {WEIGHTS}: fit the model again.") from None
     except (SafetensorError, OSError):
         raise ShotfitError(f"{path} is damaged or cut off: fit the model again.") from None
-    if hashlib.sha256(content).hexdigest() != digest:
+    if hashlib.sha256(content).hexdigest() != record["weights"] or metadata.get("classes") != _mark(record["classes"]):
         raise ShotfitError(f"{path} is not the file that {RECORD} was written with: fit the model again.")
     return tensors

@@ -10,13 +10,16 @@ from typing import Any
 
 from shotfit.errors import ShotfitError
 
-__all__ = ["append_run", "read_runs"]
+__all__ = ["append_run", "check_runs", "read_runs"]
 
-NEEDED = {"key", "method", "shots", "seed", "scores", "seconds"}
+START = '{"key": '  # of every line, also of one that was cut off behind it
 
 
 def read_runs(path: Path) -> dict[str, dict[str, Any]]:
-    """Finished runs by key. A line that was cut off when a run was killed is passed over."""
+    """Finished runs by key. A line that was cut off when a run was killed, or is not whole, is passed over.
+
+    Raises ShotfitError for a file that cannot be read, or of something else.
+    """
     if not path.exists():
         return {}
     try:
@@ -29,20 +32,55 @@ def read_runs(path: Path) -> dict[str, dict[str, Any]]:
             run = json.loads(line)
         except ValueError:
             continue
-        if isinstance(run, dict) and run.keys() >= NEEDED:
+        if _is_whole(run):
             runs[str(run["key"])] = run
-    if lines and not runs:
+    if not runs and any(line and not START.startswith(line[: len(START)]) for line in lines):
         raise ShotfitError(f"{path} exists and is not a file of finished runs: name another file with --out.")
     return runs
 
 
+def _is_whole(run: Any) -> bool:
+    match run:
+        case {
+            "key": str(),
+            "method": str(),
+            "shots": int(),
+            "seed": int(),
+            "seconds": int() | float(),
+            "scores": dict(scores),
+            "refusal": str() | None,
+        }:
+            return bool(scores) and all(map(_is_score, scores.values()))
+    return False
+
+
+def _is_score(score: Any) -> bool:
+    """The scores of an exam, or None where the method refused it."""
+    match score:
+        case None | {"accuracy": int() | float(), "images": int()}:
+            return True
+    return False
+
+
+def check_runs(path: Path) -> None:
+    """Refuse, before anything is fitted, a file that no run can be added to.
+
+    Raises ShotfitError.
+    """
+    _append(path, b"")
+
+
 def append_run(path: Path, run: Mapping[str, Any]) -> None:
     """Add one line in one write, on a line of its own even if the last one was cut off."""
+    _append(path, json.dumps(run, ensure_ascii=False).encode() + b"\n")
+
+
+def _append(path: Path, line: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             torn = file.seek(0, os.SEEK_END) > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-            file.write((b"\n" if torn else b"") + json.dumps(run, ensure_ascii=False).encode() + b"\n")
+            file.write((b"\n" if torn else b"") + line)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -30,7 +30,8 @@ class Variant:
 
 
 def read_variant(text: str, lr: float | None = None, epochs: int | None = None) -> Variant:
-    """The variant that a text means. lr, epochs: what holds where the text does not say.
+    """The variant that a text means. lr, epochs: what holds where the text does not say and the method takes
+    gradient steps.
 
     Raises UsageError for an unknown method, an unknown or doubled option, an impossible value, and for `lr` or `epochs`
     of a method that takes no gradient steps.
@@ -49,9 +50,10 @@ def read_variant(text: str, lr: float | None = None, epochs: int | None = None) 
         given[key] = value
     steps = {key: given.pop(key) for key in ("lr", "epochs") if key in given}
     prototype = find(name).with_options(given)
-    for key in steps:
-        if prototype.training_recipe() is None:
+    if prototype.training_recipe() is None:
+        for key in steps:
             raise UsageError(f"{text!r} sets {key}, but {prototype.name} takes no gradient steps: leave it out.")
+        return Variant(text, prototype)
     return Variant(
         text,
         prototype,

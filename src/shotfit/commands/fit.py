@@ -44,7 +44,9 @@ def fit(
         str, typer.Option(help="A method's name (`shotfit methods`), or path/to/file.py:Class.")
     ] = "tip_adapter_f",
     shots: Annotated[int, typer.Option(min=0, help="Labelled images a class; 0 takes all.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which images are drawn, and all randomness.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Decides which images are drawn, and all randomness.")
+    ] = 1,
     backbone: Backbone = "mini",
     template: Templates = None,
     class_names: ClassNames = None,
@@ -97,7 +99,7 @@ def fit(
         check_target(out)
     found = read_all(source, Reading(images, class_names, template or (), shots or None, skip_broken), say)
     for task in found:
-        if not task.test:
+        if task.train and not task.test:
             raise ShotfitError(
                 f"{task.name} has no image to hold out, and the fit is evaluated on such images: add a second image to "
                 "a class or a test part, or fit without an evaluation from Python (shotfit.fit)."

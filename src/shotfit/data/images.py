@@ -47,6 +47,7 @@ __all__ = [
     "Facts",
     "ImageFile",
     "TooLargeImageError",
+    "as_rgb",
     "digest",
     "image_size",
     "inspect",
@@ -214,6 +215,11 @@ def _reduce(image: Image.Image, shorter: int) -> None:
         if image.width % share == image.height % share == 0 and min(image.size) // share >= shorter:
             image.draft(None, (image.width // share, image.height // share))
             return
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An opened picture as 8-bit RGB by the rules above, as if it came from its file."""
+    return _rgb(image, image.getexif().get(_ORIENTATION, 1) in range(2, 9))
 
 
 def _rgb(image: Image.Image, rotated: bool) -> Image.Image:

@@ -26,6 +26,9 @@ from shotfit.errors import ShotfitError
 __all__ = ["read_manifest", "read_split_file"]
 
 
+LONGEST_NUMBER = 20  # digits of a label that is sorted by number
+
+
 def read_manifest(path: Path, images: Path) -> Listing:
     """The images of a CSV, TSV or JSONL manifest, with paths relative to `images`.
 
@@ -36,7 +39,9 @@ def read_manifest(path: Path, images: Path) -> Listing:
     rows: list[tuple[Part, Path, str]] = []
     for number, line in lines:
         file, label = (_field(path, number, line, key) for key in ("path", "label"))
-        part = PART_NAMES.get(_field(path, number, line, "split").casefold()) if "split" in line else "train"
+        part = (
+            "train" if line.get("split", "") == "" else PART_NAMES.get(_field(path, number, line, "split").casefold())
+        )
         if part is None:
             raise ShotfitError(
                 f"{shown(path)}, line {number}: the split is {line['split']!r}; expected train, val or test."
@@ -46,7 +51,7 @@ def read_manifest(path: Path, images: Path) -> Listing:
         raise ShotfitError(f"{shown(path)} lists no image; expected one a line, as path,label[,split].")
     labels = {label for _, _, label in rows}
     classes = sorted(labels)
-    if all(label.isdecimal() for label in labels):
+    if all(label.isdecimal() and len(label) < LONGEST_NUMBER for label in labels):
         classes.sort(key=int)
     position = {label: i for i, label in enumerate(classes)}
     parts: dict[Part, list[tuple[Path, int]]] = {part: [] for part in PARTS}
@@ -92,7 +97,7 @@ def read_split_file(path: Path, images: Path) -> Listing:
 def _json_object(path: Path) -> dict[str, list[Any]]:
     try:
         content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ShotfitError(f"{shown(path)} is not valid JSON ({error}); expected a split file.") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in PARTS):
         content = {}
@@ -106,7 +111,7 @@ def _json_object(path: Path) -> dict[str, list[Any]]:
 
 def _triple(path: Path, part: Part, entry: object) -> tuple[str, int, str]:
     match entry:
-        case [str(file), int(label), str(name)]:
+        case [str(file), int(label), str(name)] if _is_path(file):
             return file, label, name
     raise ShotfitError(
         f"{shown(path)} has the entry {json.dumps(entry)[:80]} under {part}; expected [path, label, class name]."
@@ -136,11 +141,11 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             line = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ShotfitError(f"{shown(path)}, line {number}: not valid JSON ({error}).") from error
         if not isinstance(line, dict):
             raise ShotfitError(f'{shown(path)}, line {number}: expected an object {{"path": ..., "label": ...}}.')
-        yield number, line
+        yield number, {key: value for key, value in line.items() if value is not None}
 
 
 def _field(path: Path, number: int, line: dict[str, Any], key: str) -> str:
@@ -148,7 +153,14 @@ def _field(path: Path, number: int, line: dict[str, Any], key: str) -> str:
     text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     if not text:
         raise ShotfitError(f"{shown(path)}, line {number} has no {key}; expected path,label[,split] in every line.")
+    if key == "path" and not _is_path(text):
+        raise ShotfitError(f"{shown(path)}, line {number}: {text!r} is no path.")
     return text
+
+
+def _is_path(text: str) -> bool:
+    """Whether a file may have that name: no zero byte, and nothing that cannot be encoded."""
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
 def _text(path: Path) -> str:

@@ -188,6 +188,7 @@ def _read_folders(source: Path) -> Listing:
         class_folders: dict[Part, Sequence[Path]] = {}
         for part, path in part_folders.items():
             inside = _Folder(path)
+            _check_classes(inside)
             class_folders[part] = inside.folders
             ignored += [*inside.images, *inside.others]
             loops += inside.loops
@@ -222,14 +223,17 @@ def _check_classes(top: _Folder) -> None:
             f"{shown(top.path)} holds no class folders ({len(top.images)} images lie directly in it); expected "
             f"{shown(top.path)}/CLASS/IMAGE, or a manifest with lines path,label."
         )
-    if any(_Folder(path).images for path in top.folders):
-        return
-    domains = [path for path in top.folders if _holds_images(path)]
-    if domains:
+    domains = [path for path in top.folders if _is_domain(_Folder(path))]
+    if 2 * len(domains) > len(top.folders):
         raise ShotfitError(
             f"{shown(top.path)} holds domains ({_some(path.name for path in domains)}) with class folders in them, not "
             f"classes; pass one domain, e.g. {shown(domains[0])}."
         )
+
+
+def _is_domain(folder: _Folder) -> bool:
+    """Whether more folders with images lie in it than images: a stray picture makes no class of a domain."""
+    return sum(map(_holds_images, folder.folders)) > len(folder.images)
 
 
 class _Folder:

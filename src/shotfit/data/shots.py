@@ -47,15 +47,15 @@ def draw(train: Sequence[int], val: Sequence[int], shots: int, seed: int) -> tup
     "not seeded"; here 0 is a seed like others.)
 
     Raises:
-        UsageError: shots below 1, or a negative seed (Python's generator takes -1 for 1).
+        UsageError: shots below 1, or a seed that is negative (Python's generator takes -1 for 1) or above 32 bits.
 
     >>> draw([7, 5, 7, 5, 5], [], shots=2, seed=1)      # label 7 comes first
     ([0, 2, 3, 1], [])
     """
     if shots < 1:
         raise UsageError(f"shots is {shots}; expected 1 or more images a class.")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; expected 0 or more.")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed is {seed}; expected 0 to 4,294,967,295.")
     generator = random.Random(seed)
     return sample(train, shots, generator), sample(val, min(shots, VAL_SHOTS), generator)
 

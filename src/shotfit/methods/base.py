@@ -24,8 +24,9 @@ from shotfit.errors import NewClassesError, ShotfitError, UsageError
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.numbering import labels_by_task, loss_within_tasks
 from shotfit.recipe import ParameterGroup, Recipe
+from shotfit.towers.backbone import Backbone
 
-__all__ = ["Fold", "Method", "Support", "Validation", "option"]
+__all__ = ["Fold", "Method", "Support", "Validation", "check_prompts", "option"]
 
 
 def option(
@@ -212,6 +213,7 @@ class Method(nn.Module):
             )
         other = type(self)(**self.options())
         other.attach(self.frozen, classes)
+        check_prompts(self.frozen.backbone, classes)
         with torch.random.fork_rng(devices=[]):  # what `build` draws is overwritten, and must not move other draws
             other.rebuild(self)
         other.requires_grad_(False)
@@ -284,6 +286,16 @@ class Method(nn.Module):
             if not allowed:
                 expected = f"{expected} {' and '.join(bounds)}".strip()
                 raise UsageError(f"{self.name}: {field.name} must be {expected}, but is {value!r}.")
+
+
+def check_prompts(backbone: Backbone, classes: Sequence[ClassList]) -> None:
+    """Refuse class names and templates that the backbone cannot read.
+
+    Raises ShotfitError.
+    """
+    tokenizer = backbone.checked_tokenizer()
+    for prompt in (text for task in classes for prompts in task.prompts() for text in prompts):
+        tokenizer.check(prompt)
 
 
 def _parse(method: str, key: str, text: str, default: Any) -> Any:

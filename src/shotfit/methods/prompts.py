@@ -32,7 +32,9 @@ def random_context(frozen: Frozen, *shape: int) -> Tensor:
 
 def context_of_words(frozen: Frozen, words: str) -> Tensor:
     """The word embeddings [tokens, width] of a text without its start and end."""
-    ids = frozen.backbone.encode([words.replace("_", " ")])[0][1:-1]
+    tokenizer, readable = frozen.backbone.checked_tokenizer(), words.replace("_", " ")
+    tokenizer.check(readable)
+    ids = tokenizer.tokens(readable)
     words_of = frozen.backbone.text.token_embedding.weight[torch.tensor(ids)].detach()
     return words_of.to(frozen.parameter_dtype, copy=True)
 
@@ -57,20 +59,19 @@ def lay_out(
     readable = [name.replace("_", " ") for name in names]
     half = length // 2
     rows = []
-    for index, (name, (start, *rest)) in enumerate(
-        zip(readable, backbone.encode([f"{name}." for name in readable]), strict=True)
-    ):
+    for index, name in enumerate(readable):
+        tokenizer.check(f"{name}.")
+        text, size = tokenizer.tokens(f"{name}."), 0 if position == "end" else tokenizer.count(name)
         first = vocabulary + (0 if owners is None else owners[index] * length)
         context = list(range(first, first + length))
-        if position == "end":
-            rows.append([start, *context, *rest])
-        else:
-            before, size = {"middle": half, "front": 0}[position], tokenizer.count(name)
-            rows.append([start, *context[:before], *rest[:size], *context[before:], *rest[size:]])
-    longest = max(len(row) for row in rows)
-    if longest > backbone.config.text.context:
+        before = {"end": length, "middle": half, "front": 0}[position]
+        inside = [*context[:before], *text[:size], *context[before:], *text[size:]]
+        rows.append([*tokenizer.start, *inside, *tokenizer.end])
+    longest, room = max(len(row) for row in rows), tokenizer.context
+    if longest > room:
         raise UsageError(
             f"{method}: a context of {length} and the longest name take {longest} tokens, but this backbone "
-            f"reads {backbone.config.text.context}: use a smaller length or shorter names."
+            f"reads {room}: use a smaller length or shorter names."
         )
-    return Texts.of(rows)
+    padding = tokenizer.padding
+    return Texts.of(rows if padding is None else [[*row, *[padding] * (room - len(row))] for row in rows])

@@ -92,6 +92,12 @@ class Backbone(nn.Module):
                 f"{self.name or 'The checkpoint'}: {key} has shape {list(weights[key].shape)}, but its configuration "
                 f"asks for {list(expected[key])}."
             )
+        for key, value in weights.items():
+            if not value.isfinite().all():
+                raise ShotfitError(
+                    f"{self.name or 'The checkpoint'} is damaged: {key} holds numbers that are not finite. Fetch it "
+                    "again."
+                )
         self.load_state_dict({key: value.float() for key, value in weights.items()}, strict=True, assign=True)
 
     def _fingerprint(self) -> str:

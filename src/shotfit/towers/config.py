@@ -121,6 +121,12 @@ class Preprocessing:
     transparency: Literal["drop", "white"]
     fill: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.std) <= 0:
+            raise ShotfitError(
+                f"The standard deviations of pixels must be above 0, but the checkpoint says {self.std}."
+            )
+
 
 @dataclass(frozen=True)
 class BackboneConfig:

@@ -204,7 +204,7 @@ def _preprocessing(folder: Path, kind: Literal["clip", "siglip"], size: int) -> 
     settings = _processor(folder)
     if settings.has("image_processor_type") or settings.has("feature_extractor_type"):
         name = settings.raw("image_processor_type", settings.raw("feature_extractor_type", None))
-        if name not in _PROCESSORS:
+        if not isinstance(name, str) or name not in _PROCESSORS:
             raise ShotfitError(f"{settings.where}: the image processor {name!r} is not supported.")
         kind = cast(Literal["clip", "siglip"], _PROCESSORS[name])
     if not settings.flag("do_resize", True) or not settings.flag("do_rescale", True):
@@ -212,7 +212,7 @@ def _preprocessing(folder: Path, kind: Literal["clip", "siglip"], size: int) -> 
     if abs(settings.number("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         raise settings.error("rescale_factor", "1/255")
     resample = settings.raw("resample", 3)
-    if resample not in _RESAMPLE:
+    if not isinstance(resample, int) or resample not in _RESAMPLE:
         raise settings.error("resample", "2 (bilinear) or 3 (bicubic)")
     clip_like = kind == "clip"
     mean, std = (CLIP_MEAN, CLIP_STD) if clip_like else ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

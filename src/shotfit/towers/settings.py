@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ class Settings:
             not isinstance(value, (list, tuple))
             or len(value) != 3
             or any(isinstance(item, bool) or not isinstance(item, (int, float)) for item in value)
+            or not all(map(math.isfinite, value))
         ):
             raise self.error(name, "three numbers")
         return (float(value[0]), float(value[1]), float(value[2]))

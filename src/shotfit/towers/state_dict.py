@@ -226,7 +226,7 @@ def _as_tensor(value: object) -> Tensor | None:
 
 def _refusal(message: str) -> str:
     """Why torch's restricted loader refused a file, in one sentence of ours."""
-    found = re.search(r"GLOBAL\s+(\S+)|function\s+(<[^>]*>|\S+)|Unsupported (?:class|operand)\s+(\S+)", message)
+    found = re.search(r"GLOBAL\s+(\S+)|function\s+(<[^>]*>|\S+)|Unsupported class\s+(\S+)", message)
     what = next((group for group in found.groups() if group), "") if found else ""
     if what:
         return f"is not read: it asks to run {what.rstrip('.,')}, and a weights file may hold tensors only."

@@ -96,13 +96,14 @@ class Tokenizer(ABC):
         return len(self.tokens(text))
 
     def check(self, text: str) -> None:
-        """Refuse a class name, template or prompt that holds a special token: the tower would end the text there."""
+        """Refuse a class name, template or prompt that is too long, or that a special token would end."""
         held = self._special_in(text)
         if held is not None:
             raise ShotfitError(
                 f"{_shown(text)} holds {held}, where the text tower would stop reading; "
                 "use a class name or template without it."
             )
+        self._row(text, truncate=False)
 
     def _special_in(self, text: str) -> str | None:
         lowered = text.lower()
@@ -411,7 +412,7 @@ def _json(file: Path) -> dict[str, Any]:
         return {}
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ShotfitError(f"{file} is no JSON ({error}); fetch it again, or remove it.") from None
     if not isinstance(settings, dict):
         raise ShotfitError(f"{file} holds no JSON object; fetch it again, or remove it.")
