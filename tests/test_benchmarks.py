@@ -22,7 +22,8 @@ from shotfit.errors import ShotfitError
 from shotfit.towers.tokenizers import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
-WITH_MINI = {"whole_fit", "compare_seeds", "second_fit", "features_jpeg", "mini_images"}  # its own tokenizer comes with it
+# its own tokenizer comes with it
+WITH_MINI = {"whole_fit", "compare_seeds", "second_fit", "features_jpeg", "mini_images"}
 
 needs_clip = pytest.mark.skipif(
     importlib.util.find_spec("instant_clip_tokenizer") is None,

@@ -153,6 +153,17 @@ def test_what_cannot_be_fitted_is_refused_before_any_fit(
     assert not (tmp_path / "runs.jsonl").exists()
 
 
+def test_training_that_diverges_is_a_dash(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    methods = ["zero_shot", "clip_adapter+lr=1e30+epochs=5"]
+    settings: dict[str, Any] = {"backbone": backbone, "store": MemoryStore(), "out": tmp_path / "runs.jsonl"}
+    for resumed in (False, True):
+        runs = Runs()
+        rows = compare(task, methods, [1], [1, 2], report=runs.append, **settings)
+        assert runs.resumed == [resumed] * 4
+        assert {row.method for row in rows} == {"zero_shot"}
+    assert str(runs[-1]["refusal"]).startswith("clip_adapter+lr=1e30+epochs=5, 1 shots, seed 2: clip_adapter did not")
+
+
 def test_changed_descriptions_run_again(task: Task, backbone: Backbone, tmp_path: Path) -> None:
     sentences = tmp_path / "sentences.json"
     resumed = []
@@ -167,8 +178,8 @@ def test_changed_descriptions_run_again(task: Task, backbone: Backbone, tmp_path
 def test_table_names_what_methods_chose_by(task: Task, backbone: Backbone) -> None:
     rows, _ = run(task, backbone, None)
     assert selections(rows) == [
-        "selection of tip_adapter: fixed defaults (no validation part and too few shots for cross-validation)",
-        "selection of tip_adapter: cross-validation of the support images (2 folds)",
+        "selection of tip_adapter (1 shot): fixed defaults (no validation part and too few shots for cross-validation)",
+        "selection of tip_adapter (2 shots): cross-validation of the support images (2 folds)",
     ]
 
 

@@ -115,6 +115,12 @@ def test_missing_and_spoiled_descriptions_are_refused(fitted: Callable[..., Mode
         fitted(descriptions=str(_write(tmp_path, SENTENCES | {"blue": ["It is <end> blue."]})))
 
 
+def test_long_descriptions_lose_their_end(fitted: Callable[..., Model], task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "long.json"
+    file.write_text(json.dumps({name: [f"{name} " + "and so on " * 40] for name in task.classes.names}))
+    assert fitted(descriptions=str(file)).method.get_buffer("description").isfinite().all()
+
+
 def test_many_missing_classes_are_counted(tmp_path: Path) -> None:
     with pytest.raises(ShotfitError, match=r"lack 30 of 30 classes: class 0, .*, class 19 and 10 more; add"):
         read_descriptions(_write(tmp_path, {}), [f"class_{index}" for index in range(30)])
@@ -169,7 +175,7 @@ def test_impossible_options_are_refused(options: dict[str, str], words: str) -> 
 
 
 def test_leaving_out_all_classes_is_refused(fitted: Callable[..., Model]) -> None:
-    with pytest.raises(UsageError, match=r"left_out is 3, but 3 classes have images.*expected at most 2"):
+    with pytest.raises(UsageError, match=r"left_out is 3, but of 3 classes with images none.*expected at most 2"):
         fitted(left_out="3")
 
 

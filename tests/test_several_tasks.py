@@ -147,9 +147,14 @@ def test_method_of_one_task_fits_a_list_task_by_task(home: Home, shell: Shell, t
     assert labels(shell("predict", place, picture(home), "--format", "csv", "--top", 9)) == {"wet", "dry"}
     named = shell("predict", tmp_path / "m", picture(home), "--task", "weather", "--format", "csv", "--top", 9)
     assert labels(named) == {"wet", "dry"}
-    assert "(colored_things, weather): name one with --task" in one_line(
+    assert "holds those of the tasks colored things, weather: name one with --task" in one_line(
         shell("predict", tmp_path / "m", picture(home))
     )
+    assert "no model of the task 'wether'" in one_line(
+        shell("predict", tmp_path / "m", picture(home), "--task", "wether")
+    )
+    spaced = shell("evaluate", tmp_path / "m", home.folder / "things", "--task", "colored things", "--json")
+    assert spaced.code == 0, spaced.err
     again = json.loads(shell("evaluate", tmp_path / "m", "--tasks", home.tasks, "--json").out)
     assert again["accuracy"] == pytest.approx(found["accuracy"])
 

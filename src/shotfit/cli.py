@@ -6,10 +6,12 @@ to standard error. Errors are one line on standard error. Nothing heavy is impor
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -115,7 +117,8 @@ def _print_any_name() -> None:
         (sys.stdin, "surrogateescape"),
     ):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=errors)
+            with suppress(io.UnsupportedOperation):  # of an input that was read before
+                stream.reconfigure(errors=errors)
 
 
 def _version(asked: bool) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import shotfit
 from shotfit.data.tasks import ClassList, Item, Task
-from shotfit.errors import NewClassesError, UsageError
+from shotfit.errors import DivergedError, NewClassesError, UsageError
 from shotfit.evaluate import evaluate
 from shotfit.fit import check_numbers, fit
 from shotfit.frozen import Frozen
@@ -48,7 +48,8 @@ from shotfit.variants import Variant, read_variant
 
 __all__ = ["compare", "plan_of"]
 
-FITTING = ("edits", "fit", "frozen", "numbering", "recipe", "train")  # modules that every result is made by
+# The modules that train; what is around them is the same for all methods.
+FITTING = ("edits", "fit", "frozen", "numbering", "recipe", "train")
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -113,13 +114,17 @@ def compare(
         key = _key(settings)
         known = finished.get(key)
         if known is None:
-            model = fit(
-                lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed, backbone=loaded,
-                views=views, validation=validation, epochs=variant.epochs, lr=variant.lr, check=False, keep=True,
-                store=store, memory=memory,
-            )  # fmt: skip
             run = {"key": key, "method": variant.name, "shots": number, "seed": seed, "protocol": protocol}
-            run |= _judged(model, lesson) | {"backbone": loaded.name, "version": shotfit.__version__}
+            try:
+                model = fit(
+                    lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
+                    backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
+                    check=False, keep=True, store=store, memory=memory,
+                )  # fmt: skip
+                run |= _judged(model, lesson)
+            except DivergedError as error:
+                run |= _diverged(lesson, f"{variant.name}, {number} shots, seed {seed}: {error}")
+            run |= {"backbone": loaded.name, "version": shotfit.__version__}
             if out is not None:
                 append_run(out, run)
         else:
@@ -212,6 +217,13 @@ def _judged(model: Model, lesson: Lesson) -> dict[str, Any]:
     record = {name: model.record[name] for name in ("seconds", "selection", "support_images")}
     tasks = [task.name for task in lesson.tasks]
     return {"tasks": tasks, "scores": scores, "refusal": refusal} | record
+
+
+def _diverged(lesson: Lesson, refusal: str) -> dict[str, Any]:
+    """What stands in the place of `_judged` where the fit has no model to judge."""
+    scores = {exam.column: None for exam in lesson.exams}
+    record = {"seconds": 0.0, "selection": "", "support_images": 0}
+    return {"tasks": [task.name for task in lesson.tasks], "scores": scores, "refusal": refusal} | record
 
 
 def _asked(model: Model, exam: Exam) -> Model:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NewClassesError", "ShotfitError", "UsageError"]
+__all__ = ["DivergedError", "NewClassesError", "ShotfitError", "UsageError"]
 
 
 class ShotfitError(Exception):
@@ -22,6 +22,10 @@ class UsageError(ShotfitError):
     """The call itself is wrong: an unknown method, option, backbone or flag."""
 
     exit_code = 2
+
+
+class DivergedError(ShotfitError):
+    """A training ended in numbers that are not finite. A comparison shows it as a dash instead of stopping."""
 
 
 class NewClassesError(UsageError):

@@ -75,8 +75,8 @@ def standing(folder: Path) -> Path:
 
 
 def _aside(folder: Path) -> Path:
-    """Where a folder stands while it is replaced."""
-    folder = folder.absolute()
+    """Where a folder stands while it is replaced: beside what a link leads to."""
+    folder = folder.resolve()
     return folder.with_name(f"{TEMPORARY}old-{folder.name}") / folder.name
 
 

@@ -25,7 +25,7 @@ from shotfit.data.reading import Reading
 from shotfit.data.shots import deal
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task, joined
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import DivergedError, ShotfitError, UsageError
 from shotfit.frozen import Frozen, ImagePool
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation, check_prompts
@@ -79,7 +79,8 @@ def fit(
     in which the towers compute; "auto" is the one that the processor is fast at, or that of a backbone that is given.
     savings: which are in use; without an exact one the time alone changes.
 
-    Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used.
+    Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used, and
+    DivergedError for a training whose numbers do not stay finite.
 
     Example (needs images):
         model = fit("examples/clipart", shots=4)
@@ -208,7 +209,7 @@ class _Fitting:
         method.bake()
         if not all(tensor.isfinite().all() for tensor in method.state().values()):
             step = "choose a lower learning rate" if recipe is not None else "look at the images with `shotfit doctor`"
-            raise ShotfitError(f"{method.name} did not converge: what it learned is not finite; {step}.")
+            raise DivergedError(f"{method.name} did not converge: what it learned is not finite; {step}.")
         return method
 
     def recipe(self, method: Method) -> Recipe | None:
@@ -257,7 +258,8 @@ class _Fitting:
         labels, right, plain = [], [], []
         for fold, method in self._judged(prototype, items, validation, fitted):
             labels.append(fold.labels)
-            right.append(hits(method, fold.held, fold.labels))
+            wrong = torch.zeros(len(fold.labels), dtype=torch.bool)
+            right.append(wrong if method is None else hits(method, fold.held, fold.labels))
             plain.append(hits(reference, fold.held, fold.labels))
         if not labels:
             return {}
@@ -278,16 +280,18 @@ class _Fitting:
 
     def _judged(
         self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method
-    ) -> Iterator[tuple[Fold, Method]]:
+    ) -> Iterator[tuple[Fold, Method | None]]:
+        """Each fold with what was fitted to the rest; None where that diverged."""
         if validation.source == "validation part":
             yield validation.folds[0], fitted
             return
         for number, fold in enumerate(validation.folds, start=1):
             part = [items[index] for index in fold.train.tolist()]
-            yield (
-                fold,
-                self.fit(prototype, part, self.folds(part), f"Checking, fold {number} of {len(validation.folds)}"),
-            )
+            what = f"Checking, fold {number} of {len(validation.folds)}"
+            try:
+                yield fold, self.fit(prototype, part, self.folds(part), what)
+            except DivergedError:
+                yield fold, None
 
 
 def _means(right: Tensor, task: Tensor) -> list[float]:

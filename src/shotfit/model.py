@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
@@ -39,7 +41,7 @@ from shotfit.towers.precision import Precision, fast_precision, load_in
 from shotfit.towers.preprocess import preprocess
 from shotfit.towers.weights import load_backbone
 
-__all__ = ["Model", "Prediction", "check_target", "load"]
+__all__ = ["Model", "Prediction", "check_target", "load", "task_names"]
 
 WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
 FORMAT = 1
@@ -193,8 +195,8 @@ class Model:
             )
         if not classes:
             return Model(self.method, self.frozen, self.record, name)
-        plain = [plain_name(own) for own in classes]
-        twice = next((own for own, name in zip(classes, plain, strict=True) if plain.count(name) > 1), None)
+        counts = Counter(map(plain_name, classes))
+        twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:
             raise UsageError(f"The other classes name {twice!r} twice: give each class once, under a name of its own.")
         own = self.method.classes[self.tasks.index(name)].templates if known else (DEFAULT_TEMPLATE,)
@@ -300,13 +302,26 @@ class Model:
 
 load = Model.open
 
+# Files of a model, and what systems put into every folder that one looks at.
+_MADE_BY_US_OR_SYSTEM = re.compile(
+    "|".join([*map(re.escape, (RECORD, WEIGHTS, CARD)), r"\..*", "desktop.ini", "Thumbs.db"])
+)
+
+
+def task_names(folder: Path) -> list[str]:
+    """The tasks of a saved model, which is not opened.
+
+    Raises ShotfitError for a folder that is no whole model.
+    """
+    return [task["task"] for task in _read_record(folder)["classes"]]
+
 
 def check_target(folder: Path) -> None:
     """Refuse, in a sentence, a folder that no model can be saved as: what saving would say after a long fit."""
     if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
     if folder.is_dir():
-        others = sorted(path.name for path in folder.iterdir() if path.name not in (RECORD, WEIGHTS, CARD))
+        others = sorted(path.name for path in folder.iterdir() if not _MADE_BY_US_OR_SYSTEM.fullmatch(path.name))
         if others:
             raise UsageError(
                 f"{folder} holds {_some(others)} beside a model, and would be replaced as a whole: move that "
@@ -314,7 +329,7 @@ def check_target(folder: Path) -> None:
             )
         if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
             raise UsageError(f"{folder} is where you are, and would be replaced as a whole: choose another --out.")
-    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    above = next(parent for parent in folder.resolve().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "is not a folder" if not above.is_dir() else "cannot be written to"
         raise UsageError(f"{folder} cannot be made, because {above} {reason}: choose another --out.")

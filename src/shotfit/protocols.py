@@ -199,6 +199,7 @@ def plan_tasks(tasks: Sequence[Task], leave_out: Sequence[str] = (), protocol: s
     for task in tasks:
         if not task.test:
             raise ShotfitError(f"{task.name} has no test images to compare on.")
+    _check_names([task for task in tasks if task.name in leave_out])
     columns = _columns(tasks)
     if protocol == "base-to-new":
         return _bases_to_new(tasks, columns)

@@ -18,7 +18,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.methods import find
-from shotfit.model import RECORD, Model, load
+from shotfit.model import RECORD, Model, load, task_names
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.precision import Precision
 
@@ -43,21 +43,26 @@ class Fitted:
 
 
 def load_task(
-    folder: Path, task: str | None, backbone: str | None, method: str | None = None, precision: Precision | None = None
+    folder: Path,
+    task: str | None,
+    backbone: str | None,
+    method: str | None = None,
+    precision: Precision | None = None,
+    store: Store | MemoryStore | None = None,
 ) -> Model:
     """The model in the folder, or the one below it that was fitted to the task.
 
-    Raises ShotfitError as `load` does, and where the folder holds the models of several tasks and none is named.
+    Raises as `load` does, and UsageError where the folder holds models of tasks and not of this one, or none is named.
     """
-    below = [] if (standing(folder) / RECORD).is_file() else _below(folder)
-    if task is not None and (place := _place(folder, task)) in below:
-        folder = place
-    elif below:
+    below = {} if (standing(folder) / RECORD).is_file() else _below(folder)
+    if below and task not in below:
+        known = ", ".join(below)
         raise UsageError(
-            f"{folder} holds a model for each of its tasks ({', '.join(place.name for place in below)}): name one with "
-            "--task, or its own folder."
+            f"{folder} is no model itself, and holds those of the tasks {known}: name one with --task."
+            if task is None
+            else f"{folder} holds no model of the task {task!r}; those of its tasks: {known}."
         )
-    return load(folder, backbone, method=method, precision=precision)
+    return load(below[task] if below and task is not None else folder, backbone, store, method, precision)
 
 
 def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[Path, list[Task]]:
@@ -152,11 +157,11 @@ def models_of(
     return [(Model.open(place, backbone, store, method), [task]) for place, task in found]
 
 
-def _below(folder: Path) -> list[Path]:
-    """The models directly below a folder."""
-    if not folder.is_dir():
-        return []
-    return [place for place in sorted(folder.iterdir()) if (standing(place) / RECORD).is_file()]
+def _below(folder: Path) -> dict[str, Path]:
+    """The models of single tasks directly below a folder, by the tasks' names."""
+    places = sorted(folder.iterdir()) if folder.is_dir() else []
+    names = {place: task_names(place) for place in places if (place / RECORD).is_file()}
+    return {tasks[0]: place for place, tasks in names.items() if len(tasks) == 1}
 
 
 def _place(out: Path, task: str) -> Path:

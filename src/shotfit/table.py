@@ -73,11 +73,16 @@ def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[str]:
 
 def selections(rows: Sequence[Row]) -> list[str]:
     """What each method chose anything by, a line for each way, of the methods that choose at all."""
+    several = len({row.shots for row in rows}) > 1
     ways: dict[str, list[str]] = {}
     for row in rows:
-        if row.selection and not row.selection.startswith("nothing was chosen"):
-            ways.setdefault(row.selection, []).append(row.method)
+        if row.selection:
+            ways.setdefault(row.selection, []).append(row.method + (f" ({_shots(row.shots)})" if several else ""))
     return [f"selection of {', '.join(dict.fromkeys(methods))}: {way}" for way, methods in ways.items()]
+
+
+def _chosen(selection: str) -> bool:
+    return bool(selection) and not selection.startswith("nothing was chosen")
 
 
 def _rows(method: str, shots: int, runs: Sequence[Mapping[str, Any]], summaries: Sequence[Summary]) -> Iterator[Row]:
@@ -88,7 +93,8 @@ def _rows(method: str, shots: int, runs: Sequence[Mapping[str, Any]], summaries:
             if scores is not None:
                 columns.setdefault(column, {})[run["seed"]] = scores
     seconds = sum(run["seconds"] for run in runs) / len(seeds)
-    selection = "; ".join(dict.fromkeys(run.get("selection", "") for run in runs))
+    selection = "; ".join(dict.fromkeys(filter(_chosen, (run.get("selection", "") for run in runs))))
+    columns = {column: found for column, found in columns.items() if len(found) == len(seeds)}
     values: dict[str, tuple[float, ...]] = {}
     means: dict[str, float] = {}
     for column, found in columns.items():

@@ -229,11 +229,22 @@ def twenty_steps_agree(make: Make, folder: Path) -> None:
     _same(fast.outcome(), reference.outcome(), 1e-9, "logits, loss and gradients after 21 steps")
 
 
+def _epochs(make: Make, count: int) -> int | None:
+    """So many epochs, of a method that takes gradient steps."""
+    return count if make().training_recipe() else None
+
+
 def saved_equals_fitted(make: Make, folder: Path) -> None:
     """A saved model predicts the same bits in a fresh process; damaged folders are refused with a sentence."""
     task = tiny_task(folder / "images")
     model = fit(
-        task, make(), shots=3, epochs=2, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore(), keep=True
+        task,
+        make(),
+        shots=3,
+        epochs=_epochs(make, 2),
+        backbone=tiny_backbone(folder / "backbone"),
+        store=MemoryStore(),
+        keep=True,
     )
     items = task.test
     expected = torch.tensor([p.probabilities for p in model.predict([item.path for item in items], top=3)])
@@ -261,7 +272,16 @@ def seeds_decide(make: Make, folder: Path) -> None:
     task, backbone = tiny_task(folder / "images"), tiny_backbone(folder / "backbone")
 
     def state(seed: int) -> dict[str, Tensor]:
-        fitted = fit(task, make(), shots=2, seed=seed, epochs=2, backbone=backbone, store=MemoryStore(), check=False)
+        fitted = fit(
+            task,
+            make(),
+            shots=2,
+            seed=seed,
+            epochs=_epochs(make, 2),
+            backbone=backbone,
+            store=MemoryStore(),
+            check=False,
+        )
         return fitted.method.state()
 
     first, again, other = state(1), state(1), state(3)
@@ -275,7 +295,13 @@ def new_classes_as_declared(make: Make, folder: Path) -> None:
     """Other class names are accepted and predicted, or refused in a sentence that names the methods that can."""
     task, method = tiny_task(folder / "images"), make()
     model = fit(
-        task, method, shots=2, epochs=1, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore(), check=False
+        task,
+        method,
+        shots=2,
+        epochs=_epochs(make, 1),
+        backbone=tiny_backbone(folder / "backbone"),
+        store=MemoryStore(),
+        check=False,
     )
     if not method.accepts_new_classes:
         _refused(lambda: model.for_classes(["a", "b"]), "zero_shot")
@@ -297,7 +323,7 @@ def several_tasks_as_declared(make: Make, folder: Path) -> None:
     first, second = tiny_task(folder / "first"), tiny_task(folder / "second", ("wet", "dry"))
 
     def fitted(tasks: Task | list[Task]) -> Model:
-        return fit(tasks, make(), shots=2, epochs=2, backbone=backbone, store=MemoryStore(), check=False)
+        return fit(tasks, make(), shots=2, epochs=_epochs(make, 2), backbone=backbone, store=MemoryStore(), check=False)
 
     if not method.several_tasks:
         _refused(lambda: fitted([first, second]), "one task at a time")
@@ -363,7 +389,7 @@ def shapes_of_all_kinds(make: Make, folder: Path) -> None:
             task = replace(task, classes=ClassList("many", tuple(names)), train=items, val=())
         else:
             task = tiny_task(path, names, images=2)
-        model = fit(task, make(), shots=1, epochs=1, backbone=backbone, store=MemoryStore(), check=False)
+        model = fit(task, make(), shots=1, epochs=_epochs(make, 1), backbone=backbone, store=MemoryStore(), check=False)
         prediction = model.predict(task.train[0].path)[0]
         assert prediction.labels[0] in names and 0 < prediction.probabilities[0] <= 1
 
@@ -382,7 +408,9 @@ class _Untouchable(tuple[Item, ...]):
 def test_part_stays_sealed(make: Make, folder: Path) -> None:
     """A task whose test part raises when touched is fitted."""
     task = replace(tiny_task(folder / "images"), held_out=_Untouchable())
-    fit(task, make(), shots=2, epochs=1, backbone=tiny_backbone(folder / "backbone"), store=MemoryStore())
+    fit(
+        task, make(), shots=2, epochs=_epochs(make, 1), backbone=tiny_backbone(folder / "backbone"), store=MemoryStore()
+    )
 
 
 def interrupted_fit_leaves_nothing(make: Make, folder: Path) -> None:
@@ -399,7 +427,7 @@ def interrupted_fit_leaves_nothing(make: Make, folder: Path) -> None:
     assert ended.returncode == 9, ended.stderr
     _refused(lambda: Model.open(folder / "model"), "not a shotfit model")
     store = Store(folder / "store")
-    model = fit(task, make(), shots=2, epochs=1, backbone=backbone, store=store, check=False)
+    model = fit(task, make(), shots=2, epochs=_epochs(make, 1), backbone=backbone, store=store, check=False)
     assert load_file(model.save(folder / "model") / "adapter.safetensors").keys() == model.method.state().keys()
 
 

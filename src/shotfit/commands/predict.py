@@ -100,8 +100,7 @@ def evaluate(
     from shotfit.data.reading import Reading
     from shotfit.evaluate import evaluate as evaluate_model
     from shotfit.evaluate import evaluate_tasks, labelled_for, model_for
-    from shotfit.model import load
-    from shotfit.several import merged, models_of, table
+    from shotfit.several import load_task, merged, models_of, table
     from shotfit.store import Store, cache_folder
 
     found = read_all(source, Reading(images, class_names, skip_broken=skip_broken), say)
@@ -114,7 +113,7 @@ def evaluate(
         if as_json:
             print_json({"model": str(model)} | several.as_json())
         return
-    fitted = load(model, backbone, store, method)
+    fitted = load_task(model, task, backbone, method, store=store)
     labelled = found[0]
     if task is not None:
         labelled = replace(labelled, classes=replace(labelled.classes, task=task))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from shotfit.errors import ShotfitError
 __all__ = ["read_manifest", "read_split_file"]
 
 
-LONGEST_NUMBER = 20  # digits of a label that is sorted by number
+LONGEST_NUMBER = 100  # digits of a label that is sorted by number
 
 
 def read_manifest(path: Path, images: Path) -> Listing:
@@ -159,8 +160,11 @@ def _field(path: Path, number: int, line: dict[str, Any], key: str) -> str:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a file may have that name: no zero byte, and nothing that cannot be encoded."""
-    return "\0" not in text and text.encode(errors="ignore").decode() == text
+    """Whether a file may have that name: no zero byte, and nothing that the file system cannot say."""
+    try:
+        return "\0" not in os.fsdecode(os.fsencode(text))
+    except UnicodeEncodeError:
+        return False
 
 
 def _text(path: Path) -> str:

@@ -183,25 +183,22 @@ def _read_folders(source: Path) -> Listing:
                 )
             part_folders[part] = path
     ignored = [*top.images, *(path for path in top.others if path.name != NAMES_FILE)]
+    below: dict[Part, list[_Folder]] = {}  # class folders
     if part_folders:
         ignored += [path for path in top.folders if path not in part_folders.values()]
-        class_folders: dict[Part, Sequence[Path]] = {}
         for part, path in part_folders.items():
             inside = _Folder(path)
-            _check_classes(inside)
-            class_folders[part] = inside.folders
+            below[part] = _check_classes(inside)
             ignored += [*inside.images, *inside.others]
             loops += inside.loops
     else:
-        _check_classes(top)
-        class_folders = {"train": top.folders}
-    classes = sorted({path.name for folders in class_folders.values() for path in folders})
+        below["train"] = _check_classes(top)
+    classes = sorted({inside.path.name for folders in below.values() for inside in folders})
     position = {name: i for i, name in enumerate(classes)}
     parts: dict[Part, list[tuple[Path, int]]] = {part: [] for part in PARTS}
-    for part, folders in class_folders.items():
-        for path in folders:
-            inside = _Folder(path)
-            parts[part] += [(image, position[path.name]) for image in inside.images]
+    for part, folders in below.items():
+        for inside in folders:
+            parts[part] += [(image, position[inside.path.name]) for image in inside.images]
             ignored += [*inside.folders, *inside.others]
             loops += inside.loops
     listed = [f"{part_folders[part].name}/" for part in PARTS if part in part_folders]
@@ -216,19 +213,21 @@ def _read_folders(source: Path) -> Listing:
     )
 
 
-def _check_classes(top: _Folder) -> None:
-    """Refuse a folder that holds no classes, and one that holds folders of classes."""
+def _check_classes(top: _Folder) -> list[_Folder]:
+    """The class folders; refuses a folder that holds no classes, and one that holds folders of classes."""
     if not top.folders:
         raise ShotfitError(
             f"{shown(top.path)} holds no class folders ({len(top.images)} images lie directly in it); expected "
             f"{shown(top.path)}/CLASS/IMAGE, or a manifest with lines path,label."
         )
-    domains = [path for path in top.folders if _is_domain(_Folder(path))]
-    if 2 * len(domains) > len(top.folders):
+    inside = [_Folder(path) for path in top.folders]
+    domains = [folder.path for folder in inside if _is_domain(folder)]
+    if 2 * len(domains) > len(inside):
         raise ShotfitError(
             f"{shown(top.path)} holds domains ({_some(path.name for path in domains)}) with class folders in them, not "
             f"classes; pass one domain, e.g. {shown(domains[0])}."
         )
+    return inside
 
 
 def _is_domain(folder: _Folder) -> bool:

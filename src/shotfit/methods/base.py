@@ -296,6 +296,7 @@ def check_prompts(backbone: Backbone, classes: Sequence[ClassList]) -> None:
     tokenizer = backbone.checked_tokenizer()
     for prompt in (text for task in classes for prompts in task.prompts() for text in prompts):
         tokenizer.check(prompt)
+        tokenizer.encode([prompt])  # refuses one that is too long
 
 
 def _parse(method: str, key: str, text: str, default: Any) -> Any:

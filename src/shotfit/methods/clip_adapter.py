@@ -50,14 +50,18 @@ class ClipAdapter(Method):
     reduction: int = option(4, "the hidden width is the embedding width divided by this", at_least=1)
     side: str = option("image", "features that are adapted", choices=("image", "text", "both"))
 
+    def check(self) -> None:
+        """Refuse a reduction to nothing."""
+        if self.reduction > self.frozen.embed:
+            raise UsageError(
+                f"clip_adapter: a reduction of {self.reduction} leaves no hidden unit of {self.frozen.embed} features: "
+                f"use at most {self.frozen.embed}."
+            )
+
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Two matrices for each adapted side, as a linear layer starts them: uniform in +-1/sqrt(columns)."""
+        self.check()
         hidden = frozen.embed // self.reduction
-        if hidden < 1:
-            raise UsageError(
-                f"clip_adapter: a reduction of {self.reduction} leaves no hidden unit of {frozen.embed} features: "
-                f"use at most {frozen.embed}."
-            )
         self.base = class_features(frozen, classes, "raw")  # [classes, embed]
         if self.side != "text":
             self.image_down = self._matrix(hidden, frozen.embed)

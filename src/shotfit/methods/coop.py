@@ -52,6 +52,12 @@ class CoOp(Method):
     words: str = option("", "initial context, e.g. 'a photo of a'; random if empty")
     position: str = option("end", "where the class name stands", choices=POSITIONS)
 
+    def check(self) -> None:
+        """Refuse a context that leaves no room for the names, and words that cannot be read."""
+        length = len(context_of_words(self.frozen, self.words)) if self.words else self.length
+        names = [name for task in self.classes for name in task.names]
+        lay_out(self.frozen, names, length, self.position, None, self.name)
+
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """The context: [L, width], or [classes, L, width] if class-specific."""
         if self.words:

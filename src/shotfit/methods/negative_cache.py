@@ -43,8 +43,8 @@ def check_left_out(left_out: int, classes: int) -> None:
     """
     if left_out >= classes > 1:
         raise UsageError(
-            f"left_out is {left_out}, but {classes} classes have images, so no class would be left to make negatives "
-            f"of; expected at most {classes - 1}."
+            f"left_out is {left_out}, but of {classes} classes with images none would be left to make negatives "
+            f"of: expected at most {classes - 1}."
         )
 
 

@@ -34,7 +34,7 @@ def context_of_words(frozen: Frozen, words: str) -> Tensor:
     """The word embeddings [tokens, width] of a text without its start and end."""
     tokenizer, readable = frozen.backbone.checked_tokenizer(), words.replace("_", " ")
     tokenizer.check(readable)
-    ids = tokenizer.tokens(readable)
+    ids = tokenizer.known(readable)
     words_of = frozen.backbone.text.token_embedding.weight[torch.tensor(ids)].detach()
     return words_of.to(frozen.parameter_dtype, copy=True)
 
@@ -61,7 +61,7 @@ def lay_out(
     rows = []
     for index, name in enumerate(readable):
         tokenizer.check(f"{name}.")
-        text, size = tokenizer.tokens(f"{name}."), 0 if position == "end" else tokenizer.count(name)
+        text, size = tokenizer.known(f"{name}."), 0 if position == "end" else tokenizer.count(name)
         first = vocabulary + (0 if owners is None else owners[index] * length)
         context = list(range(first, first + length))
         before = {"end": length, "middle": half, "front": 0}[position]

@@ -96,14 +96,13 @@ class Tokenizer(ABC):
         return len(self.tokens(text))
 
     def check(self, text: str) -> None:
-        """Refuse a class name, template or prompt that is too long, or that a special token would end."""
+        """Refuse a class name, template or prompt that holds a special token: the tower would end the text there."""
         held = self._special_in(text)
         if held is not None:
             raise ShotfitError(
                 f"{_shown(text)} holds {held}, where the text tower would stop reading; "
                 "use a class name or template without it."
             )
-        self._row(text, truncate=False)
 
     def _special_in(self, text: str) -> str | None:
         lowered = text.lower()
@@ -115,7 +114,8 @@ class Tokenizer(ABC):
             return "something that its tokenizer takes for a text's start or end"
         return None
 
-    def _row(self, text: str, truncate: bool) -> list[int]:
+    def known(self, text: str) -> list[int]:
+        """As `tokens`; refuses ids that the text tower has not."""
         tokens = self.tokens(text)
         beyond = next((token for token in tokens if token >= self.vocabulary), None)
         if beyond is not None:
@@ -123,6 +123,10 @@ class Tokenizer(ABC):
                 f"the tokenizer gives {_shown(text)} the id {beyond}, but the text tower has {self.vocabulary:,} ids; "
                 "the tokenizer belongs to another checkpoint, put the right files beside this one."
             )
+        return tokens
+
+    def _row(self, text: str, truncate: bool) -> list[int]:
+        tokens = self.known(text)
         room = self.context - len(self.start) - len(self.end)
         if len(tokens) > room and not truncate:
             raise ShotfitError(
