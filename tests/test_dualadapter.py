@@ -44,7 +44,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 @pytest.fixture
 def fitted(task: Task, backbone: Backbone) -> Callable[..., Model]:
     def fit_with(**options: str) -> Model:
-        return fit(task, "dualadapter", shots=3, epochs=1, backbone=backbone, options=options, check=False,
+        epochs = 1 if DualAdapter.with_options(options).training_recipe() else None
+        return fit(task, "dualadapter", shots=3, epochs=epochs, backbone=backbone, options=options, check=False,
                    store=MemoryStore())  # fmt: skip
 
     return fit_with
