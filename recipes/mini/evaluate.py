@@ -101,7 +101,8 @@ def measure(backbone: Backbone, data: Path, shots: int = 16) -> dict[str, float]
         part: [(data / "caltech101" / path, label) for path, label, _ in split[part]] for part in ("train", "test")
     }
     test = image_features(backbone, parts["test"])
-    result["caltech101 zero-shot"] = zero_shot(*test, text_features(backbone, [named[i] for i in range(len(named))]))
+    texts = text_features(backbone, [named[i] for i in range(len(named))])
+    result["caltech101 zero-shot"] = zero_shot(*test, texts)
     for seed in (1, 2, 3):
         train = image_features(backbone, draw_shots(parts["train"], shots, seed))
         result[f"caltech101 probe, seed {seed}"] = probe(train, test)
@@ -114,7 +115,6 @@ def measure(backbone: Backbone, data: Path, shots: int = 16) -> dict[str, float]
         plain = [label.split("_", 1)[1] if label[:2].isdigit() else label for label in names]
         result[f"{name} zero-shot"] = zero_shot(*test, text_features(backbone, plain))
         result[f"{name} probe, seed 1"] = probe(image_features(backbone, draw_shots(files, shots, 1)), test)
-    texts = text_features(backbone, [named[i] for i in range(len(named))])
     shuffle_blocks(backbone)
     result["caltech101 zero-shot, blocks shuffled"] = zero_shot(*image_features(backbone, parts["test"]), texts)
     return result

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code. Errors of the user are one line, tracebacks come with --debug."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    _print_any_name()
+    _take_any_name()
     with warnings.catch_warnings():
         warnings.showwarning = warn
         try:
@@ -109,7 +109,7 @@ def _failed(sentence: str, code: int) -> int:
     return code
 
 
-def _print_any_name() -> None:
+def _take_any_name() -> None:
     """File names need not be text; print what cannot be encoded as an escape, and read it as the file system does."""
     for stream, errors in (
         (sys.stdout, "backslashreplace"),

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
-__all__ = ["DivergedError", "NewClassesError", "ShotfitError", "UsageError"]
+from collections.abc import Sequence
+
+__all__ = ["DivergedError", "NewClassesError", "ShotfitError", "UsageError", "first_few"]
 
 
 class ShotfitError(Exception):
@@ -30,3 +32,12 @@ class DivergedError(ShotfitError):
 
 class NewClassesError(UsageError):
     """A fitted method knows no other classes than its own. A comparison shows it as a dash instead of stopping."""
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """Names in a sentence: the first ones and how many more.
+
+    >>> first_few(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, first_few
 from shotfit.fit import zero_shot
 from shotfit.model import Model
 
@@ -185,10 +185,10 @@ def labelled_for(names: Sequence[str], task: Task, everything: bool = False) -> 
     places = {plain_name(name): place for place, name in enumerate(names)}
     unknown = [name for name in task.classes.names if plain_name(name) not in places]
     if unknown or len(places) < len(names):
-        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise ShotfitError(
             f"the classes of {task.name} ({len(task.classes.names)}) are not the model's ({len(names)})"
-            f"{f' (not known to it: {shown})' if unknown else ''}: evaluate on images of the classes it was fitted to."
+            f"{f' (not known to it: {first_few(unknown)})' if unknown else ''}: evaluate on images of the classes it "
+            "was fitted to."
         )
     order = [places[plain_name(name)] for name in task.classes.names]
     return [replace(item, label=order[item.label]) for item in items]

@@ -41,7 +41,7 @@ from shotfit.train import hits, train
 __all__ = ["check_numbers", "fit", "zero_shot"]
 
 FOLDS = 4  # at most, for a cross-validation of the support images
-MOST = {"views": 1000}  # of an image; other counts and seeds may have 32 bits, as numpy's
+MOST_VIEWS = 1000  # of an image
 Views = int | Literal["center", "fresh"]
 
 
@@ -127,19 +127,22 @@ def check_numbers(
 
     Raises UsageError.
     """
-    counts = {"shots": (shots, 0), "seed": (seed, 0), "epochs": (epochs, 1)}
+    _check_count("shots", shots, 0)
+    _check_count("seed", seed, 0)
+    _check_count("epochs", epochs, 1)
     if views not in ("center", "fresh"):
-        counts["views"] = (views, 0)  # type: ignore[assignment]  # the words were taken out
-    for name, (count, least) in counts.items():
-        most = MOST.get(name, 2**32 - 1)
-        if count is not None and not (isinstance(count, int) and least <= count <= most):
-            words = ", center or fresh" if name == "views" else ""
-            raise UsageError(f"{name} is {count!r}; expected a whole number from {least} to {most:,}{words}.")
+        _check_count("views", views, 0, MOST_VIEWS, ", center or fresh")
     if lr is not None and not 0 < lr < math.inf:
         raise UsageError(f"The learning rate must be a number above 0, but is {lr:g}.")
     for name, value in (("epochs", epochs), ("lr", lr)):
         if value is not None and method.training_recipe() is None:
             raise UsageError(f"{name} is given, but {method.name} takes no gradient steps: leave it out.")
+
+
+def _check_count(name: str, count: object, least: int, most: int = 2**32 - 1, words: str = "") -> None:
+    """Refuse what is no count; numpy's seeds, and so all counts, have 32 bits."""
+    if count is not None and not (isinstance(count, int) and least <= count <= most):
+        raise UsageError(f"{name} is {count!r}; expected a whole number from {least} to {most:,}{words}.")
 
 
 def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ from torch import Tensor
 from shotfit.data.images import as_rgb
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
 from shotfit.decoding import center_view, read_ahead
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import address, find, in_file
@@ -302,10 +301,8 @@ class Model:
 
 load = Model.open
 
-# Files of a model, and what systems put into every folder that one looks at.
-_MADE_BY_US_OR_SYSTEM = re.compile(
-    "|".join([*map(re.escape, (RECORD, WEIGHTS, CARD)), r"\..*", "desktop.ini", "Thumbs.db"])
-)
+# The files of a model, and what Windows puts into every folder that one looks at.
+_REPLACED = {RECORD, WEIGHTS, CARD, "desktop.ini", "Thumbs.db"}
 
 
 def task_names(folder: Path) -> list[str]:
@@ -321,10 +318,11 @@ def check_target(folder: Path) -> None:
     if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
     if folder.is_dir():
-        others = sorted(path.name for path in folder.iterdir() if not _MADE_BY_US_OR_SYSTEM.fullmatch(path.name))
+        names = sorted(path.name for path in folder.iterdir())
+        others = [name for name in names if name not in _REPLACED and not name.startswith(".")]
         if others:
             raise UsageError(
-                f"{folder} holds {_some(others)} beside a model, and would be replaced as a whole: move that "
+                f"{folder} holds {first_few(others)} beside a model, and would be replaced as a whole: move that "
                 "elsewhere, or choose another --out."
             )
         if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
@@ -357,10 +355,6 @@ def _kind(folder: Path, record: Mapping[str, Any], method: str | type[Method] | 
     if kind.name != name:
         raise UsageError(f"{folder} was saved by the method {name}, not by {kind.name}: name that one, or none.")
     return kind
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _mark(classes: Sequence[Mapping[str, Any]]) -> str:

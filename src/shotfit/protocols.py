@@ -28,7 +28,7 @@ from typing import Literal, get_args
 from shotfit.data.shots import base_and_new, renumbered
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task, plain_name
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.evaluate import labelled_for
 from shotfit.methods.base import Method
 
@@ -281,10 +281,9 @@ def _same_classes(source: Task, target: Task, column: str) -> Exam:
     places = {plain_name(name): place for place, name in enumerate(source.classes.names)}
     unknown = [name for name in target.classes.readable if plain_name(name) not in places]
     if unknown:
-        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise ShotfitError(
-            f"The target {target.name} has classes that {source.name} has not: {shown}. domain-shift needs the "
-            "source's classes; --protocol transfer takes others."
+            f"The target {target.name} has classes that {source.name} has not: {first_few(unknown)}. domain-shift "
+            "needs the source's classes; --protocol transfer takes others."
         )
     among = tuple(sorted(places[plain_name(name)] for name in target.classes.names))
     some = len(among) < len(places)

@@ -114,7 +114,8 @@ def compare(
     from shotfit.compare import plan_of
     from shotfit.table import selections, table
 
-    plan = plan_of(data, protocol, others, leave_out or [])
+    left_out = leave_out or []
+    plan = plan_of(data, protocol, others, left_out)
     rows = compare_methods(
         data,
         names,
@@ -122,7 +123,7 @@ def compare(
         draws,
         protocol=protocol,  # type: ignore[arg-type]  # checked above
         targets=others,
-        leave_out=leave_out or [],
+        leave_out=left_out,
         backbone=backbone,
         epochs=epochs,
         lr=lr,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shotfit.data.images import shown
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, first_few
 
 __all__ = ["read_descriptions"]
 
@@ -40,10 +40,9 @@ def read_descriptions(path: Path, names: Sequence[str]) -> list[list[str]]:
     readable = [name.replace("_", " ") for name in names]
     missing = [name for name in readable if name not in sentences]
     if missing:
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise ShotfitError(
             f"The descriptions {shown(path)} lack {len(missing)} of {len(names)} classes: "
-            f"{', '.join(missing[:NAMED])}{more}; add a list of sentences for each."
+            f"{first_few(missing, NAMED)}; add a list of sentences for each."
         )
     for name in readable:
         given = sentences[name]

@@ -137,6 +137,10 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None) -> 
     held_out: Sequence[Item] = () if task.is_sealed else task.test
     items = [*task.train, *task.val, *held_out]
     verdicts = _verdicts(items, FileCache(cache))
+
+    def readable(part: Sequence[Item]) -> list[Item]:
+        return [item for item in part if verdicts[item.path].facts]
+
     usable = [(item, facts) for item in items if (facts := verdicts[item.path].facts)]
     train = Counter(item.label for item in task.train if verdicts[item.path].facts)
     errors = [
@@ -151,9 +155,7 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None) -> 
     warnings = [
         *_few_images(task, train, shots),
         *_similar_names(task),
-        *_copies(
-            *([item for item in part if verdicts[item.path].facts] for part in ([*task.train, *task.val], held_out))
-        ),
+        *_copies(readable([*task.train, *task.val]), readable(held_out)),
         *_peculiar(usable),
         *_unread_formats(task),
     ]

@@ -162,7 +162,7 @@ def _field(path: Path, number: int, line: dict[str, Any], key: str) -> str:
 def _is_path(text: str) -> bool:
     """Whether a file may have that name: no zero byte, and nothing that the file system cannot say."""
     try:
-        return "\0" not in os.fsdecode(os.fsencode(text))
+        return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
 

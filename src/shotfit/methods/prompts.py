@@ -60,7 +60,6 @@ def lay_out(
     half = length // 2
     rows = []
     for index, name in enumerate(readable):
-        tokenizer.check(f"{name}.")
         text, size = tokenizer.known(f"{name}."), 0 if position == "end" else tokenizer.count(name)
         first = vocabulary + (0 if owners is None else owners[index] * length)
         context = list(range(first, first + length))

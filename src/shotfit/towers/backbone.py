@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, first_few
 from shotfit.towers.config import BackboneConfig, ResNetConfig
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
@@ -84,8 +84,8 @@ class Backbone(nn.Module):
         shapes = [key for key in expected if key in weights and tuple(weights[key].shape) != expected[key]]
         for problem, keys in (("lacks", missing), ("has no place for", extra)):
             if keys:
-                shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-                raise ShotfitError(f"{self.name or 'The checkpoint'} {problem} {len(keys)} tensor(s): {shown}.")
+                shown = f"{len(keys)} tensor(s): {first_few(keys)}"
+                raise ShotfitError(f"{self.name or 'The checkpoint'} {problem} {shown}.")
         if shapes:
             key = shapes[0]
             raise ShotfitError(

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, first_few
 from shotfit.towers.archive import is_archive, read_archive
 from shotfit.towers.settings import read_json
 
@@ -80,8 +80,7 @@ def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def listing(names: Iterable[str], shown: int = 3) -> str:
     """Some names in a sentence: the first few and how many more, with the count in front."""
     names = list(names)
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'}: {', '.join(names[:shown])}{rest}"
+    return f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'}: {first_few(names, shown)}"
 
 
 class StateDict:
