@@ -58,7 +58,7 @@ class Settings:
     own_power: float = 0.5  # its directions are divided by this power of their spread: 0 as they are, 1 all alike
     own_gain: float = 2.0  # of that part in the features
     share: float = 0.6  # of what training added to the join that is kept
-    common: float = 2.0  # squared length of what all images share, beside that of the rest
+    common: float = 0.25  # squared length of what all images share, beside that of the rest
 
 
 @dataclass
