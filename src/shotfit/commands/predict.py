@@ -82,6 +82,7 @@ def evaluate(
     class_names: ClassNames = None,
     images: ImagesDir = None,
     skip_broken: SkipBroken = False,
+    precision: ModelPrecision = None,
     as_json: Json = False,
 ) -> None:
     """Score a fitted model on labelled images: accuracies, F1, calibration and the most confused classes.
@@ -97,6 +98,7 @@ def evaluate(
     """
     say = to(sys.stderr if as_json else sys.stdout)
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
+    computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
     from shotfit.evaluate import evaluate as evaluate_model
     from shotfit.evaluate import evaluate_tasks, labelled_for, model_for
@@ -106,14 +108,14 @@ def evaluate(
     found = read_all(source, Reading(images, class_names, skip_broken=skip_broken), say)
     store = Store(cache_folder() / "streams")
     if tasks is not None:
-        pairs = models_of(model, found, backbone, store, method)
+        pairs = models_of(model, found, backbone, method, computing, store)
         several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
         for line in table({"accuracy": several}):
             say(line)
         if as_json:
             print_json({"model": str(model)} | several.as_json())
         return
-    fitted = load_task(model, task, backbone, method, store=store)
+    fitted = load_task(model, task, backbone, method, computing, store)
     labelled = found[0]
     if task is not None:
         labelled = replace(labelled, classes=replace(labelled.classes, task=task))
