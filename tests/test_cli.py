@@ -211,6 +211,14 @@ def test_compare_prints_one_table_and_resumes(home: Home, shell: Shell, tmp_path
     assert len(json.loads(second.out)["rows"]) == 4
 
 
+def test_compare_reads_commas_in_front_of_numbers_as_an_option(home: Home, shell: Shell, tmp_path: Path) -> None:
+    names = ["dualadapter+training_free=true+beta_grid=0,2,2", "zero_shot"]
+    words = ["compare", home.photos, "--backbone", home.backbone, "--methods", ",".join(names), "--json"]
+    result = shell(*words, "--shots", "1", "--seeds", "1", "--out", tmp_path / "runs.jsonl")
+    assert result.code == 0, result.err
+    assert [row["method"] for row in json.loads(result.out)["rows"]] == names
+
+
 def test_methods_lists_them(shell: Shell) -> None:
     assert "tip_adapter_f" in shell("methods").out
     assert {"method", "title", "new_classes", "source"} == json.loads(shell("methods", "--json").out)["methods"][

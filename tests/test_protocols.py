@@ -362,6 +362,7 @@ def test_variants_are_methods_with_options(source: Task, backbone: Backbone, tmp
         ("coop+epochs=0", "epochs must be a whole number from 1"),
         ("zero_shot+lr=0.1", "takes no gradient steps"),
         ("cop+length=4", "Did you mean coop?"),
+        ("dualadapter+lambda_grid=0", "expected low,high,steps"),
     ],
 )
 def test_wrong_variant_is_refused_before_any_fit(

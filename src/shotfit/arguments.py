@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,21 +14,30 @@ if TYPE_CHECKING:
     from shotfit.towers.precision import Precision
 
 __all__ = [
-    "as_bytes", "as_list", "as_numbers", "as_options", "as_precision", "as_repeated", "as_savings", "as_validation",
-    "as_views", "one_source",
+    "as_bytes", "as_list", "as_methods", "as_numbers", "as_options", "as_precision", "as_repeated", "as_savings",
+    "as_validation", "as_views", "one_source",
 ]  # fmt: skip
 
 
-def as_list(flag: str, text: str) -> list[str]:
-    """Words between commas.
+def as_list(flag: str, text: str, between: str = ",") -> list[str]:
+    """Words between commas, or what the regular expression `between` matches.
 
-    >>> as_list("--methods", "coop, taskres")
-    ['coop', 'taskres']
+    >>> as_list("--classes", "robin, wren")
+    ['robin', 'wren']
     """
-    words = [word.strip() for word in text.split(",")]
+    words = [word.strip() for word in re.split(between, text)]
     if not all(words):
         raise UsageError(f"{flag} is {text!r}; expected words with single commas between them, as in a,b,c.")
     return words
+
+
+def as_methods(text: str) -> list[str]:
+    """Methods between commas, each with its options; a comma in front of a number belongs to an option's value.
+
+    >>> as_methods("coop,dualadapter+beta_grid=0,7,28,taskres")
+    ['coop', 'dualadapter+beta_grid=0,7,28', 'taskres']
+    """
+    return as_list("--methods", text, between=r",(?!\s*-?\.?\d)")
 
 
 def as_numbers(flag: str, text: str) -> list[int]:

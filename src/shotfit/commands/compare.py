@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shotfit.arguments import as_bytes, as_list, as_numbers, as_precision, as_validation, as_views, one_source
+from shotfit.arguments import as_bytes, as_methods, as_numbers, as_precision, as_validation, as_views, one_source
 from shotfit.console import plural, print_json, read_all, read_one, reporter, to
 from shotfit.flags import (
     Backbone,
@@ -96,7 +96,7 @@ def compare(
       shotfit compare --tasks tasks.toml --leave-out flowers --methods coop,softcpt --shots 4
     """
     say = to(sys.stderr if as_json else sys.stdout)
-    names, numbers, draws = as_list("--methods", methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
+    names, numbers, draws = as_methods(methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
     chosen, judged, bound = as_views(views), as_validation(validation), as_bytes("--memory", memory)
     computing = as_precision(precision)
     from shotfit.data.reading import Reading
