@@ -196,7 +196,7 @@ def test_fit_prints_the_tasks_and_the_mean(home: Home, shell: Shell, tmp_path: P
             3,
             "holds the special token <end>",
         ),
-        (["evaluate", "HOME", "--tasks", "LIST"], 3, "is not a shotfit model"),
+        (["evaluate", "HOME", "--tasks", "LIST"], 3, "holds no model, and none of the task 'colored things' below it"),
     ],
 )
 def test_wrong_use_is_one_line(

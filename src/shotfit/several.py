@@ -14,7 +14,7 @@ from typing import Any
 
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Task
-from shotfit.errors import UsageError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.methods import find
@@ -54,7 +54,7 @@ def load_task(
 
     Raises as `load` does, and UsageError where the folder holds models of tasks and not of this one, or none is named.
     """
-    below = _below(folder)
+    below = {} if (standing(folder) / RECORD).is_file() else _below(folder)
     if below and task not in below:
         known = ", ".join(below)
         raise UsageError(
@@ -144,17 +144,22 @@ def models_of(
 ) -> list[tuple[Model, list[Task]]]:
     """The model in the folder with all tasks, or the models below it, one for each task.
 
-    Raises as `load_task` does.
+    Raises ShotfitError where neither is there.
     """
-    if _below(folder):
-        return [(load_task(folder, task.name, backbone, method, precision, store), [task]) for task in tasks]
-    return [(load(folder, backbone, store, method, precision), list(tasks))]
+    if (standing(folder) / RECORD).is_file() or not folder.is_dir():
+        return [(load(folder, backbone, store, method, precision), list(tasks))]
+    found = [(_place(folder, task.name), task) for task in tasks]
+    missing = [task.name for place, task in found if not (standing(place) / RECORD).is_file()]
+    if missing:
+        raise ShotfitError(
+            f"{folder} holds no model, and none of the task {missing[0]!r} below it: name a folder that `shotfit fit` "
+            "wrote."
+        )
+    return [(load(place, backbone, store, method, precision), [task]) for place, task in found]
 
 
 def _below(folder: Path) -> dict[str, Path]:
-    """The models of single tasks directly below a folder that is no model itself, by the tasks' names."""
-    if (standing(folder) / RECORD).is_file():
-        return {}
+    """The models of single tasks directly below a folder, by the tasks' names."""
     places = sorted(folder.iterdir()) if folder.is_dir() else []
     names = {place: task_names(place) for place in places if (place / RECORD).is_file()}
     return {tasks[0]: place for place, tasks in names.items() if len(tasks) == 1}
