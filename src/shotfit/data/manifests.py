@@ -150,8 +150,12 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _field(path: Path, number: int, line: dict[str, Any], key: str) -> str:
-    value = line.get(key)
-    text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    value = "" if line.get(key) is None else line[key]
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise ShotfitError(
+            f"{shown(path)}, line {number}: the {key} is {json.dumps(value)[:80]}; expected text or a whole number."
+        )
+    text = str(value).strip()
     if not text:
         raise ShotfitError(f"{shown(path)}, line {number} has no {key}; expected path,label[,split] in every line.")
     if key == "path" and not _is_path(text):
