@@ -13,16 +13,20 @@ a sentence. They cost a second or two each.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -414,21 +418,41 @@ def test_part_stays_sealed(make: Make, folder: Path) -> None:
 
 
 def interrupted_fit_leaves_nothing(make: Make, folder: Path) -> None:
-    """A save that is killed before its last rename leaves nothing that opens; a store keeps serving."""
+    """A fit that is interrupted at any write to the store goes on; a save that is killed leaves nothing that opens."""
     task, backbone = tiny_task(folder / "images"), tiny_backbone(folder / "backbone")
+
+    def fitted() -> Model:
+        store = Store(folder / "store")
+        return fit(task, make(), shots=2, epochs=_epochs(make, 1), backbone=backbone, store=store, check=False)
+
+    def interrupted_at(write: int) -> Callable[[str, str], None]:
+        written, rename = itertools.count(), os.replace
+
+        def rename_or_stop(source: str, target: str) -> None:
+            if next(written) == write:
+                raise KeyboardInterrupt
+            rename(source, target)
+
+        return rename_or_stop
+
+    model = None
+    for write in itertools.count():
+        with mock.patch("os.replace", interrupted_at(write)), suppress(KeyboardInterrupt):
+            model = fitted()
+        if model is not None:
+            break
+    saved, killed = model.save(folder / "model"), folder / "killed"
     script = (
-        "import os, sys; import shotfit.files as f, shotfit.model as m; from pathlib import Path\n"
-        "from shotfit.fit import fit; from shotfit.store import Store\n"
-        "os.replace = os.rename = lambda *a, **k: os._exit(9)\n"
-        "fit(sys.argv[1], 'zero_shot', shots=2, backbone=sys.argv[2], store=Store(Path(sys.argv[3]))).save(sys.argv[4])"
+        "import os, sys; from shotfit.model import Model\n"
+        "model, rename = Model.open(sys.argv[1], method=sys.argv[2]), os.replace\n"
+        "os.replace = lambda a, b: os._exit(9) if os.path.basename(b) == 'killed' else rename(a, b)\n"
+        "model.save(sys.argv[3])"
     )
-    arguments = [str(folder / "images"), str(folder / "backbone"), str(folder / "store"), str(folder / "model")]
-    ended = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    command = [sys.executable, "-c", script, str(saved), address(type(make())), str(killed)]
+    ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 9, ended.stderr
-    _refused(lambda: Model.open(folder / "model"), "not a shotfit model")
-    store = Store(folder / "store")
-    model = fit(task, make(), shots=2, epochs=_epochs(make, 1), backbone=backbone, store=store, check=False)
-    assert load_file(model.save(folder / "model") / "adapter.safetensors").keys() == model.method.state().keys()
+    _refused(lambda: Model.open(killed), "not a shotfit model")
+    assert load_file(fitted().save(killed) / "adapter.safetensors").keys() == model.method.state().keys()
 
 
 def _refused(action: Callable[[], Any], words: str) -> None:
