@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,25 +18,36 @@ __all__ = [
 ]  # fmt: skip
 
 
-def as_list(flag: str, text: str, between: str = ",") -> list[str]:
-    """Words between commas, or what the regular expression `between` matches.
+def as_list(flag: str, text: str) -> list[str]:
+    """Words between commas.
 
     >>> as_list("--classes", "robin, wren")
     ['robin', 'wren']
     """
-    words = [word.strip() for word in re.split(between, text)]
+    words = [word.strip() for word in text.split(",")]
     if not all(words):
         raise UsageError(f"{flag} is {text!r}; expected words with single commas between them, as in a,b,c.")
     return words
 
 
 def as_methods(text: str) -> list[str]:
-    """Methods between commas, each with its options; a comma in front of a number belongs to an option's value.
+    """Methods between commas, each with its options; a comma behind an option ends it where a method follows.
 
-    >>> as_methods("coop,dualadapter+beta_grid=0,7,28,taskres")
-    ['coop', 'dualadapter+beta_grid=0,7,28', 'taskres']
+    >>> as_methods("coop,dualadapter+beta_grid=0,7,28+residuals=template,keys,taskres")
+    ['coop', 'dualadapter+beta_grid=0,7,28+residuals=template,keys', 'taskres']
     """
-    return as_list("--methods", text, between=r",(?!\s*-?\.?\d)")
+    from shotfit.methods import in_file, names
+
+    known, methods = names(), list[str]()
+    for part in text.split(","):
+        name = part.partition("+")[0].strip()
+        if methods and "=" in methods[-1] and name not in known and not in_file(name):
+            methods[-1] += f",{part}"
+        else:
+            methods.append(part)
+    if not all(method.strip() for method in methods):
+        raise UsageError(f"--methods is {text!r}; expected names with single commas between them, as in a,b,c.")
+    return [method.strip() for method in methods]
 
 
 def as_numbers(flag: str, text: str) -> list[int]:

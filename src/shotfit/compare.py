@@ -40,13 +40,13 @@ from shotfit.protocols import (
     warn_of_shared_images,
 )
 from shotfit.runs import append_run, check_runs, read_runs
-from shotfit.store import MemoryStore, Store
+from shotfit.store import MemoryStore, Store, cache_folder
 from shotfit.table import Row, summarize
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, load_in
 from shotfit.variants import Variant, read_variant
 
-__all__ = ["compare", "plan_of"]
+__all__ = ["compare", "plan_of", "read_variants"]
 
 # The modules that train; what is around them is the same for all methods.
 FITTING = ("edits", "fit", "frozen", "numbering", "recipe", "train")
@@ -88,16 +88,14 @@ def compare(
     Raises UsageError for an unknown method, option or protocol or an empty list, and ShotfitError for tasks that the
     protocol cannot use, before anything is fitted.
     """
-    _check_lists(methods, shots, seeds)
     if leave_out and "zero_shot" not in methods:
         methods = ["zero_shot", *methods]
-    variants = [read_variant(method, lr, epochs) for method in methods]
-    for variant, number, seed in itertools.product(variants, shots, seeds):
-        check_numbers(variant.prototype, number, seed, variant.epochs, variant.lr, views)
+    variants = read_variants(methods, shots, seeds, lr, epochs, views)
     plan = plan_of(data, protocol, targets, leave_out)
     if isinstance(data, Task):
         warn_of_shared_images(data, targets)
     loaded = load_in(backbone, precision)
+    store = Store(cache_folder() / "streams") if store is None else store
     _check_prompts(plan, loaded)
     for lesson in plan.all_lessons:  # refused before the first fit, not after it
         support = lesson.support(shots[0], seeds[0], validation)
@@ -125,10 +123,11 @@ def compare(
             except DivergedError as error:
                 run |= _diverged(lesson, f"{variant.name}, {number} shots, seed {seed}: {error}")
             run |= {"backbone": loaded.name, "version": shotfit.__version__}
+            finished[key] = run  # another name may stand for the same settings
             if out is not None:
                 append_run(out, run)
         else:
-            run = known | {"method": variant.name}  # the same settings may have had another name
+            run = known | {"method": variant.name}
         runs.append(run)
         if report is not None:
             report(run | {"resumed": known is not None, "number": len(runs), "total": len(cells)})
@@ -153,7 +152,18 @@ def plan_of(
     return plan_tasks(data, [leave_out] if isinstance(leave_out, str) else leave_out, protocol)
 
 
-def _check_lists(methods: Sequence[str], shots: Sequence[int], seeds: Sequence[int]) -> None:
+def read_variants(
+    methods: Sequence[str],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    lr: float | None,
+    epochs: int | None,
+    views: int | Literal["center", "fresh"] | None,
+) -> list[Variant]:
+    """The methods with their options, if they can be fitted with these numbers.
+
+    Raises UsageError.
+    """
     for name, values in (("methods", methods), ("shots", shots), ("seeds", seeds)):
         if not values:
             raise UsageError(f"There are no {name} to compare: give at least one.")
@@ -162,6 +172,10 @@ def _check_lists(methods: Sequence[str], shots: Sequence[int], seeds: Sequence[i
     for number in shots:
         if number < 1:
             raise UsageError(f"shots is {number}; expected 1 or more images a class.")
+    variants = [read_variant(method, lr, epochs) for method in methods]
+    for variant, number, seed in itertools.product(variants, shots, seeds):
+        check_numbers(variant.prototype, number, seed, variant.epochs, variant.lr, views)
+    return variants
 
 
 def _check_prompts(plan: Plan, backbone: Backbone) -> None:

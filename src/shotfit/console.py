@@ -70,8 +70,8 @@ def say_task(task: Task, say: Say) -> None:
 
 
 def reporter() -> Callable[[Any], None]:
-    """Tells each run of a comparison on standard error, and once for each method what it refuses."""
-    refused = set[str]()
+    """Tells each run of a comparison on standard error, and once what is refused."""
+    told = set[str]()
 
     def report(run: Any) -> None:
         found = " (found in the file)" if run["resumed"] else f" in {run['seconds']:.1f} s"
@@ -80,8 +80,8 @@ def reporter() -> Callable[[Any], None]:
             f"{column} {100 * score['accuracy']:.1f} %" for column, score in run["scores"].items() if score is not None
         )
         to(sys.stderr)(f"{run['number']} of {run['total']}: {what}: {scores}{found}")
-        if run["refusal"] and run["method"] not in refused:
-            refused.add(run["method"])
+        if run["refusal"] and run["refusal"] not in told:
+            told.add(run["refusal"])
             to(sys.stderr)(f"note: {run['refusal']}")
 
     return report

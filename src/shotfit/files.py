@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,15 +62,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def standing(folder: Path) -> Path:
-    """Where a folder's files are: in itself, or, with a warning, where a writer that was killed left the older ones."""
-    if folder.exists() or not _aside(folder).is_dir():
-        return folder
-    aside = _aside(folder)
-    warnings.warn(
-        f"{folder} was being replaced when its writer was stopped; the older one is used, which is kept in {aside}.",
-        stacklevel=3,
-    )
-    return aside
+    """Where a folder's files are: in itself, or where a writer that was killed left the older ones."""
+    return folder if folder.exists() or not _aside(folder).is_dir() else _aside(folder)
 
 
 def _aside(folder: Path) -> Path:

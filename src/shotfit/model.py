@@ -12,8 +12,9 @@ import json
 import os
 import platform
 import shlex
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +41,7 @@ from shotfit.towers.precision import Precision, fast_precision, load_in
 from shotfit.towers.preprocess import preprocess
 from shotfit.towers.weights import load_backbone
 
-__all__ = ["Model", "Prediction", "check_target", "load", "task_names"]
+__all__ = ["Model", "Prediction", "check_target", "load", "read_record"]
 
 WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
 FORMAT = 1
@@ -143,10 +144,13 @@ class Model:
         """
         if task is not None:
             return self.for_task(task).predict(images, top)
+        return [*self.predict_each([images] if isinstance(images, (str, Path, Image.Image)) else images, top)]
+
+    @torch.no_grad()
+    def predict_each(self, images: Sequence[Picture], top: int = 1) -> Iterator[Prediction]:
+        """As `predict`, each as soon as it is known; the next files are read meanwhile."""
         names = self.one_task().names
-        pictures = [images] if isinstance(images, (str, Path, Image.Image)) else list(images)
         top = min(max(top, 1), len(names))
-        predictions = []
         rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
 
         def read(picture: Picture) -> Tensor:
@@ -154,13 +158,12 @@ class Model:
                 return preprocess(as_rgb(picture), rule)
             return center_view(Path(picture), rule, self.frozen.savings.reduced_images)
 
-        batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
+        batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
         for batch, pixels in zip(batches, read_ahead(batches, read), strict=True):
             best = self._logits(Images.of(torch.stack(pixels).to(dtype))).float().softmax(dim=-1).topk(top)
             for picture, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
                 source = "image" if isinstance(picture, Image.Image) else str(picture)
-                predictions.append(Prediction(source, tuple(names[index] for index in indices), tuple(values)))
-        return predictions
+                yield Prediction(source, tuple(names[index] for index in indices), tuple(values))
 
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
         """The model for another class list, or a refusal that names the methods that can.
@@ -216,7 +219,9 @@ class Model:
         content = self.record | {"weights": hashlib.sha256(state).hexdigest()}
         record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
         try:
-            write_folder(folder.resolve(), {WEIGHTS: state, RECORD: record.encode(), CARD: self.card().encode()})
+            texts = {RECORD: record, CARD: self.card()}  # a folder's name need not be text: escaped, JSON gives it back
+            files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
+            write_folder(folder.resolve(), {WEIGHTS: state, **files})
         except OSError as error:
             raise ShotfitError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
         return folder
@@ -264,8 +269,14 @@ class Model:
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
         """
-        folder = standing(Path(folder))
-        record = _read_record(folder)
+        asked, folder = Path(folder), standing(Path(folder))
+        if folder != asked:
+            warnings.warn(
+                f"{asked} was being replaced when its writer was stopped; the older one is used, which is kept in "
+                f"{folder}.",
+                stacklevel=2,
+            )
+        record = read_record(folder)
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
         if isinstance(backbone, Backbone):
@@ -303,14 +314,6 @@ load = Model.open
 
 # The files of a model, and what Windows puts into every folder that one looks at.
 _REPLACED = {RECORD, WEIGHTS, CARD, "desktop.ini", "Thumbs.db"}
-
-
-def task_names(folder: Path) -> list[str]:
-    """The tasks of a saved model, which is not opened.
-
-    Raises ShotfitError for a folder that is no whole model.
-    """
-    return [task["task"] for task in _read_record(folder)["classes"]]
 
 
 def check_target(folder: Path) -> None:
@@ -366,7 +369,11 @@ def _damaged(folder: Path) -> ShotfitError:
     return ShotfitError(f"{folder / RECORD} is damaged or of another version of shotfit: fit the model again.")
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `adapter.json` of a saved model says, which is not opened.
+
+    Raises ShotfitError for a folder that is no whole model.
+    """
     path = folder / RECORD
     if not path.is_file():
         raise ShotfitError(

@@ -19,13 +19,12 @@ from rich.cells import cell_len
 
 from shotfit.data.images import SUFFIXES
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.model import Model, Prediction
+from shotfit.model import BATCH, Model, Prediction
 from shotfit.progress import track
 
 __all__ = ["Format", "find_images", "lines"]
 
 Format = Literal["table", "csv", "jsonl"]
-CHUNK = 32  # images that are read, run and written together
 
 
 def find_images(sources: Iterable[str], listed: Iterable[str] = ()) -> list[Path]:
@@ -72,11 +71,10 @@ def lines(model: Model, images: Sequence[Path], form: Format = "table", top: int
     widths = max(cell_len(str(path)) for path in images), max(cell_len(name) for name in names)
     if form == "csv":
         yield "image,rank,label,probability"
-    starts = range(0, len(images), CHUNK)
-    # a bar for one chunk would be gone before it is seen
-    for start in track(starts, "Predicting") if len(starts) > 1 else starts:
-        for prediction in model.predict(images[start : start + CHUNK], top=top):
-            yield _line(prediction, form, widths)
+    predictions = model.predict_each(images, top)
+    # a bar for one batch would be gone before it is seen
+    for one in track(predictions, "Predicting", len(images)) if len(images) > BATCH else predictions:
+        yield _line(one, form, widths)
 
 
 def _line(prediction: Prediction, form: Format, widths: tuple[int, int]) -> str:

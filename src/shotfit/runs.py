@@ -23,7 +23,7 @@ def read_runs(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise ShotfitError(f"{path} cannot be read ({error.strerror}): name another file with --out.") from None
     runs = {}
@@ -72,7 +72,7 @@ def check_runs(path: Path) -> None:
 
 def append_run(path: Path, run: Mapping[str, Any]) -> None:
     """Add one line in one write, on a line of its own even if the last one was cut off."""
-    _append(path, json.dumps(run, ensure_ascii=False).encode() + b"\n")
+    _append(path, json.dumps(run, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
 def _append(path: Path, line: bytes) -> None:

@@ -18,8 +18,9 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.methods import find
-from shotfit.model import RECORD, Model, load, task_names
+from shotfit.model import RECORD, Model, load, read_record
 from shotfit.store import MemoryStore, Store
+from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
 
 __all__ = ["Fitted", "load_task", "merged", "models_of", "overview", "places", "scored", "table"]
@@ -54,15 +55,16 @@ def load_task(
 
     Raises as `load` does, and UsageError where the folder holds models of tasks and not of this one, or none is named.
     """
-    below = {} if (standing(folder) / RECORD).is_file() else _below(folder)
-    if below and task not in below:
+    if not _is_model(folder) and task is not None and _is_model(_place(folder, task)):
+        folder = _place(folder, task)
+    if not _is_model(folder) and (below := _below(folder)):
         known = ", ".join(below)
         raise UsageError(
             f"{folder} is no model itself, and holds those of the tasks {known}: name one with --task."
             if task is None
             else f"{folder} holds no model of the task {task!r}; those of its tasks: {known}."
         )
-    return load(below[task] if below and task is not None else folder, backbone, store, method, precision)
+    return load(folder, backbone, store, method, precision)
 
 
 def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[Path, list[Task]]:
@@ -146,23 +148,35 @@ def models_of(
 
     Raises ShotfitError where neither is there.
     """
-    if (standing(folder) / RECORD).is_file() or not folder.is_dir():
+    if _is_model(folder) or not folder.is_dir():
         return [(load(folder, backbone, store, method, precision), list(tasks))]
     found = [(_place(folder, task.name), task) for task in tasks]
-    missing = [task.name for place, task in found if not (standing(place) / RECORD).is_file()]
+    missing = [task.name for place, task in found if not _is_model(place)]
     if missing:
         raise ShotfitError(
             f"{folder} holds no model, and none of the task {missing[0]!r} below it: name a folder that `shotfit fit` "
             "wrote."
         )
-    return [(load(place, backbone, store, method, precision), [task]) for place, task in found]
+    models: list[tuple[Model, list[Task]]] = []
+    loaded: dict[tuple[str, str], Backbone] = {}  # one stands for all models that were fitted on it
+    for place, task in found:
+        record = read_record(standing(place))
+        kind = record["backbone"]["fingerprint"], record["precision"]
+        model = load(place, loaded.get(kind, backbone), store, method, precision)
+        loaded[kind] = model.frozen.backbone
+        models.append((model, [task]))
+    return models
 
 
-def _below(folder: Path) -> dict[str, Path]:
-    """The models of single tasks directly below a folder, by the tasks' names."""
+def _is_model(folder: Path) -> bool:
+    return (standing(folder) / RECORD).is_file()
+
+
+def _below(folder: Path) -> list[str]:
+    """The tasks whose models are directly below a folder, each in one of its own."""
     places = sorted(folder.iterdir()) if folder.is_dir() else []
-    names = {place: task_names(place) for place in places if (place / RECORD).is_file()}
-    return {tasks[0]: place for place, tasks in names.items() if len(tasks) == 1}
+    lists = [read_record(place)["classes"] for place in places if place.name[0] != "." and _is_model(place)]
+    return [classes[0]["task"] for classes in lists if len(classes) == 1]
 
 
 def _place(out: Path, task: str) -> Path:

@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import fields, replace
 from functools import lru_cache, partial
@@ -435,12 +434,13 @@ def interrupted_fit_leaves_nothing(make: Make, folder: Path) -> None:
 
         return rename_or_stop
 
-    model = None
     for write in itertools.count():
-        with mock.patch("os.replace", interrupted_at(write)), suppress(KeyboardInterrupt):
-            model = fitted()
-        if model is not None:
-            break
+        try:
+            with mock.patch("os.replace", interrupted_at(write)):
+                model = fitted()
+        except KeyboardInterrupt:
+            continue
+        break
     saved, killed = model.save(folder / "model"), folder / "killed"
     script = (
         "import os, sys; from shotfit.model import Model\n"

@@ -38,7 +38,7 @@ def compare(
     ] = "zero_shot,tip_adapter_f",
     shots: Annotated[str, typer.Option(help="Numbers of labelled images a class, separated by commas.")] = "16",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
-    protocol: Annotated[str, typer.Option(help="few-shot, base-to-new, transfer or domain-shift; see below.")] = (
+    protocol: Annotated[str, typer.Option(help="few-shot, base-to-new, transfer or domain-shift; see above.")] = (
         "few-shot"
     ),
     targets: Annotated[
@@ -99,21 +99,20 @@ def compare(
     names, numbers, draws = as_methods(methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
     chosen, judged, bound = as_views(views), as_validation(validation), as_bytes("--memory", memory)
     computing = as_precision(precision)
+    from shotfit.compare import compare as compare_methods
+    from shotfit.compare import plan_of, read_variants
     from shotfit.data.reading import Reading
     from shotfit.protocols import check_protocol
-    from shotfit.variants import read_variant
+    from shotfit.table import selections, table
+    from shotfit.towers.precision import load_in
 
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     check_protocol(protocol, targets or [])
-    for name in names:
-        read_variant(name)
+    read_variants(names, numbers, draws, lr, epochs, chosen)
+    loaded = load_in(backbone, computing)
     found = read_all(source, Reading(images, class_names, template or (), max(numbers), skip_broken), say)
     data = found[0] if tasks is None else found
-    others = [read_one(target, Reading(skip_broken=skip_broken), say) for target in targets or []]
-    from shotfit.compare import compare as compare_methods
-    from shotfit.compare import plan_of
-    from shotfit.table import selections, table
-
+    others = [read_one(target, Reading(skip_broken=skip_broken, to_fit=False), say) for target in targets or []]
     left_out = leave_out or []
     plan = plan_of(data, protocol, others, left_out)
     rows = compare_methods(
@@ -124,13 +123,12 @@ def compare(
         protocol=protocol,  # type: ignore[arg-type]  # checked above
         targets=others,
         leave_out=left_out,
-        backbone=backbone,
+        backbone=loaded,
         epochs=epochs,
         lr=lr,
         views=chosen,
         validation=judged,
         memory=bound,
-        precision=computing,
         out=out,
         report=reporter(),
     )

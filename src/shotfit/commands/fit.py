@@ -90,13 +90,18 @@ def fit(
     settings, chosen, bound = as_options(options or []), as_views(views), as_bytes("--memory", memory)
     judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
     from shotfit.data.reading import Reading
+    from shotfit.fit import check_numbers
+    from shotfit.fit import fit as fit_model
     from shotfit.methods import find, in_file
     from shotfit.model import check_target
+    from shotfit.several import merged, overview, places, scored, table
+    from shotfit.towers.precision import load_in
 
-    find(method).with_options(settings)
+    check_numbers(find(method).with_options(settings), shots, seed, epochs, lr, chosen)
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     if folder is not None:
         check_target(out)
+    loaded = load_in(backbone, computing)
     found = read_all(source, Reading(images, class_names, template or (), shots or None, skip_broken), say)
     for task in found:
         if task.train and not task.test:
@@ -104,18 +109,15 @@ def fit(
                 f"{task.name} has no image to hold out, and the fit is evaluated on such images: add a second image to "
                 "a class or a test part, or fit without an evaluation from Python (shotfit.fit)."
             )
-    from shotfit.fit import fit as fit_model
-    from shotfit.several import merged, overview, places, scored, table
-
     groups = places(found, method, out, apart=tasks is not None)
     for place in groups:
         check_target(place)
     results: list[Fitted] = []
     for place, group in groups.items():
         model = fit_model(
-            [task.sealed() for task in group], method, shots=shots or None, seed=seed, backbone=backbone,
+            [task.sealed() for task in group], method, shots=shots or None, seed=seed, backbone=loaded,
             options=settings, epochs=epochs, lr=lr, views=chosen, validation=judged, check=not no_check, keep=keep,
-            memory=bound, precision=computing, savings=savings,
+            memory=bound, savings=savings,
         )  # fmt: skip
         model.save(place)
         say_checked(model, say)

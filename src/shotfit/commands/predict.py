@@ -105,8 +105,10 @@ def evaluate(
     from shotfit.several import load_task, merged, models_of, table
     from shotfit.store import Store, cache_folder
 
-    found = read_all(source, Reading(images, class_names, skip_broken=skip_broken), say)
     store = Store(cache_folder() / "streams")
+    if tasks is None:
+        fitted = load_task(model, task, backbone, method, computing, store)
+    found = read_all(source, Reading(images, class_names, skip_broken=skip_broken, to_fit=False), say)
     if tasks is not None:
         pairs = models_of(model, found, backbone, method, computing, store)
         several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
@@ -115,7 +117,6 @@ def evaluate(
         if as_json:
             print_json({"model": str(model)} | several.as_json())
         return
-    fitted = load_task(model, task, backbone, method, computing, store)
     labelled = found[0]
     if task is not None:
         labelled = replace(labelled, classes=replace(labelled.classes, task=task))

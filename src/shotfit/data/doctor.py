@@ -127,12 +127,13 @@ class _Verdict:
     lasting: bool = True
 
 
-def examine(task: Task, shots: int | None = None, cache: Path | None = None) -> Report:
+def examine(task: Task, shots: int | None = None, cache: Path | None = None, to_fit: bool = True) -> Report:
     """Look at all images and classes of a task; in a sealed task at all but the test part.
 
     Args:
         shots: also report classes with fewer train images than this.
         cache: the folder in which verdicts are kept; without it every image is decoded.
+        to_fit: a class without a train image is an error, unless no class has one; else any image of it will do.
     """
     held_out: Sequence[Item] = () if task.is_sealed else task.test
     items = [*task.train, *task.val, *held_out]
@@ -142,6 +143,7 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None) -> 
         return [item for item in part if verdicts[item.path].facts]
 
     usable = [(item, facts) for item in items if (facts := verdicts[item.path].facts)]
+    learned = to_fit and bool(task.train)
     train = Counter(item.label for item in task.train if verdicts[item.path].facts)
     errors = [
         *(
@@ -149,11 +151,10 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None) -> 
             for path in task.loops
         ),
         *_broken(items, verdicts),
-        # a task to evaluate on may have a test part only
-        *_empty_classes(task, train if task.train else Counter(item.label for item, _ in usable)),
+        *_empty_classes(task, train if learned else Counter(item.label for item, _ in usable), learned),
     ]
     warnings = [
-        *_few_images(task, train, shots),
+        *(_few_images(task, train, shots) if to_fit else ()),
         *_similar_names(task),
         *_copies(readable([*task.train, *task.val]), readable(held_out)),
         *_peculiar(usable),
@@ -208,10 +209,10 @@ def _broken(items: Sequence[Item], verdicts: Mapping[Path, _Verdict]) -> Iterato
             yield Problem(verdict.kind, str(error(path, verdict.reason)), (path,))
 
 
-def _empty_classes(task: Task, counts: Mapping[int, int]) -> Iterator[Problem]:
+def _empty_classes(task: Task, counts: Mapping[int, int], learned: bool) -> Iterator[Problem]:
     for label, name in enumerate(task.classes.names):
         if not counts.get(label):
-            part = "train image" if task.train else "image"
+            part = "train image" if learned else "image"
             yield Problem(
                 "empty class", f"class {name!r} has no {part} that can be read. Add some or remove the class."
             )

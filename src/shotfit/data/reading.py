@@ -27,6 +27,7 @@ class Reading:
 
     images, class_names, templates: as in `read_task`; a task list says them for each of its tasks. shots: the doctor
     warns of classes with fewer images. skip_broken: leave out the files that cannot be read instead of stopping.
+    to_fit: the train images are for a fit, so that each class needs one; else any image of a class will do.
     """
 
     images: Path | None = None
@@ -34,6 +35,7 @@ class Reading:
     templates: Sequence[str] = ()
     shots: int | None = None
     skip_broken: bool = False
+    to_fit: bool = True
 
     def task(
         self,
@@ -68,7 +70,7 @@ class Reading:
 
     def _examined(self, task: Task, cache: Path, found: Callable[[Task], None], warned: Callable[[str], None]) -> Task:
         found(task)
-        report = examine(task, self.shots, cache)
+        report = examine(task, self.shots, cache, self.to_fit)
         for problem in report.warnings:
             warned(problem.message)
         report.raise_for_errors(self.skip_broken)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -60,7 +62,7 @@ def find(name: str) -> type[Method]:
 
 def address(method: type[Method]) -> str:
     """What `find` finds this class by: its name, or the file that it came from."""
-    if method.name in names():
+    if method.name in names() and find(method.name) is method:  # else it has the name of what it inherits from
         return method.name
     return f"{inspect.getfile(method)}:{method.__qualname__}"
 
@@ -75,7 +77,8 @@ def in_file(address: str) -> bool:
 
 
 def _module_of(file: Path) -> ModuleType:
-    name = f"shotfit_method_{file.stem}"
+    of_file = hashlib.sha256(os.fsencode(file)).hexdigest()[:8]  # another folder may have a file of this name
+    name = f"shotfit_method_{file.stem}_{of_file}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -96,6 +97,10 @@ class LinearProbe(Method):
         features = self.frozen.image(images).float()
         return features @ self.get_buffer("weight").T + self.get_buffer("bias")
 
+    def selection(self, validation: Validation) -> str:
+        """What C was chosen by."""
+        return validation.description if self.search or not validation.folds else "fixed C (search is off)"
+
     @torch.no_grad()
     def solve(self, support: Support, validation: Validation) -> None:
         """Search C on the folds, then fit it to all support images."""
@@ -105,6 +110,7 @@ class LinearProbe(Method):
         if self.search and validation.folds:
             folds = [(fold.train.numpy(), self._features(fold.held), fold.labels.numpy()) for fold in validation.folds]
 
+            @cache  # a round tries the end again that the one before has kept
             def score(c: float) -> float:
                 correct = 0
                 for train, held, truth in folds:
