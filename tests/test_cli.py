@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from shotfit.cli import main
+from shotfit.methods import METHODS
 from shotfit.testing import tiny_backbone, tiny_task
 
 COMMANDS = ("fit", "predict", "evaluate", "compare", "methods", "show", "doctor", "cache")
@@ -233,14 +235,55 @@ def test_show_prints_options_recipe_and_calls(home: Home, shell: Shell) -> None:
         assert words in result.out
 
 
-@pytest.mark.parametrize(
-    "method",
-    ["zero_shot", "linear_probe", "clip_adapter", "tip_adapter", "tip_adapter_f", "taskres", "coop_mt", "softcpt"],
-)
+@pytest.mark.parametrize("method", METHODS)
 def test_show_runs_every_method(home: Home, shell: Shell, method: str) -> None:
     result = shell("show", method, "--backbone", home.backbone)
     assert result.code == 0, result.err
     assert "a prediction of one new image" in result.out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["fit", "PHOTOS", "--method", "linear_probe", "--epochs", 5], "takes no gradient steps"),
+        (["fit", "PHOTOS", "--backbone", "mimi"], "Did you mean mini"),
+        (["compare", "PHOTOS", "--shots", 0], "shots is 0"),
+        (["compare", "PHOTOS", "--backbone", "mimi"], "Did you mean mini"),
+        (["show", "coop", "--set", "words= "], "The initial words ' ' hold no word"),
+        (["evaluate", "PHOTOS", "PHOTOS"], "is not a shotfit model"),
+    ],
+)
+def test_what_needs_no_images_is_refused_before_they_are_read(
+    home: Home, shell: Shell, words: list[object], sentence: str
+) -> None:
+    result = shell(*[home.photos if word == "PHOTOS" else word for word in words])
+    assert sentence in one_line(result)
+    assert not result.out
+
+
+def test_folder_whose_name_is_no_text_is_fitted(home: Home, shell: Shell, tmp_path: Path) -> None:
+    photos = tmp_path / os.fsdecode(b"b\xe9rds")
+    try:
+        tiny_task(photos)
+    except OSError:
+        assert sys.platform != "linux"  # where any bytes name a file
+        return
+    words = ["fit", photos, "--backbone", home.backbone, "--method", "zero_shot", "--shots", 2]
+    result = shell(*words, "--out", tmp_path / "model")
+    assert result.code == 0, result.err
+    assert shell("evaluate", tmp_path / "model", photos).code == 0
+
+
+def test_class_without_train_images_stops_fits_alone(home: Home, shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    tiny_task(folder / "train")
+    shutil.copytree(folder / "train", folder / "test")
+    missing = sorted((folder / "train").iterdir())[0]
+    shutil.rmtree(missing)
+    stopped = shell("fit", folder, "--backbone", home.backbone, "--out", tmp_path / "model")
+    assert f"class {missing.name!r} has no train image" in one_line(stopped)
+    result = shell("evaluate", home.model, folder)
+    assert result.code == 0, result.err
 
 
 def test_doctor_exits_with_3_on_errors_only(home: Home, shell: Shell, tmp_path: Path) -> None:

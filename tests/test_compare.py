@@ -18,7 +18,7 @@ from shotfit.edits import Edit
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fit import fit
 from shotfit.frozen import ImagePool
-from shotfit.methods import find
+from shotfit.methods import address, find
 from shotfit.store import MemoryStore
 from shotfit.table import Row, selections, summarize, table
 from shotfit.testing import tiny_backbone, tiny_task
@@ -29,6 +29,14 @@ from shotfit.towers.texts import Texts
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
 
 METHODS = ("zero_shot", "tip_adapter")
+OWN = """
+from shotfit.methods.zero_shot import ZeroShot
+
+class Own(ZeroShot):
+    def text_features(self):
+        features = super().text_features()
+        return {sign} * features
+"""
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +149,11 @@ def test_unknown_method_is_refused_before_any_fit(task: Task, backbone: Backbone
     [
         ("mma+end=40", "end is 40, but the text tower has"),
         ("apex+rank=100000", "rank is 100000"),
+        ("coop_mt+length=80", "a context of 80 and the longest name take"),
+        ("softcpt+task_length=80", "a context of 80 and the longest name take"),
+        ("mma+prefix=<end>", "holds the special token"),
+        ("apex+template=<end> {}", "holds the special token"),
+        ("dualadapter+negative_templates=<end> {}", "holds the special token"),
         ("dualadapter+left_out=9", "left_out is 9"),
         ("dualadapter+descriptions=nowhere.json", "nowhere.json cannot be read"),
     ],
@@ -162,6 +175,37 @@ def test_training_that_diverges_is_a_dash(task: Task, backbone: Backbone, tmp_pa
         assert runs.resumed == [resumed] * 4
         assert {row.method for row in rows} == {"zero_shot"}
     assert str(runs[-1]["refusal"]).startswith("clip_adapter+lr=1e30+epochs=5, 1 shots, seed 2: clip_adapter did not")
+
+
+def test_same_settings_under_two_names_are_fitted_once(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    methods = ("coop+length=2+epochs=1", "coop+epochs=1+length=2")
+    rows, runs = run(task, backbone, tmp_path / "runs.jsonl", methods)
+    assert runs.resumed == [False] * 4 + [True] * 4
+    assert [row.method for row in rows] == [methods[0]] * 2 + [methods[1]] * 2
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 4
+
+
+def test_method_files_of_one_name_are_not_mixed_up(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    methods = []
+    for folder, sign in (("first", 1), ("second", -1)):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "own.py"
+        file.write_text(OWN.format(sign=sign))
+        methods.append(f"{file}:Own")
+        assert address(find(methods[-1])) == methods[-1]  # not that of the method whose name it has
+    for _ in range(2):
+        rows, _ = run(task, backbone, tmp_path / "runs.jsonl", tuple(methods))
+        first, second = ([row.mean for row in rows if row.method == method] for method in methods)
+        assert first != second
+    assert address(find(methods[0])) == methods[0]
+
+
+def test_names_that_are_no_text_and_lines_in_names_are_found_again(
+    task: Task, backbone: Backbone, tmp_path: Path
+) -> None:
+    odd = replace(task, classes=replace(task.classes, task="b\udce9rds\u2028"))
+    run(odd, backbone, tmp_path / "runs.jsonl")
+    assert all(run(odd, backbone, tmp_path / "runs.jsonl")[1].resumed)
 
 
 def test_changed_descriptions_run_again(task: Task, backbone: Backbone, tmp_path: Path) -> None:

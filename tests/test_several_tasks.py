@@ -22,6 +22,7 @@ from shotfit.methods.base import Method
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.model import Model
 from shotfit.numbering import among_own, labels_by_task, loss_within_tasks
+from shotfit.several import models_of
 from shotfit.store import MemoryStore
 from shotfit.testing import tiny_backbone, tiny_task
 from shotfit.towers.weights import load_backbone
@@ -157,6 +158,21 @@ def test_method_of_one_task_fits_a_list_task_by_task(home: Home, shell: Shell, t
     assert spaced.code == 0, spaced.err
     again = json.loads(shell("evaluate", tmp_path / "m", "--tasks", home.tasks, "--json").out)
     assert again["accuracy"] == pytest.approx(found["accuracy"])
+
+
+@pytest.mark.filterwarnings("default")
+def test_models_of_a_list_share_a_backbone_and_survive_killed_writers(home: Home, shell: Shell, tmp_path: Path) -> None:
+    words = ["fit", "--tasks", home.tasks, "--method", "tip_adapter", "--backbone", home.backbone, "--shots", 2]
+    assert shell(*words, "--out", tmp_path / "m").code == 0
+    first, second = models_of(tmp_path / "m", read_tasks(home.tasks), None)
+    assert first[0].frozen.backbone is second[0].frozen.backbone
+    (tmp_path / "m" / ".shotfit-old-weather").mkdir()  # as `write_folder` leaves it between its two renames
+    (tmp_path / "m" / "weather").rename(tmp_path / "m" / ".shotfit-old-weather" / "weather")
+    (tmp_path / "m" / "colored_things").rename(tmp_path / "m" / ".shotfit-1234")  # never finished
+    named = ["predict", tmp_path / "m", picture(home), "--format", "csv", "--top", 9, "--task"]
+    older = shell(*named, "weather")
+    assert labels(older) == {"wet", "dry"} and older.err.count("was being replaced") == 1
+    assert "no model" in one_line(shell(*named, "colored things"))
 
 
 def test_fit_prints_the_tasks_and_the_mean(home: Home, shell: Shell, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ class Apex(Method):
             raise UsageError(
                 f"{self.name}: without visual prompts, a learned prompt and an adapter nothing is trained."
             )
+        self.frozen.encode(self._prompts())
         tokenizer, before = self.frozen.backbone.checked_tokenizer(), self.template.partition("{}")[0].strip()
         if self._learned() and self.text_tokens > (fixed := tokenizer.count(before) if before else 0):
             raise UsageError(

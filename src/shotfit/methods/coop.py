@@ -28,7 +28,7 @@ from shotfit.edits import Context
 from shotfit.errors import NewClassesError
 from shotfit.frozen import Frozen
 from shotfit.methods.base import Method, option
-from shotfit.methods.prompts import POSITIONS, context_of_words, lay_out, random_context
+from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
 from shotfit.recipe import Optimizer, Recipe, Schedule
 
 __all__ = ["CoOp"]
@@ -54,8 +54,8 @@ class CoOp(Method):
 
     def check(self) -> None:
         """Refuse a context that leaves no room for the names, and words that cannot be read."""
-        length = len(context_of_words(self.frozen, self.words)) if self.words else self.length
         names = [name for task in self.classes for name in task.names]
+        length = context_length(self.frozen, self.words, self.length)
         lay_out(self.frozen, names, length, self.position, None, self.name)
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:

@@ -56,7 +56,7 @@ from shotfit.data.paired_templates import PAIRED_TEMPLATES, negated, with_templa
 from shotfit.data.tasks import ClassList
 from shotfit.errors import ShotfitError
 from shotfit.frozen import Frozen, Images, normalize
-from shotfit.methods.base import Support, Validation
+from shotfit.methods.base import Support, Validation, check_prompts
 from shotfit.methods.coefficients import best_first, right_along
 from shotfit.methods.dualadapter_options import NEGATIVE, POSITIVE, DualAdapterOptions, given_templates
 from shotfit.methods.ensemble import class_features, mean_features
@@ -93,13 +93,20 @@ class DualAdapter(DualAdapterOptions):
         return replace(self.recipe, optimizer=replace(self.recipe.optimizer, eps=self.eps))
 
     def check(self) -> None:
-        """Refuse descriptions that lack classes, and negatives of too few."""
+        """Refuse descriptions that lack classes, templates that cannot be read, and negatives of too few."""
         self._sentences()
+        check_prompts(self.frozen.backbone, self._prompts())
         check_left_out(self.left_out, len(self.classes[0].names))
 
     def files(self) -> list[Path]:
         """The descriptions."""
         return [Path(self.descriptions)] if self.descriptions else []
+
+    def _prompts(self) -> tuple[ClassList, ClassList]:
+        """The classes with the templates that say what an image is, and with those that say what it is not."""
+        own = self.classes[0]
+        positive, negative = PAIRED_TEMPLATES.get(self.template_set, (own.templates, negated(own.templates)))
+        return with_templates(own, positive), with_templates(own, given_templates(self.negative_templates) or negative)
 
     def _sentences(self) -> list[list[str]] | None:
         return read_descriptions(Path(self.descriptions), self.classes[0].names) if self.descriptions else None
@@ -120,13 +127,11 @@ class DualAdapter(DualAdapterOptions):
         """Text features [classes, embed], the caches [support, embed], residuals, and (beta, alpha, lambda)."""
         if not hasattr(self, "prepared"):
             raise ShotfitError(f"{self.name} needs support images before it is built: call prepare(support) first.")
-        own, cache = classes[0], self.prepared
-        positive, negative = PAIRED_TEMPLATES.get(self.template_set, (own.templates, negated(own.templates)))
-        negative = given_templates(self.negative_templates) or negative
-        template = class_features(frozen, [with_templates(own, positive)])
+        cache, (positive, negative) = self.prepared, self._prompts()
+        template = class_features(frozen, [positive])
         self.register_buffer("template", template)
         self.register_buffer("description", self._described(frozen, template))
-        self.register_buffer("negative", class_features(frozen, [with_templates(own, negative)]))
+        self.register_buffer("negative", class_features(frozen, [negative]))
         self.shots = cache.shots
         self.hold(cache)
         rows = cache.keys if self.residual_per == "shot" else template

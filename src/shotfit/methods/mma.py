@@ -86,9 +86,10 @@ class MMA(Method):
         return replace(self.recipe, epochs={1: 1}) if self.protocol == "transfer" else self.recipe
 
     def check(self) -> None:
-        """Refuse a range of blocks that the towers do not have."""
+        """Refuse a range of blocks that the towers do not have, and prompts that cannot be read."""
         for tower in self._widths():
             self.sites(tower)
+        self.frozen.encode(self._prompts())
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Down, shared and up maps of every site: weights of variance 2 / rows, biases zero."""
@@ -173,9 +174,11 @@ class MMA(Method):
     def class_prompts(self, scale: float) -> Tensor:
         """Text features [classes, embed] with adapters of this scale."""
         if not hasattr(self, "texts"):
-            names = [name for task in self.classes for name in task.readable]
-            self.texts = self.frozen.encode([f"{self.prefix} {name}.".strip() for name in names])
+            self.texts = self.frozen.encode(self._prompts())
         return self.frozen.text(self.texts, self.edits(scale))
+
+    def _prompts(self) -> list[str]:
+        return [f"{self.prefix} {name}.".strip() for task in self.classes for name in task.readable]
 
     @property
     def used_scale(self) -> float:

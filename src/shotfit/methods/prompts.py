@@ -18,7 +18,7 @@ from shotfit.errors import UsageError
 from shotfit.frozen import Frozen
 from shotfit.towers.texts import Texts
 
-__all__ = ["POSITIONS", "context_of_words", "lay_out", "random_context"]
+__all__ = ["POSITIONS", "context_length", "context_of_words", "lay_out", "random_context"]
 
 POSITIONS = ("end", "middle", "front")
 SCALE = 0.02  # standard deviation of a random context
@@ -32,11 +32,22 @@ def random_context(frozen: Frozen, *shape: int) -> Tensor:
 
 def context_of_words(frozen: Frozen, words: str) -> Tensor:
     """The word embeddings [tokens, width] of a text without its start and end."""
+    words_of = frozen.backbone.text.token_embedding.weight[torch.tensor(_ids(frozen, words))].detach()
+    return words_of.to(frozen.parameter_dtype, copy=True)
+
+
+def context_length(frozen: Frozen, words: str, length: int) -> int:
+    """Of a context that starts from words their tokens, else the length."""
+    return len(_ids(frozen, words)) if words else length
+
+
+def _ids(frozen: Frozen, words: str) -> list[int]:
     tokenizer, readable = frozen.backbone.checked_tokenizer(), words.replace("_", " ")
     tokenizer.check(readable)
     ids = tokenizer.known(readable)
-    words_of = frozen.backbone.text.token_embedding.weight[torch.tensor(ids)].detach()
-    return words_of.to(frozen.parameter_dtype, copy=True)
+    if not ids:
+        raise UsageError(f"The initial words {words!r} hold no word: give some, or leave the option out.")
+    return ids
 
 
 def lay_out(

@@ -40,7 +40,7 @@ from shotfit.edits import Context
 from shotfit.errors import NewClassesError, UsageError
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, option
-from shotfit.methods.prompts import POSITIONS, context_of_words, lay_out, random_context
+from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
 from shotfit.numbering import labels_by_task, loss_within_tasks
 from shotfit.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.texts import Texts
@@ -116,6 +116,16 @@ class SoftCPT(Method):
         parts = 4 if self.conditioned and not self.freeze_class_context else 3
         return replace(RECIPE, updates=parts, schedule=replace(RECIPE.schedule, stride=parts))
 
+    def check(self) -> None:
+        """Refuse contexts that leave no room for the names, and words that cannot be read."""
+        names, frozen = [name for task in self.classes for name in task.names], self.frozen
+        lay_out(frozen, names, self.length, self.position, None, self.name)
+        length = context_length(frozen, self.task_words, self.task_length)
+        self.conditions([task.task for task in self.classes], length, self.task_position)
+        if self.conditioned:
+            length = context_length(frozen, self.class_words, self.class_length)
+            self.conditions(names, length, self.class_position)
+
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Task context [M, width] or [tasks, M, width], class context alike, and the map."""
         own_tasks = (len(classes),) if self.variant.endswith("ts") else ()
@@ -161,10 +171,13 @@ class SoftCPT(Method):
 
     def conditions_of(self, names: Sequence[str], context: Tensor | None, position: str) -> Texts:
         """Prompts of names with their context, or with none."""
+        own = range(len(names)) if context is not None and context.dim() == 3 else None
+        return self.conditions(names, 0 if context is None else context.shape[-2], position, own)
+
+    def conditions(self, names: Sequence[str], length: int, position: str, own: Sequence[int] | None = None) -> Texts:
+        """Prompts of names with a context of this length, or with none."""
         for name in names:
             self.frozen.backbone.checked_tokenizer().check(name)
-        own = range(len(names)) if context is not None and context.dim() == 3 else None
-        length = 0 if context is None else context.shape[-2]
         return lay_out(self.frozen, names, length, position, own, self.name)
 
     def run(self, texts: Texts, context: Tensor | None) -> Tensor:
@@ -261,6 +274,11 @@ class CoOpMT(Method):
     )
     length: int = option(16, "context length L", at_least=1)
     position: str = option("end", "where the class name stands", choices=POSITIONS)
+
+    def check(self) -> None:
+        """Refuse a context that leaves no room for the names."""
+        names = [name for task in self.classes for name in task.names]
+        lay_out(self.frozen, names, self.length, self.position, None, self.name)
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """The context: [L, width], [tasks, L, width] or [classes, L, width]."""
