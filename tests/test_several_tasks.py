@@ -172,7 +172,7 @@ def test_models_of_a_list_share_a_backbone_and_survive_killed_writers(home: Home
     named = ["predict", tmp_path / "m", picture(home), "--format", "csv", "--top", 9, "--task"]
     older = shell(*named, "weather")
     assert labels(older) == {"wet", "dry"} and older.err.count("was being replaced") == 1
-    assert "no model" in one_line(shell(*named, "colored things"))
+    assert "is not a shotfit model" in one_line(shell(*named, "colored things"))
 
 
 def test_fit_prints_the_tasks_and_the_mean(home: Home, shell: Shell, tmp_path: Path) -> None:
