@@ -12,6 +12,7 @@ from shotfit.data.tasks import TEMPLATE_SETS, ClassList
 from shotfit.errors import UsageError
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.apex import Apex
+from shotfit.plans import Plan
 from shotfit.testing import tiny_backbone
 from shotfit.towers.backbone import Backbone
 
@@ -28,6 +29,7 @@ def built(backbone: Backbone, options: Mapping[str, str]) -> Apex:
     method = Apex.with_options({"epsilon": "1e-4"} | dict(options))  # a random text tower puts all names close together
     assert isinstance(method, Apex)
     method.attach(Frozen(backbone), [FIT])
+    method.frozen.plans = []
     torch.manual_seed(0)
     method.build(method.frozen, [FIT])
     with torch.no_grad():
@@ -39,11 +41,11 @@ def built(backbone: Backbone, options: Mapping[str, str]) -> Apex:
 
 def image_calls(method: Apex) -> list[int]:
     """The edits of each call of the image tower that a prediction makes."""
-    method.frozen.plans.clear()
+    method.frozen.plans = plans = list[Plan]()
     size = method.frozen.backbone.image.image_size
     with torch.no_grad():
         method.logits(Images.of(torch.zeros(1, 3, size, size)))
-    return [len(plan.edits) for plan in method.frozen.plans if plan.tower == "image"]
+    return [len(plan.edits) for plan in plans if plan.tower == "image"]
 
 
 def test_classes_of_the_fit_have_coefficient_1_and_need_no_reference(vit: Backbone) -> None:
@@ -91,9 +93,10 @@ def test_fixed_coefficient_mixes_both_sides(vit: Backbone) -> None:
 def test_steps_before_the_prompts_are_frozen(vit: Backbone) -> None:
     method = built(vit, {})
     method.prompted_image(Images.of(torch.zeros(1, 3, 32, 32)))
-    assert method.frozen.plans[-1].frozen_until == 0  # the embedding is stored
+    assert method.frozen.plans and method.frozen.plans[-1].frozen_until == 0  # the embedding is stored
     manual = built(vit, {"prompt": "manual"})
-    assert all(plan.frozen_until == plan.last for plan in manual.frozen.plans if plan.tower == "text")
+    texts = [plan for plan in manual.frozen.plans or () if plan.tower == "text"]
+    assert texts and all(plan.frozen_until == plan.last for plan in texts)
 
 
 def test_sixty_templates_are_averaged(vit: Backbone) -> None:

@@ -1,4 +1,4 @@
-"""The README and docs/ as they stand: commands and Python blocks run in a small folder, tables and links agree.
+"""The README, docs/ and docstrings as they stand: commands and examples run, tables and links agree.
 
 Commands and blocks run as they stand, but fits for one epoch, and comparisons on one shot and seed. What names
 ..., data/ or examples/tasks needs the evaluation sets and is left to people, as are `make` and pip.
@@ -6,6 +6,7 @@ Commands and blocks run as they stand, but fits for one epoch, and comparisons o
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import re
 import shlex
@@ -36,6 +37,8 @@ name = "pictures"
 data = "photos"
 """
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SOURCES = [*sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
+EXAMPLES = [path for path in SOURCES if ">>> " in path.read_text(encoding="utf-8")]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -130,12 +133,31 @@ def test_class_names_and_task_list_of_the_page_are_read(place: Path) -> None:
     assert (flowers.classes.names, textures.name) == (("face", "roses"), "texture")
 
 
-def test_every_method_has_a_row_and_a_section() -> None:
-    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert [name for name in METHODS if f"| [`{name}`](#" not in page] == []
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_in_docstrings_hold(path: Path) -> None:
+    inside = path.relative_to(ROOT / "src" if "src" in path.parts else ROOT)
+    result = doctest.testmod(importlib.import_module(".".join(inside.with_suffix("").parts)))
+    assert result.attempted > 0 and result.failed == 0
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can name behind a #: the headings, as the pages' readers spell them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_method_has_a_row_whose_link_leads_to_its_section() -> None:
+    page = ROOT / "docs" / "methods.md"
+    rows = dict(re.findall(r"^\| \[`(\w+)`\]\(#([\w-]+)\)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert rows.keys() == METHODS.keys()
+    assert set(rows.values()) <= anchors(page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    missing = []
+    for target, _, anchor in re.findall(r"\]\(([^)#:\s]*)(#([^)]+))?\)", page.read_text(encoding="utf-8")):
+        file = page.parent / target if target else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            missing.append(f"{target}#{anchor}")
+    assert missing == []

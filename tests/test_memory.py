@@ -84,6 +84,7 @@ def test_what_images_keep_is_what_is_counted(backbone: Backbone, savings: Saving
 
 def test_chunks_are_as_many_as_the_budget_asks_for(backbone: Backbone, texts: Texts) -> None:
     whole, bound = Frozen(backbone), Frozen(backbone, memory=1_000_000)
+    whole.plans, bound.plans = [], []
     features, chunked = whole.text(texts, [one := context()]), bound.text(texts, [other := context()])
     chunks = bound.plans[-1].chunks
     assert whole.plans[-1].chunks == 1 and 5 < chunks < len(texts)

@@ -105,4 +105,4 @@ def test_zero_shot_on_drawings_is_far_above_chance(mini: Backbone) -> None:
         features = mini.image.finish(mini.image.start(pixels))
     texts = _names(mini, [folder.name.replace("_", " ") for folder in folders], "a photo of a {}.")
     right = (features @ texts.T).argmax(-1).eq(torch.tensor([label for _, label in files]))
-    assert float(right.float().mean()) > 3 / len(folders)
+    assert float(right.float().mean()) > 5 / len(folders)

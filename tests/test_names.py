@@ -44,7 +44,7 @@ def test_every_repository_is_pinned_to_a_commit() -> None:
 
 
 def test_the_documentation_s_table_lists_every_name() -> None:
-    assert all(f"| `{entry.name}` |" in markdown() for entry in NAMES)
+    assert markdown() in (Path(__file__).parent.parent / "docs" / "backbones.md").read_text(encoding="utf-8")
 
 
 def test_close_names_are_suggested() -> None:

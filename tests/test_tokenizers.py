@@ -222,7 +222,7 @@ def test_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
 def test_settings_that_are_no_json_are_named(tmp_path: Path) -> None:
     save_pair_as_json(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[")
-    with pytest.raises(ShotfitError, match=r"tokenizer_config\.json is no JSON"):
+    with pytest.raises(ShotfitError, match=r"tokenizer_config\.json is not JSON"):
         load_tokenizer(tmp_path, PLAIN, "clip")
 
 

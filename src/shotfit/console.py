@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from shotfit.errors import first_few
+
 if TYPE_CHECKING:
     from shotfit.data.reading import Reading
     from shotfit.data.tasks import Task
@@ -64,9 +66,8 @@ def say_task(task: Task, say: Say) -> None:
     say(f"{task.name}: {plural(len(task.classes.names), 'class', 'classes')}, {counts}, read as {task.reader}")
     say(f"test part: {task.test_origin}")
     if task.ignored:
-        some = ", ".join(path.name for path in task.ignored[:5])
-        more = ", ..." if len(task.ignored) > 5 else ""
-        say(f"ignored: {plural(len(task.ignored), 'entry', 'entries')} ({some}{more})")
+        some = first_few([path.name for path in task.ignored], 5)
+        say(f"ignored: {plural(len(task.ignored), 'entry', 'entries')} ({some})")
 
 
 def reporter() -> Callable[[Any], None]:

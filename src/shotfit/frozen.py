@@ -124,7 +124,7 @@ class Frozen:
     ) -> None:
         self.backbone, self.savings, self.memory = backbone, savings, memory
         self.store: Store | MemoryStore = MemoryStore() if store is None else store
-        self.plans: list[Plan] = []
+        self.plans: list[Plan] | None = None  # of every call, once somebody who wants them makes it a list
         self._read: WeakKeyDictionary[ImagePool, dict[tuple[int, bool], Rows]] = WeakKeyDictionary()
         self._begun: WeakKeyDictionary[Texts, dict[int, Stream]] = WeakKeyDictionary()
         self._parts: WeakKeyDictionary[Texts, dict[int, list[Texts]]] = WeakKeyDictionary()
@@ -192,11 +192,12 @@ class Frozen:
     def _text(self, texts: Texts, edits: Sequence[Edit]) -> Tensor:
         tower = self.backbone.text
         step = frozen_until(edits, tower.last)
-        layout = tower.pack(texts, self.savings).layout
-        parts = self._text_parts(texts, layout, step) if step < tower.last else 1
-        self._note(lambda: plan_texts(self.backbone, layout, edits, self.savings, parts))
         if step < tower.last:
+            layout = tower.pack(texts, self.savings).layout
+            parts = self._text_parts(texts, layout, step)
+            self._note(lambda: plan_texts(self.backbone, layout, edits, self.savings, parts))
             return self._run_texts(texts, edits, step, parts)
+        self._note(lambda: plan_texts(self.backbone, tower.pack(texts, self.savings).layout, edits, self.savings, 1))
         if not self.savings.frozen_beginning:
             with torch.no_grad():
                 return tower.finish(tower.start(texts, (), self.savings))
@@ -348,7 +349,7 @@ class Frozen:
         return {"backbone": self.backbone.fingerprint, "dtype": str(self.backbone.dtype)}
 
     def _note(self, plan: Callable[[], Plan]) -> None:
-        if len(self.plans) < 32:  # enough to show; a long training would otherwise keep thousands
+        if self.plans is not None:
             self.plans.append(plan())
 
 

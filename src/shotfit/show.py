@@ -106,12 +106,13 @@ def dry_run(
     """The calls of the towers while the method is prepared, trained for one step, and predicts."""
     frozen = Frozen(backbone, MemoryStore(), savings, memory)
     lists = (ClassList("example", tuple(classes)),)
+    frozen.plans = plans = list[Plan]()
     phases: list[Phase] = []
 
     def phase(name: str) -> None:
-        if frozen.plans:
-            phases.append(Phase(name, tuple(frozen.plans)))
-        frozen.plans.clear()
+        if plans:
+            phases.append(Phase(name, tuple(plans)))
+        plans.clear()
 
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)

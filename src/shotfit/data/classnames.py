@@ -26,7 +26,7 @@ from pathlib import Path
 from shotfit.data.images import shown
 from shotfit.data.tasks import expand_templates
 from shotfit.data.toml import read_toml
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, first_few
 
 __all__ = ["NAMES_FILE", "ClassNames", "read_class_names", "without_numbers"]
 
@@ -51,7 +51,7 @@ class ClassNames:
         """
         for unknown in self.names.keys() - set(classes):
             close = difflib.get_close_matches(unknown, classes, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the classes are {_listed(classes)}."
+            hint = f"did you mean {close[0]!r}?" if close else f"the classes are {first_few(classes, 5)}."
             raise ShotfitError(f"{shown(self.path or Path())} names {unknown!r}, which is no class here; {hint}")
         return tuple(self.names.get(key, name) for key, name in zip(classes, default, strict=True))
 
@@ -90,7 +90,3 @@ def read_class_names(path: Path) -> ClassNames:
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ShotfitError(f'in {shown(path)}, [names] is a table of lines such as Faces = "face".')
     return ClassNames(path, expand_templates(templates), names)
-
-
-def _listed(classes: Sequence[str]) -> str:
-    return ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")

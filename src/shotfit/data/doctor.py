@@ -24,8 +24,8 @@ import PIL
 
 from shotfit.data.filecache import FileCache, in_threads
 from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, shown
-from shotfit.data.tasks import Item, Task
-from shotfit.errors import ShotfitError
+from shotfit.data.tasks import Item, Task, plain_name
+from shotfit.errors import ShotfitError, first_few
 from shotfit.progress import track
 
 __all__ = ["SMALL", "Problem", "Report", "examine"]
@@ -222,18 +222,20 @@ def _few_images(task: Task, counts: Mapping[int, int], shots: int | None) -> Ite
     names = task.classes.names
     single = [name for label, name in enumerate(names) if counts.get(label) == 1]
     if single:
-        message = f"{_count(len(single), 'class', 'has', 'have')} a single train image: {_some(single)}"
+        message = f"{_count(len(single), 'class', 'has', 'have')} a single train image: {first_few(single, 5)}"
         yield Problem("one image", message)
     few = [f"{name} ({counts[label]})" for label, name in enumerate(names) if 0 < counts.get(label, 0) < (shots or 0)]
     if few:
-        message = f"{_count(len(few), 'class', 'has', 'have')} fewer train images than the {shots} shots: {_some(few)}"
+        message = (
+            f"{_count(len(few), 'class', 'has', 'have')} fewer train images than the {shots} shots: {first_few(few, 5)}"
+        )
         yield Problem("few images", message)
 
 
 def _similar_names(task: Task) -> Iterator[Problem]:
     alike: dict[str, list[str]] = defaultdict(list)
     for name in task.classes.names:
-        alike[" ".join(name.replace("_", " ").casefold().split())].append(name)
+        alike[plain_name(name)].append(name)
     for names in alike.values():
         if len(set(names)) > 1:
             listed = " and ".join(repr(name) for name in dict.fromkeys(names))
@@ -298,7 +300,3 @@ def _unread_formats(task: Task) -> Iterator[Problem]:
 def _count(number: int, word: str, one: str = "", more: str = "") -> str:
     plural = f"{word}es" if word.endswith("s") else f"{word}s"
     return f"{number:,} {word if number == 1 else plural} {one if number == 1 else more}".rstrip()
-
-
-def _some(words: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(words[:limit]) + (", ..." if len(words) > limit else "")

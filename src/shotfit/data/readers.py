@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from shotfit.data.classnames import NAMES_FILE, ClassNames, read_class_names, without_numbers
@@ -27,7 +27,7 @@ from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.listing import PART_NAMES, PARTS, Listing, Part
 from shotfit.data.manifests import read_manifest, read_split_file
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import ShotfitError, UsageError, first_few
 
 __all__ = ["held_out_share", "read_task"]
 
@@ -224,8 +224,8 @@ def _check_classes(top: _Folder) -> list[_Folder]:
     domains = [folder.path for folder in inside if _is_domain(folder)]
     if 2 * len(domains) > len(inside):
         raise ShotfitError(
-            f"{shown(top.path)} holds domains ({_some(path.name for path in domains)}) with class folders in them, not "
-            f"classes; pass one domain, e.g. {shown(domains[0])}."
+            f"{shown(top.path)} holds domains ({first_few([path.name for path in domains], 5)}) with class folders in "
+            f"them, not classes; pass one domain, e.g. {shown(domains[0])}."
         )
     return inside
 
@@ -286,8 +286,3 @@ def _absolute(path: Path) -> Path:
 
 def _and(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
-
-
-def _some(words: Iterable[str], limit: int = 5) -> str:
-    found = list(words)
-    return ", ".join(found[:limit]) + (", ..." if len(found) > limit else "")

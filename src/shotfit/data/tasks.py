@@ -158,12 +158,12 @@ class Task:
 
 
 def plain_name(name: str) -> str:
-    """What class names of two tasks are compared by: neither case nor underscores count.
+    """What class names of two tasks are compared by: case, underscores and further spaces do not count.
 
-    >>> plain_name("Red_Fox")
+    >>> plain_name("Red__Fox ")
     'red fox'
     """
-    return name.replace("_", " ").strip().casefold()
+    return " ".join(name.replace("_", " ").split()).casefold()
 
 
 def joined(parts: Sequence[tuple[ClassList, Sequence[Item]]]) -> tuple[Item, ...]:

@@ -6,7 +6,6 @@ silently stand in for something a checkpoint says.
 
 from __future__ import annotations
 
-import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -23,9 +22,7 @@ __all__ = [
     "StemConfig",
     "TextConfig",
     "config_from_dict",
-    "config_from_json",
     "config_to_dict",
-    "config_to_json",
 ]
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
@@ -156,11 +153,6 @@ def config_to_dict(config: BackboneConfig) -> dict[str, Any]:
     return plain
 
 
-def config_to_json(config: BackboneConfig) -> str:
-    """The configuration as canonical JSON: one line, keys sorted. Equal configurations give equal text."""
-    return json.dumps(config_to_dict(config), sort_keys=True, separators=(",", ":"))
-
-
 def config_from_dict(plain: Mapping[str, Any], where: str = "The configuration") -> BackboneConfig:
     """The configuration that `config_to_dict` wrote. `where` (a file, say) begins the message of an error.
 
@@ -174,17 +166,6 @@ def config_from_dict(plain: Mapping[str, Any], where: str = "The configuration")
         raise ShotfitError(f"{where}: image.kind is {kind!r}, expected one of {', '.join(_KINDS)}.")
     tower = _build(_KINDS[kind], image, f"{where}: image.")
     return _build(BackboneConfig, {**plain, "image": tower}, f"{where}: ")
-
-
-def config_from_json(text: str, where: str = "The configuration") -> BackboneConfig:
-    """The configuration from `config_to_json`'s text. Raises ShotfitError as `config_from_dict` does."""
-    try:
-        plain = json.loads(text)
-    except ValueError as error:
-        raise ShotfitError(f"{where} is not JSON ({error}).") from None
-    if not isinstance(plain, dict):
-        raise ShotfitError(f"{where} holds no JSON object.")
-    return config_from_dict(plain, where)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """shotfit's own folder of a backbone: `model.safetensors` under our names, `config.json`, and tokenizer files.
 
-`mini` ships in this form, and a fitted model may carry a small backbone in it.
+`mini` ships in this form.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import json
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import TextConfig
+from shotfit.towers.settings import read_json
 
 __all__ = [
     "HuggingFaceTokenizer",
@@ -411,13 +412,5 @@ def _named_tokens(folder: Path) -> dict[str, str]:
     return named
 
 
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ShotfitError(f"{file} is no JSON ({error}); fetch it again, or remove it.") from None
-    if not isinstance(settings, dict):
-        raise ShotfitError(f"{file} holds no JSON object; fetch it again, or remove it.")
-    return settings
+def _json(file: Path) -> Mapping[str, Any]:
+    return read_json(file).entries if file.is_file() else {}

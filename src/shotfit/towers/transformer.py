@@ -247,7 +247,6 @@ class _PackedTexts:
         beginnings = [rows[group.rows[0]][: group.shared] for group in groups]
         own = [rows[row][group.shared :] for group in groups for row in group.rows]
         ids = [token for tokens in [*beginnings, *own] for token in tokens]
-        self.tokens = len(ids)
         learned = [index for index, token in enumerate(ids) if token >= config.vocabulary]
         self.learned = torch.tensor(learned) if learned else None
         self.rows = torch.tensor([ids[index] - config.vocabulary for index in learned], dtype=torch.long)
