@@ -46,6 +46,17 @@ def test_unknown_precision_is_refused(tmp_path: Path) -> None:
         load_in(tiny_backbone(tmp_path), "half")  # type: ignore[arg-type]
 
 
+def test_device_is_a_gpu_only_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_backbone(tmp_path)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="no device cuda:1: torch finds 1 CUDA GPUs here. Use cpu or auto"):
+        load_in(str(tmp_path), device="cuda:1")
+    with pytest.raises(UsageError, match="no device 'gpu': use auto, cpu, cuda or"):
+        load_in(str(tmp_path), device="gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load_in(str(tmp_path)).device == load_in(str(tmp_path), device="cpu").device == torch.device("cpu")
+
+
 def test_model_opens_in_the_precision_it_was_fitted_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task, folder = tiny_task(tmp_path / "images"), tmp_path / "backbone"
     tiny_backbone(folder)

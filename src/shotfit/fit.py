@@ -77,7 +77,8 @@ def fit(
     by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or by cross-validation;
     a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the activations of a training step. precision:
     in which the towers compute; "auto" is the one that the processor is fast at, or that of a backbone that is given.
-    savings: which are in use; without an exact one the time alone changes.
+    A backbone that is named runs on a GPU if there is one; one that is given, where it is. savings: which are in use;
+    without an exact one the time alone changes.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used, and
     DivergedError for a training whose numbers do not stay finite.

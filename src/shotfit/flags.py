@@ -10,6 +10,7 @@ import typer
 __all__ = [
     "Backbone",
     "ClassNames",
+    "Device",
     "Epochs",
     "Folder",
     "FolderOrTasks",
@@ -94,6 +95,7 @@ Memory = Annotated[
     typer.Option(help="Bound on what a training step keeps of the towers, such as 500MB or 4GB.", show_default="none"),
 ]
 Precision = Annotated[str, typer.Option(help="The towers compute in float32, bfloat16, or auto: the fast one here.")]
+Device = Annotated[str, typer.Option(help="The towers run on cpu, cuda, cuda:1, or auto: a GPU if there is one.")]
 ModelPrecision = Annotated[
     str | None,
     typer.Option("--precision", help="The towers compute in float32 or bfloat16.", show_default="as fitted"),

@@ -259,12 +259,14 @@ class Model:
         store: Store | MemoryStore | None = None,
         method: str | type[Method] | None = None,
         precision: Precision | None = None,
+        device: str = "auto",
     ) -> Model:
         """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint.
 
         method: the class, or path/to/file.py:Class, of a model whose method is not installed. A file that only the
         model names is never run. precision: in which the towers compute; as recorded, or as those of a backbone that is
-        given, without one.
+        given, without one. device: cpu, cuda, cuda:1, or
+        auto, which is a GPU if there is one.
 
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
@@ -280,9 +282,9 @@ class Model:
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
         if isinstance(backbone, Backbone):
-            loaded = load_in(backbone, precision or "auto")
+            loaded = load_in(backbone, precision or "auto", device)
         else:
-            loaded = load_in(_backbone(folder, name, backbone), precision or recorded)
+            loaded = load_in(_backbone(folder, name, backbone), precision or recorded, device)
             if loaded.dtype == torch.bfloat16 != fast_precision(loaded.device) and precision is None:
                 say(
                     f"note: {folder} computes in bfloat16, as it was fitted, which this processor is slow at; "

@@ -49,6 +49,7 @@ def load_task(
     backbone: str | None,
     method: str | None = None,
     precision: Precision | None = None,
+    device: str = "auto",
     store: Store | MemoryStore | None = None,
 ) -> Model:
     """The model in the folder, or the one below it that was fitted to the task.
@@ -64,7 +65,7 @@ def load_task(
             if task is None
             else f"{folder} holds no model of the task {task!r}; those of its tasks: {known}."
         )
-    return load(folder, backbone, store, method, precision)
+    return load(folder, backbone, store, method, precision, device)
 
 
 def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[Path, list[Task]]:
@@ -142,6 +143,7 @@ def models_of(
     backbone: str | None,
     method: str | None = None,
     precision: Precision | None = None,
+    device: str = "auto",
     store: Store | MemoryStore | None = None,
 ) -> list[tuple[Model, list[Task]]]:
     """The model in the folder with all tasks, or the models below it, one for each task.
@@ -149,7 +151,7 @@ def models_of(
     Raises ShotfitError where neither is there.
     """
     if _is_model(folder) or not folder.is_dir():
-        return [(load(folder, backbone, store, method, precision), list(tasks))]
+        return [(load(folder, backbone, store, method, precision, device), list(tasks))]
     found = [(_place(folder, task.name), task) for task in tasks]
     missing = [task.name for place, task in found if not _is_model(place)]
     if missing:
@@ -162,7 +164,7 @@ def models_of(
     for place, task in found:
         record = read_record(standing(place))
         kind = record["backbone"]["fingerprint"], record["precision"]
-        model = load(place, loaded.get(kind, backbone), store, method, precision)
+        model = load(place, loaded.get(kind, backbone), store, method, precision, device)
         loaded[kind] = model.frozen.backbone
         models.append((model, [task]))
     return models

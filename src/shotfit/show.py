@@ -89,7 +89,7 @@ def describe(
         lines += [f"  {option:{width}}  {value:{default}}  {text}" for option, value, text in rows]
     lines += ["", *_recipe_lines(prototype.training_recipe()), ""]
     lines.append(f"New class names after the fit: {'yes' if method.accepts_new_classes else 'no'}")
-    loaded = load_in(backbone)
+    loaded = load_in(backbone, device="cpu")
     lines += ["", f"Calls of the towers of {loaded.name}, for the class names {', '.join(classes)}:"]
     for phase in dry_run(prototype, loaded, classes, savings, memory):
         lines += [f"  {phase.name}", *(f"    {line}" for line in _calls(phase))]

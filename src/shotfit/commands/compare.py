@@ -13,6 +13,7 @@ from shotfit.console import plural, print_json, read_all, read_one, reporter, to
 from shotfit.flags import (
     Backbone,
     ClassNames,
+    Device,
     Epochs,
     FolderOrTasks,
     ImagesDir,
@@ -71,6 +72,7 @@ def compare(
     skip_broken: SkipBroken = False,
     memory: Memory = None,
     precision: Precision = "auto",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare methods on the images of a folder, or of several tasks: one table, mean and spread over the seeds.
@@ -109,7 +111,7 @@ def compare(
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     check_protocol(protocol, targets or [])
     read_variants(names, numbers, draws, lr, epochs, chosen)
-    loaded = load_in(backbone, computing)
+    loaded = load_in(backbone, computing, device)
     found = read_all(source, Reading(images, class_names, template or (), max(numbers), skip_broken), say)
     data = found[0] if tasks is None else found
     others = [read_one(target, Reading(skip_broken=skip_broken, to_fit=False), say) for target in targets or []]

@@ -15,6 +15,7 @@ from shotfit.errors import ShotfitError
 from shotfit.flags import (
     Backbone,
     ClassNames,
+    Device,
     Epochs,
     FolderOrTasks,
     ImagesDir,
@@ -68,6 +69,7 @@ def fit(
     skip_broken: SkipBroken = False,
     memory: Memory = None,
     precision: Precision = "auto",
+    device: Device = "auto",
     without: Without = None,
     as_json: Json = False,
 ) -> None:
@@ -101,7 +103,7 @@ def fit(
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     if folder is not None:
         check_target(out)
-    loaded = load_in(backbone, computing)
+    loaded = load_in(backbone, computing, device)
     found = read_all(source, Reading(images, class_names, template or (), shots or None, skip_broken), say)
     for task in found:
         if task.train and not task.test:

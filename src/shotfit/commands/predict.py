@@ -12,7 +12,17 @@ import typer
 from shotfit.arguments import as_list, as_precision, one_source
 from shotfit.console import print_json, read_all, to
 from shotfit.errors import UsageError
-from shotfit.flags import ClassNames, FolderOrTasks, ImagesDir, Json, MethodFile, ModelPrecision, SkipBroken, Tasks
+from shotfit.flags import (
+    ClassNames,
+    Device,
+    FolderOrTasks,
+    ImagesDir,
+    Json,
+    MethodFile,
+    ModelPrecision,
+    SkipBroken,
+    Tasks,
+)
 
 __all__ = ["evaluate", "predict"]
 
@@ -37,6 +47,7 @@ def predict(
     ] = None,
     method: MethodFile = None,
     precision: ModelPrecision = None,
+    device: Device = "auto",
 ) -> None:
     """Classify images with a fitted model.
 
@@ -54,7 +65,7 @@ def predict(
     from shotfit.several import load_task
 
     found = find_images(images, sys.stdin)
-    fitted = load_task(model, task, backbone, method, computing)
+    fitted = load_task(model, task, backbone, method, computing, device)
     names = [] if classes is None else as_list("--classes", classes)
     if task is not None:
         fitted = fitted.for_task(task, names)
@@ -83,6 +94,7 @@ def evaluate(
     images: ImagesDir = None,
     skip_broken: SkipBroken = False,
     precision: ModelPrecision = None,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Score a fitted model on labelled images: accuracies, F1, calibration and the most confused classes.
@@ -107,10 +119,10 @@ def evaluate(
 
     store = Store(cache_folder() / "streams")
     if tasks is None:
-        fitted = load_task(model, task, backbone, method, computing, store)
+        fitted = load_task(model, task, backbone, method, computing, device, store)
     found = read_all(source, Reading(images, class_names, skip_broken=skip_broken, to_fit=False), say)
     if tasks is not None:
-        pairs = models_of(model, found, backbone, method, computing, store)
+        pairs = models_of(model, found, backbone, method, computing, device, store)
         several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
         for line in table({"accuracy": several}):
             say(line)
