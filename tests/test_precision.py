@@ -49,7 +49,7 @@ def test_unknown_precision_is_refused(tmp_path: Path) -> None:
 def test_device_is_a_gpu_only_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_backbone(tmp_path)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match="no device cuda:1: torch finds 1 CUDA GPUs here. Use cpu or auto"):
+    with pytest.raises(UsageError, match=r"no device cuda:1: torch finds 1 CUDA GPUs here\. Use cpu or auto"):
         load_in(str(tmp_path), device="cuda:1")
     with pytest.raises(UsageError, match="no device 'gpu': use auto, cpu, cuda or"):
         load_in(str(tmp_path), device="gpu")
