@@ -27,7 +27,9 @@ tower too (`text_reference=random-prompts`).
 # differs: float32 throughout; the program's context is a float16 parameter.
 # differs: the paper does not say how `adapter=low-rank` starts; here as the projection onto the directions in which the
 class features of the fit are largest, the closest to the identity that its rank allows for them.
-# differs: views are drawn once (`--views fresh` draws a new crop at every step, as the official program does).
+# differs: views are drawn once, of half an image at least (`--views fresh` draws a new crop at every step, of 8 % at
+least, as the official program does).
+# differs: `protocol=transfer` trains on center views; the official program squeezes whole images into a square there.
 Published: see docs/methods.md#apex.
 """
 

@@ -12,7 +12,8 @@ What is frozen: both towers. What is learned: the context v [L, width], one for 
 # differs: initial words set L by their tokens, not by their spaces, so that a word of several tokens becomes context as
 a whole; identical for words of one token each. The official program leaves its other tokens as fixed text.
 # differs: float32 throughout; the official program trains the context in float16, where its warm-up hardly moves it.
-# differs: views are drawn once (`--views fresh` draws a new crop at every step, as the official program does).
+# differs: views are drawn once, of half an image at least (`--views fresh` draws a new crop at every step, of 8 % at
+least, as the official program does).
 Published: see docs/methods.md#coop.
 """
 

@@ -19,7 +19,8 @@ j of the text tower and block j + (image depth - text depth), where a text site 
 official program counts both from the bottom (`pairing=index`). With equal depths there is no difference.
 # differs: the range follows the depth, the upper two thirds (5 to 12 of 12); the program's is 5 to 12.
 # differs: float32 throughout; the program multiplies in float16, where s A is partly rounded away.
-# differs: views are drawn once (`--views fresh` draws a new crop at every step, as the official program does).
+# differs: views are drawn once, of half an image at least (`--views fresh` draws a new crop at every step, of 8 % at
+least, as the official program does).
 With `protocol=transfer` the upper third is adapted for one epoch, what a user of the program quotes from the paper for
 the classes of other tasks. Published: see docs/methods.md#mma.
 """

@@ -21,7 +21,8 @@ fast: the rate rises again to its maximum. `update=released` does the same, to c
 # differs: an image that is marked as in a task but of no class is not trained; the official program takes class 0.
 # differs: initial words set the length by their tokens, not by their spaces, as in `coop`.
 # differs: float32 throughout; the official program trains u and v in float16 and W in float32.
-# differs: views are drawn once (`--views fresh` draws a new crop at every step, as the official program does).
+# differs: views are drawn once, of half an image at least (`--views fresh` draws a new crop at every step, of 8 % at
+least, as the official program does).
 Published: see docs/methods.md#softcpt.
 """
 
