@@ -166,11 +166,8 @@ class Frozen:
         return scale * normalize(image_features) @ normalize(text_features).T
 
     def encode(self, texts: Sequence[str]) -> Texts:
-        """Texts from prompts: one that is too long or holds a special token is refused."""
-        tokenizer = self.backbone.checked_tokenizer()
-        for text in texts:
-            tokenizer.check(text)
-        return Texts.of(tokenizer.encode(texts))
+        """Texts from strings."""
+        return Texts.of(self.backbone.encode(texts))
 
     def sentences(self, texts: Sequence[str]) -> Texts:
         """Texts from whole sentences: one that is too long loses its end, one that holds a special token is refused."""

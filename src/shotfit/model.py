@@ -265,8 +265,8 @@ class Model:
 
         method: the class, or path/to/file.py:Class, of a model whose method is not installed. A file that only the
         model names is never run. precision: in which the towers compute; as recorded, or as those of a backbone that is
-        given, without one. device: cpu, cuda, cuda:1, or
-        auto, which is a GPU if there is one.
+        given, without one. device: cpu, cuda, cuda:1, or auto, which is a GPU if
+        there is one.
 
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.

@@ -47,7 +47,7 @@ from shotfit.data.tasks import TEMPLATE_SETS, ClassList
 from shotfit.edits import Context, Edit, PromptTokens
 from shotfit.errors import UsageError
 from shotfit.frozen import Frozen, Images
-from shotfit.methods.base import Method, option
+from shotfit.methods.base import Method, check_texts, option
 from shotfit.methods.ensemble import class_features
 from shotfit.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.texts import Texts
@@ -142,7 +142,7 @@ class Apex(Method):
             raise UsageError(
                 f"{self.name}: without visual prompts, a learned prompt and an adapter nothing is trained."
             )
-        self.frozen.encode(self._prompts())
+        check_texts(self.frozen.backbone, self._prompts())
         tokenizer, before = self.frozen.backbone.checked_tokenizer(), self.template.partition("{}")[0].strip()
         if self._learned() and self.text_tokens > (fixed := tokenizer.count(before) if before else 0):
             raise UsageError(

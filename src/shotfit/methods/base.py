@@ -26,7 +26,7 @@ from shotfit.numbering import labels_by_task, loss_within_tasks
 from shotfit.recipe import ParameterGroup, Recipe
 from shotfit.towers.backbone import Backbone
 
-__all__ = ["Fold", "Method", "Support", "Validation", "check_prompts", "option"]
+__all__ = ["Fold", "Method", "Support", "Validation", "check_prompts", "check_texts", "option"]
 
 
 def option(
@@ -187,6 +187,11 @@ class Method(nn.Module):
         """The number of classes of each task."""
         return tuple(len(task.names) for task in self.classes)
 
+    @property
+    def class_names(self) -> list[str]:
+        """The class names of all tasks, in the order of the logits."""
+        return [name for task in self.classes for name in task.names]
+
     def class_features(self) -> Tensor:
         """`text_features`, or what was baked of them once the method is fitted."""
         return self.text_features() if self.baked is None else self.baked
@@ -293,10 +298,18 @@ def check_prompts(backbone: Backbone, classes: Sequence[ClassList]) -> None:
 
     Raises ShotfitError.
     """
+    check_texts(backbone, [text for task in classes for prompts in task.prompts() for text in prompts])
+
+
+def check_texts(backbone: Backbone, texts: Sequence[str]) -> None:
+    """Refuse texts that are too long or hold a special token.
+
+    Raises ShotfitError.
+    """
     tokenizer = backbone.checked_tokenizer()
-    for prompt in (text for task in classes for prompts in task.prompts() for text in prompts):
-        tokenizer.check(prompt)
-        tokenizer.encode([prompt])  # refuses one that is too long
+    for text in texts:
+        tokenizer.check(text)
+    tokenizer.encode(texts)
 
 
 def _parse(method: str, key: str, text: str, default: Any) -> Any:

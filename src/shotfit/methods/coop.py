@@ -55,9 +55,8 @@ class CoOp(Method):
 
     def check(self) -> None:
         """Refuse a context that leaves no room for the names, and words that cannot be read."""
-        names = [name for task in self.classes for name in task.names]
         length = context_length(self.frozen, self.words, self.length)
-        lay_out(self.frozen, names, length, self.position, None, self.name)
+        lay_out(self.frozen, self.class_names, length, self.position, None, self.name)
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """The context: [L, width], or [classes, L, width] if class-specific."""
@@ -71,7 +70,7 @@ class CoOp(Method):
 
     def lay_out(self) -> None:
         """The prompts as rows of ids, where learned ids stand beyond the vocabulary."""
-        names = [name for task in self.classes for name in task.names]
+        names = self.class_names
         owners = range(len(names)) if self.context.dim() == 3 else None
         self.texts = lay_out(self.frozen, names, self.context.shape[-2], self.position, owners, self.name)
 

@@ -40,7 +40,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.edits import Adapter
 from shotfit.errors import UsageError
 from shotfit.frozen import Frozen, Images
-from shotfit.methods.base import Method, option
+from shotfit.methods.base import Method, check_texts, option
 from shotfit.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.config import BlocksConfig
 
@@ -90,7 +90,7 @@ class MMA(Method):
         """Refuse a range of blocks that the towers do not have, and prompts that cannot be read."""
         for tower in self._widths():
             self.sites(tower)
-        self.frozen.encode(self._prompts())
+        check_texts(self.frozen.backbone, self._prompts())
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Down, shared and up maps of every site: weights of variance 2 / rows, biases zero."""

@@ -119,7 +119,7 @@ class SoftCPT(Method):
 
     def check(self) -> None:
         """Refuse contexts that leave no room for the names, and words that cannot be read."""
-        names, frozen = [name for task in self.classes for name in task.names], self.frozen
+        names, frozen = self.class_names, self.frozen
         lay_out(frozen, names, self.length, self.position, None, self.name)
         length = context_length(frozen, self.task_words, self.task_length)
         self.conditions([task.task for task in self.classes], length, self.task_position)
@@ -156,7 +156,7 @@ class SoftCPT(Method):
 
     def lay_out(self) -> None:
         """The three kinds of prompts: of task names, of class names for the map, of class names with what it makes."""
-        names = [name for task in self.classes for name in task.names]
+        names = self.class_names
         owner = [number for number, task in enumerate(self.classes) for _ in task.names]
         self.task_of = torch.tensor(owner, device=self.frozen.backbone.device)  # [classes]
         own = range(len(names)) if self.conditioned else owner
@@ -278,8 +278,7 @@ class CoOpMT(Method):
 
     def check(self) -> None:
         """Refuse a context that leaves no room for the names."""
-        names = [name for task in self.classes for name in task.names]
-        lay_out(self.frozen, names, self.length, self.position, None, self.name)
+        lay_out(self.frozen, self.class_names, self.length, self.position, None, self.name)
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """The context: [L, width], [tasks, L, width] or [classes, L, width]."""
@@ -289,7 +288,7 @@ class CoOpMT(Method):
     def take(self, context: Tensor) -> None:
         """Hold the context, and lay the prompts out."""
         self.context = nn.Parameter(context)
-        names = [name for task in self.classes for name in task.names]
+        names = self.class_names
         of_task = [number for number, task in enumerate(self.classes) for _ in task.names]
         own = {"all": None, "task": of_task, "class": range(len(names))}[self.sharing]
         self.texts = lay_out(self.frozen, names, self.length, self.position, own, self.name)
