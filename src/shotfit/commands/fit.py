@@ -99,7 +99,8 @@ def fit(
     from shotfit.several import merged, overview, places, scored, table
     from shotfit.towers.precision import load_in
 
-    check_numbers(find(method).with_options(settings), shots, seed, epochs, lr, chosen)
+    prototype = find(method).with_options(settings)
+    check_numbers(prototype, shots, seed, epochs, lr, chosen)
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     if folder is not None:
         check_target(out)
@@ -117,8 +118,8 @@ def fit(
     results: list[Fitted] = []
     for place, group in groups.items():
         model = fit_model(
-            [task.sealed() for task in group], method, shots=shots or None, seed=seed, backbone=loaded,
-            options=settings, epochs=epochs, lr=lr, views=chosen, validation=judged, check=not no_check, keep=keep,
+            [task.sealed() for task in group], prototype, shots=shots or None, seed=seed, backbone=loaded,
+            epochs=epochs, lr=lr, views=chosen, validation=judged, check=not no_check, keep=keep,
             memory=bound, savings=savings,
         )  # fmt: skip
         model.save(place)
