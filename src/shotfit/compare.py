@@ -49,7 +49,7 @@ from shotfit.variants import Variant, read_variant
 __all__ = ["compare", "plan_of", "read_variants"]
 
 # The modules that train; what is around them is the same for all methods.
-FITTING = ("edits", "fit", "frozen", "numbering", "recipe", "train")
+FITTING = ("edits", "fit", "frozen", "numbering", "recipe", "replay", "train")
 
 Report = Callable[[Mapping[str, Any]], None]
 

@@ -126,6 +126,7 @@ class Frozen:
         self.store: Store | MemoryStore = MemoryStore() if store is None else store
         self.plans: list[Plan] | None = None  # of every call, once somebody who wants them makes it a list
         self._read: WeakKeyDictionary[ImagePool, dict[tuple[int, bool], Rows]] = WeakKeyDictionary()
+        self._encoded: WeakKeyDictionary[Texts, Tensor] = WeakKeyDictionary()
         self._begun: WeakKeyDictionary[Texts, dict[int, Stream]] = WeakKeyDictionary()
         self._parts: WeakKeyDictionary[Texts, dict[int, list[Texts]]] = WeakKeyDictionary()
 
@@ -198,6 +199,13 @@ class Frozen:
         if not self.savings.frozen_beginning:
             with torch.no_grad():
                 return tower.finish(tower.start(texts, (), self.savings))
+        if texts not in self._encoded:
+            self._encoded[texts] = self._encode(texts)
+        return self._encoded[texts]
+
+    def _encode(self, texts: Texts) -> Tensor:
+        """Features of texts that nothing edits, [rows, embed], each row from the store."""
+        tower = self.backbone.text
 
         def compute(missing: list[int]) -> Iterator[Tensor]:
             for start in range(0, len(missing), TEXT_ROWS):
@@ -219,6 +227,12 @@ class Frozen:
         with torch.set_grad_enabled(training):
             run = self._resume_images if stored else self._run_images
             return run(images, edits, ceil(len(images) / parts)).to(self.parameter_dtype)
+
+    def resident(self, images: Images) -> bool:
+        """Whether a step on these images reads no memory but a GPU's own: their streams have been read, and lie there."""
+        if self.backbone.device.type != "cuda":
+            return False
+        return images.pool is None or all(rows.all is not None for rows in self._read.get(images.pool, {}).values())
 
     def _resume_images(self, images: Images, edits: Sequence[Edit], size: int) -> Tensor:
         """Features from the stored streams, `size` images together."""

@@ -94,7 +94,8 @@ class Recipe:
     once (0: the center view alone). crop_scale: area of the authors' crops, for new ones at every step. updates: how
     often the optimizer steps on the gradient of a batch. keep_last: an epoch ends with a batch of what is left, where
     others leave it out. best_epoch: keep the parameters of the first epoch that is
-    best on the validation part, where there is one; else the last epoch's.
+    best on the validation part, where there is one; else the last epoch's. replayable: every step runs the same
+    operations on tensors of the same shapes, and draws nothing, so that a GPU may replay a recording (`replay.py`).
     """
 
     optimizer: Optimizer
@@ -106,6 +107,7 @@ class Recipe:
     updates: int = 1
     keep_last: bool = False
     best_epoch: bool = False
+    replayable: bool = False
 
     def epochs_for(self, shots: int) -> int:
         """Epochs for this many shots a class.

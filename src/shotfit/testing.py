@@ -19,6 +19,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import fields, replace
@@ -52,7 +53,7 @@ from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.tokenizers import load_tokenizer
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
 from shotfit.towers.weights import save_backbone
-from shotfit.train import train
+from shotfit.train import Stepper, train
 
 __all__ = ["CONTRACT", "check", "random_backbone", "tiny_backbone", "tiny_task"]
 
@@ -143,9 +144,10 @@ class _Stage:
         savings: Savings = Savings(),
         memory: int | None = None,
         dtype: torch.dtype = torch.float64,
+        device: str = "cpu",
     ) -> None:
         self.task, backbone = _surroundings(folder)
-        self.backbone = deepcopy(backbone).to(dtype)
+        self.backbone = deepcopy(backbone).to(device, dtype)
         self.frozen = Frozen(self.backbone, MemoryStore(), savings, memory)
         self.method = make()
         recipe = self.method.training_recipe()
@@ -165,14 +167,14 @@ class _Stage:
 
     def outcome(self) -> list[Tensor]:
         """Logits, loss and gradients for all images."""
-        images, labels = self.images(), self.support.labels
+        images, labels = self.images(), self.support.labels.to(self.backbone.device)
         torch.manual_seed(0)  # a loss may draw
         tensors = [self.method.logits(images)]
         if self.method.training_recipe() is not None:
             loss = self.method.loss(images, labels)
             parameters = [p for group in self.method.parameter_groups() for p in group.parameters]
             tensors += [loss, *torch.autograd.grad(loss, parameters)]
-        return [tensor.detach() for tensor in tensors]
+        return [tensor.detach().cpu() for tensor in tensors]
 
 
 def _two(task: Task) -> tuple[ClassList, ClassList]:
@@ -194,6 +196,7 @@ def _some_savings(combinations: int = 4) -> Iterator[Savings]:
 
 def _same(first: Sequence[Tensor], second: Sequence[Tensor], tolerance: float, what: str) -> None:
     for one, other in zip(first, second, strict=True):
+        one, other = one.cpu(), other.cpu()
         scale = max(float(one.abs().max()), 1e-30)
         error = float((one - other).abs().max()) / scale
         assert error <= tolerance, f"{what}: differs by {error:.1e} of the largest entry, allowed {tolerance:.0e}"
@@ -217,11 +220,22 @@ def savings_change_nothing(make: Make, folder: Path) -> None:
 
 def twenty_steps_agree(make: Make, folder: Path) -> None:
     """Twenty training steps in the fast and in the reference manner end at the same parameters, in float64 to 1e-9."""
-    fast, reference = _Stage(make, folder), _Stage(make, folder, Savings.none())
+    _agree(_Stage(make, folder), _Stage(make, folder, Savings.none()))
+
+
+def gpu_agrees(make: Make, folder: Path) -> None:
+    """On a GPU logits, loss, gradients and what twenty steps end at are those of the CPU, in float64 to 1e-9."""
+    gpu, cpu = _Stage(make, folder, device="cuda"), _Stage(make, folder)
+    _same(cpu.outcome(), gpu.outcome(), 1e-9, "logits, loss and gradients")
+    _agree(gpu, cpu)
+
+
+def _agree(fast: _Stage, reference: _Stage) -> None:
+    """Both end at the same parameters."""
     recipe = fast.method.training_recipe()
     if recipe is None:
         return
-    short, losses = replace(recipe, batch=4), []
+    short, losses = replace(recipe, batch=4), list[Tensor]()
     for stage in (fast, reference):
         torch.manual_seed(1)  # a loss may draw
         history = train(stage.method, stage.support, short, 7, torch.Generator().manual_seed(1))  # 3 steps an epoch
@@ -230,6 +244,26 @@ def twenty_steps_agree(make: Make, folder: Path) -> None:
     _same(losses[:1], losses[1:], 1e-9, "losses of 21 steps")
     _same(list(fast.method.state().values()), list(reference.method.state().values()), 1e-9, "state after 21 steps")
     _same(fast.outcome(), reference.outcome(), 1e-9, "logits, loss and gradients after 21 steps")
+
+
+def gpu_never_waits(make: Make, folder: Path) -> None:
+    """On a GPU no training step waits for what the GPU has computed."""
+    stage = _Stage(make, folder, device="cuda")
+    recipe = stage.method.training_recipe()
+    if recipe is None:
+        return
+    stepper = Stepper(stage.method, recipe, epochs=2, steps=2)
+    images, labels = stage.images(), stage.support.labels.cuda()
+    images = Images(images.pool, images.rows.cuda())
+    for _ in range(2):  # reads streams, makes buffers and the recording
+        stepper(images, labels)
+    with warnings.catch_warnings():  # torch warns that it does not know all that waits
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        stepper(images, labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def _epochs(make: Make, count: int) -> int | None:
@@ -464,24 +498,23 @@ def _refused(action: Callable[[], Any], words: str) -> None:
     raise AssertionError(f"accepted, but a refusal with {words!r} was expected")
 
 
-CONTRACT: dict[str, Callable[[Make, Path], None]] = {
-    function.__name__: function
-    for function in (
-        stored_equals_full,
-        savings_change_nothing,
-        twenty_steps_agree,
-        saved_equals_fitted,
-        seeds_decide,
-        new_classes_as_declared,
-        several_tasks_as_declared,
-        chunks_change_nothing,
-        bfloat16_is_close,
-        options_are_documented,
-        shapes_of_all_kinds,
-        test_part_stays_sealed,
-        interrupted_fit_leaves_nothing,
-    )
-}
+_CHECKS: tuple[Callable[[Make, Path], None], ...] = (
+    stored_equals_full,
+    savings_change_nothing,
+    twenty_steps_agree,
+    saved_equals_fitted,
+    seeds_decide,
+    new_classes_as_declared,
+    several_tasks_as_declared,
+    chunks_change_nothing,
+    bfloat16_is_close,
+    options_are_documented,
+    shapes_of_all_kinds,
+    test_part_stays_sealed,
+    interrupted_fit_leaves_nothing,
+)
+_GPU_CHECKS = (gpu_agrees, gpu_never_waits)  # part of the contract where there is a GPU
+CONTRACT = {check.__name__: check for check in (*_CHECKS, *(_GPU_CHECKS if torch.cuda.is_available() else ()))}
 
 
 def check(name: str, make: Make, folder: Path) -> None:

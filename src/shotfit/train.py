@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from shotfit.methods.base import Method, Support, Validation
 from shotfit.numbering import among_own, labels_by_task
 from shotfit.progress import say, track
 from shotfit.recipe import Recipe
+from shotfit.replay import Replay
 
 __all__ = ["Forecast", "Stepper", "correct", "hits", "train"]
 
@@ -33,6 +34,7 @@ class Stepper:
     def __init__(self, method: Method, recipe: Recipe, epochs: int, steps: int) -> None:
         self.method, self.recipe, self.epochs, self.steps = method, recipe, epochs, steps
         self.optimizer = recipe.optimizer.over(method.parameter_groups())
+        self.replay: Replay | None = None
         self.taken = 0
 
     def __call__(self, images: Images, labels: Tensor) -> Tensor:
@@ -40,13 +42,24 @@ class Stepper:
         rate = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
-        loss = self.method.loss(images, labels)
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        loss = self._gradients(images, labels)
         self.method.adjust_gradients()
         for _ in range(self.recipe.updates):
             self.optimizer.step()
         self.taken += 1
+        return loss
+
+    def _gradients(self, images: Images, labels: Tensor) -> Tensor:
+        """Set the parameters' gradients, and give the loss, []: on a GPU from a recording, once streams are read."""
+        frozen = self.method.frozen
+        if self.taken == 1 and frozen.savings.replayed and self.recipe.replayable and frozen.resident(images):
+            parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+            self.replay = Replay(self.method, parameters, images, labels)
+        if self.replay is not None and self.replay.fits(images, labels):
+            return self.replay(images, labels)
+        loss = self.method.loss(images, labels)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
         return loss.detach()
 
     def rate(self) -> float:
@@ -136,8 +149,12 @@ def train(
     for _ in track(range(epochs), what):
         order, total = torch.randperm(images, generator=generator)[: stepper.steps * batch], torch.zeros(()).to(device)
         chosen, targets = order.split(batch), labels.index_select(0, order.to(device)).split(batch)
-        crops = (_crops(method.frozen, support, recipe, some, generator) for some in chosen)
-        for drawn, target in zip(crops if fresh else _views(support, chosen, generator, device), targets, strict=True):
+        batches: Iterable[Images] = (
+            _crops(method.frozen, support, recipe, chosen, generator)
+            if fresh
+            else _views(support, chosen, generator, device)
+        )
+        for drawn, target in zip(batches, targets, strict=True):
             total += stepper(drawn, target)
             if forecast is not None:
                 forecast.step()
@@ -173,12 +190,15 @@ def _views(
     return [Images(pool, some) for some in rows.split(len(chosen[0]))]
 
 
-def _crops(frozen: Frozen, support: Support, recipe: Recipe, chosen: Tensor, generator: torch.Generator) -> Images:
-    """A batch of new random crops."""
+def _crops(
+    frozen: Frozen, support: Support, recipe: Recipe, chosen: Sequence[Tensor], generator: torch.Generator
+) -> Iterator[Images]:
+    """An epoch's batches, of new random crops; the next batch's files are read while one is trained on."""
     rule, reduced = frozen.backbone.config.preprocessing, frozen.savings.reduced_images
     drawn = []
-    for path in (support.random.paths[index] for index in chosen.tolist()):
+    for path in (support.random.paths[index] for index in torch.cat(list(chosen)).tolist()):
         size = image_size(path)
         drawn.append((path, size, [draw_box(*size, recipe.crop_scale, generator)]))
-    (found,) = read_ahead([drawn], lambda view: cut(*view, rule, reduced))
-    return Images.of(torch.stack([pixels for (pixels,) in found]).to(frozen.backbone.dtype))
+    batches = [drawn[start : start + len(chosen[0])] for start in range(0, len(drawn), len(chosen[0]))]
+    for found in read_ahead(batches, lambda view: cut(*view, rule, reduced)):
+        yield Images.of(torch.stack([pixels for (pixels,) in found]).to(frozen.backbone.dtype))

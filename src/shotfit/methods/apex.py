@@ -66,7 +66,11 @@ class Apex(Method):
     title: ClassVar[str] = "APEX"
     paper: ClassVar[str] = "Yang et al., EMNLP 2024, arXiv 2311.15569"
     recipe: ClassVar[Recipe | None] = Recipe(
-        ADADELTA, Schedule("cosine", warmup=1, warmup_lr=0.01, warming="linear"), epochs={1: 15}, batch=16
+        ADADELTA,
+        Schedule("cosine", warmup=1, warmup_lr=0.01, warming="linear"),
+        epochs={1: 15},
+        batch=16,
+        replayable=True,
     )
     accepts_new_classes: ClassVar[bool] = True
 

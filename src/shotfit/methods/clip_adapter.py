@@ -42,6 +42,7 @@ class ClipAdapter(Method):
         Optimizer("sgd", lr=0.002, weight_decay=5e-4),
         Schedule("cosine", warmup=1, warmup_lr=1e-5),
         epochs={1: 50, 2: 100, 8: 200},
+        replayable=True,
     )
     accepts_new_classes: ClassVar[bool] = True
 

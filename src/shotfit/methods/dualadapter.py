@@ -84,6 +84,7 @@ class DualAdapter(DualAdapterOptions):
         crop_scale=(0.5, 1.0),
         best_epoch=True,
         keep_last=True,
+        replayable=True,
     )
 
     def training_recipe(self) -> Recipe | None:

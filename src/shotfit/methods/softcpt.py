@@ -52,7 +52,10 @@ VARIANTS = ("nata", "nats", "cata", "csta", "cats", "csts")
 OFFSET = 1e-6  # what the official program adds to class features of sampled classes
 PAPER = "Ding et al., Neurocomputing 2024, arXiv 2208.13474"
 RECIPE = Recipe(
-    Optimizer("sgd", lr=0.002, weight_decay=5e-4), Schedule("cosine", warmup=1, warmup_lr=1e-5), epochs={1: 50}
+    Optimizer("sgd", lr=0.002, weight_decay=5e-4),
+    Schedule("cosine", warmup=1, warmup_lr=1e-5),
+    epochs={1: 50},
+    replayable=True,
 )
 
 

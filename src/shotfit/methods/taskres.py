@@ -42,6 +42,7 @@ class TaskRes(Method):
         Schedule("cosine", warmup=1, warmup_lr=1e-5),
         epochs={1: 100, 8: 200},
         batch=256,
+        replayable=True,
     )
 
     alpha: float = option(0.5, "scale of the residual; the authors use 1.0 on OxfordFlowers", above=0)

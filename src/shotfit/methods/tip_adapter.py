@@ -153,6 +153,7 @@ class TipAdapterF(TipAdapter):
         epochs={1: 20},
         batch=256,
         crop_scale=(0.5, 1.0),
+        replayable=True,
     )
 
     def keep(self, keys: Tensor) -> None:

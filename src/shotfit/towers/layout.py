@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache
 from itertools import accumulate
 
 import torch
@@ -25,12 +25,13 @@ __all__ = ["Layout", "Packing", "Savings", "Stream"]
 
 @dataclass(frozen=True)
 class Savings:
-    """The savings, each of which can be switched off for comparison (design, section 2); all but the last are exact.
+    """The savings, each of which can be switched off for comparison; all but `reduced_images` are exact.
 
     `frozen_beginning`: steps before the first edit come from the store. `cut`: causal rows end at the read token.
     `shared`: what prompts have in common runs once. `read_alone`: the last block runs for the read token alone.
     `replaced`: tokens that the next step replaces give keys and values only. `silu`: QuickGELU runs as SiLU.
-    `reduced_images`: large JPEGs are decoded at reduced size (`decoding.py`).
+    `reduced_images`: large JPEGs are decoded at reduced size (`decoding.py`). `replayed`: a GPU records a training step
+    once and replays it (`replay.py`).
     """
 
     frozen_beginning: bool = True
@@ -40,6 +41,7 @@ class Savings:
     replaced: bool = True
     silu: bool = True
     reduced_images: bool = True
+    replayed: bool = True
 
     @classmethod
     def none(cls) -> Savings:
@@ -101,7 +103,8 @@ class Layout:
     """Which tokens of a stream form which row. Built once on the CPU, then only used.
 
     groups: how rows share beginnings; `shared` packs the groups' beginnings (None if nothing is shared), `own` the
-    rows' own tokens in [groups x most rows of a group] places, `reads` one query a place.
+    rows' own tokens in [blocks x rows of a block] places, `reads` one query a place. A block's rows are of one group;
+    `blocks` has the group of each (None if each group is one block).
     visible: [places, longest], which own tokens a read token sees, None if all (empty places see everything; unused).
     positions: place of each token in its row. read: flat index of the token that each row is read at, in group order;
     `order` brings rows back to the caller's order (None if it is that already).
@@ -110,7 +113,7 @@ class Layout:
     def __init__(self, lengths: Sequence[int], reads: Sequence[int], groups: Sequence[Group], causal: bool) -> None:
         self.rows, self.causal = len(lengths), causal
         self.groups = tuple(groups)
-        widest = max(len(group.rows) for group in groups)
+        self.places = _block(groups, lengths)  # rows of a block, empty places included
         own, places, read = [], [], []
         positions = [place for group in groups for place in range(group.shared)]
         self.shared = Packing([group.shared for group in groups]) if any(group.shared for group in groups) else None
@@ -121,10 +124,11 @@ class Layout:
                 read.append(flat + reads[row] - group.shared)
                 flat += own[-1]
                 positions += range(group.shared, lengths[row])
-            empty = [0] * (widest - len(group.rows) if len(groups) > 1 else 0)
+            empty = [0] * (-len(group.rows) % self.places)
             places += [1] * len(group.rows) + empty
             own += empty
-        self.places = widest if len(groups) > 1 else len(lengths)  # rows of a group, empty places included
+        blocks = [number for number, group in enumerate(groups) for _ in range(0, len(group.rows), self.places)]
+        self.blocks = None if blocks == list(range(len(groups))) else torch.tensor(blocks)
         self.own, self.reads = Packing(own), Packing(places)
         self.tokens = flat
         self.read = torch.tensor(read)
@@ -146,11 +150,11 @@ class Layout:
         return own | ~self.own.present[:, :1]
 
     @classmethod
-    @lru_cache(maxsize=64)
-    def even(cls, rows: int, tokens: int, read: int = 0) -> Layout:
+    @cache  # never dropped: a recording on a GPU (`replay.py`) reads the tables where they lie
+    def even(cls, rows: int, tokens: int, device: torch.device, read: int = 0) -> Layout:
         """Rows of equal length that share nothing and are read at the same place: an image tower's."""
         with torch.inference_mode(False):  # it is kept, and may serve a training next
-            return cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False)
+            return cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False).to(device)
 
     def standing(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """The tokens at places `first` to `first + count - 1` of their rows: flat index, and number from `first` on."""
@@ -168,11 +172,28 @@ class Layout:
             self.read, self.positions = self.read.to(device), self.positions.to(device)
             self._found.clear()
             self.order = None if self.order is None else self.order.to(device)
+            self.blocks = None if self.blocks is None else self.blocks.to(device)
             self.visible = None if self.visible is None else self.visible.to(device)
             for packing in (self.shared, self.own, self.reads):
                 if packing is not None:
                     packing.to(device)
         return self
+
+
+def _block(groups: Sequence[Group], lengths: Sequence[int]) -> int:
+    """How many rows to a block: as many as leave attention the least to do for empty places and repeated beginnings.
+
+    Example:
+        >>> _block([Group(tuple(range(10)), 3), Group((10, 11), 3)], [5] * 12)
+        2
+    """
+    sizes = [len(group.rows) for group in groups]
+    if len(groups) == 1:
+        return sizes[0]
+    shared, own = max(group.shared for group in groups), max(lengths) - min(group.shared for group in groups)
+    return min(
+        range(1, max(sizes) + 1), key=lambda rows: sum(-(-size // rows) for size in sizes) * (rows * own + shared)
+    )
 
 
 @dataclass(frozen=True, eq=False)

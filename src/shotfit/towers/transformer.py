@@ -55,7 +55,7 @@ class Transformer(nn.Module):
             return replace(stream, hidden=block.read(x, layout, silu), before=before, step=step, read=True)
         if stream.prompts and stream.savings.replaced and any(edit.replace for edit in _prompts(edits, step + 1)):
             kept, last = without(x, layout, stream.prompts), stream.prompts
-            rest = Layout.even(layout.rows, len(kept) // layout.rows).to(x.device)
+            rest = Layout.even(layout.rows, len(kept) // layout.rows, x.device)
             hidden = block.drop(x, layout, last, silu)
             return replace(stream, hidden=hidden, layout=rest, before=kept, step=step, prompts=0)
         return replace(stream, hidden=block(x, layout, silu), before=x, step=step)
@@ -81,7 +81,7 @@ class Transformer(nn.Module):
             tokens = self.input_norm(tokens)
         rows = without(x, layout, stream.prompts if edit.replace else 0).unflatten(0, (layout.rows, -1))
         rows = torch.cat([rows, tokens.expand(layout.rows, -1, -1)], dim=1)
-        layout = Layout.even(rows.shape[0], rows.shape[1]).to(x.device)
+        layout = Layout.even(rows.shape[0], rows.shape[1], x.device)
         prompts = len(tokens) + (0 if edit.replace else stream.prompts)
         return replace(stream, hidden=rows.flatten(0, 1), layout=layout, prompts=prompts)
 
@@ -168,7 +168,7 @@ class VisionTransformer(Transformer):
         before: what that step read, where an edit stands beside it. Of a last block that ran for the read tokens alone
         each row is one token.
         """
-        layout = Layout.even(hidden.shape[0], hidden.shape[1]).to(hidden.device)
+        layout = Layout.even(hidden.shape[0], hidden.shape[1], hidden.device)
         return Stream(hidden.flatten(0, 1), layout, step, savings, None if before is None else before.flatten(0, 1))
 
     def input_norm(self, tokens: Tensor) -> Tensor:
