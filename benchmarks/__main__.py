@@ -2,6 +2,7 @@
 
 python -m benchmarks NAME [--repeats N]
 python -m benchmarks all --out benchmarks/results.jsonl      what `make bench` runs
+python -m benchmarks all --device cuda --out benchmarks/gpu.jsonl
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from benchmarks import coop_text, fits, growth, hardware, prediction, search, steps, table
 from benchmarks.measure import Line
@@ -40,6 +44,18 @@ FUNCTIONS: tuple[Callable[[Size, int], Line], ...] = (
     hardware.bf16_step,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
+ON_GPU = (
+    "coop_step",
+    "coop_step_fresh",
+    "softcpt_step",
+    "mma_step",
+    "mma_step_fresh",
+    "apex_step",
+    "predict_pipeline",
+    "coop_gemm_share",
+    "mini_images",
+    "bf16_step",
+)
 ABOUT = {name: " ".join((run.__doc__ or "").split()) for name, run in BENCHMARKS.items()}
 
 
@@ -54,6 +70,7 @@ def main() -> int:
     parser.add_argument("name", choices=[*BENCHMARKS, "all", "table", "growth"])
     parser.add_argument("--repeats", type=int, default=3, help="timed pairs (default 3)")
     parser.add_argument("--size", choices=SIZES, default=FULL.name, help="towers; `tiny` only shows that it works")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=f"cuda for {', '.join(ON_GPU)}")
     parser.add_argument("--out", type=Path, help="also write the lines into this file")
     given = parser.parse_args()
     if given.name == "all":
@@ -64,8 +81,11 @@ def main() -> int:
     if given.name == "growth":
         growth.growth(given.repeats)
         return 0
+    if given.device == "cuda" and given.name not in ON_GPU:
+        parser.error(f"{given.name} is measured on the CPU; --device cuda is for {', '.join(ON_GPU)}.")
+    size = replace(SIZES[given.size], device=torch.device(given.device))
     try:
-        text = json.dumps(BENCHMARKS[given.name](SIZES[given.size], given.repeats))
+        text = json.dumps(BENCHMARKS[given.name](size, given.repeats))
     except ShotfitError as error:
         print(f"{given.name}: {error}", file=sys.stderr)
         return 1
@@ -78,8 +98,9 @@ def main() -> int:
 def _all(given: argparse.Namespace) -> int:
     """Each in a process of its own, so that none finds the memory of another."""
     status, lines = 0, ""
-    for name in BENCHMARKS:
-        command = [sys.executable, "-m", "benchmarks", name, "--repeats", str(given.repeats), "--size", given.size]
+    options = ["--repeats", str(given.repeats), "--size", given.size, "--device", given.device]
+    for name in BENCHMARKS if given.device == "cpu" else ON_GPU:
+        command = [sys.executable, "-m", "benchmarks", name, *options]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         print(ended.stdout, end="", flush=True)
         status, lines = status or ended.returncode, lines + ended.stdout

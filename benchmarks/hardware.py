@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Line, Target, alternate, line, seconds
+from benchmarks.measure import Line, Target, alternate, line, operations_of, seconds
 from benchmarks.sizes import Size
 from benchmarks.steps import pair
 from shotfit.data.readers import read_task
@@ -30,14 +30,11 @@ def coop_gemm_share(size: Size, repeats: int) -> Line:
     backbone = size.backbone()
     with tempfile.TemporaryDirectory() as folder:
         both = pair("coop", size, backbone, Path(folder))
-        for _ in both.images:
+        for _ in range(3):  # reads the streams, and on a GPU makes a recording
             both.step()
-        counter = FlopCounterMode(display=False)
-        with counter:
-            both.step()
-        done = counter.get_total_flops()
-        product, operations = _product(2048 if size.layers > 3 else 64)
-        product()
+        done = operations_of(partial(both.gradients, "ours"))
+        product, operations = _product(size)
+        seconds(product)
         pairs = [(seconds(both.step), seconds(product)) for _ in range(3 * repeats)]
     rate = done / median(step for step, _ in pairs)
     peak = operations / min(own for _, own in pairs)
@@ -46,39 +43,38 @@ def coop_gemm_share(size: Size, repeats: int) -> Line:
     return line("coop_gemm_share", 100 * rate / peak, Target(50, "%"), backbone.dtype, sizes, **more)
 
 
-def _product(side: int) -> tuple[Callable[[], object], float]:
+def _product(size: Size) -> tuple[Callable[[], object], float]:
     """A product of two large square matrices, and how many operations it is."""
-    left, right, out = (torch.randn(side, side) for _ in range(3))
+    side = 64 if size.layers <= 3 else 8192 if size.device.type == "cuda" else 2048
+    left, right, out = (torch.randn(side, side, device=size.device) for _ in range(3))
     return lambda: torch.mm(left, right, out=out), 2.0 * side**3
 
 
 def bf16_step(size: Size, repeats: int) -> Line:
     """MMA's step in bfloat16 against float32, where the processor has instructions for it."""
     sizes, target = {"backbone": size.name, "batch": 16}, Target(1.7, "times faster")
-    if fast_precision(torch.device("cpu")) != torch.bfloat16:
+    if fast_precision(size.device) != torch.bfloat16:
         note = "not measured here: the processor has no bfloat16 instructions"
         return line("bf16_step", None, target, torch.bfloat16, sizes, note=note)
     backbone = size.backbone()
     with tempfile.TemporaryDirectory() as folder:
         full = pair("mma", size, backbone, Path(folder))
-    with tempfile.TemporaryDirectory() as folder:
         half = pair("mma", size, size.backbone().to(torch.bfloat16), Path(folder))
-        for _ in half.images:
-            half.step()
-    for _ in full.images:
-        full.step()
+        for both in (half, full):
+            for _ in range(3):
+                both.step()
     timing = alternate(half.step, full.step, repeats).fields()
-    return line("bf16_step", timing["ratio"], target, torch.bfloat16, sizes, **timing, **_accuracies())
+    return line("bf16_step", timing["ratio"], target, torch.bfloat16, sizes, **timing, **_accuracies(size.device))
 
 
-def _accuracies() -> Line:
+def _accuracies(device: torch.device) -> Line:
     """Percent of Caltech101's test images that MMA with `mini` gets right, 16 shots, in both precisions."""
     if not CALTECH101.is_dir():
         return {"accuracy_note": f"accuracy not measured: {CALTECH101} is not there (make data)"}
     found = {}
     task = read_task(CALTECH101)
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        backbone = load_backbone("mini").to(dtype)
+        backbone = load_backbone("mini").to(device, dtype)
         model = fit(task, "mma", backbone=backbone, store=MemoryStore(), check=False, keep=True)
         found[f"accuracy_{name}"] = 100 * evaluate(model, task.test).accuracy
     return found | {"accuracy_target": 0.3}  # points between the two, at most

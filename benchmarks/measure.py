@@ -13,10 +13,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from shotfit.errors import ShotfitError
 
-__all__ = ["Line", "Target", "Timing", "alternate", "check_same", "line", "long", "machine", "seconds"]
+__all__ = [
+    "Line",
+    "Target",
+    "Timing",
+    "alternate",
+    "check_same",
+    "line",
+    "long",
+    "machine",
+    "operations_of",
+    "seconds",
+]
 
 Line = dict[str, Any]
 Action = Callable[[], object]
@@ -48,9 +60,11 @@ class Timing:
 
 
 def seconds(action: Action) -> float:
-    """The wall time of one run."""
+    """The wall time of one run, what it left to a GPU included."""
     begin = time.perf_counter()
     action()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
@@ -58,6 +72,15 @@ def alternate(ours: Action, reference: Action, repeats: int) -> Timing:
     """Run both in turns."""
     pairs = [(seconds(ours), seconds(reference)) for _ in range(repeats)]
     return Timing([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def operations_of(action: Action) -> int:
+    """The operations in the matrix products of one run."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        action()
+    total: int = counter.get_total_flops()
+    return total
 
 
 def long(repeats: int) -> int:
@@ -100,8 +123,9 @@ def line(name: str, value: float | None, target: Target, dtype: torch.dtype, siz
 
 
 def machine() -> Line:
-    """The processor, its cores, and the threads in use."""
-    return {
+    """The processor, its cores, the threads in use, and the GPU where one was."""
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_initialized() else {}
+    return gpu | {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -44,8 +44,10 @@ def predict_pipeline(size: Size, repeats: int) -> Line:
         write_clip(folder / "clip", size)
         images = _jpegs(folder, BATCH, (320, 240), BATCH)
         classes = size.classes_of(ClassList("caltech101", CALTECH101, (TEMPLATE,)))
-        model = _zero_shot(load_backbone(folder / "clip"), classes)
-        pipeline: Any = transformers.pipeline("zero-shot-image-classification", model=str(folder / "clip"))
+        model = _zero_shot(load_backbone(folder / "clip").to(size.device), classes)
+        pipeline: Any = transformers.pipeline(
+            "zero-shot-image-classification", model=str(folder / "clip"), device=size.device
+        )
         asked = {"candidate_labels": list(classes.names), "hypothesis_template": TEMPLATE}
         names = [str(path) for path in images]
 
@@ -76,7 +78,7 @@ def predict_pipeline(size: Size, repeats: int) -> Line:
 def features_jpeg(size: Size, repeats: int) -> Line:
     """Features of 200 JPEG files of 12 megapixels through `mini`, against decoding in full size in one process."""
     count, large = (200, (4000, 3000)) if size.layers > 3 else (4, (400, 300))
-    backbone = load_backbone("mini")
+    backbone = load_backbone("mini").to(size.device)
     with tempfile.TemporaryDirectory() as folder:
         found, closeness = _features(backbone, _jpegs(Path(folder), count, large, DISTINCT), repeats)
     with tempfile.TemporaryDirectory() as folder:
@@ -92,13 +94,13 @@ def features_jpeg(size: Size, repeats: int) -> Line:
 
 def mini_images(size: Size, repeats: int) -> Line:
     """The image tower of `mini` in batches of 32, against a ViT-B/16 of random weights on images of its own size."""
-    mini, vit = load_backbone("mini"), size.backbone()
+    mini, vit = load_backbone("mini").to(size.device), size.backbone()
     batch = 32 if size.layers > 3 else 2
 
     @torch.no_grad()
     def reads(backbone: Backbone) -> Tensor:
         pixels = backbone.config.preprocessing.size
-        return backbone.image.finish(backbone.image.start(torch.zeros(batch, 3, pixels, pixels)))
+        return backbone.image.finish(backbone.image.start(torch.zeros(batch, 3, pixels, pixels, device=size.device)))
 
     reads(mini)  # allocates what later runs use again
     timing = alternate(lambda: reads(mini), lambda: reads(vit), repeats).fields()
@@ -122,7 +124,7 @@ def _features(backbone: Backbone, paths: Sequence[Path], repeats: int) -> tuple[
             for path in paths[start : start + 32]:
                 with Image.open(path) as image:
                     pixels.append(preprocess(image.convert("RGB"), backbone.config.preprocessing))
-            parts.append(backbone.image.finish(backbone.image.start(torch.stack(pixels))))
+            parts.append(backbone.image.finish(backbone.image.start(torch.stack(pixels).to(backbone.device))))
         return torch.cat(parts)
 
     lowest = float(torch.cosine_similarity(ours(), reference(), dim=1).min())

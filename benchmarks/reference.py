@@ -125,7 +125,7 @@ class Clip(nn.Module):
         x = words + self.text_positions
         for number, block in enumerate(self.text_blocks, start=1):
             x = block(x, beside.get(number))
-        return self.text_projection(self.final_norm(x[torch.arange(len(x)), ends]))
+        return self.text_projection(self.final_norm(x[torch.arange(len(x), device=x.device), ends]))
 
     def ends(self, ids: Tensor) -> Tensor:
         """Where each row [77] has its end token, [rows]."""
@@ -139,7 +139,7 @@ class Clip(nn.Module):
 
 def pad(rows: Sequence[Sequence[int]], clip: Clip) -> Tensor:
     """Rows of ids as one matrix [rows, 77] with zeros behind the end."""
-    return torch.tensor([[*row, *[0] * (clip.context - len(row))] for row in rows])
+    return torch.tensor([[*row, *[0] * (clip.context - len(row))] for row in rows], device=clip.words.device)
 
 
 class Reference(nn.Module):
@@ -199,7 +199,7 @@ class SoftCPT(Reference):
         self.task_prefix, self.task_suffix, self.task_ends = tasks[:, :1], tasks[:, 1 + own :], clip.ends(task_ids)
         self.prefix, self.suffix, self.ends = words[:, :1], words[:, 1 + length :], clip.ends(ids)
         self.sizes, self.length = list(sizes), length
-        self.task_of = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))  # [classes]
+        self.task_of = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(ids.device)  # [classes]
 
     def text_features(self) -> Tensor:
         context = self.get_parameter("task_context").expand(len(self.task_prefix), -1, -1)

@@ -24,7 +24,10 @@ __all__ = ["FULL", "SIZES", "TINY", "Size", "pictures", "pixels_of"]
 
 @dataclass(frozen=True)
 class Size:
-    """Towers of CLIP's kind, in numbers; both have `layers` blocks. classes: at most so many of each list are taken."""
+    """Towers of CLIP's kind, in numbers; both have `layers` blocks.
+
+    classes: at most so many of each list are taken. device: where the towers run.
+    """
 
     name: str
     image_size: int
@@ -33,6 +36,7 @@ class Size:
     layers: int
     embed: int
     classes: int = 1000
+    device: torch.device = torch.device("cpu")
 
     def backbone(self, image_tower: bool = True) -> Backbone:
         """Random weights, CLIP's vocabulary. Without an image tower it has one of a single small block."""
@@ -46,7 +50,7 @@ class Size:
         images = ImageConfig(self.image_size, 16, image, self.embed, True, False, True, "token", True)
         texts = TextConfig(49408, 77, text, self.embed, True, "end", 49407, 0, projection_bias=False)
         config = BackboneConfig(images, texts, clip_preprocessing(self.image_size), False)
-        return random_backbone(config, load_tokenizer(None, texts, "clip"))
+        return random_backbone(config, load_tokenizer(None, texts, "clip")).to(self.device)
 
     def classes_of(self, task: ClassList) -> ClassList:
         """The task's first classes."""
@@ -73,4 +77,4 @@ def pictures(folder: Path, count: int, size: int, classes: int) -> list[Item]:
 def pixels_of(items: list[Item], backbone: Backbone) -> Tensor:
     """What the image tower reads: [n, 3, size, size]."""
     rule = backbone.config.preprocessing
-    return torch.stack([preprocess(open_image(item.path), rule) for item in items]).to(backbone.dtype)
+    return torch.stack([preprocess(open_image(item.path), rule) for item in items]).to(backbone.device, backbone.dtype)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from benchmarks import reference
-from benchmarks.measure import Line, Target, alternate, check_same, line
+from benchmarks.measure import Line, Target, alternate, check_same, line, operations_of
 from benchmarks.names import CALTECH101, TASKS
 from benchmarks.reference import Clip, Reference, pad
 from benchmarks.sizes import Size, pictures, pixels_of
@@ -26,6 +28,7 @@ from shotfit.methods.base import Method
 from shotfit.methods.coop import CoOp
 from shotfit.methods.mma import MMA
 from shotfit.methods.softcpt import SoftCPT
+from shotfit.numbering import labels_by_task
 from shotfit.recipe import ParameterGroup, Recipe
 from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
@@ -56,6 +59,8 @@ class Pair:
         group = ParameterGroup(tuple(self.reference.parameters()))
         self.optimizer = recipe.optimizer.over([group])
         self.taken = 0
+        several = len(self.ours.sizes) > 1
+        self.own = [labels_by_task(some, self.ours.sizes) if several else some for some in self.labels]
 
     @property
     def recipe(self) -> Recipe:
@@ -64,20 +69,24 @@ class Pair:
         assert recipe is not None
         return recipe
 
+    def gradients(self, manner: Literal["ours", "reference"]) -> dict[str, Tensor]:
+        """Loss and gradients of the first batch."""
+        ours = manner == "ours"
+        loss = (
+            self.ours.loss(self.images[0], self.own[0]) if ours else self.reference.loss(self.pixels[0], self.labels[0])
+        )
+        parameters = dict((self.ours if ours else self.reference).named_parameters())
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        return {"loss": loss.detach(), **dict(zip(parameters, gradients, strict=True))}
+
     def same(self) -> float:
         """Check that loss and gradients of the first batch are the same; gives the largest difference."""
-        found = []
-        for method, images in ((self.ours, self.images[0]), (self.reference, self.pixels[0])):
-            loss = method.loss(images, self.labels[0])  # type: ignore[arg-type]
-            parameters = dict(method.named_parameters())
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            found.append({"loss": loss.detach(), **dict(zip(parameters, gradients, strict=True))})
-        return check_same(found[0], found[1], TOLERANCE[self.pixels[0].dtype])
+        return check_same(self.gradients("ours"), self.gradients("reference"), TOLERANCE[self.pixels[0].dtype])
 
     def step(self) -> Tensor:
         """Ours: one step, []."""
         batch = self.stepper.taken % len(self.images)
-        return self.stepper(self.images[batch], self.labels[batch])
+        return self.stepper(self.images[batch], self.own[batch])
 
     def reference_step(self) -> Tensor:
         """The reference manner: the same step, []."""
@@ -154,9 +163,9 @@ def pair(name: str, size: Size, backbone: Backbone, folder: Path, fresh: bool = 
     assert recipe is not None
     items = pictures(folder, BATCHES * recipe.batch, size.image_size, sum(method.sizes))
     pool, pixels = ImagePool(items), pixels_of(items, backbone).split(recipe.batch)
-    rows = torch.arange(len(items)).split(recipe.batch)
-    images = [Images.of(batch) for batch in pixels] if fresh else [pool.take(batch) for batch in rows]
-    return Pair(method, other, images, list(pixels), list(pool.labels.split(recipe.batch)))
+    rows = torch.arange(len(items), device=backbone.device).split(recipe.batch)
+    images = [Images.of(batch) for batch in pixels] if fresh else [Images(pool, batch) for batch in rows]
+    return Pair(method, other, images, list(pixels), list(pool.labels.to(backbone.device).split(recipe.batch)))
 
 
 def _step(name: str, method: str, at_least: float, size: Size, repeats: int, fresh: bool = False) -> Line:
@@ -164,8 +173,11 @@ def _step(name: str, method: str, at_least: float, size: Size, repeats: int, fre
     with tempfile.TemporaryDirectory() as folder:
         both = pair(method, size, backbone, Path(folder), fresh)
         difference = both.same()  # also reads the stored streams, and warms both up
-        both.step()  # makes the optimizer
+        both.reference_step()  # makes the optimizer's state
+        for _ in range(3):  # and on a GPU a recording
+            both.step()
         timing = alternate(both.step, both.reference_step, repeats)
+        work = {manner: operations_of(partial(both.gradients, manner)) for manner in ("ours", "reference")}
     sizes = {
         "backbone": size.name,
         "classes": sum(both.ours.sizes),
@@ -174,8 +186,10 @@ def _step(name: str, method: str, at_least: float, size: Size, repeats: int, fre
         "views": "fresh" if fresh else "stored",
     }
     target = Target(at_least, "times faster")
-    ratio = timing.fields()["ratio"]
-    return line(name, ratio, target, backbone.dtype, sizes, **timing.fields(), gradient_difference=difference)
+    found = timing.fields()
+    rates = {f"{manner}_tflops": count / found[f"{manner}_s"] / 1e12 for manner, count in work.items()}
+    more = {**found, **rates, "gradient_difference": difference}
+    return line(name, found["ratio"], target, backbone.dtype, sizes, **more)
 
 
 def coop_step(size: Size, repeats: int) -> Line:

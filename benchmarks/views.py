@@ -22,6 +22,7 @@ from shotfit.arguments import as_list, as_numbers, as_views
 from shotfit.compare import compare
 from shotfit.data.readers import read_task
 from shotfit.store import Store, cache_folder
+from shotfit.towers.precision import load_in
 
 __all__ = ["views"]
 
@@ -36,12 +37,15 @@ def views(
     seeds: list[int],
     epochs: int | None,
     out: Path | None,
+    device: str = "cpu",
 ) -> Iterator[dict[str, Any]]:
     """One measurement for each kind of views and each method, as soon as its seeds are fitted."""
     task, store = read_task(folder, cache=cache_folder()), Store(cache_folder() / "streams")
+    backbone = load_in("mini", "float32", device)
     for kind in kinds:
         for method in methods:
-            (row,) = compare(task, [method], [shots], seeds, epochs=epochs, views=as_views(kind), store=store, out=out)
+            given = {"epochs": epochs, "views": as_views(kind), "store": store, "out": out}
+            (row,) = compare(task, [method], [shots], seeds, backbone=backbone, **given)
             yield {
                 "name": "views",
                 "data": task.name,
@@ -71,12 +75,13 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--seeds", default="1,2,3", help="numbers between commas")
     parser.add_argument("--epochs", type=int, help="in place of the recipes'")
+    parser.add_argument("--device", default="cpu", help="where the towers run (default cpu), in float32")
     parser.add_argument("--out", type=Path, help="file of finished fits (JSONL)")
     given = parser.parse_args()
     methods, kinds = as_list("--methods", given.methods), as_list("--views", given.views)
     seeds = as_numbers("--seeds", given.seeds)
     for folder in given.data:
-        for found in views(folder, methods, kinds, given.shots, seeds, given.epochs, given.out):
+        for found in views(folder, methods, kinds, given.shots, seeds, given.epochs, given.out, given.device):
             print(json.dumps(found), flush=True)
 
 
