@@ -22,6 +22,9 @@ from shotfit.towers.tokenizers import load_tokenizer
 __all__ = ["FULL", "SIZES", "TINY", "Size", "pictures", "pixels_of"]
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Size:
     """Towers of CLIP's kind, in numbers; both have `layers` blocks.
@@ -36,7 +39,7 @@ class Size:
     layers: int
     embed: int
     classes: int = 1000
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def backbone(self, image_tower: bool = True) -> Backbone:
         """Random weights, CLIP's vocabulary. Without an image tower it has one of a single small block."""

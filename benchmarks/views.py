@@ -44,8 +44,10 @@ def views(
     backbone = load_in("mini", "float32", device)
     for kind in kinds:
         for method in methods:
-            given = {"epochs": epochs, "views": as_views(kind), "store": store, "out": out}
-            (row,) = compare(task, [method], [shots], seeds, backbone=backbone, **given)
+            (row,) = compare(
+                task, [method], [shots], seeds,
+                backbone=backbone, epochs=epochs, views=as_views(kind), store=store, out=out,
+            )  # fmt: skip
             yield {
                 "name": "views",
                 "data": task.name,

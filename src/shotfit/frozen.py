@@ -229,7 +229,7 @@ class Frozen:
             return run(images, edits, ceil(len(images) / parts)).to(self.parameter_dtype)
 
     def resident(self, images: Images) -> bool:
-        """Whether a step on these images reads no memory but a GPU's own: their streams have been read, and lie there."""
+        """Whether a step on these images reads no memory but a GPU's: their streams have been read, and lie there."""
         if self.backbone.device.type != "cuda":
             return False
         return images.pool is None or all(rows.all is not None for rows in self._read.get(images.pool, {}).values())

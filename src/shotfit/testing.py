@@ -44,6 +44,7 @@ from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import address
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.model import Model
+from shotfit.numbering import labels_by_task
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
@@ -224,13 +225,16 @@ def twenty_steps_agree(make: Make, folder: Path) -> None:
 
 
 def gpu_agrees(make: Make, folder: Path) -> None:
-    """On a GPU logits, loss, gradients and what twenty steps end at are those of the CPU, in float64 to 1e-9."""
+    """On a GPU logits, loss, gradients and what twenty steps end at are those of the CPU, in float64 to 1e-6.
+
+    Not closer: the temperature is a number in float32, and solvers stop where their gradient is small.
+    """
     gpu, cpu = _Stage(make, folder, device="cuda"), _Stage(make, folder)
-    _same(cpu.outcome(), gpu.outcome(), 1e-9, "logits, loss and gradients")
-    _agree(gpu, cpu)
+    _same(cpu.outcome(), gpu.outcome(), 1e-6, "logits, loss and gradients")
+    _agree(gpu, cpu, 1e-6)
 
 
-def _agree(fast: _Stage, reference: _Stage) -> None:
+def _agree(fast: _Stage, reference: _Stage, tolerance: float = 1e-9) -> None:
     """Both end at the same parameters."""
     recipe = fast.method.training_recipe()
     if recipe is None:
@@ -241,20 +245,21 @@ def _agree(fast: _Stage, reference: _Stage) -> None:
         history = train(stage.method, stage.support, short, 7, torch.Generator().manual_seed(1))  # 3 steps an epoch
         losses.append(torch.tensor(history, dtype=torch.double))
     assert len(set(losses[0].tolist())) > 1, "nothing was trained"
-    _same(losses[:1], losses[1:], 1e-9, "losses of 21 steps")
-    _same(list(fast.method.state().values()), list(reference.method.state().values()), 1e-9, "state after 21 steps")
-    _same(fast.outcome(), reference.outcome(), 1e-9, "logits, loss and gradients after 21 steps")
+    _same(losses[:1], losses[1:], tolerance, "losses of 21 steps")
+    states = [list(stage.method.state().values()) for stage in (fast, reference)]
+    _same(states[0], states[1], tolerance, "state after 21 steps")
+    _same(fast.outcome(), reference.outcome(), tolerance, "logits, loss and gradients after 21 steps")
 
 
 def gpu_never_waits(make: Make, folder: Path) -> None:
-    """On a GPU no training step waits for what the GPU has computed."""
+    """On a GPU no step of a replayable recipe waits for what the GPU has computed."""
     stage = _Stage(make, folder, device="cuda")
     recipe = stage.method.training_recipe()
-    if recipe is None:
+    if recipe is None or not recipe.replayable:
         return
-    stepper = Stepper(stage.method, recipe, epochs=2, steps=2)
-    images, labels = stage.images(), stage.support.labels.cuda()
-    images = Images(images.pool, images.rows.cuda())
+    stepper = Stepper(stage.method, recipe, epochs=10, steps=2)
+    sizes, images = stage.method.sizes, Images(stage.images().pool, stage.images().rows.cuda())
+    labels = (labels_by_task(stage.support.labels, sizes) if len(sizes) > 1 else stage.support.labels).cuda()
     for _ in range(2):  # reads streams, makes buffers and the recording
         stepper(images, labels)
     with warnings.catch_warnings():  # torch warns that it does not know all that waits

@@ -22,6 +22,7 @@ from shotfit.replay import Replay
 
 __all__ = ["Forecast", "Stepper", "correct", "hits", "train"]
 
+SHORT = 10  # steps of a training that is not worth a recording
 LONG = 20.0  # seconds from which on a forecast is worth a line
 
 
@@ -51,8 +52,8 @@ class Stepper:
 
     def _gradients(self, images: Images, labels: Tensor) -> Tensor:
         """Set the parameters' gradients, and give the loss, []: on a GPU from a recording, once streams are read."""
-        frozen = self.method.frozen
-        if self.taken == 1 and frozen.savings.replayed and self.recipe.replayable and frozen.resident(images):
+        frozen, worth = self.method.frozen, self.recipe.replayable and self.epochs * self.steps > SHORT
+        if self.taken == 1 and worth and frozen.savings.replayed and frozen.resident(images):
             parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
             self.replay = Replay(self.method, parameters, images, labels)
         if self.replay is not None and self.replay.fits(images, labels):
@@ -147,7 +148,8 @@ def train(
     history, best, kept = [], -1, method.state_dict()
     forecast = Forecast(what, epochs * stepper.steps, device, trainings) if trainings else None
     for _ in track(range(epochs), what):
-        order, total = torch.randperm(images, generator=generator)[: stepper.steps * batch], torch.zeros(()).to(device)
+        order = torch.randperm(images, generator=generator)[: stepper.steps * batch]
+        total = torch.zeros((), dtype=torch.double, device=device)
         chosen, targets = order.split(batch), labels.index_select(0, order.to(device)).split(batch)
         batches: Iterable[Images] = (
             _crops(method.frozen, support, recipe, chosen, generator)
