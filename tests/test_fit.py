@@ -229,6 +229,15 @@ def test_fit_below_zero_shot_is_replaced_by_zero_shot(task: Task, backbone: Back
     )
 
 
+def test_check_takes_the_c_that_was_chosen(task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, solve = [], LinearProbe._fit
+    monkeypatch.setattr(LinearProbe, "_fit", lambda self, *given: tried.append(given[-1]) or solve(self, *given))
+    model = fit(task, LinearProbe(), shots=4, backbone=backbone, store=MemoryStore(), keep=True)
+    assert isinstance(model.method, LinearProbe) and model.method.course is not None
+    searched = 4 * len(set(model.method.course.tried))
+    assert tried[searched:] == [model.method.course.best] * (1 + 4)  # the fit, and one on the rest of each fold
+
+
 def test_fit_below_zero_shot_is_kept_if_asked(task: Task, backbone: Backbone) -> None:
     model = fit(task, Hopeless(), shots=4, backbone=backbone, store=MemoryStore(), keep=True)
     assert (model.record["fell_back"], model.method.name) == (False, "hopeless")

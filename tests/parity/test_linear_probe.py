@@ -37,6 +37,7 @@ def test_search_for_c_equals_coop_s(case: Case, run: str) -> None:
     settings = case.settings
     probe = LinearProbe(tolerance=float(settings["tol"]), max_iterations=settings["max_iter"])
     method = _solve(case, probe, rows, validation)
+    assert method.course is not None
     assert_close(_logarithms(method.course.tried), case[f"out/{run}/C_tried"].log10(), 1e-6)
     assert_close(_logarithms(method.course.kept), case[f"out/{run}/C_chosen"].log10(), 1e-6)
     official = torch.cat([case[f"out/{run}/coef"], case[f"out/{run}/intercept"][:, None]], dim=1)
@@ -82,6 +83,7 @@ def _rounding(case: Case, run: str, method: LinearProbe, official: Tensor) -> fl
     recorded ones cannot be had on another processor, but they lie no farther away than rounding reaches.
     """
     rows, solutions = case[f"in/{run}/train_index"], [_solution(method)]
+    assert method.course is not None
     for ulps in (-3, -2, -1, 1, 2, 3):
         c = method.course.best * (1 + ulps * torch.finfo(torch.float64).eps)
         fixed = LinearProbe(search=False, c=c, tolerance=method.tolerance, max_iterations=method.max_iterations)

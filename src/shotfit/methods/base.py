@@ -150,6 +150,10 @@ class Method(nn.Module):
     def solve(self, support: Support, validation: Validation) -> None:
         """Find the parameters without gradient steps, or search coefficients after them."""
 
+    def chosen(self) -> Mapping[str, Any]:
+        """What `solve` chose, as options that fix it, where choosing it anew costs too much for the check's folds."""
+        return {}
+
     def selection(self, validation: Validation) -> str:
         """How a result names what this method chose anything by."""
         recipe = self.training_recipe()

@@ -16,7 +16,7 @@ Published: see docs/methods.md#linear_probe.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -91,11 +91,16 @@ class LinearProbe(Method):
         count = sum(len(task.names) for task in classes)
         self.register_buffer("weight", torch.zeros(count, frozen.embed, device=frozen.backbone.device))
         self.register_buffer("bias", torch.zeros(count, device=frozen.backbone.device))
+        self.course: Search | None = None
 
     def logits(self, images: Images) -> Tensor:
         """[images, classes]."""
         features = self.frozen.image(images).float()
         return features @ self.get_buffer("weight").T + self.get_buffer("bias")
+
+    def chosen(self) -> Mapping[str, Any]:
+        """C: one number, for which a search takes 16 fits on each of four folds."""
+        return {"search": False, "c": self.course.best} if self.course else {}
 
     def selection(self, validation: Validation) -> str:
         """What C was chosen by."""
