@@ -200,7 +200,8 @@ class Frozen:
             with torch.no_grad():
                 return tower.finish(tower.start(texts, (), self.savings))
         if texts not in self._encoded:
-            self._encoded[texts] = self._encode(texts)
+            with torch.inference_mode(False):  # it is kept, and may serve a training next
+                self._encoded[texts] = self._encode(texts)
         return self._encoded[texts]
 
     def _encode(self, texts: Texts) -> Tensor:
