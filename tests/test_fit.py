@@ -230,8 +230,13 @@ def test_fit_below_zero_shot_is_replaced_by_zero_shot(task: Task, backbone: Back
 
 
 def test_check_takes_the_c_that_was_chosen(task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried, solve = [], LinearProbe._fit
-    monkeypatch.setattr(LinearProbe, "_fit", lambda self, *given: tried.append(given[-1]) or solve(self, *given))
+    tried, solve = list[float](), LinearProbe._fit
+
+    def noted(probe: LinearProbe, features: Any, labels: Any, c: float) -> Any:
+        tried.append(c)
+        return solve(probe, features, labels, c)
+
+    monkeypatch.setattr(LinearProbe, "_fit", noted)
     model = fit(task, LinearProbe(), shots=4, backbone=backbone, store=MemoryStore(), keep=True)
     assert isinstance(model.method, LinearProbe) and model.method.course is not None
     searched = 4 * len(set(model.method.course.tried))
