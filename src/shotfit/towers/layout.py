@@ -185,7 +185,7 @@ def _block(groups: Sequence[Group], lengths: Sequence[int]) -> int:
 
     Example:
         >>> _block([Group(tuple(range(10)), 3), Group((10, 11), 3)], [5] * 12)
-        2
+        5
     """
     sizes = [len(group.rows) for group in groups]
     if len(groups) == 1:
