@@ -103,8 +103,7 @@ class Layout:
     """Which tokens of a stream form which row. Built once on the CPU, then only used.
 
     groups: how rows share beginnings; `shared` packs the groups' beginnings (None if nothing is shared), `own` the
-    rows' own tokens in [blocks x rows of a block] places, `reads` one query a place. A block's rows are of one group;
-    `blocks` has the group of each (None if each group is one block).
+    rows' own tokens in [groups x most rows of a group] places, `reads` one query a place.
     visible: [places, longest], which own tokens a read token sees, None if all (empty places see everything; unused).
     positions: place of each token in its row. read: flat index of the token that each row is read at, in group order;
     `order` brings rows back to the caller's order (None if it is that already).
@@ -113,7 +112,7 @@ class Layout:
     def __init__(self, lengths: Sequence[int], reads: Sequence[int], groups: Sequence[Group], causal: bool) -> None:
         self.rows, self.causal = len(lengths), causal
         self.groups = tuple(groups)
-        self.places = _block(groups, lengths)  # rows of a block, empty places included
+        widest = max(len(group.rows) for group in groups)
         own, places, read = [], [], []
         positions = [place for group in groups for place in range(group.shared)]
         self.shared = Packing([group.shared for group in groups]) if any(group.shared for group in groups) else None
@@ -124,11 +123,10 @@ class Layout:
                 read.append(flat + reads[row] - group.shared)
                 flat += own[-1]
                 positions += range(group.shared, lengths[row])
-            empty = [0] * (-len(group.rows) % self.places)
+            empty = [0] * (widest - len(group.rows) if len(groups) > 1 else 0)
             places += [1] * len(group.rows) + empty
             own += empty
-        blocks = [number for number, group in enumerate(groups) for _ in range(0, len(group.rows), self.places)]
-        self.blocks = None if blocks == list(range(len(groups))) else torch.tensor(blocks)
+        self.places = widest if len(groups) > 1 else len(lengths)  # rows of a group, empty places included
         self.own, self.reads = Packing(own), Packing(places)
         self.tokens = flat
         self.read = torch.tensor(read)
@@ -172,28 +170,11 @@ class Layout:
             self.read, self.positions = self.read.to(device), self.positions.to(device)
             self._found.clear()
             self.order = None if self.order is None else self.order.to(device)
-            self.blocks = None if self.blocks is None else self.blocks.to(device)
             self.visible = None if self.visible is None else self.visible.to(device)
             for packing in (self.shared, self.own, self.reads):
                 if packing is not None:
                     packing.to(device)
         return self
-
-
-def _block(groups: Sequence[Group], lengths: Sequence[int]) -> int:
-    """How many rows to a block: as many as leave attention the least to do for empty places and repeated beginnings.
-
-    Example:
-        >>> _block([Group(tuple(range(10)), 3), Group((10, 11), 3)], [5] * 12)
-        5
-    """
-    sizes = [len(group.rows) for group in groups]
-    if len(groups) == 1:
-        return sizes[0]
-    shared, own = max(group.shared for group in groups), max(lengths) - min(group.shared for group in groups)
-    return min(
-        range(1, max(sizes) + 1), key=lambda rows: sum(-(-size // rows) for size in sizes) * (rows * own + shared)
-    )
 
 
 @dataclass(frozen=True, eq=False)
