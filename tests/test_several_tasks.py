@@ -88,6 +88,12 @@ def test_model_of_all_tasks_predicts_for_the_named_one(home: Home, shell: Shell)
     assert labels(shell(*words, "--task", "colored things")) == {"red", "green", "blue"}
 
 
+def test_steps_that_draw_classes_are_never_replayed() -> None:
+    assert SoftCPT().training_recipe().replayable
+    for update in ("single", "released"):
+        assert not SoftCPT(variant="cata", class_sampling=0.5, update=update).training_recipe().replayable
+
+
 def test_model_of_several_tasks_asks_which_one(home: Home, shell: Shell) -> None:
     result = shell("predict", home.model, picture(home), "--format", "csv")
     assert result.code == 2 and not result.out

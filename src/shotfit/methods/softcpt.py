@@ -114,11 +114,15 @@ class SoftCPT(Method):
         return self.variant.startswith("c")
 
     def training_recipe(self) -> Recipe:
-        """The recipe; as released, with as many updates as the official program has parts."""
+        """The recipe; as released, with as many updates as the official program has parts.
+
+        A step that draws classes is another each time.
+        """
+        recipe = replace(RECIPE, replayable=not self.class_sampling)
         if self.update == "single":
-            return RECIPE
+            return recipe
         parts = 4 if self.conditioned and not self.freeze_class_context else 3
-        return replace(RECIPE, updates=parts, schedule=replace(RECIPE.schedule, stride=parts))
+        return replace(recipe, updates=parts, schedule=replace(recipe.schedule, stride=parts))
 
     def check(self) -> None:
         """Refuse contexts that leave no room for the names, and words that cannot be read."""
