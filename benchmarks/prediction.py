@@ -78,7 +78,7 @@ def predict_pipeline(size: Size, repeats: int) -> Line:
 def features_jpeg(size: Size, repeats: int) -> Line:
     """Features of 200 JPEG files of 12 megapixels through `mini`, against decoding in full size in one process."""
     count, large = (200, (4000, 3000)) if size.layers > 3 else (4, (400, 300))
-    backbone = load_backbone("mini").to(size.device)
+    backbone = load_backbone("mini")
     with tempfile.TemporaryDirectory() as folder:
         found, closeness = _features(backbone, _jpegs(Path(folder), count, large, DISTINCT), repeats)
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def _features(backbone: Backbone, paths: Sequence[Path], repeats: int) -> tuple[
             for path in paths[start : start + 32]:
                 with Image.open(path) as image:
                     pixels.append(preprocess(image.convert("RGB"), backbone.config.preprocessing))
-            parts.append(backbone.image.finish(backbone.image.start(torch.stack(pixels).to(backbone.device))))
+            parts.append(backbone.image.finish(backbone.image.start(torch.stack(pixels))))
         return torch.cat(parts)
 
     lowest = float(torch.cosine_similarity(ours(), reference(), dim=1).min())

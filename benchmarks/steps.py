@@ -28,7 +28,7 @@ from shotfit.methods.base import Method
 from shotfit.methods.coop import CoOp
 from shotfit.methods.mma import MMA
 from shotfit.methods.softcpt import SoftCPT
-from shotfit.numbering import labels_by_task
+from shotfit.numbering import step_labels
 from shotfit.recipe import ParameterGroup, Recipe
 from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
@@ -59,8 +59,7 @@ class Pair:
         group = ParameterGroup(tuple(self.reference.parameters()))
         self.optimizer = recipe.optimizer.over([group])
         self.taken = 0
-        several = len(self.ours.sizes) > 1
-        self.own = [labels_by_task(some, self.ours.sizes) if several else some for some in self.labels]
+        self.own = [step_labels(some, self.ours.sizes) for some in self.labels]
 
     @property
     def recipe(self) -> Recipe:
@@ -71,11 +70,11 @@ class Pair:
 
     def gradients(self, manner: Literal["ours", "reference"]) -> dict[str, Tensor]:
         """Loss and gradients of the first batch."""
-        ours = manner == "ours"
-        loss = (
-            self.ours.loss(self.images[0], self.own[0]) if ours else self.reference.loss(self.pixels[0], self.labels[0])
-        )
-        parameters = dict((self.ours if ours else self.reference).named_parameters())
+        if manner == "ours":
+            loss, parameters = self.ours.loss(self.images[0], self.own[0]), dict(self.ours.named_parameters())
+        else:
+            loss = self.reference.loss(self.pixels[0], self.labels[0])
+            parameters = dict(self.reference.named_parameters())
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         return {"loss": loss.detach(), **dict(zip(parameters, gradients, strict=True))}
 

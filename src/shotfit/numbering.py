@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["among_own", "labels_by_task", "loss_within_tasks", "tasks_of"]
+__all__ = ["among_own", "labels_by_task", "loss_within_tasks", "step_labels", "tasks_of"]
 
 NONE = -1  # the label of an image in a task that it does not belong to
 
@@ -31,6 +31,11 @@ def labels_by_task(labels: Tensor, sizes: Sequence[int]) -> Tensor:
     counts = labels.new_tensor(sizes)
     within = labels[:, None] - (counts.cumsum(0) - counts)  # [images, tasks]
     return torch.where((within >= 0) & (within < counts), within, NONE)
+
+
+def step_labels(labels: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The labels that a training step is given: of one task as they are, of several those within each."""
+    return labels if len(sizes) == 1 else labels_by_task(labels, sizes)
 
 
 def tasks_of(labels: Tensor, sizes: Sequence[int]) -> Tensor:

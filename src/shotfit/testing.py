@@ -44,7 +44,7 @@ from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import address
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.model import Model
-from shotfit.numbering import labels_by_task
+from shotfit.numbering import step_labels
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
@@ -197,7 +197,6 @@ def _some_savings(combinations: int = 4) -> Iterator[Savings]:
 
 def _same(first: Sequence[Tensor], second: Sequence[Tensor], tolerance: float, what: str) -> None:
     for one, other in zip(first, second, strict=True):
-        one, other = one.cpu(), other.cpu()
         scale = max(float(one.abs().max()), 1e-30)
         error = float((one - other).abs().max()) / scale
         assert error <= tolerance, f"{what}: differs by {error:.1e} of the largest entry, allowed {tolerance:.0e}"
@@ -258,8 +257,8 @@ def gpu_never_waits(make: Make, folder: Path) -> None:
     if recipe is None or not recipe.replayable:
         return
     stepper = Stepper(stage.method, recipe, epochs=10, steps=2)
-    sizes, images = stage.method.sizes, Images(stage.images().pool, stage.images().rows.cuda())
-    labels = (labels_by_task(stage.support.labels, sizes) if len(sizes) > 1 else stage.support.labels).cuda()
+    images = Images(stage.images().pool, stage.images().rows.cuda())
+    labels = step_labels(stage.support.labels, stage.method.sizes).cuda()
     for _ in range(2):  # reads streams, makes buffers and the recording
         stepper(images, labels)
     with warnings.catch_warnings():  # torch warns that it does not know all that waits

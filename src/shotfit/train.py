@@ -6,16 +6,17 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from shotfit.data.images import image_size
-from shotfit.data.views import draw_box
+from shotfit.data.views import Box, draw_box
 from shotfit.decoding import cut, read_ahead
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, Support, Validation
-from shotfit.numbering import among_own, labels_by_task
+from shotfit.numbering import among_own, step_labels
 from shotfit.progress import say, track
 from shotfit.recipe import Recipe
 from shotfit.replay import Replay
@@ -141,8 +142,7 @@ def train(
     """
     images, batch = len(support.labels), min(recipe.batch, len(support.labels))
     device, what = method.frozen.backbone.device, what or f"Training {method.name}"
-    several = len(method.sizes) > 1
-    labels = (labels_by_task(support.labels, method.sizes) if several else support.labels).to(device)
+    labels = step_labels(support.labels, method.sizes).to(device)
     stepper = Stepper(method, recipe, epochs, math.ceil(images / batch) if recipe.keep_last else images // batch)
     judge = validation if recipe.best_epoch and validation and validation.source == "validation part" else None
     history, best, kept = [], -1, method.state_dict()
@@ -197,10 +197,11 @@ def _crops(
 ) -> Iterator[Images]:
     """An epoch's batches, of new random crops; the next batch's files are read while one is trained on."""
     rule, reduced = frozen.backbone.config.preprocessing, frozen.savings.reduced_images
-    drawn = []
-    for path in (support.random.paths[index] for index in torch.cat(list(chosen)).tolist()):
+
+    def drawn(path: Path) -> tuple[Path, tuple[int, int], list[Box]]:
         size = image_size(path)
-        drawn.append((path, size, [draw_box(*size, recipe.crop_scale, generator)]))
-    batches = [drawn[start : start + len(chosen[0])] for start in range(0, len(drawn), len(chosen[0]))]
+        return path, size, [draw_box(*size, recipe.crop_scale, generator)]
+
+    batches = [[drawn(support.random.paths[index]) for index in some.tolist()] for some in chosen]
     for found in read_ahead(batches, lambda view: cut(*view, rule, reduced)):
         yield Images.of(torch.stack([pixels for (pixels,) in found]).to(frozen.backbone.dtype))
