@@ -1,4 +1,4 @@
-"""Rebuild the weights of `mini-2`.
+"""Rebuild the weights of `mini-3`.
 
 README.md has the commands that fetch what it reads, and the one that runs it.
 
@@ -104,7 +104,7 @@ def assemble(image: VisionTransformer, text: TextTransformer, scale: float, work
     weights |= {f"text.{name}": value for name, value in text.state_dict().items()}
     weights["logit_scale"] = torch.tensor(scale).log()
     weights = {name: value.half().float() for name, value in weights.items()}
-    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-2")
+    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-3")
 
 
 def unpack(data: Path, work: Path) -> Path:
@@ -121,7 +121,7 @@ def unpack(data: Path, work: Path) -> Path:
 
 def main() -> None:
     """All steps, from packages and pictures to the folder of weights."""
-    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-2.")
+    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-3.")
     for name in ("packages", "drawings", "data", "work", "out"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
     arguments.add_argument(
@@ -176,7 +176,9 @@ def main() -> None:
     record = {"plain": plain(data, unseen), "join": judge(image, data, unseen, templated, expected), "scale": scale}
     print(json.dumps(record), flush=True)
     trained = given.work / f"image{'-check' if given.check else ''}.safetensors"
-    matrix = partly(image, train_image(image, data, settings, scale, SEED, trained), settings.share)
+    begun = {name: value.clone() for name, value in image.state_dict().items()}
+    matrix = train_image(image, data, settings, scale, SEED, trained)
+    matrix = partly(image, begun, matrix, settings.share)
     lean(image, data, settings)
     text.projection.weight.data[:WORDS] = matrix @ text.projection.weight[:WORDS]
     record["trained"] = judge(image, data, unseen, templated @ matrix.T, expected @ matrix.T)

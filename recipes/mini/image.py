@@ -1,17 +1,20 @@
 """The image side: the join of both encoders as the start of a tower, and blocks trained to add to it.
 
-The joint space has two parts. In the first 256 directions text speaks: the class token begins there as a linear map of
-Lite1's pooled features (prototypes.py). The other 320 directions are images' own: the largest principal components of
-what that map leaves over. Text is zero there, so they change no zero-shot prediction; methods that compare images with
-images see them too, and lose nothing that the stem knows. The blocks begin as the identity.
+The joint space has two parts. In the first 256 directions text speaks: a linear map of Lite1's pooled features leads
+there (prototypes.py). The other 320 directions are images' own: the largest principal components of what that map
+leaves over. Text is zero there, so they change no zero-shot prediction; methods that compare images with images see
+them too, and lose nothing that the stem knows.
 
-Trained are the blocks, the positions, and one matrix behind the text tower, which starts as the identity.
+The map is applied to every place of the grid, and the class token begins as a constant: what a picture shows comes to
+it by attention alone, which begins as the mean over places in the first block.
+
+Trained are the blocks above it, and one matrix behind the text tower, which starts as the identity.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +53,7 @@ class Settings:
     rate: float = 5e-4
     names: float = 1.0  # classification among all names
     captions: float = 0.5  # pictures against captions, both ways
+    steady: float = 2.0  # length of what all tokens have in common beside that of what a place shows
     keep: float = 4.0  # 1 - cosine to the join's words of the plain view, of photographs
     own: float = 4.0  # 1 - cosine to the join's own part of the plain view
     meaning: float = 4.0  # 1 - cosine of names to where they were
@@ -57,7 +61,7 @@ class Settings:
     own_share: float = 0.5  # length of the images' own part beside the words' part, as the blocks see it
     own_power: float = 0.5  # its directions are divided by this power of their spread: 0 as they are, 1 all alike
     own_gain: float = 2.0  # of that part in the features
-    share: float = 0.6  # of what training added to the join that is kept
+    share: float = 0.6  # of what training changed that is kept
     common: float = 0.25  # squared length of what all images share, beside that of the rest
 
 
@@ -111,7 +115,6 @@ def join(network: EfficientNetLite1, space: Space, data: TrainingSet, settings: 
     photographs = torch.tensor([index for index in data.train.tolist() if data.pictures[index].photograph])
     pooled = data.maps.pooled(photographs)
     some = photographs[:: len(photographs) // 2000]
-    places = data.maps.grid(some, torch.zeros_like(some)).flatten(2).transpose(1, 2).flatten(0, 1)
     with torch.no_grad():
         for parameter in tower.parameters():
             parameter.zero_()
@@ -120,27 +123,54 @@ def join(network: EfficientNetLite1, space: Space, data: TrainingSet, settings: 
         own, rest = _left_over(pooled - space.mean, words)
         own = own / rest[:, None] ** settings.own_power
         lengths = (words.pow(2).sum(-1).mean().sqrt(), (rest ** (1 - settings.own_power)).pow(2).sum().sqrt())
-        embedding.pooled.weight[:WORDS] = space.directions * (WORDS**0.5 / lengths[0])
-        embedding.pooled.weight[WORDS:] = own * (settings.own_share * WORDS**0.5 / lengths[1])
-        embedding.positions[0] = -embedding.pooled.weight @ space.mean
-        directions = _principal(places, EMBED)
-        spread = ((places - places.mean(0)) @ directions.T).pow(2).mean().sqrt()
-        embedding.token.weight.copy_(directions / spread)
-        embedding.positions[1:] = -directions @ places.mean(0) / spread
+        embedding.token.weight[:WORDS] = space.directions * (WORDS**0.5 / lengths[0])
+        embedding.token.weight[WORDS:] = own * (settings.own_share * WORDS**0.5 / lengths[1])
+        shown = embedding.tokens(data.maps.grid(some, torch.zeros_like(some)))[:, 1:]
+        steady = settings.steady * (shown - shown.mean((0, 1))).pow(2).mean().sqrt() * _signs()
+        embedding.positions[0] = steady
+        embedding.positions[1:] = steady - embedding.token.weight @ space.mean
         embedding.positions[1:] += 0.1 * torch.randn_like(embedding.positions[1:])
-        for block in tower.blocks.children():
-            for name, parameter in block.named_parameters():
-                if name.endswith("weight") and "norm" in name:
-                    parameter.fill_(1.0)
-                elif name in ("attention.qkv.weight", "mlp.up.weight"):
-                    nn.init.normal_(parameter, std=EMBED**-0.5)
+        _gather(tower, embedding.tokens(data.maps.grid(some, torch.zeros_like(some)))[:, 1:], steady)
         tower.post_norm.weight.fill_(1.0)
         assert tower.projection is not None
         tower.projection.weight.copy_(torch.eye(EMBED))
         tower.projection.weight[WORDS:] *= settings.own_gain
-    embedding.network.requires_grad_(False)
-    embedding.pooled.requires_grad_(False)
+    embedding.requires_grad_(False)
+    next(tower.blocks.children()).requires_grad_(False)
     return tower
+
+
+def _signs() -> Tensor:
+    """As many ones as minus ones, in random order [EMBED]: a norm of layers takes no mean from them."""
+    return 1 - 2 * (torch.randperm(EMBED) % 2).float()
+
+
+def _gather(tower: VisionTransformer, places: Tensor, steady: Tensor) -> None:
+    """Set the blocks so that the class token holds the mean of the places [n, places, width] behind the first of them.
+
+    The first block's queries are zero, so that attention is even, and its values are the normed tokens. Its norms take
+    away what all tokens have in common, and its last bias takes it out of the stream: the blocks above read what a
+    token shows, and begin as the identity.
+    """
+    normed = functional.layer_norm(places, (EMBED,))
+    mean, gain = normed.mean((0, 1)), 1 / normed.var((0, 1)).mean().sqrt()
+    wanted, gathered = (places - steady).mean(1), gain * (normed.mean(1) - mean)
+    factor = (wanted.pow(2).mean() / gathered.pow(2).mean()).sqrt()
+    for block in tower.blocks.children():
+        for name, parameter in block.named_parameters():
+            if name.endswith("weight") and "norm" in name:
+                parameter.fill_(1.0)
+            elif name in ("attention.qkv.weight", "mlp.up.weight"):
+                nn.init.normal_(parameter, std=EMBED**-0.5)
+    first = next(tower.blocks.children())
+    for norm in ("norm1", "norm2"):
+        first.get_parameter(f"{norm}.weight").fill_(gain)
+        first.get_parameter(f"{norm}.bias").copy_(-gain * mean)
+    weight = first.get_parameter("attention.qkv.weight")
+    weight[:EMBED] = 0
+    weight[2 * EMBED :] = torch.eye(EMBED)
+    first.get_parameter("attention.out.weight").copy_(factor * torch.eye(EMBED))
+    first.get_parameter("mlp.down.bias").copy_(-steady)
 
 
 def _left_over(pooled: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,7 +205,7 @@ def image_features(
 def train_image(
     tower: VisionTransformer, data: TrainingSet, settings: Settings, scale: float, seed: int, file: Path
 ) -> Tensor:
-    """Train the blocks and the positions, in place, and give the matrix behind the text tower [words, words].
+    """Train the blocks above the first, in place, and give the matrix behind the text tower [words, words].
 
     What the join says is the target that must not be lost. scale: of cosines in the losses that choose. The outcome is
     kept in `file`.
@@ -191,9 +221,8 @@ def train_image(
     joined = image_features(tower, data, torch.arange(len(data.pictures)))
     targets = functional.normalize(joined[:, :WORDS], dim=-1), functional.normalize(joined[:, WORDS:], dim=-1)
     matrix = nn.Parameter(torch.eye(WORDS))
-    blocks = list(tower.blocks.parameters())
-    matrices = [p for p in blocks if p.ndim > 1] + [embedding.token.weight]
-    vectors = [p for p in blocks if p.ndim == 1] + [embedding.positions]
+    blocks = [p for p in tower.blocks.parameters() if p.requires_grad]
+    matrices, vectors = [p for p in blocks if p.ndim > 1], [p for p in blocks if p.ndim == 1]
     groups = [
         {"params": matrices, "weight_decay": 0.05},
         {"params": vectors, "weight_decay": 0.0},
@@ -207,10 +236,12 @@ def train_image(
         chosen = data.train[torch.multinomial(weights, settings.batch)]
         grid = data.maps.grid(chosen, torch.randint(VIEWS, (len(chosen),)))
         with autocast():
-            tokens = embedding.tokens(grid)
+            with torch.no_grad():
+                gathered = tower.run(tower.resume(embedding.tokens(grid), 0), until=1)
+                tokens = gathered.hidden.unflatten(0, (len(chosen), -1))
             if step < settings.steps * settings.sparse:
                 tokens = tokens[:, torch.cat([torch.zeros(1).long(), 1 + torch.randperm(tokens.shape[1] - 1)[:PLACES]])]
-            features = tower.finish(tower.resume(tokens, 0)).float()
+            features = tower.finish(tower.resume(tokens, 1)).float()
         losses = _losses(features, chosen, data, targets, matrix, scale)
         loss = sum((getattr(settings, name) * value for name, value in losses.items()), torch.zeros(()))
         optimizer.zero_grad(set_to_none=True)
@@ -228,17 +259,15 @@ def train_image(
     return matrix.detach()
 
 
-def partly(tower: VisionTransformer, matrix: Tensor, share: float) -> Tensor:
-    """Keep a share of what the blocks add, in place, and of the matrix behind the text tower, which is given.
+def partly(tower: VisionTransformer, begun: Mapping[str, Tensor], matrix: Tensor, share: float) -> Tensor:
+    """Keep a share of what training changed, in place, and of the matrix behind the text tower, which is given.
 
-    Between the join and the trained tower lies one that knows its training pictures as well and forgets less of others
-    (WiSE-FT, arXiv 2109.01903).
+    begun: the tower's weights before training. Between the join and the trained tower lies one that knows its training
+    pictures as well and forgets less of others (WiSE-FT, arXiv 2109.01903).
     """
     with torch.no_grad():
-        for block in tower.blocks.children():
-            for name, parameter in block.named_parameters():
-                if name.startswith(("attention.out.", "mlp.down.")):
-                    parameter.mul_(share)
+        for name, parameter in tower.named_parameters():
+            parameter.copy_(begun[name].lerp(parameter, share))
     return torch.eye(WORDS).lerp(matrix, share)
 
 

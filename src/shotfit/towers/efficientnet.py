@@ -5,12 +5,11 @@ place of swish, and a stem and head that do not scale. Batch normalization is fo
 network is convolutions and clipped rectifiers alone.
 
     grid = network(pixels)                                              [n, 1280, s/32, s/32]
-    pooled = mean of grid                                               [n, 1280]
-    class token = pooled @ P.T + position
+    class token = position
     other tokens = grid @ T.T + positions
 
-P is made so that the class token says at step 0 already what the picture shows, in the space of the text features.
-Blocks behind it only add to that.
+T is made so that each place says what it shows in the space of the text features. The class token knows nothing of the
+picture: what it says in the end, the blocks' attention has gathered.
 """
 
 from __future__ import annotations
@@ -141,15 +140,14 @@ class EfficientNetLite1(nn.Module):
 class StemEmbedding(nn.Module):
     """Step 0 of a `StemConfig` tower: pixels to tokens, class token first.
 
-    Parameters: network.* (EfficientNetLite1), pooled.weight [width, 1280], token.weight [width, 1280], positions
-    [1 + places, width] with places = (image_size / 32)^2.
+    Parameters: network.* (EfficientNetLite1), token.weight [width, 1280], positions [1 + places, width] with
+    places = (image_size / 32)^2.
     """
 
     def __init__(self, config: StemConfig) -> None:
         super().__init__()
         width, places = config.blocks.width, (-(-config.image_size // STRIDE)) ** 2
         self.network = EfficientNetLite1()
-        self.pooled = nn.Linear(CHANNELS, width, bias=False)
         self.token = nn.Linear(CHANNELS, width, bias=False)
         self.positions = nn.Parameter(torch.zeros(1 + places, width))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -160,6 +158,5 @@ class StemEmbedding(nn.Module):
 
     def tokens(self, grid: Tensor) -> Tensor:
         """The network's grid [n, 1280, g, g] to tokens [n, 1 + g*g, width]."""
-        places = grid.flatten(2).transpose(1, 2)  # [n, places, 1280]
-        first = self.pooled(places.mean(dim=1))  # [n, width]
-        return torch.cat([first[:, None], self.token(places)], dim=1) + self.positions
+        places = self.token(grid.flatten(2).transpose(1, 2))  # [n, places, width]
+        return torch.cat([places.new_zeros(len(places), 1, places.shape[2]), places], dim=1) + self.positions
