@@ -58,12 +58,15 @@ def growth(repeats: int, size: Size = FULL) -> None:
 def _curve(
     title: str, x: str, places: Sequence[int], actions: Callable[[int], Mapping[str, Action]], repeats: int
 ) -> Curve:
-    """Median seconds at each place; the first run of each warms up."""
+    """Median seconds at each place, printed as they come; the first place's first run of each manner warms up."""
     series: dict[str, list[tuple[int, float]]] = {OURS: [], REFERENCE: []}
     for place in places:
         for manner, action in actions(place).items():
-            action()
-            series[manner].append((place, median(seconds(action) for _ in range(repeats))))
+            if place == places[0]:
+                action()
+            took = median(seconds(action) for _ in range(repeats))
+            print(f"{title}, {place} {x}, {manner}: {took:.3g} s", flush=True)
+            series[manner].append((place, took))
     return Curve(title, x, series)
 
 
