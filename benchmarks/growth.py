@@ -65,7 +65,7 @@ def _curve(
             if place == places[0]:
                 action()
             took = median(seconds(action) for _ in range(repeats))
-            print(f"{title}, {place} {x}, {manner}: {took:.3g} s", flush=True)
+            print(f"{title}; {x}: {place}; {manner}: {took:.3g} s", flush=True)
             series[manner].append((place, took))
     return Curve(title, x, series)
 
