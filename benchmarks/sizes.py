@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shotfit.data.images import open_image
 from shotfit.data.tasks import ClassList, Item
-from shotfit.testing import random_backbone
+from shotfit.tiny import random_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing, preprocess

@@ -13,7 +13,7 @@ from shotfit.errors import UsageError
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.apex import Apex
 from shotfit.plans import Plan
-from shotfit.testing import tiny_backbone
+from shotfit.tiny import tiny_backbone
 from shotfit.towers.backbone import Backbone
 
 FIT = ClassList("fit", ("cat", "dog", "traffic light"))

@@ -21,7 +21,7 @@ from shotfit.frozen import ImagePool
 from shotfit.methods import address, find
 from shotfit.store import MemoryStore
 from shotfit.table import Row, selections, summarize, table
-from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing
 from shotfit.towers.layout import Savings, Stream

@@ -25,7 +25,7 @@ from shotfit.methods.negative_cache import Cache, negative_keys, trust
 from shotfit.model import Model
 from shotfit.recipe import Optimizer, Recipe
 from shotfit.store import MemoryStore
-from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
 SENTENCES = {"red thing": ["It is red.", "Red all over."], "green thing": ["It is green."], "blue": ["It is blue."]}

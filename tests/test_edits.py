@@ -14,7 +14,7 @@ from torch import Tensor
 from shotfit.edits import NOTHING, Adapter, Edit, PromptTokens, frozen_until
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.store import MemoryStore, Store
-from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.blocks import Block
 from shotfit.towers.config import BlocksConfig, ImageConfig

@@ -23,7 +23,7 @@ from shotfit.methods import METHODS, find
 from shotfit.methods.linear_probe import LinearProbe
 from shotfit.model import Model
 from shotfit.store import MemoryStore, Store
-from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing
 from shotfit.towers.weights import load_backbone

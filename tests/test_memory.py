@@ -16,7 +16,7 @@ from shotfit.fit import fit
 from shotfit.frozen import Frozen, ImagePool, Images, Rows
 from shotfit.plans import activation_bytes
 from shotfit.store import MemoryStore, Store
-from shotfit.testing import random_backbone, tiny_backbone, tiny_task
+from shotfit.tiny import random_backbone, tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.layout import Savings

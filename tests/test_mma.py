@@ -11,7 +11,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.errors import UsageError
 from shotfit.frozen import Frozen
 from shotfit.methods.mma import MMA
-from shotfit.testing import random_backbone, tiny_backbone
+from shotfit.tiny import random_backbone, tiny_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing

@@ -19,7 +19,7 @@ from shotfit.fit import fit
 from shotfit.methods import find
 from shotfit.model import Model
 from shotfit.store import MemoryStore
-from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.tiny import tiny_backbone, tiny_task
 
 
 @pytest.fixture(scope="module")

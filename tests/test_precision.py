@@ -12,7 +12,7 @@ from shotfit.errors import UsageError
 from shotfit.fit import fit
 from shotfit.model import Model
 from shotfit.store import MemoryStore
-from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers import precision
 from shotfit.towers.precision import fast_precision, load_in
 

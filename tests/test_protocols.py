@@ -27,7 +27,7 @@ from shotfit.model import Model
 from shotfit.protocols import plan_protocol
 from shotfit.store import MemoryStore
 from shotfit.table import Row, table
-from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")

@@ -24,7 +24,7 @@ from shotfit.model import Model
 from shotfit.numbering import among_own, labels_by_task, loss_within_tasks
 from shotfit.several import models_of
 from shotfit.store import MemoryStore
-from shotfit.testing import tiny_backbone, tiny_task
+from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.weights import load_backbone
 
 from .test_cli import Result, Shell, one_line, shell

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.frozen import Frozen
 from shotfit.methods.prompts import context_of_words, lay_out
-from shotfit.testing import random_backbone
+from shotfit.tiny import random_backbone
 from shotfit.towers import tokenizers as towers_tokenizers
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from shotfit.fit import fit
 from shotfit.store import MemoryStore
-from shotfit.testing import tiny_task
+from shotfit.tiny import tiny_task
 
 ROOT = Path(__file__).parent.parent
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where a module is not called like its package

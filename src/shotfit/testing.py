@@ -30,13 +30,9 @@ from unittest import mock
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
-from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import NewClassesError, ShotfitError
 from shotfit.fit import fit
@@ -46,88 +42,15 @@ from shotfit.methods.base import Method, Support, Validation
 from shotfit.model import Model
 from shotfit.numbering import step_labels
 from shotfit.store import MemoryStore, Store
+from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
 from shotfit.towers.layout import Savings
-from shotfit.towers.preprocess import clip_preprocessing
-from shotfit.towers.resnet import ModifiedResNet
-from shotfit.towers.tokenizers import load_tokenizer
-from shotfit.towers.transformer import TextTransformer, VisionTransformer
-from shotfit.towers.weights import save_backbone
 from shotfit.train import Stepper, train
 
-__all__ = ["CONTRACT", "check", "random_backbone", "tiny_backbone", "tiny_task"]
+__all__ = ["CONTRACT", "check"]
 
 Make = Callable[[], Method]
 FORWARD, BACKWARD = 1e-5, 5e-5  # what rounding in float32 may move, of the largest entry
-NAMES = ("red_thing", "green thing", "blue")
-
-
-def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0, name: str = "random") -> Backbone:
-    """A backbone of any configuration with pseudo-random weights, large enough that nothing is nearly linear."""
-    with torch.device("meta"):
-        image = (
-            ModifiedResNet(config.image) if isinstance(config.image, ResNetConfig) else VisionTransformer(config.image)
-        )
-        parts = {"image": image, "text": TextTransformer(config.text)}
-    shapes = {
-        f"{part}.{key}": value.shape for part, tower in parts.items() for key, value in tower.state_dict().items()
-    }
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for key, shape in shapes.items():
-        drawn = torch.randn(shape, generator=generator)
-        if key.endswith("running_var") or ("norm" in key and key.endswith("weight")):
-            weights[key] = 1 + 0.1 * drawn.abs()
-        else:
-            fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 25
-            weights[key] = drawn * (0.3 if "embedding" in key or "positions" in key else fan_in**-0.5)
-    weights["logit_scale"] = torch.tensor(3.0)
-    if config.logit_bias:
-        weights["logit_bias"] = torch.tensor(-1.0)
-    return Backbone(config, weights, tokenizer, name)
-
-
-def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
-    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`: "vit" or "resnet".
-
-    Its towers have unequal depths, 4 image and 3 text blocks.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    start, end = 256, 257
-    text = TextConfig(258, 77, BlocksConfig(16, 3, 2, 32, "quick_gelu", 1e-5), 32, True, "end", end, 0, False)
-    blocks = BlocksConfig(16, 4, 2, 32, "quick_gelu", 1e-5)
-    image: ImageConfig | ResNetConfig = (
-        ImageConfig(32, 16, blocks, 32, True, False, True, "token", True)
-        if kind == "vit"
-        else ResNetConfig(32, (1, 1, 1, 1), 4, 2, 32)
-    )
-    vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    words = FastTokenizer(models.BPE(vocab=vocabulary | {"<start>": start, "<end>": end}, merges=[]))
-    words.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = decoders.ByteLevel()
-    words.add_special_tokens(["<start>", "<end>"])
-    words.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", start), ("<end>", end)]
-    )
-    words.save(str(folder / "tokenizer.json"))
-    config = BackboneConfig(image, text, clip_preprocessing(32), False)
-    backbone = random_backbone(config, load_tokenizer(folder, text, "clip"), name=str(folder))
-    save_backbone(backbone, folder)
-    return backbone
-
-
-def tiny_task(folder: Path, names: Sequence[str] = NAMES, images: int = 6, seed: int = 0) -> Task:
-    """A folder of small noisy color images, `images` a class, as a task; another seed draws other images."""
-    random = np.random.default_rng(seed)
-    for index, name in enumerate(names):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(images):
-            noise = random.integers(0, 80, (40, 36, 3), dtype=np.uint8)
-            noise[..., index % 3] += 120
-            Image.fromarray(noise).save(folder / name / f"{number}.png")
-    return read_task(folder)
 
 
 @lru_cache(maxsize=4)
