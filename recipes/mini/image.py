@@ -33,9 +33,9 @@ from shotfit.towers.config import BlocksConfig, StemConfig
 from shotfit.towers.efficientnet import EfficientNetLite1, StemEmbedding
 from shotfit.towers.transformer import VisionTransformer
 
-PLACES = 18  # of 36, in sparse steps
 __all__ = ["IMAGE", "Maps", "Settings", "TrainingSet", "image_features", "join", "lean", "partly", "train_image"]
 
+PLACES = 18  # of 36, in sparse steps
 IMAGE = StemConfig(
     image_size=192,
     blocks=BlocksConfig(width=EMBED, layers=4, heads=9, mlp_width=320, activation="quick_gelu", epsilon=1e-5),

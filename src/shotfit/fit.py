@@ -289,7 +289,7 @@ class _Fitting:
         if validation.source == "validation part":
             yield validation.folds[0], fitted
             return
-        prototype = type(prototype)(**{**prototype.options(), **fitted.chosen()})
+        prototype = type(prototype)(**prototype.options() | fitted.chosen())
         for number, fold in enumerate(validation.folds, start=1):
             part = [items[index] for index in fold.train.tolist()]
             what = f"Checking, fold {number} of {len(validation.folds)}"

@@ -150,7 +150,7 @@ class Method(nn.Module):
     def solve(self, support: Support, validation: Validation) -> None:
         """Find the parameters without gradient steps, or search coefficients after them."""
 
-    def chosen(self) -> Mapping[str, Any]:
+    def chosen(self) -> dict[str, Any]:
         """What `solve` chose, as options that fix it, where choosing it anew costs too much for the check's folds."""
         return {}
 

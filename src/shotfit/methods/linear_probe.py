@@ -16,7 +16,7 @@ Published: see docs/methods.md#linear_probe.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -98,7 +98,7 @@ class LinearProbe(Method):
         features = self.frozen.image(images).float()
         return features @ self.get_buffer("weight").T + self.get_buffer("bias")
 
-    def chosen(self) -> Mapping[str, Any]:
+    def chosen(self) -> dict[str, Any]:
         """C: one number, for which a search takes 16 fits on each of four folds."""
         return {"search": False, "c": self.course.best} if self.course else {}
 

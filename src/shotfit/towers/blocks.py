@@ -93,20 +93,18 @@ class Attention(nn.Module):
         heads, head]; the result is [places, heads, queries, head].
         """
         assert layout.shared is not None
-        groups, queries = len(layout.groups), query.shape[1]
-        grouped = query.unflatten(0, (groups, layout.places)).permute(
-            0, 3, 1, 2, 4
-        )  # [groups, heads, places, queries, head]
+        groups, queries = (len(layout.groups), layout.places), query.shape[1]
+        grouped = query.unflatten(0, groups).permute(0, 3, 1, 2, 4)  # [groups, heads, places, queries, head]
         grouped = grouped * query.shape[-1] ** -0.5
         together = grouped.flatten(2, 3)  # all queries of a group see the whole beginning, whatever their row
-        own_key, own_value = own.unflatten(0, (groups, layout.places)).permute(3, 0, 4, 1, 2, 5)
+        own_key, own_value = own.unflatten(0, groups).permute(3, 0, 4, 1, 2, 5)
         to_shared = (together @ beginning[0].transpose(-1, -2)).unflatten(2, (layout.places, queries))
         to_own = grouped @ own_key.transpose(-1, -2)  # [groups, heads, places, queries, longest]
         if not layout.shared.even:
             to_shared = to_shared.masked_fill(~layout.shared.present[:, None, None, None], float("-inf"))
         if reading:
             if layout.visible is not None:
-                hidden = ~layout.visible.unflatten(0, (groups, layout.places))
+                hidden = ~layout.visible.unflatten(0, groups)
                 to_own = to_own.masked_fill(hidden[:, None, :, None], float("-inf"))
         else:
             later = torch.ones(queries, queries, dtype=torch.bool, device=query.device).triu(1)

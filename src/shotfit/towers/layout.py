@@ -112,7 +112,7 @@ class Layout:
     def __init__(self, lengths: Sequence[int], reads: Sequence[int], groups: Sequence[Group], causal: bool) -> None:
         self.rows, self.causal = len(lengths), causal
         self.groups = tuple(groups)
-        widest = max(len(group.rows) for group in groups)
+        self.places = max(len(group.rows) for group in groups)  # rows of a group, empty places included
         own, places, read = [], [], []
         positions = [place for group in groups for place in range(group.shared)]
         self.shared = Packing([group.shared for group in groups]) if any(group.shared for group in groups) else None
@@ -123,10 +123,9 @@ class Layout:
                 read.append(flat + reads[row] - group.shared)
                 flat += own[-1]
                 positions += range(group.shared, lengths[row])
-            empty = [0] * (widest - len(group.rows) if len(groups) > 1 else 0)
+            empty = [0] * (self.places - len(group.rows))
             places += [1] * len(group.rows) + empty
             own += empty
-        self.places = widest if len(groups) > 1 else len(lengths)  # rows of a group, empty places included
         self.own, self.reads = Packing(own), Packing(places)
         self.tokens = flat
         self.read = torch.tensor(read)
