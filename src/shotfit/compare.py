@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import shotfit
+from shotfit.allocator import kept_memory
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import DivergedError, NewClassesError, UsageError
 from shotfit.evaluate import evaluate
@@ -54,6 +55,7 @@ FITTING = ("edits", "fit", "frozen", "numbering", "recipe", "replay", "train")
 Report = Callable[[Mapping[str, Any]], None]
 
 
+@kept_memory()
 def compare(
     data: Task | Sequence[Task],
     methods: Sequence[str],

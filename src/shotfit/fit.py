@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from shotfit.allocator import kept_memory
 from shotfit.data.reading import Reading
 from shotfit.data.shots import deal
 from shotfit.data.tasklist import check_names
@@ -45,6 +46,7 @@ MOST_VIEWS = 1000  # of an image
 Views = int | Literal["center", "fresh"]
 
 
+@kept_memory()
 def fit(
     data: Task | str | Path | Sequence[Task],
     method: str | Method = "tip_adapter_f",

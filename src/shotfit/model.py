@@ -15,6 +15,7 @@ import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from shotfit.allocator import kept_memory
 from shotfit.data.images import as_rgb
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
 from shotfit.decoding import center_view, read_ahead
@@ -121,6 +123,7 @@ class Model:
             return logits
         return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
 
+    @kept_memory()
     @torch.no_grad()
     def probabilities(self, items: Sequence[Item], among: Sequence[int] = ()) -> Tensor:
         """Probabilities [images, classes] of images that belong to a task; their features are kept in the store.
@@ -159,11 +162,12 @@ class Model:
             return center_view(Path(picture), rule, self.frozen.savings.reduced_images)
 
         batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-        for batch, pixels in zip(batches, read_ahead(batches, read), strict=True):
-            best = self._logits(Images.of(torch.stack(pixels).to(dtype))).float().softmax(dim=-1).topk(top)
-            for picture, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
-                source = "image" if isinstance(picture, Image.Image) else str(picture)
-                yield Prediction(source, tuple(names[index] for index in indices), tuple(values))
+        with kept_memory() if len(batches) > 1 else nullcontext():
+            for batch, pixels in zip(batches, read_ahead(batches, read), strict=True):
+                best = self._logits(Images.of(torch.stack(pixels).to(dtype))).float().softmax(dim=-1).topk(top)
+                for picture, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
+                    source = "image" if isinstance(picture, Image.Image) else str(picture)
+                    yield Prediction(source, tuple(names[index] for index in indices), tuple(values))
 
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
         """The model for another class list, or a refusal that names the methods that can.

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from shotfit.towers.config import BlocksConfig
 from shotfit.towers.layout import Layout, Packing
+from shotfit.towers.linear import Linear, linear
 
 __all__ = ["Block", "PoolingHead", "without"]
 
@@ -41,8 +42,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.width, self.heads = width, heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Every token attends within its row: [tokens, width] to [tokens, width]."""
@@ -61,9 +62,9 @@ class Attention(nn.Module):
     def read(self, x: Tensor, layout: Layout) -> Tensor:
         """Only the token that is read attends: [tokens, width] to [rows, width]."""
         weight, bias, width = self.qkv.weight, self.qkv.bias, self.width
-        query = F.linear(x.index_select(0, layout.read), weight[:width], bias[:width])
+        query = linear(x.index_select(0, layout.read), weight[:width], bias[:width])
         query = layout.reads.pad(query.unflatten(-1, (self.heads, -1)))  # [places, 1, heads, head]
-        memory = F.linear(x, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1))
+        memory = linear(x, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1))
         split = 0 if layout.shared is None else layout.shared.tokens
         own = layout.own.pad(memory[split:])  # [places, longest, 2, heads, head]
         if layout.shared is None:
@@ -80,8 +81,8 @@ class Attention(nn.Module):
     def drop(self, x: Tensor, layout: Layout, last: int) -> Tensor:
         """The last tokens of each row give keys and values only: [rows x n, width] to [rows x (n - last), width]."""
         weight, bias, width, rows = self.qkv.weight, self.qkv.bias, self.width, x.unflatten(0, (layout.rows, -1))
-        query = F.linear(rows[:, :-last], weight[:width], bias[:width]).unflatten(-1, (self.heads, -1))
-        memory = F.linear(rows, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1))
+        query = linear(rows[:, :-last], weight[:width], bias[:width]).unflatten(-1, (self.heads, -1))
+        memory = linear(rows, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1))
         key, value = memory.permute(2, 0, 3, 1, 4)  # each [rows, heads, n, head]
         mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
         return self.out(mixed.transpose(1, 2).flatten(2).flatten(0, 1))
@@ -125,7 +126,7 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden: int, activation: str) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.up, self.down = Linear(width, hidden), Linear(hidden, width)
         self.activation, self.quick = ACTIVATIONS[activation], activation == "quick_gelu"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,8 +166,8 @@ class Block(nn.Module):
             return x + self.mlp(self.norm2(x))
         norm, up, down = self.norm2, self.mlp.up, self.mlp.down
         h = F.layer_norm(x, norm.normalized_shape, QUICK * norm.weight, QUICK * norm.bias, norm.eps)
-        h = F.silu(F.linear(h, up.weight, QUICK * up.bias))
-        return torch.add(x, F.linear(h, down.weight, QUICK * down.bias), alpha=1 / QUICK)
+        h = F.silu(linear(h, up.weight, QUICK * up.bias))
+        return torch.add(x, linear(h, down.weight, QUICK * down.bias), alpha=1 / QUICK)
 
 
 def without(x: Tensor, layout: Layout, last: int) -> Tensor:
@@ -188,9 +189,9 @@ class PoolingHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[n, tokens, width] to [n, width]."""
         inner, width = self.attention, self.attention.width
-        query = F.linear(self.probe, inner.qkv.weight[:width], inner.qkv.bias[:width])
+        query = linear(self.probe, inner.qkv.weight[:width], inner.qkv.bias[:width])
         query = query.view(1, inner.heads, 1, -1).expand(len(x), -1, -1, -1)
-        memory = F.linear(x, inner.qkv.weight[width:], inner.qkv.bias[width:]).unflatten(-1, (2, inner.heads, -1))
+        memory = linear(x, inner.qkv.weight[width:], inner.qkv.bias[width:]).unflatten(-1, (2, inner.heads, -1))
         key, value = memory.permute(2, 0, 3, 1, 4)
         h = inner.out(F.scaled_dot_product_attention(query, key, value).flatten(1))
         return h + self.mlp(self.norm(h))

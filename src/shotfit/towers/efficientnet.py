@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from shotfit.towers.config import StemConfig
+from shotfit.towers.linear import Linear
 
 __all__ = ["CHANNELS", "STRIDE", "EfficientNetLite1", "StemEmbedding"]
 
@@ -148,7 +149,7 @@ class StemEmbedding(nn.Module):
         super().__init__()
         width, places = config.blocks.width, (-(-config.image_size // STRIDE)) ** 2
         self.network = EfficientNetLite1()
-        self.token = nn.Linear(CHANNELS, width, bias=False)
+        self.token = Linear(CHANNELS, width, bias=False)
         self.positions = nn.Parameter(torch.zeros(1 + places, width))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -23,6 +23,7 @@ from shotfit.errors import ShotfitError
 from shotfit.towers.blocks import Block, PoolingHead, without
 from shotfit.towers.config import BlocksConfig, ImageConfig, StemConfig, TextConfig
 from shotfit.towers.layout import Layout, Savings, Stream
+from shotfit.towers.linear import Linear
 from shotfit.towers.texts import Group, Texts, share_beginnings, trim
 
 __all__ = ["TextTransformer", "VisionTransformer"]
@@ -151,7 +152,7 @@ class VisionTransformer(Transformer):
         self.pooled_alone = pooling == "token"
         self.post_norm = nn.LayerNorm(width, config.blocks.epsilon)
         self.pool = PoolingHead(config.blocks) if pooling == "attention" else None
-        self.projection = nn.Linear(width, config.embed, bias=False) if projection else None
+        self.projection = Linear(width, config.embed, bias=False) if projection else None
 
     def start(self, pixels: Tensor, edits: Sequence[Edit] = (), savings: Savings = Savings()) -> Stream:
         """Step 0: pixels [n, 3, size, size], preprocessed."""
@@ -201,7 +202,7 @@ class TextTransformer(Transformer):
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocabulary, width))
         self.positions = nn.Parameter(torch.zeros(config.context, width))
         self.final_norm = nn.LayerNorm(width, config.blocks.epsilon)
-        self.projection = nn.Linear(width, config.embed, bias=config.projection_bias)
+        self.projection = Linear(width, config.embed, bias=config.projection_bias)
         self._packed: WeakKeyDictionary[Texts, dict[Savings, _PackedTexts]] = WeakKeyDictionary()
 
     def pack(self, texts: Texts, savings: Savings = Savings()) -> _PackedTexts:
