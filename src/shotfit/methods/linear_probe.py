@@ -16,7 +16,9 @@ Published: see docs/methods.md#linear_probe.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -25,13 +27,16 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList
 from shotfit.frozen import Frozen, Images
-from shotfit.methods.base import Method, Support, Validation, option
+from shotfit.methods.base import Fold, Method, Support, Validation, option
 
 __all__ = ["LinearProbe", "Search", "search_c"]
+
+Matrix = np.ndarray[Any, Any]
 
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 ROUNDS = 8
@@ -51,8 +56,8 @@ class Search:
         return self.kept[-1]
 
 
-def search_c(score: Callable[[float], float]) -> Search:
-    """CoOp's search for C by `score`, higher is better.
+def search_c(score: Callable[[float], float], start: Callable[[float], object] = lambda c: None) -> Search:
+    """CoOp's search for C by `score`, higher is better. start: is told as early as possible what will be asked for.
 
     Among the coarse values the largest of equals is taken. The rounds then try ten times less and more than it, never
     itself, and move the losing end to the middle; of equals the smaller stays.
@@ -61,15 +66,19 @@ def search_c(score: Callable[[float], float]) -> Search:
         >>> round(search_c(lambda c: -abs(np.log10(c) - 0.5)).best, 1)
         3.2
     """
+    for c in COARSE:
+        start(c)
     scores = [score(c) for c in COARSE]
     peak = COARSE[scores.index(max(scores))]
     left, right = 1e-1 * peak, 1e1 * peak
     tried, kept = list(COARSE), []
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         tried += [left, right]
+        middle = float(10 ** ((np.log10(left) + np.log10(right)) / 2))  # which the next round tries, however this ends
+        for c in (left, right, middle) if number + 1 < ROUNDS else (left, right):
+            start(c)
         better_right = score(left) < score(right)
         kept.append(right if better_right else left)
-        middle = float(10 ** ((np.log10(left) + np.log10(right)) / 2))
         left, right = (middle, right) if better_right else (left, middle)
     return Search(tuple(tried), tuple(kept))
 
@@ -112,29 +121,36 @@ class LinearProbe(Method):
         features = self._features(support.center.all())
         labels = support.labels.numpy()
         c = self.c
-        if self.search and validation.folds:
-            folds = [(fold.train.numpy(), self._features(fold.held), fold.labels.numpy()) for fold in validation.folds]
-
-            @cache  # a round tries the end again that the one before has kept
-            def score(c: float) -> float:
-                correct = 0
-                for train, held, truth in folds:
-                    weight, bias = self._fit(features[train], labels[train], c)
-                    correct += int(((held @ weight.T + bias).argmax(axis=1) == truth).sum())
-                return correct
-
-            self.course = search_c(score)
-            c = self.course.best
-        weight, bias = self._fit(features, labels, c)
+        with _one_thread_a_fit():
+            if self.search and validation.folds:
+                self.course = self._searched(features, labels, validation.folds)
+                c = self.course.best
+            weight, bias = self._fit(features, labels, c)
         self.get_buffer("weight").copy_(torch.from_numpy(weight))
         self.get_buffer("bias").copy_(torch.from_numpy(bias))
 
-    def _features(self, images: Images) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _searched(self, features: Matrix, labels: Matrix, folds: Sequence[Fold]) -> Search:
+        """The search for C; what is sure to be asked for is fitted side by side."""
+        parts = [(fold.train.numpy(), self._features(fold.held), fold.labels.numpy()) for fold in folds]
+        workers = ThreadPoolExecutor(torch.get_num_threads())
+
+        def right(c: float, train: Matrix, held: Matrix, truth: Matrix) -> int:
+            weight, bias = self._fit(features[train], labels[train], c)
+            return int(((held @ weight.T + bias).argmax(axis=1) == truth).sum())
+
+        @cache  # a round tries the end again that the one before has kept
+        def start(c: float) -> list[Future[int]]:
+            return [workers.submit(right, c, *part) for part in parts]
+
+        try:
+            return search_c(lambda c: sum(one.result() for one in start(c)), start)
+        finally:
+            workers.shutdown(cancel_futures=True)  # there are some where it was interrupted
+
+    def _features(self, images: Images) -> Matrix:
         return self.frozen.image(images).double().cpu().numpy()
 
-    def _fit(
-        self, features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], c: float
-    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def _fit(self, features: Matrix, labels: Matrix, c: float) -> tuple[Matrix, Matrix]:
         """W [classes, embed] and b [classes], float64."""
         count = len(self.get_buffer("bias"))
         weight, bias = np.zeros((count, features.shape[1])), np.full(count, NO_IMAGES)
@@ -143,11 +159,20 @@ class LinearProbe(Method):
             bias[present] = 0.0
             return weight, bias
         model = LogisticRegression(C=c, max_iter=self.max_iterations, tol=self.tolerance)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the programs this follows stop at the same step
-            model.fit(features, labels)
+        model.fit(features, labels)
         rows, offsets = model.coef_, model.intercept_
         if len(present) == 2:
             rows, offsets = np.concatenate([-rows, rows]) / 2, np.concatenate([-offsets, offsets]) / 2
         weight[present], bias[present] = rows, offsets
         return weight, bias
+
+
+@contextmanager
+def _one_thread_a_fit() -> Iterator[None]:
+    """Fits run side by side, each in one thread: the solver's threads and the products' only hold each other up.
+
+    That a fit ends at the last step that is allowed is no warning: the programs that are followed stop there too.
+    """
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield

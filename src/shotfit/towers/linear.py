@@ -35,7 +35,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _onednn_is_faster() -> bool:
-    return bool(torch.backends.mkldnn.enabled) and _avx512()
+    return torch._C._get_mkldnn_enabled() and _avx512()
 
 
 @cache
