@@ -142,7 +142,7 @@ def compare_seeds(size: Size, repeats: int) -> Line:
 
 
 def second_fit(size: Size, repeats: int) -> Line:
-    """The slowest of the feature methods' second fits with `mini`, a command, on 16 shots of Caltech101's 100 classes."""
+    """The slowest of the feature methods' second fits with `mini`, 16 shots of Caltech101, the whole command."""
     task, methods = (CALTECH101, FEATURE_METHODS) if size.layers > 3 else (DRAWINGS, FEATURE_METHODS[:1])
     target = Target(5, "seconds", at_most=True)
     sizes = {"backbone": "mini", "shots": 16, "images": task.name}

@@ -39,6 +39,11 @@ def test_product_and_gradient_equal_torchs(x: Tensor, bias: bool) -> None:
     torch.testing.assert_close(found.grad, expected.grad)
 
 
+def test_bfloat16_rounds_like_torchs() -> None:
+    layer, x = _layer().bfloat16(), torch.randn(9, 48).bfloat16()
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
 def test_a_gradient_that_is_the_same_everywhere() -> None:
     layer, x = _layer(), torch.randn(4, 48, requires_grad=True)
     layer(x).sum().backward()  # its gradient is one number, expanded

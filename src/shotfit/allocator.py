@@ -32,29 +32,26 @@ _inside = 0  # how many are within it
 @contextmanager
 def kept_memory() -> Iterator[None]:
     """Keep freed memory until the outermost of these ends; also a decorator."""
+    global _inside
     library = _glibc()
     if library is None:
         yield
         return
-    _enter(library, 1)
+    with _lock:
+        _inside += 1
+        if _inside == 1:
+            library.mallopt(M_MMAP_MAX, 0)
+            library.mallopt(M_TRIM_THRESHOLD, -1)  # never
     try:
         yield
     finally:
-        _enter(library, -1)
-
-
-def _enter(library: ctypes.CDLL, step: int) -> None:
-    global _inside
-    with _lock:
-        _inside += step
-        if step > 0 and _inside == 1:
-            library.mallopt(M_MMAP_MAX, 0)
-            library.mallopt(M_TRIM_THRESHOLD, -1)  # never
-        elif _inside == 0:
-            library.mallopt(M_MMAP_MAX, BLOCKS)
-            library.mallopt(M_MMAP_THRESHOLD, LARGEST)
-            library.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST)
-            library.malloc_trim(0)
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                library.mallopt(M_MMAP_MAX, BLOCKS)
+                library.mallopt(M_MMAP_THRESHOLD, LARGEST)
+                library.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST)
+                library.malloc_trim(0)
 
 
 @cache

@@ -2,7 +2,8 @@
 
 PyTorch multiplies float32 on a CPU with MKL. On a processor with AVX-512 oneDNN, which comes with PyTorch too, was
 faster at every size that a tower has (a tenth at 3,000 tokens, a third at 100; LOG.md), so matrices that are not
-trained go there. `torch.backends.mkldnn.flags(enabled=False)` takes MKL again. Each rounds the last digit its own way.
+trained go there; in bfloat16, where PyTorch takes oneDNN itself, this spares a copy of the bias to every token.
+`torch.backends.mkldnn.flags(enabled=False)` takes MKL again. Each rounds the last digit its own way.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x @ weight.T + bias: [..., in] to [..., out]; weight [out, in], bias [out]."""
     frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
-    if frozen and x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and _onednn_is_faster():
+    alike = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    if frozen and alike and x.device.type == "cpu" and _onednn_is_faster():
         product: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return product
     return F.linear(x, weight, bias)
