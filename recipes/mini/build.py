@@ -1,4 +1,4 @@
-"""Rebuild the weights of `mini-3`.
+"""Rebuild the weights of `mini-4`.
 
 README.md has the commands that fetch what it reads, and the one that runs it.
 
@@ -57,7 +57,7 @@ CONFIG = BackboneConfig(
 def teach(
     corpus: Corpus, tokenizer: Tokenizer, bank: Bank, meanings: Meanings, classes: dict[str, str], captions: Tensor
 ) -> dict[str, Tensor]:
-    """The places of all that the text tower reads. classes: ImageNet's names by number; captions: their places."""
+    """The places and lifts of all that the text tower reads. classes: ImageNet's names by number; captions: theirs."""
     names, wnids = corpus.names + corpus.held_out, {name: wnid for wnid, name in classes.items()}
     return {
         "names": bank.look(meanings.of(names, [wnids.get(name) or meanings.wordnet.sense(name) for name in names])),
@@ -84,14 +84,27 @@ def prepare_data(pictures: list[Picture], maps: Maps, tower: TextTransformer, to
         pictures=pictures,
         maps=maps,
         vocabulary=vocabulary,
-        names=name_features(tower, tokenizer, vocabulary, TEMPLATES[:4])[:, :WORDS],
+        names=name_features(tower, tokenizer, vocabulary, TEMPLATES[:4]),
         picture_names=torch.tensor(
             [[*(row[name] for name in p.names), *[-1] * (most - len(p.names))] for p in pictures]
         ),
-        captions=encode_texts(tower, tokenizer, captions)[:, :WORDS],
+        captions=encode_texts(tower, tokenizer, captions),
         caption_rows=torch.stack([counts.cumsum(0) - counts, counts], dim=1),
         train=_trained_on(pictures),
     )
+
+
+def as_text(places: Tensor) -> Tensor:
+    """Places and lifts [n, 257] as features of texts [n, embed], length 1."""
+    features = torch.zeros(len(places), TEXT.embed)
+    lifts = places[:, WORDS:]
+    features[:, :WORDS], features[:, -1:] = places[:, :WORDS] * (1 - lifts.square()).sqrt(), lifts
+    return features
+
+
+def behind(matrix: Tensor, texts: Tensor) -> Tensor:
+    """Features of texts [n, embed] with `matrix` [words, words] behind the tower, length 1."""
+    return functional.normalize(torch.cat([texts[:, :WORDS] @ matrix.T, texts[:, WORDS:]], dim=-1), dim=-1)
 
 
 def _trained_on(pictures: list[Picture]) -> Tensor:
@@ -104,7 +117,7 @@ def assemble(image: VisionTransformer, text: TextTransformer, scale: float, work
     weights |= {f"text.{name}": value for name, value in text.state_dict().items()}
     weights["logit_scale"] = torch.tensor(scale).log()
     weights = {name: value.half().float() for name, value in weights.items()}
-    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-3")
+    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-4")
 
 
 def unpack(data: Path, work: Path) -> Path:
@@ -121,7 +134,7 @@ def unpack(data: Path, work: Path) -> Path:
 
 def main() -> None:
     """All steps, from packages and pictures to the folder of weights."""
-    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-3.")
+    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-4.")
     for name in ("packages", "drawings", "data", "work", "out"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
     arguments.add_argument(
@@ -168,10 +181,11 @@ def main() -> None:
     data = prepare_data(pictures, maps, text, tokenizer)
     if given.check:
         data.train = torch.tensor([index for index in data.train.tolist() if pictures[index].wnid not in unseen])
-    image = join(network, space, data, settings)
-    templated = name_features(text, tokenizer, data.vocabulary, TEMPLATES[:1])[:, :WORDS]
+    image = join(network, space, data, settings, SEED)
+    lean(image, data, settings)
+    templated = name_features(text, tokenizer, data.vocabulary, TEMPLATES[:1])
     meant = meanings.of(data.vocabulary, [wordnet.sense(name) for name in data.vocabulary])
-    expected = bank.without(unseen).look(meant)
+    expected = as_text(bank.without(unseen).look(meant))
     scale = best_scale(image, data, templated)
     record = {"plain": plain(data, unseen), "join": judge(image, data, unseen, templated, expected), "scale": scale}
     print(json.dumps(record), flush=True)
@@ -179,10 +193,9 @@ def main() -> None:
     begun = {name: value.clone() for name, value in image.state_dict().items()}
     matrix = train_image(image, data, settings, scale, SEED, trained)
     matrix = partly(image, begun, matrix, settings.share)
-    lean(image, data, settings)
     text.projection.weight.data[:WORDS] = matrix @ text.projection.weight[:WORDS]
-    record["trained"] = judge(image, data, unseen, templated @ matrix.T, expected @ matrix.T)
-    record["scale"] = scale = best_scale(image, data, templated @ matrix.T)
+    record["trained"] = judge(image, data, unseen, behind(matrix, templated), behind(matrix, expected))
+    record["scale"] = scale = best_scale(image, data, behind(matrix, templated))
     print(json.dumps(record), flush=True)
     if not given.check:
         backbone = assemble(image, text, scale, given.work)

@@ -2,8 +2,8 @@
 
 The joint space has two parts. In the first 256 directions text speaks: a linear map of Lite1's pooled features leads
 there (prototypes.py). The other 320 directions are images' own: the largest principal components of what that map
-leaves over. Text is zero there, so they change no zero-shot prediction; methods that compare images with images see
-them too, and lose nothing that the stem knows.
+leaves over. Text is zero there but in the last, which is the same for all images, so they choose between no two images
+for a text; methods that compare images with images see them too, and lose nothing that the stem knows.
 
 The map is applied to every place of the grid, and the class token begins as a constant: what a picture shows comes to
 it by attention alone, which begins as the mean over places in the first block.
@@ -95,9 +95,9 @@ class TrainingSet:
     pictures: list[Picture]
     maps: Maps
     vocabulary: list[str]
-    names: Tensor  # their text features [names, words], length 1
+    names: Tensor  # their text features [names, embed], length 1
     picture_names: Tensor  # [pictures, most]
-    captions: Tensor  # text features [captions, words], length 1
+    captions: Tensor  # text features [captions, embed], length 1
     caption_rows: Tensor  # [pictures, 2]
     train: Tensor  # indices of the pictures trained on
 
@@ -107,8 +107,11 @@ class TrainingSet:
         return self.picture_names[:, 0]
 
 
-def join(network: EfficientNetLite1, space: Space, data: TrainingSet, settings: Settings) -> VisionTransformer:
-    """The tower before training."""
+def join(
+    network: EfficientNetLite1, space: Space, data: TrainingSet, settings: Settings, seed: int
+) -> VisionTransformer:
+    """The tower before training, always the same, so that a run that goes on keeps its share of the same change."""
+    torch.manual_seed(seed)
     tower = VisionTransformer(IMAGE)
     embedding = tower.embedding
     assert isinstance(embedding, StemEmbedding)
@@ -219,7 +222,7 @@ def train_image(
     embedding = tower.embedding
     assert isinstance(embedding, StemEmbedding)
     joined = image_features(tower, data, torch.arange(len(data.pictures)))
-    targets = functional.normalize(joined[:, :WORDS], dim=-1), functional.normalize(joined[:, WORDS:], dim=-1)
+    targets = functional.normalize(joined[:, :WORDS], dim=-1), functional.normalize(joined[:, WORDS:-1], dim=-1)
     matrix = nn.Parameter(torch.eye(WORDS))
     blocks = [p for p in tower.blocks.parameters() if p.requires_grad]
     matrices, vectors = [p for p in blocks if p.ndim > 1], [p for p in blocks if p.ndim == 1]
@@ -272,10 +275,10 @@ def partly(tower: VisionTransformer, begun: Mapping[str, Tensor], matrix: Tensor
 
 
 def lean(tower: VisionTransformer, data: TrainingSet, settings: Settings) -> None:
-    """Give all images a part in common, in the last direction, where text is zero.
+    """Give all images a part in common, in the last direction, where text has its lift.
 
-    CLIP's images are so: any two have a cosine far above 0. Methods that weigh images by their cosines have settings
-    for that, and no prediction from names changes.
+    CLIP's images are so: any two have a cosine far above 0, and methods that weigh images by their cosines have
+    settings for that.
     """
     length = image_features(tower, data, data.train[:500]).norm(dim=-1).mean()
     assert tower.projection is not None
@@ -285,8 +288,10 @@ def lean(tower: VisionTransformer, data: TrainingSet, settings: Settings) -> Non
 
 def _weights(data: TrainingSet, settings: Settings) -> Tensor:
     """How often a picture is drawn [train]: names with many pictures less often each, drawings their share in all."""
-    counts = torch.bincount(data.labels.clamp(min=0), minlength=len(data.vocabulary))
-    weights = torch.where(data.labels >= 0, counts[data.labels].float() ** -0.5, 0.2)[data.train]
+    told = torch.tensor([picture.photograph and not picture.wnid for picture in data.pictures])
+    labels = data.labels.where(~told, -1)  # by captions, of which each has its own
+    counts = torch.bincount(labels.clamp(min=0), minlength=len(data.vocabulary))
+    weights = torch.where(labels >= 0, counts[labels].float() ** -0.5, 0.2)[data.train]
     drawn = torch.tensor([not data.pictures[index].photograph for index in data.train.tolist()])
     weights[drawn] *= settings.drawings / weights[drawn].sum()
     weights[~drawn] *= (1 - settings.drawings) / weights[~drawn].sum()
@@ -301,15 +306,17 @@ def _losses(
     matrix: Tensor,
     scale: float,
 ) -> dict[str, Tensor]:
-    words, own = functional.normalize(features[:, :WORDS], dim=-1), functional.normalize(features[:, WORDS:], dim=-1)
-    names = functional.normalize(data.names @ matrix.T, dim=-1)
+    words, own = functional.normalize(features[:, :WORDS], dim=-1), functional.normalize(features[:, WORDS:-1], dim=-1)
+    before = functional.normalize(data.names[:, :WORDS], dim=-1)
+    names = functional.normalize(before @ matrix.T, dim=-1)
+    lifts = data.names[:, -1] * (features[:, -1] / features[:, :WORDS].norm(dim=-1)).mean().detach()
     photograph = torch.tensor([data.pictures[index].photograph for index in chosen.tolist()])
     return {
-        "names": _among_names(scale * words @ names.T, data.picture_names[chosen]),
+        "names": _among_names(scale * (words @ names.T + lifts), data.picture_names[chosen]),
         "captions": _captions(words, chosen, data, matrix, scale),
         "keep": 1 - (words * targets[0][chosen]).sum(-1)[photograph].mean(),
         "own": 1 - (own * targets[1][chosen]).sum(-1).mean(),
-        "meaning": 1 - (names * data.names).sum(-1).mean(),
+        "meaning": 1 - (names * before).sum(-1).mean(),
     }
 
 
@@ -330,6 +337,6 @@ def _captions(words: Tensor, chosen: Tensor, data: TrainingSet, matrix: Tensor, 
     rows, counts = data.caption_rows[chosen].unbind(1)
     told = counts > 0
     drawn = rows[told] + (torch.rand(int(told.sum())) * counts[told]).long()
-    captions = functional.normalize(data.captions[drawn] @ matrix.T, dim=-1)
+    captions = functional.normalize(data.captions[drawn, :WORDS] @ matrix.T, dim=-1)
     pairs, which = scale * words[told] @ captions.T, torch.arange(int(told.sum()))
     return (functional.cross_entropy(pairs, which) + functional.cross_entropy(pairs.T, which)) / 2

@@ -37,7 +37,8 @@ SIZE = 192
 class Picture:
     """One tile of a sheet, or a whole file (side 0).
 
-    `wnid` for labelled photographs, `names` of what it shows (its own, synonyms, what is above), `captions`.
+    `wnid` for labelled photographs, `names` of what it shows (its own or what its captions say, synonyms, what is
+    above), `captions`.
     """
 
     sheet: Path
@@ -96,7 +97,8 @@ def read_pictures(folder: Path, wordnet: WordNet) -> list[Picture]:
     with (folder / "flickr8k.jsonl").open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
             sheet, validation, captions = folder / row["sheet"], row["split"] == "val", tuple(row["captions"])
-            pictures.append(Picture(sheet, row["tile"], 96, "flickr8k", validation, captions=captions))
+            said = wordnet.said(captions)
+            pictures.append(Picture(sheet, row["tile"], 96, "flickr8k", validation, names=said, captions=captions))
     return pictures
 
 

@@ -10,8 +10,7 @@ captions show join the thousand as places less sure than theirs.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,13 +26,14 @@ from torch import Tensor
 from torch.nn import functional
 from words import WordNet
 
-__all__ = ["WORDS", "Bank", "Meanings", "Space", "captions_to_places", "make_bank", "visual_space"]
+__all__ = ["LIFT", "MENTIONS", "WORDS", "Bank", "Meanings", "Space", "captions_to_places", "make_bank", "visual_space"]
 
 WORDS = 256  # directions of the joint space that text speaks in; the rest belongs to images alone
 EVEN = 0.75  # the directions' strengths are divided by this power of themselves on the images' side
-SHARPNESS, RIDGE = 2.0, 0.1  # of the regression: kernel exp(SHARPNESS (cosine - 1)), noise of a class of Lite1
+SHARPNESS, RIDGE = 4.0, 0.3  # of the regression: kernel exp(SHARPNESS (cosine - 1)), noise of a class of Lite1
 DRAWINGS, MENTIONS = 3, 8  # pictures that a name needs, to have a place by them
 DRAWN_NOISE, MENTIONED_NOISE = (3, 90), (0.3, 30)  # of such a place: the first, plus the second by the pictures
+LIFT = 0.12  # most that is added to the cosines of a name whose place is not sure
 FEW = 20  # so many pictures of a class count as much as half of what the classifier says of it
 
 
@@ -139,13 +139,30 @@ class Bank:
 
     @cached_property
     def _weights(self) -> Tensor:
+        """The regression's [n, 256]."""
         kernel = torch.exp(SHARPNESS * (self.meanings @ self.meanings.T - 1)) + RIDGE * torch.diag(self.noise)
         return torch.linalg.solve(kernel, self.places - self.places.mean(0))
 
     def look(self, meanings: Tensor) -> Tensor:
-        """Where names of these meanings [n, 384] are expected [n, 256], length 1."""
+        """Where names of these meanings [n, 384] are expected [n, 257]: places, length 1, and their lift.
+
+        What is known from afar, or shown by pictures that differ much, is the mean of many places, and its pictures are
+        less near to it than a class's to its own. The lift makes up for it: `LIFT` times what the mean lacks in length
+        beside that of a class.
+        """
+        expected = self._expected(meanings)
+        lift = LIFT * (1 - expected.norm(dim=-1, keepdim=True) / self._length)
+        return torch.cat([functional.normalize(expected, dim=-1), lift], dim=-1)
+
+    @cached_property
+    def _length(self) -> Tensor:
+        """Of the places of Lite1's classes."""
+        return self._expected(self.meanings[torch.tensor([bool(wnid) for wnid in self.wnids])]).norm(dim=-1).mean()
+
+    def _expected(self, meanings: Tensor) -> Tensor:
+        """[n, 256], the shorter the less is known."""
         parts = [torch.exp(SHARPNESS * (part @ self.meanings.T - 1)) @ self._weights for part in meanings.split(4096)]
-        return functional.normalize(self.places.mean(0) + torch.cat(parts), dim=-1)
+        return self.places.mean(0) + torch.cat(parts)
 
 
 def make_bank(
@@ -153,32 +170,32 @@ def make_bank(
 ) -> Bank:
     """Lite1's classes, corrected by their pictures, and names of drawings and captions by theirs.
 
-    places [pictures, 256]. What all drawings of a source share, its style, is taken off; a noun of captions is where
-    its pictures differ from those whose captions lack it.
+    places [pictures, 256]. What all drawings of a source share, its style, is taken off.
     """
     centered = places.clone()
     for source in {picture.source for picture in pictures if not picture.photograph}:
         rows = [index for index in train.tolist() if pictures[index].source == source]
         centered[[i for i, p in enumerate(pictures) if p.source == source]] -= places[rows].mean(0)
-    by_class, by_name = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+    by_class, by_drawn, by_said = (defaultdict[str, list[int]](list) for _ in range(3))
     for index in train.tolist():
-        if pictures[index].wnid:
-            by_class[pictures[index].wnid].append(index)
-        elif not pictures[index].photograph:
-            for name in pictures[index].names[:2]:
+        picture = pictures[index]
+        if picture.wnid:
+            by_class[picture.wnid].append(index)
+        else:
+            by_name, names_of = (by_said, picture.names) if picture.photograph else (by_drawn, picture.names[:2])
+            for name in names_of:
                 by_name[name].append(index)
-    drawn = {name: rows for name, rows in by_name.items() if len(rows) >= DRAWINGS}
     classes, scale = space.classes.clone(), _scale(space, names, by_class, centered)
     for row, wnid in enumerate(names):
         count = len(by_class[wnid])
         if count:
             classes[row] += scale * count / (count + FEW) * centered[by_class[wnid]].mean(0)
-    others = [(name, centered[rows].mean(0), _noise(DRAWN_NOISE, len(rows))) for name, rows in drawn.items()]
-    captioned = torch.tensor([index for index in train.tolist() if pictures[index].source == "flickr8k"])
-    for name, mentioned in _mentions([pictures[index] for index in captioned.tolist()], meanings.wordnet).items():
-        if name in meanings.row:
-            place = places[captioned[mentioned]].mean(0) - places[captioned[~mentioned]].mean(0)
-            others.append((name, place, _noise(MENTIONED_NOISE, int(mentioned.sum()))))
+    others = [
+        (name, centered[rows].mean(0), noise + more / len(rows))
+        for by_name, least, (noise, more) in ((by_drawn, DRAWINGS, DRAWN_NOISE), (by_said, MENTIONS, MENTIONED_NOISE))
+        for name, rows in sorted(by_name.items())
+        if len(rows) >= least
+    ]
     told = [name for name, _, _ in others]
     return Bank(
         meanings.of([*names.values(), *told], [*names, *map(meanings.wordnet.sense, told)]),
@@ -199,35 +216,13 @@ def _scale(space: Space, names: dict[str, str], by_class: dict[str, list[int]], 
     return ((means * known).sum() / (means * means).sum()).item()
 
 
-def _noise(terms: tuple[float, float], pictures: int) -> float:
-    return terms[0] + terms[1] / pictures
-
-
-def _mentions(pictures: list[Picture], wordnet: WordNet) -> dict[str, Tensor]:
-    """Nouns for things to be seen that two captions of a picture use, and what is above them in WordNet.
-
-    Gives for each which pictures are meant [pictures], bool: a man is a person too, whether it is said or not.
-    """
-    found = defaultdict[str, list[int]](list)
-    for index, picture in enumerate(pictures):
-        words = [set(re.findall("[a-z]+", caption.lower())) for caption in picture.captions]
-        counts = Counter(word for one in words for word in one)
-        said = {name for word, count in counts.items() if count > 1 for name in wordnet.meaning([word])[:1]}
-        for name in sorted(said | {above for noun in said for above in wordnet.kinds(noun)}):
-            found[name].append(index)
-    return {
-        name: torch.zeros(len(pictures), dtype=torch.bool).index_fill(0, torch.tensor(rows), True)
-        for name, rows in sorted(found.items())
-        if MENTIONS <= len(rows) <= len(pictures) - MENTIONS
-    }
-
-
 def captions_to_places(captions: Tensor, places: Tensor, ridge: float = 1e-3) -> Tensor:
-    """Where the pictures of captions are expected, by linear regression [n, 256], length 1.
+    """Where the pictures of captions are expected, by linear regression [n, 257]: places, length 1, and half the lift.
 
     captions [n, 384]: their meanings; places [n, 256]: those of their pictures.
     """
     from_mean = captions - captions.mean(0)
     products = from_mean.T @ from_mean / len(captions) + ridge * torch.eye(captions.shape[1])
     weights = torch.linalg.solve(products, from_mean.T @ (places - places.mean(0)) / len(captions))
-    return functional.normalize(from_mean @ weights, dim=-1)
+    expected = functional.normalize(from_mean @ weights, dim=-1)
+    return torch.cat([expected, torch.full((len(expected), 1), LIFT / 2)], dim=-1)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import tarfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,11 +93,11 @@ class WordNet:
         """The most common meaning of a noun that can be seen."""
         return next((wnid for wnid in self.senses.get(noun.lower(), ()) if self.nouns[wnid].visible), None)
 
-    def kinds(self, noun: str) -> list[str]:
-        """What is above a noun's meaning and can be seen, the first lemma of each, nearest first."""
-        sense = self.sense(noun)
-        above = [self.nouns[wnid] for wnid in self.above(sense, 8)] if sense else []
-        return [synset.lemmas[0] for synset in above if synset.visible]
+    def said(self, captions: Sequence[str]) -> tuple[str, ...]:
+        """Names of what at least two captions of a picture say that is to be seen, what most say first."""
+        words = [set(re.findall("[a-z]+", caption.lower())) for caption in captions]
+        counts = sorted(Counter(word for one in words for word in one).items(), key=lambda pair: (-pair[1], pair[0]))
+        return tuple(dict.fromkeys(name for word, count in counts if count > 1 for name in self.meaning([word])))
 
     def names(self, wnid: str) -> tuple[str, ...]:
         """A synset's lemmas, then the first lemmas of up to three synsets above it, vague ones left out."""
