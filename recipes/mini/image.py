@@ -2,8 +2,9 @@
 
 The joint space has two parts. In the first 256 directions text speaks: a linear map of Lite1's pooled features leads
 there (prototypes.py). The other 320 directions are images' own: the largest principal components of what that map
-leaves over. Text is zero there but in the last, which is the same for all images, so they choose between no two images
-for a text; methods that compare images with images see them too, and lose nothing that the stem knows.
+leaves over of photographs and drawings. Text is zero there but in the last, which is the same for all images, so they
+choose between no two images for a text; methods that compare images with images see them too, and lose nothing that
+the stem knows.
 
 The map is applied to every place of the grid, and the class token begins as a constant: what a picture shows comes to
 it by attention alone, which begins as the mean over places in the first block.
@@ -116,7 +117,7 @@ def join(
     embedding = tower.embedding
     assert isinstance(embedding, StemEmbedding)
     photographs = torch.tensor([index for index in data.train.tolist() if data.pictures[index].photograph])
-    pooled = data.maps.pooled(photographs)
+    pooled = data.maps.pooled(data.train)
     some = photographs[:: len(photographs) // 2000]
     with torch.no_grad():
         for parameter in tower.parameters():

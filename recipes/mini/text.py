@@ -212,7 +212,7 @@ def train_text(
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}], lr=1e-3, betas=(0.9, 0.98)
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.2e-3, total_steps=steps, pct_start=0.06)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.06)
     draws, begin, shown = _Draws(corpus, tokenizer, targets, seed), time.monotonic(), 0.0
     for step in range(1, steps + 1):
         texts, goal = draws.batch(340, 40)
