@@ -37,6 +37,7 @@ from shotfit.methods.base import Fold, Method, Support, Validation, option
 __all__ = ["LinearProbe", "Search", "search_c"]
 
 Matrix = np.ndarray[Any, Any]
+Solution = tuple[Matrix, Matrix]  # W [classes, embed] and b [classes], float64
 
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 ROUNDS = 8
@@ -120,37 +121,42 @@ class LinearProbe(Method):
         """Search C on the folds, then fit it to all support images."""
         features = self._features(support.center.all())
         labels = support.labels.numpy()
-        c = self.c
+        c, solution = self.c, None
         with _one_thread_a_fit():
             if self.search and validation.folds:
-                self.course = self._searched(features, labels, validation.folds)
+                self.course, solution = self._searched(features, labels, validation.folds)
                 c = self.course.best
-            weight, bias = self._fit(features, labels, c)
+            weight, bias = solution or self._fit(features, labels, c)
         self.get_buffer("weight").copy_(torch.from_numpy(weight))
         self.get_buffer("bias").copy_(torch.from_numpy(bias))
 
-    def _searched(self, features: Matrix, labels: Matrix, folds: Sequence[Fold]) -> Search:
-        """The search for C; what is sure to be asked for is fitted side by side."""
+    def _searched(self, features: Matrix, labels: Matrix, folds: Sequence[Fold]) -> tuple[Search, Solution | None]:
+        """The search for C; what is sure to be asked for is fitted side by side.
+
+        With it W and b at the best C, where they were fitted to all support images (to judge on a validation part).
+        """
         parts = [(fold.train.numpy(), self._features(fold.held), fold.labels.numpy()) for fold in folds]
         workers = ThreadPoolExecutor(torch.get_num_threads())
 
-        def right(c: float, train: Matrix, held: Matrix, truth: Matrix) -> int:
-            weight, bias = self._fit(features[train], labels[train], c)
-            return int(((held @ weight.T + bias).argmax(axis=1) == truth).sum())
+        def judged(c: float, train: Matrix, held: Matrix, truth: Matrix) -> tuple[int, Solution | None]:
+            weight, bias = solution = self._fit(features[train], labels[train], c)
+            right = int(((held @ weight.T + bias).argmax(axis=1) == truth).sum())
+            return right, solution if np.array_equal(train, np.arange(len(labels))) else None
 
         @cache  # a round tries the end again that the one before has kept
-        def start(c: float) -> list[Future[int]]:
-            return [workers.submit(right, c, *part) for part in parts]
+        def start(c: float) -> list[Future[tuple[int, Solution | None]]]:
+            return [workers.submit(judged, c, *part) for part in parts]
 
         try:
-            return search_c(lambda c: sum(one.result() for one in start(c)), start)
+            course = search_c(lambda c: sum(one.result()[0] for one in start(c)), start)
+            return course, start(course.best)[0].result()[1]
         finally:
             workers.shutdown(cancel_futures=True)  # there are some where it was interrupted
 
     def _features(self, images: Images) -> Matrix:
         return self.frozen.image(images).double().cpu().numpy()
 
-    def _fit(self, features: Matrix, labels: Matrix, c: float) -> tuple[Matrix, Matrix]:
+    def _fit(self, features: Matrix, labels: Matrix, c: float) -> Solution:
         """W [classes, embed] and b [classes], float64."""
         count = len(self.get_buffer("bias"))
         weight, bias = np.zeros((count, features.shape[1])), np.full(count, NO_IMAGES)
