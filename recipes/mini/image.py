@@ -3,8 +3,8 @@
 The joint space has two parts. In the first 256 directions text speaks: a linear map of Lite1's pooled features leads
 there (prototypes.py). The other 320 directions are images' own: the largest principal components of what that map
 leaves over of photographs and drawings. Text is zero there but in the last, which is the same for all images, so they
-choose between no two images for a text; methods that compare images with images see them too, and lose nothing that
-the stem knows.
+choose between no two images for a text; methods that compare images with images see them too, and lose little of
+what the stem knows.
 
 The map is applied to every place of the grid, and the class token begins as a constant: what a picture shows comes to
 it by attention alone, which begins as the mean over places in the first block.

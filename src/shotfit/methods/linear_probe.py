@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -121,35 +121,34 @@ class LinearProbe(Method):
         """Search C on the folds, then fit it to all support images."""
         features = self._features(support.center.all())
         labels = support.labels.numpy()
-        c, solution = self.c, None
+        c = self.c
+        whole = cache(partial(self._fit, features, labels))  # where a validation part judges, the search fits it too
         with _one_thread_a_fit():
             if self.search and validation.folds:
-                self.course, solution = self._searched(features, labels, validation.folds)
+                self.course = self._searched(features, labels, validation.folds, whole)
                 c = self.course.best
-            weight, bias = solution or self._fit(features, labels, c)
+            weight, bias = whole(c)
         self.get_buffer("weight").copy_(torch.from_numpy(weight))
         self.get_buffer("bias").copy_(torch.from_numpy(bias))
 
-    def _searched(self, features: Matrix, labels: Matrix, folds: Sequence[Fold]) -> tuple[Search, Solution | None]:
-        """The search for C; what is sure to be asked for is fitted side by side.
-
-        With it W and b at the best C, where they were fitted to all support images (to judge on a validation part).
-        """
+    def _searched(
+        self, features: Matrix, labels: Matrix, folds: Sequence[Fold], whole: Callable[[float], Solution]
+    ) -> Search:
+        """The search for C; what is sure to be asked for is fitted side by side. whole: fits all support images."""
         parts = [(fold.train.numpy(), self._features(fold.held), fold.labels.numpy()) for fold in folds]
         workers = ThreadPoolExecutor(torch.get_num_threads())
 
-        def judged(c: float, train: Matrix, held: Matrix, truth: Matrix) -> tuple[int, Solution | None]:
-            weight, bias = solution = self._fit(features[train], labels[train], c)
-            right = int(((held @ weight.T + bias).argmax(axis=1) == truth).sum())
-            return right, solution if np.array_equal(train, np.arange(len(labels))) else None
+        def right(c: float, train: Matrix, held: Matrix, truth: Matrix) -> int:
+            everything = np.array_equal(train, np.arange(len(labels)))
+            weight, bias = whole(c) if everything else self._fit(features[train], labels[train], c)
+            return int(((held @ weight.T + bias).argmax(axis=1) == truth).sum())
 
         @cache  # a round tries the end again that the one before has kept
-        def start(c: float) -> list[Future[tuple[int, Solution | None]]]:
-            return [workers.submit(judged, c, *part) for part in parts]
+        def start(c: float) -> list[Future[int]]:
+            return [workers.submit(right, c, *part) for part in parts]
 
         try:
-            course = search_c(lambda c: sum(one.result()[0] for one in start(c)), start)
-            return course, start(course.best)[0].result()[1]
+            return search_c(lambda c: sum(one.result() for one in start(c)), start)
         finally:
             workers.shutdown(cancel_futures=True)  # there are some where it was interrupted
 
