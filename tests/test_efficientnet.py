@@ -24,11 +24,12 @@ def plain(network: EfficientNetLite1, pixels: Tensor) -> Tensor:
     """The network written out: every map padded and made anew."""
     maps = F.relu6(convolved(network.stem, pixels))
     for block in network.blocks:
+        early = maps
         assert isinstance(block, InvertedResidual)
         hidden = maps if block.expand is None else F.relu6(convolved(block.expand, maps))
         hidden = convolved(block.project, F.relu6(convolved(block.depthwise, hidden)))
         maps = maps + hidden if block.residual else hidden
-    return F.relu6(convolved(network.head, maps))
+    return torch.cat([F.relu6(convolved(network.head, maps)), early], dim=1)
 
 
 def convolved(layer: SameConv, maps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`mini-5`, the backbone that ships with shotfit."""
+"""`mini-6`, the backbone that ships with shotfit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shotfit.towers.preprocess import preprocess
 from shotfit.towers.texts import Texts
 from shotfit.towers.weights import load_backbone
 
-ASSET = Path(shotfit.__file__).parent / "assets" / "mini-5"
+ASSET = Path(shotfit.__file__).parent / "assets" / "mini-6"
 CLIPART = Path(__file__).parents[1] / "examples" / "clipart"
 
 

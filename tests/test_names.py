@@ -29,7 +29,7 @@ def test_the_large_model_at_336_pixels_is_its_own(spelling: str) -> None:
 def test_mini_is_an_alias_of_its_version() -> None:
     entry = find("mini")
     assert entry is not None
-    assert entry.name == "mini-5"
+    assert entry.name == "mini-6"
 
 
 def test_no_spelling_means_two_backbones() -> None:
@@ -59,12 +59,12 @@ def test_unknown_name_is_a_wrong_call_with_close_names(source: str) -> None:
 
 
 def test_unknown_name_like_no_other_lists_all() -> None:
-    with pytest.raises(UsageError, match=r"Known names: mini-5, ViT-B/32, .*LAION-L/14"):
+    with pytest.raises(UsageError, match=r"Known names: mini-6, ViT-B/32, .*LAION-L/14"):
         load_backbone("resnet152")
 
 
 def test_a_mini_that_no_longer_ships_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match=r"^mini-0 no longer ships with shotfit: fit the model again on mini-5"):
+    with pytest.raises(UsageError, match=r"^mini-0 no longer ships with shotfit: fit the model again on mini-6"):
         load_backbone("mini-0")
 
 

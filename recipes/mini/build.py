@@ -1,4 +1,4 @@
-"""Rebuild the weights of `mini-5`.
+"""Rebuild the weights of `mini-6`.
 
 README.md has the commands that fetch what it reads, and the one that runs it.
 
@@ -117,7 +117,7 @@ def assemble(image: VisionTransformer, text: TextTransformer, scale: float, work
     weights |= {f"text.{name}": value for name, value in text.state_dict().items()}
     weights["logit_scale"] = torch.tensor(scale).log()
     weights = {name: value.half().float() for name, value in weights.items()}
-    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-5")
+    return Backbone(CONFIG, weights, load_tokenizer(work, TEXT, "clip"), "mini-6")
 
 
 def unpack(data: Path, work: Path) -> Path:
@@ -134,7 +134,7 @@ def unpack(data: Path, work: Path) -> Path:
 
 def main() -> None:
     """All steps, from packages and pictures to the folder of weights."""
-    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-5.")
+    arguments = argparse.ArgumentParser(description="Rebuild the weights of mini-6.")
     for name in ("packages", "drawings", "data", "work", "out"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
     arguments.add_argument(

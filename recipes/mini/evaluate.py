@@ -1,6 +1,6 @@
 """Measure a backbone on the evaluation sets: zero-shot, and logistic regression on 16 shots.
 
-    python recipes/mini/evaluate.py --backbone src/shotfit/assets/mini-5 --data FOLDER --note "what this candidate is"
+    python recipes/mini/evaluate.py --backbone src/shotfit/assets/mini-6 --data FOLDER --note "what this candidate is"
 
 FOLDER holds the unpacked evaluation archives (caltech101, pacs, dtd, flowers17, gtsrb). They are for evaluation only:
 run this once for a candidate that may be released, never to choose between settings (validate.py is for that). Every

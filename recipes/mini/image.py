@@ -2,9 +2,9 @@
 
 The joint space has two parts. In the first 256 directions text speaks: a linear map of Lite1's pooled features leads
 there (prototypes.py). The other 320 directions are images' own: the largest principal components of what that map
-leaves over of photographs and drawings. Text is zero there but in the last, which is the same for all images, so they
-choose between no two images for a text; methods that compare images with images see them too, and lose little of
-what the stem knows.
+leaves over of photographs and drawings, of the head's features and of those before its last stage in equal parts. Text
+is zero there but in the last, which is the same for all images, so they choose between no two images for a text;
+methods that compare images with images see them too, and lose little of what the stem knows.
 
 The map is applied to every place of the grid, and the class token begins as a constant: what a picture shows comes to
 it by attention alone, which begins as the mean over places in the first block.
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from shotfit.towers.config import BlocksConfig, StemConfig
-from shotfit.towers.efficientnet import EfficientNetLite1, StemEmbedding
+from shotfit.towers.efficientnet import EARLY, HEAD, EfficientNetLite1, StemEmbedding
 from shotfit.towers.transformer import VisionTransformer
 
 __all__ = ["IMAGE", "Maps", "Settings", "TrainingSet", "image_features", "join", "lean", "partly", "train_image"]
@@ -70,17 +70,17 @@ class Settings:
 class Maps:
     """What the stem makes of all pictures before its head."""
 
-    grids: NDArray[np.float16]  # [pictures, views, places, 320]
+    grids: NDArray[np.float16]  # [pictures, views, places, 512]
     widen: Callable[[Tensor], Tensor]  # the stem's head
 
     def grid(self, indices: Tensor, views: Tensor) -> Tensor:
-        """[n, 1280, 6, 6] float32."""
+        """[n, 1472, 6, 6] float32."""
         chosen = torch.from_numpy(self.grids[indices.numpy(), views.numpy()].astype(np.float32))
         with torch.no_grad():
             return self.widen(chosen.transpose(1, 2).unflatten(2, (6, 6)))
 
     def pooled(self, indices: Tensor, view: int = 0, batch: int = 512) -> Tensor:
-        """The mean over places [n, 1280]."""
+        """The mean over places [n, 1472]."""
         parts = indices.split(batch)
         return torch.cat([self.grid(part, torch.full_like(part, view)).mean((2, 3)) for part in parts])
 
@@ -124,8 +124,9 @@ def join(
             parameter.zero_()
         embedding.network.load_state_dict(network.state_dict())
         words = space.places(pooled)
-        own, rest = _left_over(pooled - space.mean, words)
-        own = own / rest[:, None] ** settings.own_power
+        even = _even(pooled - space.mean)
+        own, rest = _left_over((pooled - space.mean) * even, words)
+        own = own * even / rest[:, None] ** settings.own_power
         lengths = (words.pow(2).sum(-1).mean().sqrt(), (rest ** (1 - settings.own_power)).pow(2).sum().sqrt())
         embedding.token.weight[:WORDS] = space.directions * (WORDS**0.5 / lengths[0])
         embedding.token.weight[WORDS:] = own * (settings.own_share * WORDS**0.5 / lengths[1])
@@ -177,9 +178,15 @@ def _gather(tower: VisionTransformer, places: Tensor, steady: Tensor) -> None:
     first.get_parameter("mlp.down.bias").copy_(-steady)
 
 
+def _even(pooled: Tensor) -> Tensor:
+    """Factors of centered pooled features [1472] that let the head's and the earlier map's vary as much in all."""
+    head, early = (part.pow(2).sum(-1).mean().sqrt() for part in (pooled[:, :HEAD], pooled[:, HEAD:]))
+    return torch.cat([torch.ones(HEAD), (head / early).expand(EARLY)])
+
+
 def _left_over(pooled: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-    """Principal directions [EMBED - WORDS, 1280] of what the words leave of pooled features, and their spread."""
-    told = torch.linalg.solve(words.T @ words, words.T @ pooled)  # [WORDS, 1280]
+    """Principal directions [EMBED - WORDS, 1472] of what the words leave of pooled features, and their spread."""
+    told = torch.linalg.solve(words.T @ words, words.T @ pooled)  # [WORDS, 1472]
     rest = pooled - words @ told
     directions = _principal(rest, EMBED - WORDS)
     return directions, (rest @ directions.T).pow(2).mean(0).sqrt()

@@ -24,12 +24,12 @@ from teachers import MEAN, STD
 from torch import Tensor
 from words import WordNet
 
-from shotfit.towers.efficientnet import EfficientNetLite1
+from shotfit.towers.efficientnet import EARLY, EfficientNetLite1
 
 __all__ = ["VIEWS", "Picture", "read_class_names", "read_pictures", "store_grids"]
 
 VIEWS = 3
-NARROW = 320  # channels before the stem's head
+NARROW = 320 + EARLY  # channels that the stem keeps of a place: what its head reads, and what comes before it
 SIZE = 192
 
 
@@ -143,7 +143,7 @@ def to_pixels(image: Image.Image) -> Tensor:
 def store_grids(
     pictures: list[Picture], network: EfficientNetLite1, file: Path, seed: int, batch: int = 64
 ) -> NDArray[np.float16]:
-    """The stem's maps of all views before its head, [pictures, views, 36, 320] in half precision, in `file`.
+    """The stem's maps of all views before its head, [pictures, views, 36, 512] in half precision, in `file`.
 
     A run that was cut off goes on where it stopped: `file` is beside a note of how many pictures are done.
     """

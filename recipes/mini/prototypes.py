@@ -41,7 +41,8 @@ FEW = 20  # so many pictures of a class count as much as half of what the classi
 class Space:
     """The words' part of the joint space.
 
-    mean [1280] of pooled features; directions [256, 1280]; classes [1000, 256], the places of Lite1's classes.
+    mean [1472] of pooled features; directions [256, 1472], zero where the classifier does not read; classes
+    [1000, 256], the places of Lite1's classes.
     """
 
     mean: Tensor
@@ -49,20 +50,22 @@ class Space:
     classes: Tensor
 
     def places(self, pooled: Tensor) -> Tensor:
-        """Pooled features [n, 1280] to places [n, 256]."""
+        """Pooled features [n, 1472] to places [n, 256]."""
         return (pooled - self.mean) @ self.directions.T
 
 
 def visual_space(classifier: Tensor, pooled: Tensor) -> Space:
-    """From the classifier's rows [1000, 1280] and pooled features of photographs [n, 1280]."""
+    """From the classifier's rows [1000, 1280] and pooled features of photographs [n, 1472]."""
     mean = pooled.mean(0)
-    values, axes = torch.linalg.eigh(((pooled - mean).T @ (pooled - mean) / len(pooled)).double())
+    read = (pooled - mean)[:, : classifier.shape[1]]
+    values, axes = torch.linalg.eigh((read.T @ read / len(read)).double())
     values = values.clamp(min=1e-6)
     root, back = (axes @ torch.diag(values**power) @ axes.T for power in (0.5, -0.5))
     rows = (classifier - classifier.mean(0)).double() @ root
     left, strength, right = torch.linalg.svd(rows, full_matrices=False)
     left, strength, right = left[:, :WORDS], strength[:WORDS] / strength[0], right[:WORDS]
     directions = strength[:, None] ** (1 - EVEN) * (right @ back)
+    directions = functional.pad(directions, (0, pooled.shape[1] - directions.shape[1]))
     return Space(mean, directions.float().contiguous(), (left * strength**EVEN).float().contiguous())
 
 

@@ -4,9 +4,12 @@ Tan and Le, "EfficientNet", ICML 2019, arXiv 1905.11946; the Lite variants have 
 place of swish, and a stem and head that do not scale. Batch normalization is folded into the convolutions, so the
 network is convolutions and clipped rectifiers alone.
 
-    grid = network(pixels)                                              [n, 1280, s/32, s/32]
+    grid = network(pixels)                                              [n, 1472, s/32, s/32]
     class token = position
     other tokens = grid @ T.T + positions
+
+A place of the grid is the head's 1,280 channels and the 192 that its last stage reads. The head's are what a thousand
+classes need; the earlier ones know more of what is none of them, and of poor pictures.
 
 T is made so that each place says what it shows in the space of the text features. The class token knows nothing of the
 picture: what it says in the end, the blocks' attention has gathered.
@@ -23,7 +26,9 @@ from shotfit.towers.linear import Linear
 
 __all__ = ["CHANNELS", "STRIDE", "EfficientNetLite1", "StemEmbedding"]
 
-CHANNELS = 1280  # of the grid
+HEAD = 1280  # channels of the head
+EARLY = 192  # channels of what the last stage reads
+CHANNELS = HEAD + EARLY  # of the grid
 STRIDE = 32  # pixels a grid place
 TOGETHER = 4  # images that run together on a CPU
 
@@ -115,10 +120,10 @@ class EfficientNetLite1(nn.Module):
                 blocks.append(InvertedResidual(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion))
                 inputs = outputs
         self.blocks = nn.ModuleList(blocks)
-        self.head = SameConv(inputs, CHANNELS, 1)
+        self.head = SameConv(inputs, HEAD, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalized pixels [n, 3, s, s] to the grid [n, 1280, s/32, s/32]."""
+        """Normalized pixels [n, 3, s, s] to the grid [n, 1472, s/32, s/32]."""
         # On a CPU a few images at a time: their widest maps stay in the processor's cache and in memory that is used
         # again, where those of a whole batch would be fetched from the system anew for each convolution.
         parts = pixels.split(TOGETHER) if pixels.device.type == "cpu" else (pixels,)
@@ -126,22 +131,23 @@ class EfficientNetLite1(nn.Module):
         return grids[0] if len(grids) == 1 else torch.cat(grids)
 
     def narrow(self, pixels: Tensor) -> Tensor:
-        """Normalized pixels [n, 3, s, s] to what the head reads [n, 320, s/32, s/32]."""
+        """Normalized pixels [n, 3, s, s] to what the head reads and the earlier map, [n, 320 + 192, s/32, s/32]."""
         # Channels last: the depthwise convolutions are half as fast again that way on a CPU.
         maps = functional.relu6(self.stem(pixels.contiguous(memory_format=torch.channels_last)), inplace=True)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             maps = block(maps)
-        return maps
+        return torch.cat([self.blocks[-1](maps), maps], dim=1)
 
     def widen(self, maps: Tensor) -> Tensor:
-        """The head: [n, 320, g, g] to the grid [n, 1280, g, g]."""
-        return functional.relu6(self.head(maps), inplace=True)
+        """The head, on what `narrow` gives: [n, 320 + 192, g, g] to the grid [n, 1472, g, g]."""
+        last, early = maps[:, :-EARLY], maps[:, -EARLY:]
+        return torch.cat([functional.relu6(self.head(last), inplace=True), early], dim=1)
 
 
 class StemEmbedding(nn.Module):
     """Step 0 of a `StemConfig` tower: pixels to tokens, class token first.
 
-    Parameters: network.* (EfficientNetLite1), token.weight [width, 1280], positions [1 + places, width] with
+    Parameters: network.* (EfficientNetLite1), token.weight [width, 1472], positions [1 + places, width] with
     places = (image_size / 32)^2.
     """
 
@@ -158,6 +164,6 @@ class StemEmbedding(nn.Module):
         return self.tokens(self.network(pixels))
 
     def tokens(self, grid: Tensor) -> Tensor:
-        """The network's grid [n, 1280, g, g] to tokens [n, 1 + g*g, width]."""
+        """The network's grid [n, 1472, g, g] to tokens [n, 1 + g*g, width]."""
         places = self.token(grid.flatten(2).transpose(1, 2))  # [n, places, width]
         return torch.cat([places.new_zeros(len(places), 1, places.shape[2]), places], dim=1) + self.positions

@@ -27,7 +27,7 @@ class Name:
 
 NAMES = (
     Name(
-        "mini-5",
+        "mini-6",
         "EfficientNet-Lite1 with blocks of our own, and a small text tower; ships with shotfit",
         None,
         "model.safetensors",
@@ -119,7 +119,7 @@ def retired(source: str) -> str | None:
     """The sentence for a version of `mini` that no longer ships; None for every other name.
 
     Example:
-        >>> retired("mini-5") is None
+        >>> retired("mini-6") is None
         True
     """
     found = re.fullmatch(r"mini-(\d+)", source)
