@@ -48,6 +48,16 @@ def test_loading_imports_nothing_slow_that_it_does_not_need() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_a_fit_that_trains_imports_no_compiler() -> None:
+    script = (
+        "import sys; from shotfit import fit\n"
+        f"fit({str(CLIPART)!r}, 'taskres', shots=1, epochs=1, check=False)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_the_fingerprint_is_stable(mini: Backbone) -> None:
     assert re.fullmatch("[0-9a-f]{64}", mini.fingerprint)
     assert load_backbone(ASSET).fingerprint == mini.fingerprint
