@@ -24,7 +24,7 @@ from torch.nn import functional
 from shotfit.towers.config import StemConfig
 from shotfit.towers.linear import Linear
 
-__all__ = ["CHANNELS", "STRIDE", "EfficientNetLite1", "StemEmbedding"]
+__all__ = ["CHANNELS", "EARLY", "HEAD", "STRIDE", "EfficientNetLite1", "StemEmbedding"]
 
 HEAD = 1280  # channels of the head
 EARLY = 192  # channels of what the last stage reads
