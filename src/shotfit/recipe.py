@@ -42,13 +42,20 @@ class Optimizer:
         lr, decay, groups = self.lr, self.weight_decay, list(groups)
         fused = all(one.device.type in ("cpu", "cuda") for group in groups for one in group.parameters)
         given = [{"params": list(group.parameters), "lr": lr * group.rate, "rate": group.rate} for group in groups]
+        kind = _plain(_OPTIMIZERS[self.name])
         if self.name == "sgd":
-            kind = _plain(torch.optim.SGD)
             return kind(given, lr=lr, momentum=self.momentum, weight_decay=decay, fused=fused)
         if self.name == "adadelta":
-            return _plain(torch.optim.Adadelta)(given, lr=lr, rho=self.rho, eps=self.eps, weight_decay=decay)
-        kind = _plain(torch.optim.Adam if self.name == "adam" else torch.optim.AdamW)
+            return kind(given, lr=lr, rho=self.rho, eps=self.eps, weight_decay=decay)
         return kind(given, lr=lr, betas=self.betas, eps=self.eps, weight_decay=decay, fused=fused)
+
+
+_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adadelta": torch.optim.Adadelta,
+}
 
 
 def _plain(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:

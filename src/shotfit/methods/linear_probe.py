@@ -135,12 +135,16 @@ class LinearProbe(Method):
         self, features: Matrix, labels: Matrix, folds: Sequence[Fold], whole: Callable[[float], Solution]
     ) -> Search:
         """The search for C; what is sure to be asked for is fitted side by side. whole: fits all support images."""
-        parts = [(fold.train.numpy(), self._features(fold.held), fold.labels.numpy()) for fold in folds]
+
+        def fits(train: Matrix) -> Callable[[float], Solution]:
+            everything = np.array_equal(train, np.arange(len(labels)))
+            return whole if everything else partial(self._fit, features[train], labels[train])
+
+        parts = [(fits(fold.train.numpy()), self._features(fold.held), fold.labels.numpy()) for fold in folds]
         workers = ThreadPoolExecutor(torch.get_num_threads())
 
-        def right(c: float, train: Matrix, held: Matrix, truth: Matrix) -> int:
-            everything = np.array_equal(train, np.arange(len(labels)))
-            weight, bias = whole(c) if everything else self._fit(features[train], labels[train], c)
+        def right(c: float, fit: Callable[[float], Solution], held: Matrix, truth: Matrix) -> int:
+            weight, bias = fit(c)
             return int(((held @ weight.T + bias).argmax(axis=1) == truth).sum())
 
         @cache  # a round tries the end again that the one before has kept
