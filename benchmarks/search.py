@@ -13,12 +13,12 @@ from benchmarks.measure import Line, Target, alternate, line, long, seconds
 from benchmarks.names import CALTECH101
 from benchmarks.sizes import Size
 from shotfit.data.tasks import ClassList, Item
-from shotfit.edits import Edit
 from shotfit.errors import ShotfitError
 from shotfit.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Fold, Support, Validation
 from shotfit.methods.dualadapter import DualAdapter
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.edits import Edit
 from shotfit.train import train
 
 __all__ = ["dualadapter_search"]

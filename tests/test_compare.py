@@ -14,7 +14,6 @@ from torch import Tensor
 
 from shotfit.compare import compare
 from shotfit.data.tasks import Task
-from shotfit.edits import Edit
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fit import fit
 from shotfit.frozen import ImagePool
@@ -24,6 +23,7 @@ from shotfit.table import Row, selections, summarize, table
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing
+from shotfit.towers.edits import Edit
 from shotfit.towers.layout import Savings, Stream
 from shotfit.towers.texts import Texts
 from shotfit.towers.transformer import TextTransformer, VisionTransformer

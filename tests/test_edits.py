@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from shotfit.edits import NOTHING, Adapter, Edit, PromptTokens, frozen_until
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.store import MemoryStore, Store
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.blocks import Block
 from shotfit.towers.config import BlocksConfig, ImageConfig
+from shotfit.towers.edits import NOTHING, Adapter, Edit, PromptTokens, frozen_until
 from shotfit.towers.layout import Savings
 from shotfit.towers.texts import Texts
 from shotfit.towers.transformer import VisionTransformer

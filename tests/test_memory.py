@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from shotfit import train as training
-from shotfit.edits import Adapter, Context
 from shotfit.fit import fit
 from shotfit.frozen import Frozen, ImagePool, Images, Rows
 from shotfit.plans import activation_bytes
@@ -19,6 +18,7 @@ from shotfit.store import MemoryStore, Store
 from shotfit.tiny import random_backbone, tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
+from shotfit.towers.edits import Adapter, Context
 from shotfit.towers.layout import Savings
 from shotfit.towers.preprocess import clip_preprocessing
 from shotfit.towers.texts import Texts

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shotfit.edits import Context
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import BlocksConfig, ImageConfig, TextConfig
+from shotfit.towers.edits import Context
 from shotfit.towers.layout import Layout, Packing, Savings
 from shotfit.towers.texts import Texts, read_position, share_beginnings
 from shotfit.towers.transformer import TextTransformer, VisionTransformer

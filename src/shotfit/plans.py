@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shotfit.edits import Edit, PromptTokens, frozen_until, input_is_read
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BlocksConfig, ResNetConfig
+from shotfit.towers.edits import Edit, PromptTokens, frozen_until, input_is_read
 from shotfit.towers.layout import Layout, Savings
 from shotfit.towers.transformer import VisionTransformer
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-__all__ = ["CROP_SCALE", "VIEWS", "Optimizer", "ParameterGroup", "Recipe", "Schedule"]
+__all__ = ["VIEWS", "Optimizer", "ParameterGroup", "Recipe", "Schedule"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,6 @@ class Schedule:
 
 # The views that are drawn once are the same for all methods: what one has encoded, the next finds in the store.
 VIEWS = 4
-CROP_SCALE = (0.5, 1.0)  # area of their crops
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotfit.data.tasks import ClassList
-from shotfit.edits import Edit
 from shotfit.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Support
 from shotfit.methods.dualadapter import DualAdapter
 from shotfit.recipe import Optimizer, Schedule
+from shotfit.towers.edits import Edit
 from shotfit.towers.texts import Texts
 
 from .backbones import stand_in

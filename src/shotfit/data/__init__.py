@@ -1,0 +1,1 @@
+"""Pictures and tasks: what there is to fit to, read and checked."""

@@ -13,7 +13,9 @@ import torch
 
 from shotfit.errors import ShotfitError
 
-__all__ = ["Box", "draw_box"]
+__all__ = ["CROP_SCALE", "Box", "draw_box"]
+
+CROP_SCALE = (0.5, 1.0)  # area of the crops that are drawn once, the same for all methods
 
 TRIES = 10
 NARROWEST, WIDEST = 3 / 4, 4 / 3

@@ -44,12 +44,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotfit.data.tasks import TEMPLATE_SETS, ClassList
-from shotfit.edits import Context, Edit, PromptTokens
 from shotfit.errors import UsageError
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, check_texts, option
 from shotfit.methods.ensemble import class_features
 from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.towers.edits import Context, Edit, PromptTokens
 from shotfit.towers.texts import Texts
 
 __all__ = ["Apex"]

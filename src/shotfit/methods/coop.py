@@ -25,12 +25,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
-from shotfit.edits import Context
 from shotfit.errors import NewClassesError
 from shotfit.frozen import Frozen
 from shotfit.methods.base import Method, option
 from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
 from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.towers.edits import Context
 
 __all__ = ["CoOp"]
 

@@ -37,12 +37,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotfit.data.tasks import ClassList
-from shotfit.edits import Adapter
 from shotfit.errors import UsageError
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, check_texts, option
 from shotfit.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.config import BlocksConfig
+from shotfit.towers.edits import Adapter
 
 __all__ = ["MMA"]
 

@@ -37,13 +37,13 @@ import torch
 from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
-from shotfit.edits import Context
 from shotfit.errors import NewClassesError, UsageError
 from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, option
 from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
 from shotfit.numbering import labels_by_task, loss_within_tasks
 from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.towers.edits import Context
 from shotfit.towers.texts import Texts
 
 __all__ = ["CoOpMT", "SoftCPT"]

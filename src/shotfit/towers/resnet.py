@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotfit.edits import Edit
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import ResNetConfig
+from shotfit.towers.edits import Edit
 from shotfit.towers.layout import Savings, Stream
 
 __all__ = ["ModifiedResNet"]

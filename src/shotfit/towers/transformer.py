@@ -18,10 +18,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from shotfit.edits import Adapter, Context, Edit, PromptTokens
 from shotfit.errors import ShotfitError
 from shotfit.towers.blocks import Block, PoolingHead, without
 from shotfit.towers.config import BlocksConfig, ImageConfig, StemConfig, TextConfig
+from shotfit.towers.edits import Adapter, Context, Edit, PromptTokens
 from shotfit.towers.layout import Layout, Savings, Stream
 from shotfit.towers.linear import Linear
 from shotfit.towers.texts import Group, Texts, share_beginnings, trim

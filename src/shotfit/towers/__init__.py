@@ -1,0 +1,1 @@
+"""The frozen model: two towers as steps, with what may be changed in them."""
