@@ -18,6 +18,7 @@ from benchmarks.hardware import CALTECH101
 from benchmarks.measure import Line, Target, alternate, check_same, line, long, seconds
 from benchmarks.reference import Clip, pad
 from benchmarks.sizes import Size, pixels_of
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.compare import compare
 from shotfit.data.images import open_image
 from shotfit.data.readers import read_task
@@ -31,7 +32,6 @@ from shotfit.recipe import Recipe
 from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import crop_and_flip
-from shotfit.towers.weights import load_backbone
 
 __all__ = ["compare_seeds", "second_fit", "whole_fit"]
 

@@ -23,13 +23,13 @@ from benchmarks.plot import draw
 from benchmarks.reference import Clip, SoftCPT, pad
 from benchmarks.sizes import FULL, Size
 from benchmarks.steps import pair
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList
 from shotfit.fit import fit
 from shotfit.frozen import Frozen
 from shotfit.methods import softcpt
 from shotfit.store import MemoryStore
-from shotfit.towers.weights import load_backbone
 
 __all__ = ["Curve", "growth"]
 

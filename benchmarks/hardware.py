@@ -14,12 +14,12 @@ from benchmarks.measure import Line, Target, alternate, line, operations_of, sec
 from benchmarks.sizes import Size
 from benchmarks.steps import pair
 from shotfit.allocator import kept_memory
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.readers import read_task
 from shotfit.evaluate import evaluate
 from shotfit.fit import fit
 from shotfit.store import MemoryStore
 from shotfit.towers.precision import fast_precision
-from shotfit.towers.weights import load_backbone
 
 __all__ = ["bf16_step", "coop_gemm_share"]
 

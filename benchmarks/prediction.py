@@ -16,6 +16,7 @@ from benchmarks.clip_folder import write_clip
 from benchmarks.measure import Line, Target, alternate, check_same, line, long
 from benchmarks.names import CALTECH101
 from benchmarks.sizes import Size
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.tasks import ClassList, Item
 from shotfit.errors import ShotfitError
 from shotfit.fit import zero_shot
@@ -24,7 +25,6 @@ from shotfit.model import Model, Prediction, record_of
 from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import preprocess
-from shotfit.towers.weights import load_backbone
 
 __all__ = ["features_jpeg", "mini_images", "predict_pipeline"]
 

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.data.images import open_image
 from shotfit.data.tasks import ClassList, Item
 from shotfit.tiny import random_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing, preprocess
-from shotfit.towers.tokenizers import load_tokenizer
 
 __all__ = ["FULL", "SIZES", "TINY", "Size", "pictures", "pixels_of"]
 

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from shotfit.arguments import as_list, as_numbers, as_views
+from shotfit.checkpoints.weights import load_in
 from shotfit.compare import compare
 from shotfit.data.readers import read_task
 from shotfit.store import Store, cache_folder
-from shotfit.towers.precision import load_in
 
 __all__ = ["views"]
 

@@ -18,8 +18,8 @@ from benchmarks.plot import HEIGHT, WIDTH, draw
 from benchmarks.sizes import TINY
 from benchmarks.steps import METHODS, pair
 from benchmarks.table import BEGIN, END
+from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.errors import ShotfitError
-from shotfit.towers.tokenizers import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 # its own tokenizer comes with it

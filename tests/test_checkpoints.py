@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from shotfit.checkpoints.weights import load_backbone, save_backbone
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.config import ImageConfig, config_from_dict, config_to_dict
-from shotfit.towers.weights import load_backbone, save_backbone
 
 from .checkpoints import (
     HUGGINGFACE_CONFIG,
@@ -378,7 +378,7 @@ def test_interrupted_save_leaves_nothing_that_opens(tmp_path: Path, monkeypatch:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shotfit.towers.saved.write_atomically", interrupt)
+    monkeypatch.setattr("shotfit.checkpoints.saved.write_atomically", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save_backbone(backbone, tmp_path / "saved")
     with pytest.raises(ShotfitError, match="holds no checkpoint"):

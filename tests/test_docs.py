@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.cli import main
 from shotfit.data.tasklist import read_tasks
 from shotfit.fit import fit
 from shotfit.methods import METHODS
 from shotfit.testing import check
 from shotfit.towers.texts import Texts
-from shotfit.towers.weights import load_backbone
 
 ROOT = Path(__file__).parent.parent
 CLIPART = ROOT / "examples" / "clipart"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.cli import main
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Task
@@ -26,7 +27,6 @@ from shotfit.store import MemoryStore, Store
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing
-from shotfit.towers.weights import load_backbone
 
 from .pictures import bomb
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.errors import ShotfitError
-from shotfit.towers.weights import load_backbone
 
 from .checkpoints import huggingface_weights, write_huggingface, write_open_clip
 
@@ -139,7 +139,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 PROGRAM = """
 import sys
 from shotfit.errors import ShotfitError
-from shotfit.towers.weights import load_backbone
+from shotfit.checkpoints.weights import load_backbone
 for source in sys.argv[1:]:
     try:
         print(load_backbone(source).name)

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 import shotfit
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import StemConfig
 from shotfit.towers.preprocess import preprocess
 from shotfit.towers.texts import Texts
-from shotfit.towers.weights import load_backbone
 
 ASSET = Path(shotfit.__file__).parent / "assets" / "mini-6"
 CLIPART = Path(__file__).parents[1] / "examples" / "clipart"
@@ -41,7 +41,7 @@ def test_the_card_names_the_fingerprint(mini: Backbone) -> None:
 
 def test_loading_imports_nothing_slow_that_it_does_not_need() -> None:
     script = (
-        "import sys; from shotfit.towers.weights import load_backbone; import shotfit.fit; load_backbone('mini')\n"
+        "import sys; from shotfit.checkpoints.weights import load_backbone; import shotfit.fit; load_backbone('mini')\n"
         "print(sorted({'huggingface_hub', 'scipy', 'sklearn', 'torch._dynamo', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from shotfit.checkpoints.names import NAMES, find, markdown, suggestions
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.towers.names import NAMES, find, markdown, suggestions
-from shotfit.towers.weights import load_backbone
 
 
 @pytest.mark.parametrize("spelling", ["ViT-B/32", "vit-b-32", "VIT_B_32", "openai/clip-vit-base-patch32"])

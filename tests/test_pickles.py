@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from shotfit.checkpoints.archive import is_archive, read_archive
+from shotfit.checkpoints.state_dict import read_tensors
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.errors import ShotfitError
-from shotfit.towers.archive import is_archive, read_archive
-from shotfit.towers.state_dict import read_tensors
-from shotfit.towers.weights import load_backbone
 
 from .checkpoints import huggingface_weights, openai_weights, write_huggingface
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from shotfit.checkpoints import weights
+from shotfit.checkpoints.weights import load_in
 from shotfit.errors import UsageError
 from shotfit.fit import fit
 from shotfit.model import Model
 from shotfit.store import MemoryStore
 from shotfit.tiny import tiny_backbone, tiny_task
-from shotfit.towers import precision
-from shotfit.towers.precision import fast_precision, load_in
+from shotfit.towers.precision import fast_precision
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -22,7 +23,7 @@ def test_auto_is_what_the_processor_is_fast_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
     tiny_backbone(tmp_path)
-    monkeypatch.setattr(precision, "fast_precision", lambda device: dtype)
+    monkeypatch.setattr(weights, "fast_precision", lambda device: dtype)
     assert load_in(str(tmp_path)).dtype == dtype
     assert load_in(str(tmp_path), "float32").dtype == torch.float32
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.cli import main
 from shotfit.data.tasklist import read_tasks
 from shotfit.data.tasks import joined
@@ -25,7 +26,6 @@ from shotfit.numbering import among_own, labels_by_task, loss_within_tasks
 from shotfit.several import models_of
 from shotfit.store import MemoryStore
 from shotfit.tiny import tiny_backbone, tiny_task
-from shotfit.towers.weights import load_backbone
 
 from .test_cli import Result, Shell, one_line, shell
 

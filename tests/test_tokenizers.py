@@ -13,20 +13,20 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shotfit.checkpoints import tokenizers as towers_tokenizers
+from shotfit.checkpoints.tokenizers import (
+    HuggingFaceTokenizer,
+    OpenAITokenizer,
+    clean_text,
+    load_tokenizer,
+)
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.frozen import Frozen
 from shotfit.methods.prompts import context_of_words, lay_out
 from shotfit.tiny import random_backbone
-from shotfit.towers import tokenizers as towers_tokenizers
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing
-from shotfit.towers.tokenizers import (
-    HuggingFaceTokenizer,
-    OpenAITokenizer,
-    Tokenizer,
-    clean_text,
-    load_tokenizer,
-)
+from shotfit.towers.tokenizer import Tokenizer
 
 needs_clip = pytest.mark.skipif(
     importlib.util.find_spec("instant_clip_tokenizer") is None,

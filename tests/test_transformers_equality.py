@@ -10,10 +10,10 @@ import torch
 import transformers
 from torch import Tensor
 
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.frozen import Frozen, Images
 from shotfit.towers.layout import Savings
 from shotfit.towers.texts import Texts
-from shotfit.towers.weights import load_backbone
 
 SIZES: list[dict[str, Any]] = [
     {"width": 48, "heads": 3, "layers": 3, "mlp": 80, "patch": 8, "embed": 24},

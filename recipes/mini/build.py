@@ -28,12 +28,12 @@ from torch.nn import functional
 from validate import best_scale, draw_unseen, judge, plain
 from words import TEMPLATES, WordNet, caption_text
 
+from shotfit.checkpoints.tokenizers import load_tokenizer
+from shotfit.checkpoints.weights import save_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, Preprocessing
 from shotfit.towers.efficientnet import EfficientNetLite1
-from shotfit.towers.tokenizers import load_tokenizer
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
-from shotfit.towers.weights import save_backbone
 
 SEED = 0
 TEXT_STEPS = 4200

@@ -26,11 +26,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
+from shotfit.checkpoints.weights import load_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import preprocess
 from shotfit.towers.texts import Texts
 from shotfit.towers.transformer import VisionTransformer
-from shotfit.towers.weights import load_backbone
 
 Files = list[tuple[Path, int]]
 TEMPLATE = "a photo of a {}."

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import shotfit
 from shotfit.allocator import kept_memory
+from shotfit.checkpoints.weights import load_in
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import DivergedError, NewClassesError, UsageError
 from shotfit.evaluate import evaluate
@@ -44,13 +45,13 @@ from shotfit.runs import append_run, check_runs, read_runs
 from shotfit.store import MemoryStore, Store, cache_folder
 from shotfit.table import Row, summarize
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.precision import Precision, load_in
+from shotfit.towers.precision import Precision
 from shotfit.variants import Variant, read_variant
 
 __all__ = ["compare", "plan_of", "read_variants"]
 
 # The modules that train; what is around them is the same for all methods.
-FITTING = ("edits", "fit", "frozen", "numbering", "recipe", "replay", "train")
+FITTING = ("towers/edits", "fit", "frozen", "numbering", "recipe", "replay", "train")
 
 Report = Callable[[Mapping[str, Any]], None]
 

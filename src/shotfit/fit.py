@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from shotfit.allocator import kept_memory
+from shotfit.checkpoints.weights import load_in
 from shotfit.data.reading import Reading
 from shotfit.data.shots import deal
 from shotfit.data.tasklist import check_names
@@ -36,7 +37,7 @@ from shotfit.recipe import Recipe
 from shotfit.store import MemoryStore, Store, cache_folder
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
-from shotfit.towers.precision import Precision, load_in
+from shotfit.towers.precision import Precision
 from shotfit.train import hits, train
 
 __all__ = ["check_numbers", "fit", "zero_shot"]

@@ -28,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.allocator import kept_memory
+from shotfit.checkpoints.weights import load_backbone, load_in
 from shotfit.data.images import as_rgb
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
 from shotfit.decoding import center_view, read_ahead
@@ -39,9 +40,8 @@ from shotfit.methods.base import Method
 from shotfit.progress import say
 from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.precision import Precision, fast_precision, load_in
+from shotfit.towers.precision import Precision, fast_precision
 from shotfit.towers.preprocess import preprocess
-from shotfit.towers.weights import load_backbone
 
 __all__ = ["Model", "Prediction", "check_target", "load", "read_record"]
 

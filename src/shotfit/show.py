@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from shotfit.checkpoints.weights import load_in
 from shotfit.data.tasks import ClassList, Item
 from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import find, names
@@ -27,7 +28,6 @@ from shotfit.recipe import Recipe
 from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
-from shotfit.towers.precision import load_in
 from shotfit.towers.preprocess import preprocess
 
 __all__ = ["Phase", "describe", "dry_run", "options_of", "overview"]

@@ -12,15 +12,15 @@ from PIL import Image
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from shotfit.checkpoints.tokenizers import load_tokenizer
+from shotfit.checkpoints.weights import save_backbone
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing
 from shotfit.towers.resnet import ModifiedResNet
-from shotfit.towers.tokenizers import load_tokenizer
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
-from shotfit.towers.weights import save_backbone
 
 __all__ = ["random_backbone", "tiny_backbone", "tiny_task"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from shotfit.checkpoints.openai import read_openai
+from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.openai import read_openai
-from shotfit.towers.tokenizers import load_tokenizer
 
 from .cases import SELECTION, Case, backbone
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from shotfit.checkpoints.weights import load_backbone, save_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.texts import Texts
 from shotfit.towers.transformer import VisionTransformer
-from shotfit.towers.weights import load_backbone, save_backbone
 
 from .cases import Case, assert_close, cases
 

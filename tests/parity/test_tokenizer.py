@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from shotfit.checkpoints.tokenizers import OpenAITokenizer, clean_text, load_tokenizer
 from shotfit.towers.config import BlocksConfig, TextConfig
-from shotfit.towers.tokenizers import OpenAITokenizer, clean_text, load_tokenizer
 
 from .cases import Case, cases, folders, roots
 

@@ -91,13 +91,13 @@ def fit(
     say = to(sys.stderr if as_json else sys.stdout)
     settings, chosen, bound = as_options(options or []), as_views(views), as_bytes("--memory", memory)
     judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
+    from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
     from shotfit.fit import check_numbers
     from shotfit.fit import fit as fit_model
     from shotfit.methods import find, in_file
     from shotfit.model import check_target
     from shotfit.several import merged, overview, places, scored, table
-    from shotfit.towers.precision import load_in
 
     prototype = find(method).with_options(settings)
     check_numbers(prototype, shots, seed, epochs, lr, chosen)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,8 @@ from torch import Tensor, nn
 from shotfit.errors import ShotfitError, first_few
 from shotfit.towers.config import BackboneConfig, ResNetConfig
 from shotfit.towers.resnet import ModifiedResNet
+from shotfit.towers.tokenizer import Tokenizer
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
-
-if TYPE_CHECKING:
-    from shotfit.towers.tokenizers import Tokenizer
 
 __all__ = ["Backbone"]
 

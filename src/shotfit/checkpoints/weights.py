@@ -15,21 +15,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
+from shotfit.checkpoints import huggingface, names, open_clip, saved
+from shotfit.checkpoints.openai import read_openai
+from shotfit.checkpoints.settings import read_json
+from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.towers import huggingface, names, open_clip, saved
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig
-from shotfit.towers.openai import read_openai
-from shotfit.towers.settings import read_json
-from shotfit.towers.tokenizers import load_tokenizer
+from shotfit.towers.precision import Precision, fast_precision
 
-__all__ = ["load_backbone", "save_backbone"]
+__all__ = ["load_backbone", "load_in", "save_backbone"]
 
 save_backbone = saved.save_backbone
 
@@ -74,7 +77,7 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
         return _load_hub(entry.repository, revision or entry.revision, entry.file if pinned else None, name)
     if not isinstance(source, str) or path.suffix in _FILES or source.startswith((".", "/", "~")):
         raise ShotfitError(f"{source} does not exist: name a folder or a file of a checkpoint.{_hint(path)}")
-    from shotfit.towers import hub  # its client takes as long to import as a small backbone to load
+    from shotfit.checkpoints import hub  # its client takes as long to import as a small backbone to load
 
     repository, _, named = source.partition("@")
     if not hub.is_hub_id(repository) or _MISSPELLED.match(source):
@@ -133,7 +136,7 @@ def _choose(files: Collection[str], where: str, only: str | None = None) -> tupl
 
 
 def _load_hub(repository: str, revision: str, only: str | None, name: str) -> Backbone:
-    from shotfit.towers import hub
+    from shotfit.checkpoints import hub
 
     folder = hub.fetch(
         repository,
@@ -171,3 +174,35 @@ def _load_file(path: Path, name: str) -> Backbone:
         )
     config, weights = read_openai(path)
     return Backbone(config, weights, load_tokenizer(None, config.text, "clip"), name)
+
+
+def load_in(backbone: str | Path | Backbone, precision: Precision = "auto", device: str = "auto") -> Backbone:
+    """A backbone that computes in a precision, on a device.
+
+    precision: "auto" is the one that the device is fast at, or that of a backbone that is given, which is copied where
+    its precision is another. device: cpu, cuda or cuda:1; "auto" is a GPU where CUDA has one, else the CPU, or where a
+    backbone is that is given.
+
+    Raises UsageError for an unknown precision or device, and what `load_backbone` raises.
+    """
+    if precision not in get_args(Precision):
+        raise UsageError(f"There is no precision {precision!r}: use auto, float32 or bfloat16.")
+    place = _place(device)
+    if isinstance(backbone, Backbone):
+        dtype = backbone.dtype if precision == "auto" else getattr(torch, precision)
+        backbone = backbone if backbone.dtype == dtype else deepcopy(backbone).to(dtype)
+        return backbone if device == "auto" else backbone.to(place)
+    loaded = load_backbone(backbone).to(place)
+    return loaded.to(fast_precision(loaded.device) if precision == "auto" else getattr(torch, precision))
+
+
+def _place(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UsageError(f"There is no device {device!r}: use auto, cpu, cuda or, of several GPUs, cuda:1.")
+    place = torch.device(device)
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise UsageError(f"There is no device {device}: torch finds {found} CUDA GPUs here. Use cpu or auto.")
+    return place

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD, IGNORED, take_resnet, take_text, take_vit
+from shotfit.checkpoints.settings import Settings, read_json
+from shotfit.checkpoints.state_dict import StateDict, read_tensors
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import (
     Activation,
@@ -27,9 +30,6 @@ from shotfit.towers.config import (
     ResNetConfig,
     TextConfig,
 )
-from shotfit.towers.openai import CLIP_MEAN, CLIP_STD, IGNORED, take_resnet, take_text, take_vit
-from shotfit.towers.settings import Settings, read_json
-from shotfit.towers.state_dict import StateDict, read_tensors
 
 __all__ = ["CONFIG", "WEIGHTS", "read_open_clip"]
 

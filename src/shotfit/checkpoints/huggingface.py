@@ -16,11 +16,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD
+from shotfit.checkpoints.settings import Settings, read_json
+from shotfit.checkpoints.state_dict import StateDict, read_index, read_tensors
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import Activation, BackboneConfig, BlocksConfig, ImageConfig, Preprocessing, TextConfig
-from shotfit.towers.openai import CLIP_MEAN, CLIP_STD
-from shotfit.towers.settings import Settings, read_json
-from shotfit.towers.state_dict import StateDict, read_index, read_tensors
 
 __all__ = ["CONFIG", "WEIGHTS", "model_type", "read_huggingface"]
 

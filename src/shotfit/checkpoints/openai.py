@@ -17,9 +17,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from shotfit.checkpoints.state_dict import StateDict, read_tensors
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, Preprocessing, ResNetConfig, TextConfig
-from shotfit.towers.state_dict import StateDict, read_tensors
 
 __all__ = [
     "CLIP_MEAN",

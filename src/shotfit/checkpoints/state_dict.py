@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from shotfit.checkpoints.archive import is_archive, read_archive
+from shotfit.checkpoints.settings import read_json
 from shotfit.errors import ShotfitError, first_few
-from shotfit.towers.archive import is_archive, read_archive
-from shotfit.towers.settings import read_json
 
 __all__ = ["StateDict", "read_index", "read_tensors"]
 

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from shotfit.checkpoints.settings import Settings
+from shotfit.checkpoints.state_dict import StateDict, read_tensors
+from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.errors import ShotfitError
 from shotfit.files import write_atomically
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, config_from_dict, config_to_dict
-from shotfit.towers.settings import Settings
-from shotfit.towers.state_dict import StateDict, read_tensors
-from shotfit.towers.tokenizers import load_tokenizer
 
 __all__ = ["CONFIG", "WEIGHTS", "is_saved", "read_saved", "save_backbone"]
 
