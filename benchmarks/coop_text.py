@@ -15,7 +15,7 @@ from benchmarks.names import CALTECH101, imagenet_names
 from benchmarks.reference import Clip, CoOp, pad
 from benchmarks.sizes import Size
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen
+from shotfit.engine.frozen import Frozen
 from shotfit.methods import coop
 
 __all__ = ["coop_text_100", "coop_text_1000", "ours_of", "reference_of", "text_method"]

@@ -24,12 +24,12 @@ from shotfit.data.images import open_image
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Item, Task
 from shotfit.data.views import draw_box
+from shotfit.engine.frozen import Frozen, Images
+from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError
 from shotfit.fit import fit
-from shotfit.frozen import Frozen, Images
 from shotfit.methods.coop import CoOp
 from shotfit.recipe import Recipe
-from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import crop_and_flip
 

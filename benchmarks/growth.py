@@ -26,10 +26,10 @@ from benchmarks.steps import pair
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen
+from shotfit.engine.store import MemoryStore
 from shotfit.fit import fit
-from shotfit.frozen import Frozen
 from shotfit.methods import softcpt
-from shotfit.store import MemoryStore
 
 __all__ = ["Curve", "growth"]
 

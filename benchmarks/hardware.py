@@ -13,12 +13,12 @@ import torch
 from benchmarks.measure import Line, Target, alternate, line, operations_of, seconds
 from benchmarks.sizes import Size
 from benchmarks.steps import pair
-from shotfit.allocator import kept_memory
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.readers import read_task
+from shotfit.engine.allocator import kept_memory
+from shotfit.engine.store import MemoryStore
 from shotfit.evaluate import evaluate
 from shotfit.fit import fit
-from shotfit.store import MemoryStore
 from shotfit.towers.precision import fast_precision
 
 __all__ = ["bf16_step", "coop_gemm_share"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from shotfit.allocator import kept_memory
+from shotfit.engine.allocator import kept_memory
 from shotfit.errors import ShotfitError
 
 __all__ = [

@@ -18,11 +18,11 @@ from benchmarks.names import CALTECH101
 from benchmarks.sizes import Size
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.tasks import ClassList, Item
+from shotfit.engine.frozen import Frozen, ImagePool
+from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError
 from shotfit.fit import zero_shot
-from shotfit.frozen import Frozen, ImagePool
 from shotfit.model import Model, Prediction, record_of
-from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import preprocess
 

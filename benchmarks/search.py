@@ -13,8 +13,8 @@ from benchmarks.measure import Line, Target, alternate, line, long, seconds
 from benchmarks.names import CALTECH101
 from benchmarks.sizes import Size
 from shotfit.data.tasks import ClassList, Item
+from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.errors import ShotfitError
-from shotfit.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Fold, Support, Validation
 from shotfit.methods.dualadapter import DualAdapter
 from shotfit.towers.backbone import Backbone

@@ -22,7 +22,8 @@ from benchmarks.names import CALTECH101, TASKS
 from benchmarks.reference import Clip, Reference, pad
 from benchmarks.sizes import Size, pictures, pixels_of
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.engine.frozen import Frozen, ImagePool, Images
+from shotfit.engine.store import MemoryStore
 from shotfit.methods.apex import Apex
 from shotfit.methods.base import Method
 from shotfit.methods.coop import CoOp
@@ -30,7 +31,6 @@ from shotfit.methods.mma import MMA
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.numbering import step_labels
 from shotfit.recipe import ParameterGroup, Recipe
-from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
 from shotfit.train import Stepper
 

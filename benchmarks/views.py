@@ -22,7 +22,7 @@ from shotfit.arguments import as_list, as_numbers, as_views
 from shotfit.checkpoints.weights import load_in
 from shotfit.compare import compare
 from shotfit.data.readers import read_task
-from shotfit.store import Store, cache_folder
+from shotfit.engine.store import Store, cache_folder
 
 __all__ = ["views"]
 

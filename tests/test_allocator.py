@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shotfit.allocator import kept_memory
+from shotfit.engine.allocator import kept_memory
 
 SIZE = 48 << 20  # bytes of a block, more than glibc keeps by itself
 PAGES = SIZE // resource.getpagesize()

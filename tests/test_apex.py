@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from shotfit.data.tasks import TEMPLATE_SETS, ClassList
+from shotfit.engine.frozen import Frozen, Images
+from shotfit.engine.plans import Plan
 from shotfit.errors import UsageError
-from shotfit.frozen import Frozen, Images
 from shotfit.methods.apex import Apex
-from shotfit.plans import Plan
 from shotfit.tiny import tiny_backbone
 from shotfit.towers.backbone import Backbone
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from shotfit.compare import compare
 from shotfit.data.tasks import Task
+from shotfit.engine.frozen import ImagePool
+from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fit import fit
-from shotfit.frozen import ImagePool
 from shotfit.methods import address, find
-from shotfit.store import MemoryStore
 from shotfit.table import Row, selections, summarize, table
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shotfit.data.images import BrokenImageError, image_size
 from shotfit.data.views import Box
-from shotfit.decoding import center_view, cut, read_ahead
+from shotfit.engine.decoding import center_view, cut, read_ahead
 from shotfit.towers.preprocess import clip_preprocessing
 
 RULE = clip_preprocessing(32)

@@ -16,6 +16,7 @@ from shotfit.arguments import as_validation
 from shotfit.data.descriptions import read_descriptions
 from shotfit.data.paired_templates import PAIRED_TEMPLATES, negated
 from shotfit.data.tasks import Task
+from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fit import fit
 from shotfit.methods.base import Method
@@ -24,7 +25,6 @@ from shotfit.methods.dualadapter import DualAdapter
 from shotfit.methods.negative_cache import Cache, negative_keys, trust
 from shotfit.model import Model
 from shotfit.recipe import Optimizer, Recipe
-from shotfit.store import MemoryStore
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 

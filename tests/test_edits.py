@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from shotfit.frozen import Frozen, ImagePool, Images
-from shotfit.store import MemoryStore, Store
+from shotfit.engine.frozen import Frozen, ImagePool, Images
+from shotfit.engine.store import MemoryStore, Store
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.blocks import Block

@@ -17,13 +17,13 @@ from shotfit.checkpoints.weights import load_backbone
 from shotfit.cli import main
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Task
+from shotfit.engine.frozen import Frozen, ImagePool
+from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fit import fit
-from shotfit.frozen import Frozen, ImagePool
 from shotfit.methods import METHODS, find
 from shotfit.methods.linear_probe import LinearProbe
 from shotfit.model import Model
-from shotfit.store import MemoryStore, Store
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing
@@ -47,7 +47,7 @@ from torch import Tensor, nn
 
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen
+from shotfit.engine.frozen import Frozen
 from shotfit.methods.base import Method, option
 from shotfit.recipe import Optimizer, Recipe
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen
 from shotfit.errors import UsageError
-from shotfit.frozen import Frozen
 from shotfit.methods.mma import MMA
 from shotfit.tiny import random_backbone, tiny_backbone
 from shotfit.towers.backbone import Backbone

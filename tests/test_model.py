@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fit import fit
 from shotfit.methods import find
 from shotfit.model import Model
-from shotfit.store import MemoryStore
 from shotfit.tiny import tiny_backbone, tiny_task
 
 

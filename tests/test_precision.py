@@ -10,10 +10,10 @@ import torch
 
 from shotfit.checkpoints import weights
 from shotfit.checkpoints.weights import load_in
+from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.fit import fit
 from shotfit.model import Model
-from shotfit.store import MemoryStore
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.precision import fast_precision
 

@@ -18,14 +18,14 @@ from shotfit.cli import main
 from shotfit.compare import compare, plan_of
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.engine.frozen import ImagePool
+from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import evaluate
 from shotfit.fit import fit
-from shotfit.frozen import ImagePool
 from shotfit.methods import find
 from shotfit.model import Model
 from shotfit.protocols import plan_protocol
-from shotfit.store import MemoryStore
 from shotfit.table import Row, table
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone

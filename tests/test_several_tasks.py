@@ -15,16 +15,16 @@ from shotfit.checkpoints.weights import load_backbone
 from shotfit.cli import main
 from shotfit.data.tasklist import read_tasks
 from shotfit.data.tasks import joined
+from shotfit.engine.frozen import Images
+from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.evaluate import evaluate_tasks, zero_shot_of
 from shotfit.fit import fit
-from shotfit.frozen import Images
 from shotfit.methods.base import Method
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.model import Model
 from shotfit.numbering import among_own, labels_by_task, loss_within_tasks
 from shotfit.several import models_of
-from shotfit.store import MemoryStore
 from shotfit.tiny import tiny_backbone, tiny_task
 
 from .test_cli import Result, Shell, one_line, shell

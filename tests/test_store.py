@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shotfit import store as module
+from shotfit.engine import store as module
+from shotfit.engine.store import MemoryStore, Store, parse_size
 from shotfit.errors import UsageError
 from shotfit.files import TEMPORARY
-from shotfit.store import MemoryStore, Store, parse_size
 
 KIND: dict[str, str | int | float | bool] = {"backbone": "abc", "step": 3}
 
@@ -119,7 +119,7 @@ def test_what_a_killed_writer_left_is_never_read_and_goes(tmp_path: Path) -> Non
 
 def test_two_processes_share_a_store(tmp_path: Path) -> None:
     script = (
-        "import sys, torch; from pathlib import Path; from shotfit.store import Store\n"
+        "import sys, torch; from pathlib import Path; from shotfit.engine.store import Store\n"
         "keys = [str(n) for n in range(200)]\n"
         "compute = lambda missing: (torch.full((1, 3), float(index)) for index in missing)\n"
         "rows = Store(Path(sys.argv[1])).rows({'a': 1}, keys, compute, 'counting')\n"

@@ -20,8 +20,8 @@ from shotfit.checkpoints.tokenizers import (
     clean_text,
     load_tokenizer,
 )
+from shotfit.engine.frozen import Frozen
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.frozen import Frozen
 from shotfit.methods.prompts import context_of_words, lay_out
 from shotfit.tiny import random_backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig

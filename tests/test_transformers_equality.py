@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from shotfit.checkpoints.weights import load_backbone
-from shotfit.frozen import Frozen, Images
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.towers.layout import Savings
 from shotfit.towers.texts import Texts
 

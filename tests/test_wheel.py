@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from shotfit.engine.store import MemoryStore
 from shotfit.fit import fit
-from shotfit.store import MemoryStore
 from shotfit.tiny import tiny_task
 
 ROOT = Path(__file__).parent.parent

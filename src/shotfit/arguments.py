@@ -122,7 +122,7 @@ def as_bytes(flag: str, size: str | None) -> int | None:
     """Bytes from a size such as 500M, at least one; None where none is given."""
     if size is None:
         return None
-    from shotfit.store import parse_size
+    from shotfit.engine.store import parse_size
 
     return max(parse_size(size, flag), 1)
 

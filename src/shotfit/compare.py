@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import shotfit
-from shotfit.allocator import kept_memory
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.engine.allocator import kept_memory
+from shotfit.engine.frozen import Frozen
+from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import DivergedError, NewClassesError, UsageError
 from shotfit.evaluate import evaluate
 from shotfit.fit import check_numbers, fit
-from shotfit.frozen import Frozen
 from shotfit.methods.base import Method, check_prompts
 from shotfit.model import Model
 from shotfit.protocols import (
@@ -42,7 +43,6 @@ from shotfit.protocols import (
     warn_of_shared_images,
 )
 from shotfit.runs import append_run, check_runs, read_runs
-from shotfit.store import MemoryStore, Store, cache_folder
 from shotfit.table import Row, summarize
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
@@ -51,7 +51,7 @@ from shotfit.variants import Variant, read_variant
 __all__ = ["compare", "plan_of", "read_variants"]
 
 # The modules that train; what is around them is the same for all methods.
-FITTING = ("towers/edits", "fit", "frozen", "numbering", "recipe", "replay", "train")
+FITTING = ("towers/edits", "fit", "engine/frozen", "numbering", "recipe", "replay", "train")
 
 Report = Callable[[Mapping[str, Any]], None]
 

@@ -49,14 +49,14 @@ def print_json(value: dict[str, Any]) -> None:
 
 def read_one(source: Path, how: Reading, say: Say) -> Task:
     """The task of a folder or manifest, after the doctor has seen it."""
-    from shotfit.store import cache_folder
+    from shotfit.engine.store import cache_folder
 
     return how.task(source, cache_folder(), partial(say_task, say=say), warn)
 
 
 def read_all(source: Path, how: Reading, say: Say) -> list[Task]:
     """The tasks of a list (.toml), or the one of a folder or manifest, after the doctor has seen them."""
-    from shotfit.store import cache_folder
+    from shotfit.engine.store import cache_folder
 
     return how.tasks(source, cache_folder(), partial(say_task, say=say), warn)
 

@@ -21,20 +21,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from shotfit.allocator import kept_memory
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.reading import Reading
 from shotfit.data.shots import deal
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task, joined
+from shotfit.engine.allocator import kept_memory
+from shotfit.engine.frozen import Frozen, ImagePool
+from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import DivergedError, ShotfitError, UsageError
-from shotfit.frozen import Frozen, ImagePool
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation, check_prompts
 from shotfit.model import Model, record_of
 from shotfit.numbering import tasks_of
 from shotfit.recipe import Recipe
-from shotfit.store import MemoryStore, Store, cache_folder
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.precision import Precision

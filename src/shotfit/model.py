@@ -27,18 +27,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from shotfit.allocator import kept_memory
 from shotfit.checkpoints.weights import load_backbone, load_in
 from shotfit.data.images import as_rgb
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
-from shotfit.decoding import center_view, read_ahead
+from shotfit.engine.allocator import kept_memory
+from shotfit.engine.decoding import center_view, read_ahead
+from shotfit.engine.frozen import Frozen, ImagePool, Images
+from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
-from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.progress import say
-from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, fast_precision
 from shotfit.towers.preprocess import preprocess

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from shotfit.frozen import Images
+from shotfit.engine.frozen import Images
 from shotfit.methods.base import Method
 
 __all__ = ["Replay"]

@@ -14,12 +14,12 @@ from typing import Any
 
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Task
+from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.methods import find
 from shotfit.model import RECORD, Model, load, read_record
-from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
 

@@ -20,12 +20,12 @@ from PIL import Image
 
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.tasks import ClassList, Item
-from shotfit.frozen import Frozen, ImagePool, Images
+from shotfit.engine.frozen import Frozen, ImagePool, Images
+from shotfit.engine.plans import Plan
+from shotfit.engine.store import MemoryStore
 from shotfit.methods import find, names
 from shotfit.methods.base import Method, Support, Validation
-from shotfit.plans import Plan
 from shotfit.recipe import Recipe
-from shotfit.store import MemoryStore
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.preprocess import preprocess

@@ -34,14 +34,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.engine.frozen import Frozen, ImagePool, Images
+from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import NewClassesError, ShotfitError
 from shotfit.fit import fit
-from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.methods import address
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.model import Model
 from shotfit.numbering import step_labels
-from shotfit.store import MemoryStore, Store
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings

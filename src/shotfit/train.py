@@ -13,8 +13,8 @@ from torch import Tensor
 
 from shotfit.data.images import image_size
 from shotfit.data.views import Box, draw_box
-from shotfit.decoding import cut, read_ahead
-from shotfit.frozen import Frozen, Images
+from shotfit.engine.decoding import cut, read_ahead
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.numbering import among_own, step_labels
 from shotfit.progress import say, track

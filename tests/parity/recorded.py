@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList, Item
-from shotfit.frozen import Frozen, ImagePool, Images, normalize
+from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Fold, Method, Validation
 from shotfit.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.config import Preprocessing

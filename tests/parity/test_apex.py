@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen, Images, normalize
+from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.methods.apex import Apex
 from shotfit.recipe import Schedule
 from shotfit.towers.layout import Savings

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen, Images
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.coop import CoOp
 from shotfit.recipe import Schedule
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen, ImagePool, Images, normalize
+from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Support
 from shotfit.methods.dualadapter import DualAdapter
 from shotfit.recipe import Optimizer, Schedule

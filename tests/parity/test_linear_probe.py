@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shotfit.frozen import Images
+from shotfit.engine.frozen import Images
 from shotfit.methods.base import Support, Validation
 from shotfit.methods.linear_probe import LinearProbe
 

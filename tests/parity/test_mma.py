@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen, Images, normalize
+from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.methods.mma import MMA
 from shotfit.recipe import Schedule
 from shotfit.towers.layout import Savings

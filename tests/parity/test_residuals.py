@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shotfit.frozen import Images
+from shotfit.engine.frozen import Images
 from shotfit.methods.base import Method
 from shotfit.methods.clip_adapter import ClipAdapter, adapt
 from shotfit.methods.taskres import TaskRes

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from shotfit.data.shots import draw
 from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.evaluate import score
-from shotfit.frozen import Frozen, Images
 from shotfit.methods.softcpt import CoOpMT, SoftCPT
 from shotfit.numbering import among_own, labels_by_task, tasks_of
 from shotfit.recipe import Schedule

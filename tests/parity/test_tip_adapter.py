@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shotfit.frozen import Images, normalize
+from shotfit.engine.frozen import Images, normalize
 from shotfit.methods.base import Support
 from shotfit.methods.tip_adapter import TipAdapter, TipAdapterF
 from shotfit.methods.zero_shot import ZeroShot

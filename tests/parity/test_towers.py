@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shotfit.frozen import Frozen, Images, normalize
+from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.blocks import Block
 from shotfit.towers.layout import Savings, Stream

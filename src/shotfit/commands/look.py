@@ -74,7 +74,7 @@ def doctor(
     say = to(sys.stderr if as_json else sys.stdout)
     from shotfit.data.doctor import examine
     from shotfit.data.readers import read_task
-    from shotfit.store import cache_folder
+    from shotfit.engine.store import cache_folder
 
     task = read_task(folder, images=images, class_names=class_names, cache=cache_folder())
     say_task(task, say)
@@ -104,7 +104,7 @@ def cache(
       shotfit cache
       shotfit cache --clear
     """
-    from shotfit.store import Store, cache_folder
+    from shotfit.engine.store import Store, cache_folder
 
     folder = cache_folder()
     store = Store(folder / "streams")

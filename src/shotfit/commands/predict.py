@@ -112,10 +112,10 @@ def evaluate(
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
     computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
+    from shotfit.engine.store import Store, cache_folder
     from shotfit.evaluate import evaluate as evaluate_model
     from shotfit.evaluate import evaluate_tasks, labelled_for, model_for
     from shotfit.several import load_task, merged, models_of, table
-    from shotfit.store import Store, cache_folder
 
     store = Store(cache_folder() / "streams")
     if tasks is None:

@@ -44,8 +44,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotfit.data.tasks import TEMPLATE_SETS, ClassList
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
-from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, check_texts, option
 from shotfit.methods.ensemble import class_features
 from shotfit.recipe import Optimizer, Recipe, Schedule

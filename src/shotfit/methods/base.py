@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from typing_extensions import dataclass_transform
 
 from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.errors import NewClassesError, ShotfitError, UsageError
-from shotfit.frozen import Frozen, ImagePool, Images
 from shotfit.numbering import labels_by_task, loss_within_tasks
 from shotfit.recipe import ParameterGroup, Recipe
 from shotfit.towers.backbone import Backbone

@@ -25,8 +25,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen
 from shotfit.errors import NewClassesError
-from shotfit.frozen import Frozen
 from shotfit.methods.base import Method, option
 from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
 from shotfit.recipe import Optimizer, Recipe, Schedule

@@ -54,8 +54,8 @@ from torch.nn import functional as F
 from shotfit.data.descriptions import read_descriptions
 from shotfit.data.paired_templates import PAIRED_TEMPLATES, negated, with_templates
 from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
-from shotfit.frozen import Frozen, Images, normalize
 from shotfit.methods.base import Support, Validation, check_prompts
 from shotfit.methods.coefficients import best_first, right_along
 from shotfit.methods.dualadapter_options import NEGATIVE, POSITIVE, DualAdapterOptions, given_templates

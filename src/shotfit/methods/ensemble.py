@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen, normalize
+from shotfit.engine.frozen import Frozen, normalize
 
 __all__ = ["ENSEMBLES", "class_features", "mean_features"]
 

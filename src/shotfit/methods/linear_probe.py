@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen, Images
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Fold, Method, Support, Validation, option
 
 __all__ = ["LinearProbe", "Search", "search_c"]

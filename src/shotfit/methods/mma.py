@@ -37,8 +37,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
-from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, check_texts, option
 from shotfit.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.config import BlocksConfig

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from shotfit.engine.frozen import Frozen
 from shotfit.errors import UsageError
-from shotfit.frozen import Frozen
 from shotfit.towers.texts import Texts
 
 __all__ = ["POSITIONS", "context_length", "context_of_words", "lay_out", "random_context"]

@@ -37,8 +37,8 @@ import torch
 from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import NewClassesError, UsageError
-from shotfit.frozen import Frozen, Images
 from shotfit.methods.base import Method, option
 from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
 from shotfit.numbering import labels_by_task, loss_within_tasks

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
-from shotfit.frozen import Frozen, Images
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Method, option
 from shotfit.methods.ensemble import class_features
 from shotfit.recipe import Optimizer, Recipe, Schedule

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
-from shotfit.frozen import Frozen, Images, normalize
 from shotfit.methods.base import Method, Support, Validation, option
 from shotfit.methods.coefficients import best_first, grid, right_along
 from shotfit.methods.ensemble import class_features

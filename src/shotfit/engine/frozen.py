@@ -22,10 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from shotfit.data.images import image_size
 from shotfit.data.tasks import ClassList, Item
 from shotfit.data.views import CROP_SCALE, Box, draw_box
-from shotfit.decoding import center_view, cut, read_ahead
+from shotfit.engine.decoding import center_view, cut, read_ahead
+from shotfit.engine.plans import Plan, activation_bytes, plan_images, plan_texts
+from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import UsageError
-from shotfit.plans import Plan, activation_bytes, plan_images, plan_texts
-from shotfit.store import MemoryStore, Store
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BlocksConfig, Preprocessing, ResNetConfig
 from shotfit.towers.edits import NOTHING, Edit, frozen_until, input_is_read

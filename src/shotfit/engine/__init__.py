@@ -1,0 +1,1 @@
+"""The frozen model as a method sees it; nothing is computed twice."""
