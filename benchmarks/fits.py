@@ -29,7 +29,7 @@ from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError
 from shotfit.fit import fit
 from shotfit.methods.coop import CoOp
-from shotfit.recipe import Recipe
+from shotfit.methods.recipe import Recipe
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import crop_and_flip
 

@@ -28,9 +28,9 @@ from shotfit.methods.apex import Apex
 from shotfit.methods.base import Method
 from shotfit.methods.coop import CoOp
 from shotfit.methods.mma import MMA
+from shotfit.methods.numbering import step_labels
+from shotfit.methods.recipe import ParameterGroup, Recipe
 from shotfit.methods.softcpt import SoftCPT
-from shotfit.numbering import step_labels
-from shotfit.recipe import ParameterGroup, Recipe
 from shotfit.towers.backbone import Backbone
 from shotfit.train import Stepper
 

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from shotfit.arguments import as_validation
-from shotfit.data.descriptions import read_descriptions
-from shotfit.data.paired_templates import PAIRED_TEMPLATES, negated
 from shotfit.data.tasks import Task
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
@@ -22,9 +20,11 @@ from shotfit.fit import fit
 from shotfit.methods.base import Method
 from shotfit.methods.coefficients import best_first, parse_grid, right_along
 from shotfit.methods.dualadapter import DualAdapter
-from shotfit.methods.negative_cache import Cache, negative_keys, trust
+from shotfit.methods.dualadapter.descriptions import read_descriptions
+from shotfit.methods.dualadapter.negative_cache import Cache, negative_keys, trust
+from shotfit.methods.dualadapter.paired_templates import PAIRED_TEMPLATES, negated
+from shotfit.methods.recipe import Optimizer, Recipe
 from shotfit.model import Model
-from shotfit.recipe import Optimizer, Recipe
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 

@@ -48,8 +48,7 @@ from torch import Tensor, nn
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
-from shotfit.methods.base import Method, option
-from shotfit.recipe import Optimizer, Recipe
+from shotfit.methods import Method, Optimizer, Recipe, option
 
 
 class Offset(Method):

@@ -21,9 +21,9 @@ from shotfit.errors import UsageError
 from shotfit.evaluate import evaluate_tasks, zero_shot_of
 from shotfit.fit import fit
 from shotfit.methods.base import Method
+from shotfit.methods.numbering import among_own, labels_by_task, loss_within_tasks
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.model import Model
-from shotfit.numbering import among_own, labels_by_task, loss_within_tasks
 from shotfit.several import models_of
 from shotfit.tiny import tiny_backbone, tiny_task
 

@@ -51,7 +51,7 @@ from shotfit.variants import Variant, read_variant
 __all__ = ["compare", "plan_of", "read_variants"]
 
 # The modules that train; what is around them is the same for all methods.
-FITTING = ("towers/edits", "fit", "engine/frozen", "numbering", "recipe", "replay", "train")
+FITTING = ("towers/edits", "fit", "engine/frozen", "replay", "train")
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -275,7 +275,7 @@ def _program(method: Method) -> str:
     These are the method's own, all of shotfit's methods (they share helpers), and how they are fitted.
     """
     own, package = Path(inspect.getfile(type(method))), Path(shotfit.__file__).parent
-    shared = [*sorted((package / "methods").glob("*.py")), *(package / f"{name}.py" for name in FITTING)]
+    shared = [*sorted((package / "methods").rglob("*.py")), *(package / f"{name}.py" for name in FITTING)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in (own, *shared))).hexdigest()
 
 

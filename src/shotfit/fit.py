@@ -32,9 +32,9 @@ from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import DivergedError, ShotfitError, UsageError
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation, check_prompts
+from shotfit.methods.numbering import tasks_of
+from shotfit.methods.recipe import Recipe
 from shotfit.model import Model, record_of
-from shotfit.numbering import tasks_of
-from shotfit.recipe import Recipe
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.precision import Precision

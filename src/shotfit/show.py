@@ -25,7 +25,7 @@ from shotfit.engine.plans import Plan
 from shotfit.engine.store import MemoryStore
 from shotfit.methods import find, names
 from shotfit.methods.base import Method, Support, Validation
-from shotfit.recipe import Recipe
+from shotfit.methods.recipe import Recipe
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.preprocess import preprocess

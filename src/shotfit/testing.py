@@ -40,8 +40,8 @@ from shotfit.errors import NewClassesError, ShotfitError
 from shotfit.fit import fit
 from shotfit.methods import address
 from shotfit.methods.base import Method, Support, Validation
+from shotfit.methods.numbering import step_labels
 from shotfit.model import Model
-from shotfit.numbering import step_labels
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings

@@ -16,7 +16,7 @@ from torch import Tensor
 from shotfit.data.tasks import ClassList, Item
 from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Fold, Method, Validation
-from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.config import Preprocessing
 from shotfit.towers.edits import Edit
 from shotfit.towers.texts import Texts

@@ -11,7 +11,7 @@ from torch import Tensor
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.methods.apex import Apex
-from shotfit.recipe import Schedule
+from shotfit.methods.recipe import Schedule
 from shotfit.towers.layout import Savings
 
 from .backbones import build

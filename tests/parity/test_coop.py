@@ -9,7 +9,7 @@ from torch import Tensor
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.coop import CoOp
-from shotfit.recipe import Schedule
+from shotfit.methods.recipe import Schedule
 
 from .backbones import build
 from .cases import Case, assert_close, cases

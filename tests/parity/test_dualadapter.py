@@ -17,7 +17,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.methods.base import Support
 from shotfit.methods.dualadapter import DualAdapter
-from shotfit.recipe import Optimizer, Schedule
+from shotfit.methods.recipe import Optimizer, Schedule
 from shotfit.towers.edits import Edit
 from shotfit.towers.texts import Texts
 

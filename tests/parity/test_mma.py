@@ -12,7 +12,7 @@ from torch import Tensor
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.methods.mma import MMA
-from shotfit.recipe import Schedule
+from shotfit.methods.recipe import Schedule
 from shotfit.towers.layout import Savings
 from shotfit.towers.transformer import VisionTransformer
 

@@ -13,9 +13,9 @@ from shotfit.data.shots import draw
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.evaluate import score
+from shotfit.methods.numbering import among_own, labels_by_task, tasks_of
+from shotfit.methods.recipe import Schedule
 from shotfit.methods.softcpt import CoOpMT, SoftCPT
-from shotfit.numbering import among_own, labels_by_task, tasks_of
-from shotfit.recipe import Schedule
 from shotfit.towers.texts import Texts
 
 from .backbones import build

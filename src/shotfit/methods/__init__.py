@@ -1,4 +1,10 @@
-"""Methods by name. A third party's come from the entry points `shotfit.methods`, or from `path/to/file.py:Class`."""
+"""Methods by name, and what a method is written with.
+
+    from shotfit.methods import Method, Optimizer, ParameterGroup, Recipe, Schedule, option
+
+A third party's methods come from the entry points `shotfit.methods`, or from `path/to/file.py:Class`. What a method is
+written with is imported when it is first used, so that a name can be checked without waiting for torch.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +18,29 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
-    from shotfit.methods.base import Method
+    from shotfit.methods.base import Method, option
+    from shotfit.methods.recipe import Optimizer, ParameterGroup, Recipe, Schedule
 
-__all__ = ["METHODS", "address", "find", "in_file", "names"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Optimizer",
+    "ParameterGroup",
+    "Recipe",
+    "Schedule",
+    "address",
+    "find",
+    "in_file",
+    "names",
+    "option",
+]
+
+_WRITTEN_WITH = {"base": ("Method", "option"), "recipe": ("Optimizer", "ParameterGroup", "Recipe", "Schedule")}
 
 METHODS = {
     "zero_shot": "shotfit.methods.zero_shot:ZeroShot",
@@ -35,6 +56,13 @@ METHODS = {
     "coop_mt": "shotfit.methods.softcpt:CoOpMT",
     "softcpt": "shotfit.methods.softcpt:SoftCPT",
 }
+
+
+def __getattr__(name: str) -> Any:
+    for module, held in _WRITTEN_WITH.items():
+        if name in held:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def names() -> list[str]:

@@ -48,7 +48,7 @@ from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, check_texts, option
 from shotfit.methods.ensemble import class_features
-from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.edits import Context, Edit, PromptTokens
 from shotfit.towers.texts import Texts
 

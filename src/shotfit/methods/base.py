@@ -22,8 +22,8 @@ from typing_extensions import dataclass_transform
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.errors import NewClassesError, ShotfitError, UsageError
-from shotfit.numbering import labels_by_task, loss_within_tasks
-from shotfit.recipe import ParameterGroup, Recipe
+from shotfit.methods.numbering import labels_by_task, loss_within_tasks
+from shotfit.methods.recipe import ParameterGroup, Recipe
 from shotfit.towers.backbone import Backbone
 
 __all__ = ["Fold", "Method", "Support", "Validation", "check_prompts", "check_texts", "option"]

@@ -29,7 +29,7 @@ from shotfit.engine.frozen import Frozen
 from shotfit.errors import NewClassesError
 from shotfit.methods.base import Method, option
 from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
-from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.edits import Context
 
 __all__ = ["CoOp"]

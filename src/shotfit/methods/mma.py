@@ -40,7 +40,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, check_texts, option
-from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.config import BlocksConfig
 from shotfit.towers.edits import Adapter
 

@@ -40,9 +40,9 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import NewClassesError, UsageError
 from shotfit.methods.base import Method, option
+from shotfit.methods.numbering import labels_by_task, loss_within_tasks
 from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
-from shotfit.numbering import labels_by_task, loss_within_tasks
-from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.edits import Context
 from shotfit.towers.texts import Texts
 

@@ -26,7 +26,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Method, option
 from shotfit.methods.ensemble import class_features
-from shotfit.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Optimizer, Recipe, Schedule
 
 __all__ = ["TaskRes"]
 

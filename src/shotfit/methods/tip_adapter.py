@@ -33,7 +33,7 @@ from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, option
 from shotfit.methods.coefficients import best_first, grid, right_along
 from shotfit.methods.ensemble import class_features
-from shotfit.recipe import VIEWS, Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import VIEWS, Optimizer, Recipe, Schedule
 
 __all__ = ["TipAdapter", "TipAdapterF", "cached"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shotfit.data.paired_templates import PAIRED_TEMPLATES
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, option
 from shotfit.methods.coefficients import parse_grid
+from shotfit.methods.dualadapter.paired_templates import PAIRED_TEMPLATES
 
 __all__ = ["NEGATIVE", "POSITIVE", "DualAdapterOptions", "given_templates"]
 

@@ -51,18 +51,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shotfit.data.descriptions import read_descriptions
-from shotfit.data.paired_templates import PAIRED_TEMPLATES, negated, with_templates
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
 from shotfit.methods.base import Support, Validation, check_prompts
 from shotfit.methods.coefficients import best_first, right_along
-from shotfit.methods.dualadapter_options import NEGATIVE, POSITIVE, DualAdapterOptions, given_templates
+from shotfit.methods.dualadapter.descriptions import read_descriptions
+from shotfit.methods.dualadapter.negative_cache import Cache, check_left_out, negative_keys, trust
+from shotfit.methods.dualadapter.options import NEGATIVE, POSITIVE, DualAdapterOptions, given_templates
+from shotfit.methods.dualadapter.paired_templates import PAIRED_TEMPLATES, negated, with_templates
+from shotfit.methods.dualadapter.prototype_losses import away_from, rerank
 from shotfit.methods.ensemble import class_features, mean_features
-from shotfit.methods.negative_cache import Cache, check_left_out, negative_keys, trust
-from shotfit.methods.prototype_losses import away_from, rerank
-from shotfit.recipe import Optimizer, ParameterGroup, Recipe, Schedule
+from shotfit.methods.recipe import Optimizer, ParameterGroup, Recipe, Schedule
 
 __all__ = ["DualAdapter"]
 
