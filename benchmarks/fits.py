@@ -27,7 +27,7 @@ from shotfit.data.views import draw_box
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
 from shotfit.methods.coop import CoOp
 from shotfit.methods.recipe import Recipe
 from shotfit.towers.backbone import Backbone

@@ -28,7 +28,7 @@ from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
 from shotfit.methods import softcpt
 
 __all__ = ["Curve", "growth"]

@@ -18,7 +18,7 @@ from shotfit.data.readers import read_task
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.store import MemoryStore
 from shotfit.evaluate import evaluate
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
 from shotfit.towers.precision import fast_precision
 
 __all__ = ["bf16_step", "coop_gemm_share"]

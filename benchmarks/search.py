@@ -15,11 +15,11 @@ from benchmarks.sizes import Size
 from shotfit.data.tasks import ClassList, Item
 from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.errors import ShotfitError
+from shotfit.fitting.train import train
 from shotfit.methods.base import Fold, Support, Validation
 from shotfit.methods.dualadapter import DualAdapter
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.edits import Edit
-from shotfit.train import train
 
 __all__ = ["dualadapter_search"]
 

@@ -24,6 +24,7 @@ from benchmarks.sizes import Size, pictures, pixels_of
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore
+from shotfit.fitting.train import Stepper
 from shotfit.methods.apex import Apex
 from shotfit.methods.base import Method
 from shotfit.methods.coop import CoOp
@@ -32,7 +33,6 @@ from shotfit.methods.numbering import step_labels
 from shotfit.methods.recipe import ParameterGroup, Recipe
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.towers.backbone import Backbone
-from shotfit.train import Stepper
 
 __all__ = ["METHODS", "Pair", "apex_step", "coop_step", "coop_step_fresh", "mma_step", "mma_step_fresh", "softcpt_step"]
 

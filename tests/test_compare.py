@@ -17,7 +17,7 @@ from shotfit.data.tasks import Task
 from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
 from shotfit.methods import address, find
 from shotfit.table import Row, selections, summarize, table
 from shotfit.tiny import tiny_backbone, tiny_task

@@ -20,7 +20,7 @@ import pytest
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.cli import main
 from shotfit.data.tasklist import read_tasks
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
 from shotfit.methods import METHODS
 from shotfit.testing import check
 from shotfit.towers.texts import Texts

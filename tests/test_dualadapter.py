@@ -16,7 +16,8 @@ from shotfit.arguments import as_validation
 from shotfit.data.tasks import Task
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
+from shotfit.fitting.model import Model
 from shotfit.methods.base import Method
 from shotfit.methods.coefficients import best_first, parse_grid, right_along
 from shotfit.methods.dualadapter import DualAdapter
@@ -24,7 +25,6 @@ from shotfit.methods.dualadapter.descriptions import read_descriptions
 from shotfit.methods.dualadapter.negative_cache import Cache, negative_keys, trust
 from shotfit.methods.dualadapter.paired_templates import PAIRED_TEMPLATES, negated
 from shotfit.methods.recipe import Optimizer, Recipe
-from shotfit.model import Model
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
@@ -245,7 +245,7 @@ def test_fold_is_judged_by_a_cache_without_its_images(task: Task, backbone: Back
     assert model.record["selection"] == "cross-validation of the support images (4 folds)"
     assert len(method.get_buffer("keys")) == len(task.train)
 
-    from shotfit.fit import _Fitting
+    from shotfit.fitting.fit import _Fitting
 
     fitting = _Fitting(model.frozen, (task.classes,), 1, None, None, None)
     validation = fitting.folds(task.train)

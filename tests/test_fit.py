@@ -20,10 +20,10 @@ from shotfit.data.tasks import ClassList, Task
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
+from shotfit.fitting.model import Model
 from shotfit.methods import METHODS, find
 from shotfit.methods.linear_probe import LinearProbe
-from shotfit.model import Model
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from shotfit import train as training
 from shotfit.engine.frozen import Frozen, ImagePool, Images, Rows
 from shotfit.engine.plans import activation_bytes
 from shotfit.engine.store import MemoryStore, Store
-from shotfit.fit import fit
+from shotfit.fitting import train as training
+from shotfit.fitting.fit import fit
 from shotfit.tiny import random_backbone, tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig

@@ -41,7 +41,8 @@ def test_the_card_names_the_fingerprint(mini: Backbone) -> None:
 
 def test_loading_imports_nothing_slow_that_it_does_not_need() -> None:
     script = (
-        "import sys; from shotfit.checkpoints.weights import load_backbone; import shotfit.fit; load_backbone('mini')\n"
+        "import sys; import shotfit.fitting.fit; from shotfit.checkpoints.weights import load_backbone\n"
+        "load_backbone('mini')\n"
         "print(sorted({'huggingface_hub', 'scipy', 'sklearn', 'torch._dynamo', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

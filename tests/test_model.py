@@ -16,9 +16,9 @@ from PIL import Image
 
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
+from shotfit.fitting.model import Model
 from shotfit.methods import find
-from shotfit.model import Model
 from shotfit.tiny import tiny_backbone, tiny_task
 
 
@@ -146,7 +146,7 @@ def test_model_whose_replacement_was_killed_opens_as_it_was_and_can_be_replaced(
     folder = tmp_path / "model"
     shutil.copytree(saved, folder)
     script = (
-        "import os, sys; from pathlib import Path; from shotfit.model import Model\n"
+        "import os, sys; from pathlib import Path; from shotfit.fitting.model import Model\n"
         "model, rename = Model.open(sys.argv[1]), os.replace\n"
         "def replace(source, target):\n"
         "    rename(source, target)\n"

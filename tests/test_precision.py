@@ -12,8 +12,8 @@ from shotfit.checkpoints import weights
 from shotfit.checkpoints.weights import load_in
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
-from shotfit.fit import fit
-from shotfit.model import Model
+from shotfit.fitting.fit import fit
+from shotfit.fitting.model import Model
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.precision import fast_precision
 

@@ -22,9 +22,9 @@ from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import evaluate
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
+from shotfit.fitting.model import Model
 from shotfit.methods import find
-from shotfit.model import Model
 from shotfit.protocols import plan_protocol
 from shotfit.table import Row, table
 from shotfit.tiny import tiny_backbone, tiny_task

@@ -19,11 +19,11 @@ from shotfit.engine.frozen import Images
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.evaluate import evaluate_tasks, zero_shot_of
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
+from shotfit.fitting.model import Model
 from shotfit.methods.base import Method
 from shotfit.methods.numbering import among_own, labels_by_task, loss_within_tasks
 from shotfit.methods.softcpt import SoftCPT
-from shotfit.model import Model
 from shotfit.several import models_of
 from shotfit.tiny import tiny_backbone, tiny_task
 
@@ -274,7 +274,7 @@ def test_fit_below_zero_shot_falls_back_to_it_for_all_tasks(home: Home, monkeypa
     def judged(method: Method, images: Images, labels: torch.Tensor) -> torch.Tensor:
         return torch.full_like(labels, method.name == "zero_shot", dtype=torch.bool)
 
-    monkeypatch.setattr(sys.modules["shotfit.fit"], "hits", judged)
+    monkeypatch.setattr(sys.modules["shotfit.fitting.fit"], "hits", judged)
     model = fitted(home, SoftCPT(length=2, task_length=2))
     assert (model.record["fell_back"], model.method.name) == (True, "zero_shot")
     assert model.tasks == ("colored things", "weather")

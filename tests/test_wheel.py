@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from shotfit.engine.store import MemoryStore
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
 from shotfit.tiny import tiny_task
 
 ROOT = Path(__file__).parent.parent

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from shotfit.data.readers import read_task
     from shotfit.data.tasklist import read_tasks
     from shotfit.evaluate import evaluate, evaluate_tasks
-    from shotfit.fit import fit
-    from shotfit.model import Model, load
+    from shotfit.fitting.fit import fit
+    from shotfit.fitting.model import Model, load
 
 __version__: str
 
@@ -42,12 +42,12 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "Model": "shotfit.model",
+    "Model": "shotfit.fitting.model",
     "compare": "shotfit.compare",
     "evaluate": "shotfit.evaluate",
     "evaluate_tasks": "shotfit.evaluate",
-    "fit": "shotfit.fit",
-    "load": "shotfit.model",
+    "fit": "shotfit.fitting.fit",
+    "load": "shotfit.fitting.model",
     "read_task": "shotfit.data.readers",
     "read_tasks": "shotfit.data.tasklist",
 }

@@ -29,9 +29,9 @@ from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import DivergedError, NewClassesError, UsageError
 from shotfit.evaluate import evaluate
-from shotfit.fit import check_numbers, fit
+from shotfit.fitting.fit import check_numbers, fit
+from shotfit.fitting.model import Model
 from shotfit.methods.base import Method, check_prompts
-from shotfit.model import Model
 from shotfit.protocols import (
     Exam,
     Lesson,
@@ -51,7 +51,7 @@ from shotfit.variants import Variant, read_variant
 __all__ = ["compare", "plan_of", "read_variants"]
 
 # The modules that train; what is around them is the same for all methods.
-FITTING = ("towers/edits", "fit", "engine/frozen", "replay", "train")
+FITTING = ("towers/edits", "engine/frozen", "fitting/fit", "fitting/replay", "fitting/train")
 
 Report = Callable[[Mapping[str, Any]], None]
 

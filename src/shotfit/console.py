@@ -14,7 +14,7 @@ from shotfit.errors import first_few
 if TYPE_CHECKING:
     from shotfit.data.reading import Reading
     from shotfit.data.tasks import Task
-    from shotfit.model import Model
+    from shotfit.fitting.model import Model
     from shotfit.several import Fitted
 
 __all__ = [

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.errors import ShotfitError, first_few
-from shotfit.fit import zero_shot
-from shotfit.model import Model
+from shotfit.fitting.fit import zero_shot
+from shotfit.fitting.model import Model
 
 __all__ = [
     "BINS",

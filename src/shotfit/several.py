@@ -18,8 +18,8 @@ from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
+from shotfit.fitting.model import RECORD, Model, load, read_record
 from shotfit.methods import find
-from shotfit.model import RECORD, Model, load, read_record
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
 

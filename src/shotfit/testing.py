@@ -37,15 +37,15 @@ from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import NewClassesError, ShotfitError
-from shotfit.fit import fit
+from shotfit.fitting.fit import fit
+from shotfit.fitting.model import Model
+from shotfit.fitting.train import Stepper, train
 from shotfit.methods import address
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.methods.numbering import step_labels
-from shotfit.model import Model
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
-from shotfit.train import Stepper, train
 
 __all__ = ["CONTRACT", "check"]
 
@@ -214,7 +214,7 @@ def saved_equals_fitted(make: Make, folder: Path) -> None:
     expected = torch.tensor([p.probabilities for p in model.predict([item.path for item in items], top=3)])
     saved = model.save(folder / "model")
     script = (
-        "import json, sys; from shotfit.model import Model; m = Model.open(sys.argv[1], method=sys.argv[2]); "
+        "import json, sys; from shotfit.fitting.model import Model; m = Model.open(sys.argv[1], method=sys.argv[2]); "
         "print(json.dumps([p.probabilities for p in m.predict(sys.argv[3:], top=3)]))"
     )
     command = [sys.executable, "-c", script, str(saved), address(type(make())), *[str(item.path) for item in items]]
@@ -404,7 +404,7 @@ def interrupted_fit_leaves_nothing(make: Make, folder: Path) -> None:
         break
     saved, killed = model.save(folder / "model"), folder / "killed"
     script = (
-        "import os, sys; from shotfit.model import Model\n"
+        "import os, sys; from shotfit.fitting.model import Model\n"
         "model, rename = Model.open(sys.argv[1], method=sys.argv[2]), os.replace\n"
         "os.replace = lambda a, b: os._exit(9) if os.path.basename(b) == 'killed' else rename(a, b)\n"
         "model.save(sys.argv[3])"

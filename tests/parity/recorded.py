@@ -15,12 +15,12 @@ from torch import Tensor
 
 from shotfit.data.tasks import ClassList, Item
 from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
+from shotfit.fitting.train import Stepper
 from shotfit.methods.base import Fold, Method, Validation
 from shotfit.methods.recipe import Optimizer, Recipe, Schedule
 from shotfit.towers.config import Preprocessing
 from shotfit.towers.edits import Edit
 from shotfit.towers.texts import Texts
-from shotfit.train import Stepper
 
 from .backbones import build
 from .cases import Case, assert_close

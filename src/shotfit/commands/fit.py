@@ -93,10 +93,10 @@ def fit(
     judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
-    from shotfit.fit import check_numbers
-    from shotfit.fit import fit as fit_model
+    from shotfit.fitting.fit import check_numbers
+    from shotfit.fitting.fit import fit as fit_model
+    from shotfit.fitting.model import check_target
     from shotfit.methods import find, in_file
-    from shotfit.model import check_target
     from shotfit.several import merged, overview, places, scored, table
 
     prototype = find(method).with_options(settings)

@@ -61,7 +61,7 @@ def predict(
     if form not in ("table", "csv", "jsonl"):
         raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
     computing = None if precision is None else as_precision(precision)
-    from shotfit.predict import find_images, lines
+    from shotfit.fitting.predict import find_images, lines
     from shotfit.several import load_task
 
     found = find_images(images, sys.stdin)

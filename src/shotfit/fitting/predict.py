@@ -19,7 +19,7 @@ from rich.cells import cell_len
 
 from shotfit.data.images import SUFFIXES
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.model import BATCH, Model, Prediction
+from shotfit.fitting.model import BATCH, Model, Prediction
 from shotfit.progress import track
 
 __all__ = ["Format", "find_images", "lines"]

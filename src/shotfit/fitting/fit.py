@@ -30,15 +30,15 @@ from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import DivergedError, ShotfitError, UsageError
+from shotfit.fitting.model import Model, record_of
+from shotfit.fitting.train import hits, train
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation, check_prompts
 from shotfit.methods.numbering import tasks_of
 from shotfit.methods.recipe import Recipe
-from shotfit.model import Model, record_of
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.precision import Precision
-from shotfit.train import hits, train
 
 __all__ = ["check_numbers", "fit", "zero_shot"]
 

@@ -15,11 +15,11 @@ from shotfit.data.images import image_size
 from shotfit.data.views import Box, draw_box
 from shotfit.engine.decoding import cut, read_ahead
 from shotfit.engine.frozen import Frozen, Images
+from shotfit.fitting.replay import Replay
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.methods.numbering import among_own, step_labels
 from shotfit.methods.recipe import Recipe
 from shotfit.progress import say, track
-from shotfit.replay import Replay
 
 __all__ = ["Forecast", "Stepper", "correct", "hits", "train"]
 
