@@ -19,7 +19,6 @@ from benchmarks.measure import Line, Target, alternate, check_same, line, long, 
 from benchmarks.reference import Clip, pad
 from benchmarks.sizes import Size, pixels_of
 from shotfit.checkpoints.weights import load_backbone
-from shotfit.compare import compare
 from shotfit.data.images import open_image
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Item, Task
@@ -27,6 +26,7 @@ from shotfit.data.views import draw_box
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError
+from shotfit.evaluation.compare import compare
 from shotfit.fitting.fit import fit
 from shotfit.methods.coop import CoOp
 from shotfit.methods.recipe import Recipe

@@ -17,7 +17,7 @@ from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.readers import read_task
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.store import MemoryStore
-from shotfit.evaluate import evaluate
+from shotfit.evaluation.evaluate import evaluate
 from shotfit.fitting.fit import fit
 from shotfit.towers.precision import fast_precision
 

@@ -20,9 +20,9 @@ import torch
 
 from shotfit.arguments import as_list, as_numbers, as_views
 from shotfit.checkpoints.weights import load_in
-from shotfit.compare import compare
 from shotfit.data.readers import read_task
 from shotfit.engine.store import Store, cache_folder
+from shotfit.evaluation.compare import compare
 
 __all__ = ["views"]
 

@@ -408,7 +408,7 @@ def test_interrupt_exits_with_130(shell: Shell, monkeypatch: pytest.MonkeyPatch)
 def test_names_of_the_package_stay_functions() -> None:
     program = (
         "import shotfit, sys; assert 'torch' not in sys.modules;"
-        "import shotfit.fitting.fit, shotfit.evaluate, shotfit.compare;"
+        "import shotfit.fitting.fit, shotfit.evaluation.evaluate, shotfit.evaluation.compare;"
         "assert all(not isinstance(getattr(shotfit, name), type(sys)) for name in shotfit.__all__)"
     )
     done = subprocess.run(

@@ -12,14 +12,14 @@ from typing import Any, Literal
 import pytest
 from torch import Tensor
 
-from shotfit.compare import compare
 from shotfit.data.tasks import Task
 from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.evaluation.compare import compare
+from shotfit.evaluation.table import Row, selections, summarize, table
 from shotfit.fitting.fit import fit
 from shotfit.methods import address, find
-from shotfit.table import Row, selections, summarize, table
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing

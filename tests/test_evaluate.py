@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import ShotfitError
-from shotfit.evaluate import labelled_for, score
+from shotfit.evaluation.evaluate import labelled_for, score
 
 NAMES = ("cat", "dog", "red_fox")
 

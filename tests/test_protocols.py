@@ -15,18 +15,18 @@ import pytest
 import torch
 
 from shotfit.cli import main
-from shotfit.compare import compare, plan_of
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.evaluate import evaluate
+from shotfit.evaluation.compare import compare, plan_of
+from shotfit.evaluation.evaluate import evaluate
+from shotfit.evaluation.protocols import plan_protocol
+from shotfit.evaluation.table import Row, table
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.methods import find
-from shotfit.protocols import plan_protocol
-from shotfit.table import Row, table
 from shotfit.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 

@@ -18,13 +18,13 @@ from shotfit.data.tasks import joined
 from shotfit.engine.frozen import Images
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
-from shotfit.evaluate import evaluate_tasks, zero_shot_of
+from shotfit.evaluation.evaluate import evaluate_tasks, zero_shot_of
+from shotfit.evaluation.several import models_of
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.methods.base import Method
 from shotfit.methods.numbering import among_own, labels_by_task, loss_within_tasks
 from shotfit.methods.softcpt import SoftCPT
-from shotfit.several import models_of
 from shotfit.tiny import tiny_backbone, tiny_task
 
 from .test_cli import Result, Shell, one_line, shell

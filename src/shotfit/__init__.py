@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from shotfit.errors import ShotfitError
 
 if TYPE_CHECKING:
-    from shotfit.compare import compare
     from shotfit.data.readers import read_task
     from shotfit.data.tasklist import read_tasks
-    from shotfit.evaluate import evaluate, evaluate_tasks
+    from shotfit.evaluation.compare import compare
+    from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
 
@@ -43,9 +43,9 @@ __all__ = [
 
 _ROOMS = {
     "Model": "shotfit.fitting.model",
-    "compare": "shotfit.compare",
-    "evaluate": "shotfit.evaluate",
-    "evaluate_tasks": "shotfit.evaluate",
+    "compare": "shotfit.evaluation.compare",
+    "evaluate": "shotfit.evaluation.evaluate",
+    "evaluate_tasks": "shotfit.evaluation.evaluate",
     "fit": "shotfit.fitting.fit",
     "load": "shotfit.fitting.model",
     "read_task": "shotfit.data.readers",

@@ -14,8 +14,8 @@ from shotfit.errors import first_few
 if TYPE_CHECKING:
     from shotfit.data.reading import Reading
     from shotfit.data.tasks import Task
+    from shotfit.evaluation.several import Fitted
     from shotfit.fitting.model import Model
-    from shotfit.several import Fitted
 
 __all__ = [
     "Say",
@@ -104,7 +104,7 @@ def say_checked(model: Model, say: Say) -> None:
 
 
 def say_accuracies(result: Fitted, say: Say) -> None:
-    from shotfit.several import table
+    from shotfit.evaluation.several import table
 
     name = result.model.record["method"]
     width = max(len("zero-shot"), len(name))

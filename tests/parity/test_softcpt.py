@@ -12,7 +12,7 @@ from torch import Tensor
 from shotfit.data.shots import draw
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
-from shotfit.evaluate import score
+from shotfit.evaluation.evaluate import score
 from shotfit.methods.numbering import among_own, labels_by_task, tasks_of
 from shotfit.methods.recipe import Schedule
 from shotfit.methods.softcpt import CoOpMT, SoftCPT

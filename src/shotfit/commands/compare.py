@@ -102,11 +102,11 @@ def compare(
     chosen, judged, bound = as_views(views), as_validation(validation), as_bytes("--memory", memory)
     computing = as_precision(precision)
     from shotfit.checkpoints.weights import load_in
-    from shotfit.compare import compare as compare_methods
-    from shotfit.compare import plan_of, read_variants
     from shotfit.data.reading import Reading
-    from shotfit.protocols import check_protocol
-    from shotfit.table import selections, table
+    from shotfit.evaluation.compare import compare as compare_methods
+    from shotfit.evaluation.compare import plan_of, read_variants
+    from shotfit.evaluation.protocols import check_protocol
+    from shotfit.evaluation.table import selections, table
 
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     check_protocol(protocol, targets or [])

@@ -33,7 +33,7 @@ from shotfit.flags import (
 )
 
 if TYPE_CHECKING:
-    from shotfit.several import Fitted
+    from shotfit.evaluation.several import Fitted
 
 __all__ = ["fit"]
 
@@ -93,11 +93,11 @@ def fit(
     judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
+    from shotfit.evaluation.several import merged, overview, places, scored, table
     from shotfit.fitting.fit import check_numbers
     from shotfit.fitting.fit import fit as fit_model
     from shotfit.fitting.model import check_target
     from shotfit.methods import find, in_file
-    from shotfit.several import merged, overview, places, scored, table
 
     prototype = find(method).with_options(settings)
     check_numbers(prototype, shots, seed, epochs, lr, chosen)

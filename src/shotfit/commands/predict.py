@@ -61,8 +61,8 @@ def predict(
     if form not in ("table", "csv", "jsonl"):
         raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
     computing = None if precision is None else as_precision(precision)
+    from shotfit.evaluation.several import load_task
     from shotfit.fitting.predict import find_images, lines
-    from shotfit.several import load_task
 
     found = find_images(images, sys.stdin)
     fitted = load_task(model, task, backbone, method, computing, device)
@@ -113,9 +113,9 @@ def evaluate(
     computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
     from shotfit.engine.store import Store, cache_folder
-    from shotfit.evaluate import evaluate as evaluate_model
-    from shotfit.evaluate import evaluate_tasks, labelled_for, model_for
-    from shotfit.several import load_task, merged, models_of, table
+    from shotfit.evaluation.evaluate import evaluate as evaluate_model
+    from shotfit.evaluation.evaluate import evaluate_tasks, labelled_for, model_for
+    from shotfit.evaluation.several import load_task, merged, models_of, table
 
     store = Store(cache_folder() / "streams")
     if tasks is None:

@@ -16,7 +16,7 @@ from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Task
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.evaluate import TaskScores, evaluate_tasks, zero_shot_of
+from shotfit.evaluation.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.fitting.model import RECORD, Model, load, read_record
 from shotfit.methods import find

@@ -28,11 +28,8 @@ from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import DivergedError, NewClassesError, UsageError
-from shotfit.evaluate import evaluate
-from shotfit.fitting.fit import check_numbers, fit
-from shotfit.fitting.model import Model
-from shotfit.methods.base import Method, check_prompts
-from shotfit.protocols import (
+from shotfit.evaluation.evaluate import evaluate
+from shotfit.evaluation.protocols import (
     Exam,
     Lesson,
     Plan,
@@ -42,11 +39,14 @@ from shotfit.protocols import (
     plan_tasks,
     warn_of_shared_images,
 )
-from shotfit.runs import append_run, check_runs, read_runs
-from shotfit.table import Row, summarize
+from shotfit.evaluation.runs import append_run, check_runs, read_runs
+from shotfit.evaluation.table import Row, summarize
+from shotfit.evaluation.variants import Variant, read_variant
+from shotfit.fitting.fit import check_numbers, fit
+from shotfit.fitting.model import Model
+from shotfit.methods.base import Method, check_prompts
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
-from shotfit.variants import Variant, read_variant
 
 __all__ = ["compare", "plan_of", "read_variants"]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from shotfit.protocols import Summary
+from shotfit.evaluation.protocols import Summary
 
 __all__ = ["Row", "selections", "summarize", "table"]
 

@@ -29,7 +29,7 @@ from shotfit.data.shots import base_and_new, renumbered
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task, plain_name
 from shotfit.errors import ShotfitError, UsageError, first_few
-from shotfit.evaluate import labelled_for
+from shotfit.evaluation.evaluate import labelled_for
 from shotfit.methods.base import Method
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""Scores, protocols, and comparisons of methods with their tables."""
