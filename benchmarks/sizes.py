@@ -14,7 +14,7 @@ from torch import Tensor
 from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.data.images import open_image
 from shotfit.data.tasks import ClassList, Item
-from shotfit.tiny import random_backbone
+from shotfit.testing.tiny import random_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing, preprocess

@@ -13,7 +13,7 @@ from shotfit.engine.frozen import Frozen, Images
 from shotfit.engine.plans import Plan
 from shotfit.errors import UsageError
 from shotfit.methods.apex import Apex
-from shotfit.tiny import tiny_backbone
+from shotfit.testing.tiny import tiny_backbone
 from shotfit.towers.backbone import Backbone
 
 FIT = ClassList("fit", ("cat", "dog", "traffic light"))

@@ -18,7 +18,7 @@ import pytest
 
 from shotfit.cli import main
 from shotfit.methods import METHODS
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 COMMANDS = ("fit", "predict", "evaluate", "compare", "methods", "show", "doctor", "cache")
 

@@ -20,7 +20,7 @@ from shotfit.evaluation.compare import compare
 from shotfit.evaluation.table import Row, selections, summarize, table
 from shotfit.fitting.fit import fit
 from shotfit.methods import address, find
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing
 from shotfit.towers.edits import Edit

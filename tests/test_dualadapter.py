@@ -25,7 +25,7 @@ from shotfit.methods.dualadapter.descriptions import read_descriptions
 from shotfit.methods.dualadapter.negative_cache import Cache, negative_keys, trust
 from shotfit.methods.dualadapter.paired_templates import PAIRED_TEMPLATES, negated
 from shotfit.methods.recipe import Optimizer, Recipe
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
 SENTENCES = {"red thing": ["It is red.", "Red all over."], "green thing": ["It is green."], "blue": ["It is blue."]}

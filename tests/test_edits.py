@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.blocks import Block
 from shotfit.towers.config import BlocksConfig, ImageConfig

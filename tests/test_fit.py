@@ -24,7 +24,7 @@ from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.methods import METHODS, find
 from shotfit.methods.linear_probe import LinearProbe
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing
 

@@ -15,7 +15,7 @@ from shotfit.engine.plans import activation_bytes
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.fitting import train as training
 from shotfit.fitting.fit import fit
-from shotfit.tiny import random_backbone, tiny_backbone, tiny_task
+from shotfit.testing.tiny import random_backbone, tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.edits import Adapter, Context

@@ -11,7 +11,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
 from shotfit.errors import UsageError
 from shotfit.methods.mma import MMA
-from shotfit.tiny import random_backbone, tiny_backbone
+from shotfit.testing.tiny import random_backbone, tiny_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing

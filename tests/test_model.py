@@ -19,7 +19,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.methods import find
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.precision import fast_precision
 
 

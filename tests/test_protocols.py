@@ -27,7 +27,7 @@ from shotfit.evaluation.table import Row, table
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.methods import find
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")

@@ -25,7 +25,7 @@ from shotfit.fitting.model import Model
 from shotfit.methods.base import Method
 from shotfit.methods.numbering import among_own, labels_by_task, loss_within_tasks
 from shotfit.methods.softcpt import SoftCPT
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 from .test_cli import Result, Shell, one_line, shell
 

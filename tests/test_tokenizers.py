@@ -23,7 +23,7 @@ from shotfit.checkpoints.tokenizers import (
 from shotfit.engine.frozen import Frozen
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.methods.prompts import context_of_words, lay_out
-from shotfit.tiny import random_backbone
+from shotfit.testing.tiny import random_backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing
 from shotfit.towers.tokenizer import Tokenizer

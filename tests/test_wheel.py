@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from shotfit.engine.store import MemoryStore
 from shotfit.fitting.fit import fit
-from shotfit.tiny import tiny_task
+from shotfit.testing.tiny import tiny_task
 
 ROOT = Path(__file__).parent.parent
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where a module is not called like its package

@@ -43,7 +43,7 @@ from shotfit.fitting.train import Stepper, train
 from shotfit.methods import address
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.methods.numbering import step_labels
-from shotfit.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 
