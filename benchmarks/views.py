@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from shotfit.arguments import as_list, as_numbers, as_views
 from shotfit.checkpoints.weights import load_in
+from shotfit.commands.arguments import as_list, as_numbers, as_views
 from shotfit.data.readers import read_task
 from shotfit.engine.store import Store, cache_folder
 from shotfit.evaluation.compare import compare

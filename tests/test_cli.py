@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from shotfit.cli import main
+from shotfit.commands.cli import main
 from shotfit.methods import METHODS
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
@@ -95,9 +95,7 @@ def one_line(result: Result) -> str:
 
 
 def test_help_answers_at_once_without_torch() -> None:
-    program = (
-        "import sys, shotfit.cli as c; code = c.main(['--help']); assert 'torch' not in sys.modules; sys.exit(code)"
-    )
+    program = "import sys, shotfit.commands.cli as c; code = c.main(['--help']); assert 'torch' not in sys.modules; sys.exit(code)"
     best = 60.0
     for _ in range(3):  # the limit is 0.7 s on a quiet machine; tests share it with others
         start = time.perf_counter()
@@ -388,7 +386,7 @@ def test_bug_is_one_line_and_a_traceback_with_debug(shell: Shell, monkeypatch: p
     def broken() -> None:
         raise RuntimeError("of two minds")
 
-    monkeypatch.setattr("shotfit.show.overview", broken)
+    monkeypatch.setattr("shotfit.commands.describe.overview", broken)
     result = shell("methods")
     assert result.code == 1
     assert "this is a bug" in one_line(result)
@@ -400,7 +398,7 @@ def test_interrupt_exits_with_130(shell: Shell, monkeypatch: pytest.MonkeyPatch)
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shotfit.show.overview", interrupted)
+    monkeypatch.setattr("shotfit.commands.describe.overview", interrupted)
     result = shell("methods")
     assert (result.code, result.err.strip().splitlines()) == (130, ["interrupted"])
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from shotfit.checkpoints.weights import load_backbone
-from shotfit.cli import main
+from shotfit.commands.cli import main
 from shotfit.data.tasklist import read_tasks
 from shotfit.fitting.fit import fit
 from shotfit.methods import METHODS

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shotfit.arguments import as_validation
+from shotfit.commands.arguments import as_validation
 from shotfit.data.tasks import Task
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from shotfit.checkpoints.weights import load_backbone
-from shotfit.cli import main
+from shotfit.commands.cli import main
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Task
 from shotfit.engine.frozen import Frozen, ImagePool

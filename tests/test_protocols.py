@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from shotfit.cli import main
+from shotfit.commands.cli import main
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.engine.frozen import ImagePool

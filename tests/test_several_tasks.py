@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from shotfit.checkpoints.weights import load_backbone
-from shotfit.cli import main
+from shotfit.commands.cli import main
 from shotfit.data.tasklist import read_tasks
 from shotfit.data.tasks import joined
 from shotfit.engine.frozen import Images

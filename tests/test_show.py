@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shotfit.show import describe
+from shotfit.commands.describe import describe
 from shotfit.testing.tiny import tiny_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings

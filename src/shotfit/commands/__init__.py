@@ -1,1 +1,1 @@
-"""The commands, which `cli.py` puts together: each is a call of the library, with its result printed."""
+"""The command line: a file for each command, and what they share. A command calls the library and prints its result."""

@@ -8,9 +8,17 @@ from typing import Annotated
 
 import typer
 
-from shotfit.arguments import as_bytes, as_methods, as_numbers, as_precision, as_validation, as_views, one_source
-from shotfit.console import plural, print_json, read_all, read_one, reporter, to
-from shotfit.flags import (
+from shotfit.commands.arguments import (
+    as_bytes,
+    as_methods,
+    as_numbers,
+    as_precision,
+    as_validation,
+    as_views,
+    one_source,
+)
+from shotfit.commands.console import plural, print_json, read_all, read_one, reporter, to
+from shotfit.commands.flags import (
     Backbone,
     ClassNames,
     Device,

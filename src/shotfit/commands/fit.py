@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shotfit.arguments import as_bytes, as_options, as_precision, as_savings, as_validation, as_views, one_source
-from shotfit.console import print_json, read_all, say_accuracies, say_checked, to
-from shotfit.errors import ShotfitError
-from shotfit.flags import (
+from shotfit.commands.arguments import (
+    as_bytes,
+    as_options,
+    as_precision,
+    as_savings,
+    as_validation,
+    as_views,
+    one_source,
+)
+from shotfit.commands.console import print_json, read_all, say_accuracies, say_checked, to
+from shotfit.commands.flags import (
     Backbone,
     ClassNames,
     Device,
@@ -31,6 +38,7 @@ from shotfit.flags import (
     Views,
     Without,
 )
+from shotfit.errors import ShotfitError
 
 if TYPE_CHECKING:
     from shotfit.evaluation.several import Fitted

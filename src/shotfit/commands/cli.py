@@ -1,4 +1,4 @@
-"""The command `shotfit`: the commands of `commands/`, and what every one of them does with errors.
+"""The command `shotfit`: all commands, and what every one of them does with errors.
 
 What a command prints for people goes to standard output; with --json that is one object for programs, and the rest goes
 to standard error. Errors are one line on standard error. Nothing heavy is imported before a command needs it.
@@ -16,12 +16,16 @@ from typing import Annotated
 
 import typer
 
-from shotfit.arguments import as_repeated
+from shotfit.commands.arguments import as_repeated
+from shotfit.commands.cache import cache
 from shotfit.commands.compare import compare
+from shotfit.commands.console import warn
+from shotfit.commands.doctor import doctor
+from shotfit.commands.evaluate import evaluate
 from shotfit.commands.fit import fit
-from shotfit.commands.look import cache, doctor, methods, show
-from shotfit.commands.predict import evaluate, predict
-from shotfit.console import warn
+from shotfit.commands.methods import methods
+from shotfit.commands.predict import predict
+from shotfit.commands.show import show
 from shotfit.errors import ShotfitError, UsageError
 
 __all__ = ["app", "main"]

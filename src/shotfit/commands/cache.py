@@ -1,0 +1,47 @@
+"""`shotfit cache`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from shotfit.commands.console import print_json
+from shotfit.commands.flags import Json
+
+__all__ = ["cache"]
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.", show_default="off")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show where features and verdicts are kept and how large that is, or delete it.
+
+    The folder is $SHOTFIT_CACHE, else shotfit in $XDG_CACHE_HOME or ~/.cache. Features take $SHOTFIT_CACHE_LIMIT at
+    most, such as 500MB or 2GiB (default: 20GB); those used longest ago are deleted first.
+
+    \b
+    Examples:
+      shotfit cache
+      shotfit cache --clear
+    """
+    from shotfit.engine.store import Store, cache_folder
+
+    folder = cache_folder()
+    store = Store(folder / "streams")
+    entries = store.entries()
+    size = sum(entry.bytes for entry in entries)
+    if clear:
+        store.clear()
+        for path in folder.glob("files.sqlite*"):
+            path.unlink(missing_ok=True)
+    if as_json:
+        kinds = [{**entry.kind, "rows": entry.rows, "bytes": entry.bytes} for entry in entries]
+        print_json({"folder": str(folder), "bytes": size, "limit": store.limit, "cleared": clear, "kinds": kinds})
+        return
+    print(f"{folder}: {size / 1e6:,.1f} MB of at most {store.limit / 1e6:,.0f} MB{', deleted' if clear else ''}")
+    for entry in entries:
+        what = f"{entry.kind.get('tower')} tower, step {entry.kind.get('step', 'last')}"
+        of = f"backbone {str(entry.kind.get('backbone'))[:12]}"
+        print(f"  {what}, {of}: {entry.rows:,} rows, {entry.bytes / 1e6:,.1f} MB")

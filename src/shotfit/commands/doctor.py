@@ -1,0 +1,48 @@
+"""`shotfit doctor`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from shotfit.commands.console import plural, print_json, say_task, to
+from shotfit.commands.flags import ClassNames, Folder, ImagesDir, Json
+from shotfit.errors import ShotfitError
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    folder: Folder,
+    class_names: ClassNames = None,
+    images: ImagesDir = None,
+    shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 16,
+    as_json: Json = False,
+) -> None:
+    """Look for problems in a folder of images: everything that would stop a fit, and what is odd.
+
+    Exits with 3 if there are errors, with 0 if there are only warnings.
+
+    \b
+    Example:
+      shotfit doctor photos/
+    """
+    say = to(sys.stderr if as_json else sys.stdout)
+    from shotfit.data.doctor import examine
+    from shotfit.data.readers import read_task
+    from shotfit.engine.store import cache_folder
+
+    task = read_task(folder, images=images, class_names=class_names, cache=cache_folder())
+    say_task(task, say)
+    report = examine(task, shots or None, cache_folder())
+    for kind, problems in (("error", report.errors), ("warning", report.warnings)):
+        for problem in problems:
+            say(f"{kind}: {problem.message}")
+    found = f"{plural(len(report.errors), 'error')}, {plural(len(report.warnings), 'warning')}"
+    say(f"{report.images:,} images of {plural(report.classes, 'class', 'classes')}: {found}")
+    if as_json:
+        print_json(report.to_json())
+    if report.errors:
+        raise typer.Exit(ShotfitError.exit_code)

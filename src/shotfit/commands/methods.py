@@ -1,0 +1,28 @@
+"""`shotfit methods`."""
+
+from __future__ import annotations
+
+from shotfit.commands.console import print_json
+from shotfit.commands.flags import Json
+
+__all__ = ["methods"]
+
+
+def methods(as_json: Json = False) -> None:
+    """List the methods.
+
+    \b
+    Example:
+      shotfit methods
+    """
+    from shotfit.commands.describe import overview
+
+    rows = overview()
+    if as_json:
+        keys = ("method", "title", "new_classes", "source")
+        print_json({"methods": [dict(zip(keys, row, strict=True)) for row in rows]})
+        return
+    head = ("method", "title", "new classes", "source")
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(4)]
+    for row in [head, *rows]:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

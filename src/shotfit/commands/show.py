@@ -1,0 +1,33 @@
+"""`shotfit show`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from shotfit.commands.arguments import as_bytes, as_options, as_savings
+from shotfit.commands.flags import Backbone, Memory, Options, Without
+
+__all__ = ["show"]
+
+
+def show(
+    method: Annotated[str, typer.Argument(help="A method's name, or path/to/file.py:Class.")],
+    backbone: Backbone = "mini",
+    options: Options = None,
+    memory: Memory = None,
+    without: Without = None,
+) -> None:
+    """Show a method: what it computes, its options, its recipe, and each call of a tower.
+
+    \b
+    Example:
+      shotfit show coop
+      shotfit show coop --set length=4
+    """
+    settings, savings, bound = as_options(options or []), as_savings(without), as_bytes("--memory", memory)
+    from shotfit.commands.describe import describe
+
+    for line in describe(method, backbone, settings, savings=savings, memory=bound):
+        print(line)
