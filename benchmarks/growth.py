@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.coop_text import ours_of, reference_of, text_method
+from benchmarks.coop_steps import ours_of, reference_of, text_method
 from benchmarks.fits import DRAWINGS, CoOpRuns
 from benchmarks.measure import machine, seconds
 from benchmarks.names import CALTECH101

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.coop_text import ours_of, reference_of, text_method
+from benchmarks.coop_steps import ours_of, reference_of, text_method
 from benchmarks.sizes import SIZES, Size
 from shotfit.errors import ShotfitError
 from shotfit.methods.coop import CoOp

@@ -95,7 +95,10 @@ def one_line(result: Result) -> str:
 
 
 def test_help_answers_at_once_without_torch() -> None:
-    program = "import sys, shotfit.commands.cli as c; code = c.main(['--help']); assert 'torch' not in sys.modules; sys.exit(code)"
+    program = (
+        "import sys, shotfit.commands.cli as c; code = c.main(['--help']);"
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
     best = 60.0
     for _ in range(3):  # the limit is 0.7 s on a quiet machine; tests share it with others
         start = time.perf_counter()

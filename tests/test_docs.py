@@ -37,6 +37,7 @@ name = "pictures"
 data = "photos"
 """
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LOGS = sorted((ROOT / "docs" / "log").glob("*.md"))
 SOURCES = [*sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 EXAMPLES = [path for path in SOURCES if ">>> " in path.read_text(encoding="utf-8")]
 
@@ -153,7 +154,7 @@ def test_every_method_has_a_row_whose_link_leads_to_its_section() -> None:
     assert set(rows.values()) <= anchors(page)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *LOGS], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     missing = []
     for target, _, anchor in re.findall(r"\]\(([^)#:\s]*)(#([^)]+))?\)", page.read_text(encoding="utf-8")):

@@ -12,15 +12,15 @@ Names are imported when they are first used, so that `import shotfit` and `shotf
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from shotfit.errors import ShotfitError
 
 if TYPE_CHECKING:
+    from shotfit.checkpoints.weights import load_backbone
     from shotfit.data.readers import read_task
     from shotfit.data.tasklist import read_tasks
+    from shotfit.data.tasks import Task
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
     from shotfit.fitting.fit import fit
@@ -31,25 +31,29 @@ __version__: str
 __all__ = [
     "Model",
     "ShotfitError",
+    "Task",
     "__version__",
     "compare",
     "evaluate",
     "evaluate_tasks",
     "fit",
     "load",
+    "load_backbone",
     "read_task",
     "read_tasks",
 ]
 
-_ROOMS = {
-    "Model": "shotfit.fitting.model",
-    "compare": "shotfit.evaluation.compare",
-    "evaluate": "shotfit.evaluation.evaluate",
-    "evaluate_tasks": "shotfit.evaluation.evaluate",
-    "fit": "shotfit.fitting.fit",
-    "load": "shotfit.fitting.model",
-    "read_task": "shotfit.data.readers",
-    "read_tasks": "shotfit.data.tasklist",
+_HOMES = {
+    "Model": "fitting.model",
+    "Task": "data.tasks",
+    "compare": "evaluation.compare",
+    "evaluate": "evaluation.evaluate",
+    "evaluate_tasks": "evaluation.evaluate",
+    "fit": "fitting.fit",
+    "load": "fitting.model",
+    "load_backbone": "checkpoints.weights",
+    "read_task": "data.readers",
+    "read_tasks": "data.tasklist",
 }
 
 
@@ -61,8 +65,8 @@ def __getattr__(name: str) -> Any:
             value: Any = version("shotfit")
         except PackageNotFoundError:  # a source tree that is not installed
             value = "0+source"
-    elif name in _ROOMS:
-        value = getattr(importlib.import_module(_ROOMS[name]), name)
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"shotfit.{_HOMES[name]}"), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -71,14 +75,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps `shotfit.fit` the function: importing the module shotfit.fit would put the module in its place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        room = isinstance(value, ModuleType) and _ROOMS.get(name) == value.__name__
-        super().__setattr__(name, getattr(value, name) if room else value)
-
-
-sys.modules[__name__].__class__ = _Package

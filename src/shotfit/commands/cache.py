@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands import flags
 from shotfit.commands.console import print_json
-from shotfit.commands.flags import Json
 
 __all__ = ["cache"]
 
 
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.", show_default="off")] = False,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Show where features and verdicts are kept and how large that is, or delete it.
 

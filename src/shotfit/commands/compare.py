@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands import flags
 from shotfit.commands.arguments import (
     as_bytes,
     as_methods,
@@ -18,30 +19,13 @@ from shotfit.commands.arguments import (
     one_source,
 )
 from shotfit.commands.console import plural, print_json, read_all, read_one, reporter, to
-from shotfit.commands.flags import (
-    Backbone,
-    ClassNames,
-    Device,
-    Epochs,
-    FolderOrTasks,
-    ImagesDir,
-    Json,
-    Memory,
-    Precision,
-    Rate,
-    SkipBroken,
-    Tasks,
-    Templates,
-    ValidationImages,
-    Views,
-)
 
 __all__ = ["compare"]
 
 
 def compare(
-    folder: FolderOrTasks = None,
-    tasks: Tasks = None,
+    folder: flags.FolderOrTasks = None,
+    tasks: flags.Tasks = None,
     methods: Annotated[
         str, typer.Option(help="Methods, separated by commas; name+option=value makes a variant (also +lr=, +epochs=).")
     ] = "zero_shot,tip_adapter_f",
@@ -66,22 +50,22 @@ def compare(
             show_default="none",
         ),
     ] = None,
-    backbone: Backbone = "mini",
-    template: Templates = None,
-    class_names: ClassNames = None,
-    images: ImagesDir = None,
-    epochs: Epochs = None,
-    lr: Rate = None,
-    views: Views = None,
-    validation: ValidationImages = "few",
+    backbone: flags.Backbone = "mini",
+    template: flags.Templates = None,
+    class_names: flags.ClassNames = None,
+    images: flags.ImagesDir = None,
+    epochs: flags.Epochs = None,
+    lr: flags.Rate = None,
+    views: flags.Views = None,
+    validation: flags.ValidationImages = "few",
     out: Annotated[
         Path, typer.Option(help="File of finished runs; a comparison that was interrupted goes on from it.")
     ] = Path("shotfit-compare.jsonl"),
-    skip_broken: SkipBroken = False,
-    memory: Memory = None,
-    precision: Precision = "auto",
-    device: Device = "auto",
-    as_json: Json = False,
+    skip_broken: flags.SkipBroken = False,
+    memory: flags.Memory = None,
+    precision: flags.Precision = "auto",
+    device: flags.Device = "auto",
+    as_json: flags.Json = False,
 ) -> None:
     """Compare methods on the images of a folder, or of several tasks: one table, mean and spread over the seeds.
 

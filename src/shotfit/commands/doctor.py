@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands import flags
 from shotfit.commands.console import plural, print_json, say_task, to
-from shotfit.commands.flags import ClassNames, Folder, ImagesDir, Json
 from shotfit.errors import ShotfitError
 
 __all__ = ["doctor"]
 
 
 def doctor(
-    folder: Folder,
-    class_names: ClassNames = None,
-    images: ImagesDir = None,
+    folder: flags.Folder,
+    class_names: flags.ClassNames = None,
+    images: flags.ImagesDir = None,
     shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 16,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Look for problems in a folder of images: everything that would stop a fit, and what is odd.
 

@@ -9,27 +9,17 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands import flags
 from shotfit.commands.arguments import as_precision, one_source
 from shotfit.commands.console import print_json, read_all, to
-from shotfit.commands.flags import (
-    ClassNames,
-    Device,
-    FolderOrTasks,
-    ImagesDir,
-    Json,
-    MethodFile,
-    ModelPrecision,
-    SkipBroken,
-    Tasks,
-)
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
-    folder: FolderOrTasks = None,
-    tasks: Tasks = None,
+    folder: flags.FolderOrTasks = None,
+    tasks: flags.Tasks = None,
     task: Annotated[
         str | None,
         typer.Option(help="Which task the folder is: one of the model's, or a new one.", show_default="the only one"),
@@ -40,13 +30,13 @@ def evaluate(
     backbone: Annotated[
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
     ] = None,
-    method: MethodFile = None,
-    class_names: ClassNames = None,
-    images: ImagesDir = None,
-    skip_broken: SkipBroken = False,
-    precision: ModelPrecision = None,
-    device: Device = "auto",
-    as_json: Json = False,
+    method: flags.MethodFile = None,
+    class_names: flags.ClassNames = None,
+    images: flags.ImagesDir = None,
+    skip_broken: flags.SkipBroken = False,
+    precision: flags.ModelPrecision = None,
+    device: flags.Device = "auto",
+    as_json: flags.Json = False,
 ) -> None:
     """Score a fitted model on labelled images: accuracies, F1, calibration and the most confused classes.
 

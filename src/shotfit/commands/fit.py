@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shotfit.commands import flags
 from shotfit.commands.arguments import (
     as_bytes,
     as_options,
@@ -19,25 +20,6 @@ from shotfit.commands.arguments import (
     one_source,
 )
 from shotfit.commands.console import print_json, read_all, say_accuracies, say_checked, to
-from shotfit.commands.flags import (
-    Backbone,
-    ClassNames,
-    Device,
-    Epochs,
-    FolderOrTasks,
-    ImagesDir,
-    Json,
-    Memory,
-    Options,
-    Precision,
-    Rate,
-    SkipBroken,
-    Tasks,
-    Templates,
-    ValidationImages,
-    Views,
-    Without,
-)
 from shotfit.errors import ShotfitError
 
 if TYPE_CHECKING:
@@ -47,8 +29,8 @@ __all__ = ["fit"]
 
 
 def fit(
-    folder: FolderOrTasks = None,
-    tasks: Tasks = None,
+    folder: flags.FolderOrTasks = None,
+    tasks: flags.Tasks = None,
     method: Annotated[
         str, typer.Option(help="A method's name (`shotfit methods`), or path/to/file.py:Class.")
     ] = "tip_adapter_f",
@@ -56,15 +38,15 @@ def fit(
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Decides which images are drawn, and all randomness.")
     ] = 1,
-    backbone: Backbone = "mini",
-    template: Templates = None,
-    class_names: ClassNames = None,
-    images: ImagesDir = None,
-    epochs: Epochs = None,
-    lr: Rate = None,
-    views: Views = None,
-    validation: ValidationImages = "few",
-    options: Options = None,
+    backbone: flags.Backbone = "mini",
+    template: flags.Templates = None,
+    class_names: flags.ClassNames = None,
+    images: flags.ImagesDir = None,
+    epochs: flags.Epochs = None,
+    lr: flags.Rate = None,
+    views: flags.Views = None,
+    validation: flags.ValidationImages = "few",
+    options: flags.Options = None,
     out: Annotated[Path, typer.Option(help="The model's folder; an older model there is replaced.")] = Path(
         "shotfit-model"
     ),
@@ -74,12 +56,12 @@ def fit(
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not compare with zero-shot before saving.", show_default="off")
     ] = False,
-    skip_broken: SkipBroken = False,
-    memory: Memory = None,
-    precision: Precision = "auto",
-    device: Device = "auto",
-    without: Without = None,
-    as_json: Json = False,
+    skip_broken: flags.SkipBroken = False,
+    memory: flags.Memory = None,
+    precision: flags.Precision = "auto",
+    device: flags.Device = "auto",
+    without: flags.Without = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Fit a method to a folder of images, save the model, and evaluate it on held-out images.
 

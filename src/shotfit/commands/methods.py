@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from shotfit.commands import flags
 from shotfit.commands.console import print_json
-from shotfit.commands.flags import Json
 
 __all__ = ["methods"]
 
 
-def methods(as_json: Json = False) -> None:
+def methods(as_json: flags.Json = False) -> None:
     """List the methods.
 
     \b

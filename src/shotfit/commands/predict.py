@@ -8,12 +8,8 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands import flags
 from shotfit.commands.arguments import as_list, as_precision
-from shotfit.commands.flags import (
-    Device,
-    MethodFile,
-    ModelPrecision,
-)
 from shotfit.errors import UsageError
 
 __all__ = ["predict"]
@@ -37,9 +33,9 @@ def predict(
     backbone: Annotated[
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
     ] = None,
-    method: MethodFile = None,
-    precision: ModelPrecision = None,
-    device: Device = "auto",
+    method: flags.MethodFile = None,
+    precision: flags.ModelPrecision = None,
+    device: flags.Device = "auto",
 ) -> None:
     """Classify images with a fitted model.
 

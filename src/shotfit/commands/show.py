@@ -6,18 +6,18 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands import flags
 from shotfit.commands.arguments import as_bytes, as_options, as_savings
-from shotfit.commands.flags import Backbone, Memory, Options, Without
 
 __all__ = ["show"]
 
 
 def show(
     method: Annotated[str, typer.Argument(help="A method's name, or path/to/file.py:Class.")],
-    backbone: Backbone = "mini",
-    options: Options = None,
-    memory: Memory = None,
-    without: Without = None,
+    backbone: flags.Backbone = "mini",
+    options: flags.Options = None,
+    memory: flags.Memory = None,
+    without: flags.Without = None,
 ) -> None:
     """Show a method: what it computes, its options, its recipe, and each call of a tower.
 

@@ -1,7 +1,7 @@
 """Products with a tower's matrices, by the library that the processor is fastest with.
 
 PyTorch multiplies float32 on a CPU with MKL. On a processor with AVX-512 oneDNN, which comes with PyTorch too, was
-faster at every size that a tower has (a tenth at 3,000 tokens, a third at 100; LOG.md), so matrices that are not
+faster at every size that a tower has (a tenth at 3,000 tokens, a third at 100; docs/log/), so matrices that are not
 trained go there; in bfloat16, where PyTorch takes oneDNN itself, this spares a copy of the bias to every token.
 `torch.backends.mkldnn.flags(enabled=False)` takes MKL again. Each rounds the last digit its own way.
 """

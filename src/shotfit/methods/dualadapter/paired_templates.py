@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from shotfit.data.tasks import ClassList
+from shotfit.data.templates import TEMPLATE_SETS
 
 __all__ = ["GENERAL_NEGATIVE", "PAIRED_TEMPLATES", "negated", "with_templates"]
 
@@ -40,13 +41,7 @@ PAIRED_TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "imagenet": (
         (
-            "itap of a {}.",
-            "a bad photo of the {}.",
-            "a origami {}.",
-            "a photo of the large {}.",
-            "a {} in a video game.",
-            "art of the {}.",
-            "a photo of the small {}.",
+            *TEMPLATE_SETS["ensemble"][:-1],
             "An image of a {} with bright and natural lighting.",
         ),
         (
