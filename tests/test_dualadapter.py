@@ -17,6 +17,7 @@ from shotfit.data.tasks import Task
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.fit import fit
+from shotfit.fitting.fitter import Fitter
 from shotfit.fitting.model import Model
 from shotfit.methods.base import Method
 from shotfit.methods.coefficients import best_first, parse_grid, right_along
@@ -245,14 +246,12 @@ def test_fold_is_judged_by_a_cache_without_its_images(task: Task, backbone: Back
     assert model.record["selection"] == "cross-validation of the support images (4 folds)"
     assert len(method.get_buffer("keys")) == len(task.train)
 
-    from shotfit.fitting.fit import _Fitting
-
-    fitting = _Fitting(model.frozen, (task.classes,), 1, None, None, None)
-    validation = fitting.folds(task.train)
+    fitter = Fitter(model.frozen, (task.classes,), 1, None)
+    validation = fitter.folds(task.train)
     right = torch.zeros_like(method.right)
     for fold in validation.folds:
         part = [task.train[index] for index in fold.train.tolist()]
-        alone = fitting.fit(DualAdapter(training_free=True, search=False), part, replace(validation, folds=()), "part")
+        alone = fitter.fit(DualAdapter(training_free=True, search=False), part, replace(validation, folds=()), "part")
         right += _counted(alone, method, fold.held, fold.labels)
     assert torch.equal(right, method.right)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,14 @@ from shotfit.checkpoints.weights import load_backbone
 from shotfit.commands.cli import main
 from shotfit.data.tasklist import read_tasks
 from shotfit.data.tasks import joined
-from shotfit.engine.frozen import Images
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.evaluation.evaluate import evaluate_tasks, zero_shot_of
 from shotfit.evaluation.several import models_of
+from shotfit.fitting import checking
 from shotfit.fitting.fit import fit
+from shotfit.fitting.heldout import HeldOut
 from shotfit.fitting.model import Model
-from shotfit.methods.base import Method
 from shotfit.methods.numbering import among_own, labels_by_task, loss_within_tasks
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.testing.tiny import tiny_backbone, tiny_task
@@ -271,10 +271,9 @@ def test_check_against_zero_shot_counts_each_task_once(home: Home) -> None:
 
 
 def test_fit_below_zero_shot_falls_back_to_it_for_all_tasks(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    def judged(method: Method, images: Images, labels: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(labels, method.name == "zero_shot", dtype=torch.bool)
-
-    monkeypatch.setattr(sys.modules["shotfit.fitting.fit"], "hits", judged)
+    nothing, everything = (partial(torch.full, fill_value=value, dtype=torch.bool) for value in (False, True))
+    monkeypatch.setattr(HeldOut, "right", lambda held, sizes: nothing(tuple(held.labels.shape)))
+    monkeypatch.setattr(checking, "hits", lambda method, images, labels: everything(tuple(labels.shape)))
     model = fitted(home, SoftCPT(length=2, task_length=2))
     assert (model.record["fell_back"], model.method.name) == (True, "zero_shot")
     assert model.tasks == ("colored things", "weather")

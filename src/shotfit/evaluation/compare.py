@@ -13,7 +13,6 @@ with the same images, backbone, settings and versions of shotfit is not done aga
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,15 +43,14 @@ from shotfit.evaluation.table import Row, summarize
 from shotfit.evaluation.variants import Variant, read_variant
 from shotfit.fitting.fit import check_numbers, fit
 from shotfit.fitting.model import Model
-from shotfit.methods.base import Method, check_prompts
+from shotfit.fitting.program import program_of
+from shotfit.methods.base import check_prompts
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
 
 __all__ = ["compare", "plan_of", "read_variants"]
 
 # The modules that train; what is around them is the same for all methods.
-FITTING = ("towers/edits", "engine/frozen", "fitting/fit", "fitting/replay", "fitting/train")
-
 Report = Callable[[Mapping[str, Any]], None]
 
 
@@ -205,7 +203,7 @@ def _cells(
     for variant in variants:
         method = {
             "method": variant.prototype.name,
-            "program": _program(variant.prototype),
+            "program": program_of(variant.prototype),
             "options": variant.prototype.options(),
             "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in variant.prototype.files()],
             "epochs": variant.epochs,
@@ -267,16 +265,6 @@ def _fingerprint(lesson: Lesson) -> str:
         digest.update(json.dumps([exam.column, exam.among]).encode())
         add(exam.classes, exam.items)
     return digest.hexdigest()
-
-
-def _program(method: Method) -> str:
-    """sha256 over the files that a result is made by, so that a changed one runs again.
-
-    These are the method's own, all of shotfit's methods (they share helpers), and how they are fitted.
-    """
-    own, package = Path(inspect.getfile(type(method))), Path(shotfit.__file__).parent
-    shared = [*sorted((package / "methods").rglob("*.py")), *(package / f"{name}.py" for name in FITTING)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in (own, *shared))).hexdigest()
 
 
 def _key(settings: Mapping[str, Any]) -> str:

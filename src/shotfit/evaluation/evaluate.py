@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.errors import ShotfitError, first_few
-from shotfit.fitting.fit import zero_shot
+from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.model import Model
 
 __all__ = [

@@ -12,39 +12,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import Literal
 
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.reading import Reading
-from shotfit.data.shots import deal
 from shotfit.data.tasklist import check_names
-from shotfit.data.tasks import ClassList, Item, Task, joined
+from shotfit.data.tasks import Task, joined
 from shotfit.engine.allocator import kept_memory
-from shotfit.engine.frozen import Frozen, ImagePool
+from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder
-from shotfit.errors import DivergedError, ShotfitError, UsageError
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.fitting.checking import compared
+from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.model import Model, record_of
-from shotfit.fitting.train import hits, train
+from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
 from shotfit.methods import find
-from shotfit.methods.base import Fold, Method, Support, Validation, check_prompts
-from shotfit.methods.numbering import tasks_of
-from shotfit.methods.recipe import Recipe
+from shotfit.methods.base import Method, check_prompts
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.precision import Precision
 
-__all__ = ["check_numbers", "fit", "zero_shot"]
+__all__ = ["RecipeName", "check_numbers", "fit"]
 
-FOLDS = 4  # at most, for a cross-validation of the support images
 MOST_VIEWS = 1000  # of an image
-Views = int | Literal["center", "fresh"]
+RecipeName = Literal["auto", "paper"]
 
 
 @kept_memory()
@@ -59,6 +53,8 @@ def fit(
     templates: Sequence[str] = (),
     epochs: int | None = None,
     lr: float | None = None,
+    recipe: RecipeName = "auto",
+    budget: float | None = None,
     views: Views | None = None,
     validation: Literal["few", "full"] = "few",
     check: bool = True,
@@ -75,13 +71,15 @@ def fit(
     tasks, which are taken as they are. Test parts are not touched. skip_broken: leave out the files of a path that
     cannot be read.
     shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone (None: all).
-    epochs, lr: in place of the recipe's. views: random views of each image, "center" for the center view alone, "fresh"
-    for new random crops at every step. validation: "few" selects on at most four images a class of a validation part,
-    by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or by cross-validation;
-    a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the activations of a training step. precision:
-    in which the towers compute; "auto" is the one that the processor is fast at, or that of a backbone that is given.
-    A backbone that is named runs on a GPU if there is one; one that is given, where it is. savings: which are in use;
-    without an exact one the time alone changes.
+    recipe: "paper" is the published one; "auto" chooses rate, length and the method's decisive options on images
+    that are held out from the support, within a budget of work, or of `budget` seconds. epochs, lr: in place of the
+    recipe's; they are not chosen then, nor are options that are given. views: random views of each image, "center"
+    for the center view alone, "fresh" for new random crops at every step. validation: "few" selects on at most four
+    images a class of a validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on the
+    validation part or by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for
+    the activations of a training step. precision: in which the towers compute; "auto" is the one that the processor
+    is fast at, or that of a backbone that is given. A backbone that is named runs on a GPU if there is one; one
+    that is given, where it is. savings: which are in use; without an exact one the time alone changes.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used, and
     DivergedError for a training whose numbers do not stay finite.
@@ -102,13 +100,17 @@ def fit(
     loaded = load_in(backbone, precision)
     check_prompts(loaded, classes)
     frozen = Frozen(loaded, store, savings, memory)
-    fitting = _Fitting(frozen, classes, seed, epochs, views, lr)
+    fitter = Fitter(frozen, classes, seed, views)
     support = joined([(task.classes, task.train) for task in tasks])
-    selection = replace(fitting.validation(tasks, support), full=validation == "full")
+    selection = replace(fitter.validation(tasks, support), full=validation == "full")
+    judge = Judge(fitter, support, selection, budget)
+    found = _choice(judge, prototype, recipe, Setting(lr, epochs), frozenset(options or {}))
     check = check and prototype.name != "zero_shot"
     again = len(selection.folds) if check and selection.source == "cross-validation" else 0
-    fitted = fitting.fit(prototype, support, selection, f"Fitting {prototype.name}", trainings=1 + again)
-    checked = fitting.compare(prototype, support, selection, fitted) if check else {}
+    chosen, what = found.candidate, f"Fitting {prototype.name}"
+    fitted = fitter.fit(chosen.prototype, support, selection, what, chosen.setting, trainings=1 + again)
+    held_out = hold_out(judge, chosen, fitted) if check else []
+    checked = compared(held_out, zero_shot(frozen, classes), selection.description)
     worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
     result = zero_shot(frozen, classes) if worse and not keep else fitted
     record = record_of(result, loaded) | {
@@ -116,12 +118,33 @@ def fit(
         "shots": shots,
         "seed": seed,
         "support_images": len(support),
-        "selection": fitted.selection(selection),
+        "recipe": recipe,
+        "selection": found.said(selection) or fitted.selection(selection),
+        "choice": found.record(),
         "checked": checked,
         "fell_back": worse and not keep,
         "seconds": round(time.perf_counter() - started, 3),
     }
     return Model(result, frozen, record)
+
+
+def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setting, given: Collection[str]) -> Choice:
+    """The method as it is to be fitted: as the paper says, or as `auto` chooses what the caller has left open."""
+    as_published = Choice(Candidate(prototype, setting, {}, 0))
+    trained = prototype.training_recipe()
+    if recipe == "paper" or prototype.grid is None or trained is None:
+        return as_published
+    defaults = type(prototype)().options()
+    fixed = {name for name, value in prototype.options().items() if value != defaults[name]} | {*given}
+    fixed |= {name for name, value in (("lr", setting.lr), ("steps", setting.epochs)) if value is not None}
+    grid = prototype.grid.without(fixed)
+    if not grid.axes:
+        return as_published
+    if setting.epochs is not None:
+        setting = Setting(setting.lr, None, setting.epochs * trained.steps_for(len(judge.items)))
+    if not judge.validation.folds:
+        return Choice(candidate_at(prototype, grid.robust, setting))
+    return choose(judge, points_of(prototype, grid, setting))
 
 
 def check_numbers(
@@ -149,15 +172,6 @@ def _check_count(name: str, count: object, least: int, most: int = 2**32 - 1, wo
         raise UsageError(f"{name} is {count!r}; expected a whole number from {least} to {most:,}{words}.")
 
 
-def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:
-    """The zero-shot classifier of a class list."""
-    method = find("zero_shot")()
-    method.attach(frozen, classes)
-    method.build(frozen, classes)
-    method.bake()
-    return method
-
-
 def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str], skip_broken: bool) -> Sequence[Task]:
     if isinstance(templates, str):
         raise UsageError(f"templates is the text {templates!r}; expected a list of templates: [{templates!r}].")
@@ -176,132 +190,3 @@ def _prototype(method: str | Method, options: Mapping[str, str]) -> Method:
             raise UsageError("Give options either to the method object or as `options`, not both.")
         return method
     return find(method).with_options(options)
-
-
-@dataclass(frozen=True)
-class _Fitting:
-    """What the fits of one call share."""
-
-    frozen: Frozen
-    classes: tuple[ClassList, ...]
-    seed: int
-    epochs: int | None
-    views: Views | None
-    lr: float | None
-
-    def fit(
-        self, prototype: Method, items: Sequence[Item], validation: Validation, what: str, trainings: int = 0
-    ) -> Method:
-        """A new method of the prototype's kind and options, fitted to the items.
-
-        trainings: how many of the same length it is the first of, for the forecast.
-        """
-        method = type(prototype)(**prototype.options())
-        recipe = self.recipe(method)
-        method.attach(self.frozen, self.classes)
-        method.check()
-        support = self.support(items, recipe)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            method.prepare(support)
-            method.build(self.frozen, self.classes)
-            if recipe is not None:
-                epochs = self.epochs or recipe.epochs_for(support.shots)
-                generator = torch.Generator().manual_seed(self.seed)
-                fresh = self.views == "fresh"
-                train(method, support, recipe, epochs, generator, validation, fresh, what, trainings)
-            with torch.no_grad():
-                method.solve(support, validation)
-        method.requires_grad_(False)
-        method.bake()
-        if not all(tensor.isfinite().all() for tensor in method.state().values()):
-            step = "choose a lower learning rate" if recipe is not None else "look at the images with `shotfit doctor`"
-            raise DivergedError(f"{method.name} did not converge: what it learned is not finite; {step}.")
-        return method
-
-    def recipe(self, method: Method) -> Recipe | None:
-        """The method's recipe at the learning rate that was asked for."""
-        recipe = method.training_recipe()
-        if recipe is None or self.lr is None:
-            return recipe
-        return replace(recipe, optimizer=replace(recipe.optimizer, lr=self.lr))
-
-    def support(self, items: Sequence[Item], recipe: Recipe | None) -> Support:
-        """The items in the views that the recipe asks for."""
-        center = ImagePool(items)
-        views = (recipe.views if recipe else 0) if self.views in (None, "fresh") else self.views
-        count = 0 if views == "center" else int(views or 0)
-        random = ImagePool(items, count) if count else center
-        return Support(center, random, int(torch.bincount(center.labels).max()))
-
-    def validation(self, tasks: Sequence[Task], support: Sequence[Item]) -> Validation:
-        """What selection may judge by: the validation parts where every task has one, else folds of the support."""
-        if all(task.val for task in tasks):
-            pool = ImagePool(joined([(task.classes, task.val) for task in tasks]))
-            return Validation("validation part", (Fold(torch.arange(len(support)), pool.all(), pool.labels),))
-        return self.folds(support)
-
-    def folds(self, items: Sequence[Item]) -> Validation:
-        """Stratified folds of the support; none where a class has a single image."""
-        pool = ImagePool(items)
-        fewest = int(torch.bincount(pool.labels)[pool.labels.unique()].min())
-        if fewest < 2:
-            return Validation("none", ())
-        dealt = torch.tensor(deal(pool.labels.tolist(), min(FOLDS, fewest), self.seed))  # [images]
-        folds = []
-        for number in range(min(FOLDS, fewest)):
-            held = (dealt == number).nonzero().flatten()
-            folds.append(Fold((dealt != number).nonzero().flatten(), pool.take(held), pool.labels[held]))
-        return Validation("cross-validation", tuple(folds))
-
-    def compare(
-        self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method
-    ) -> dict[str, Any]:
-        """Accuracy of the fit and of zero-shot on what neither was fitted to; empty where nothing can be held out.
-
-        Of several tasks, images are judged among the classes of their own, and the accuracies are means over the tasks.
-        """
-        reference = zero_shot(self.frozen, self.classes)
-        labels, right, plain = [], [], []
-        for fold, method in self._judged(prototype, items, validation, fitted):
-            labels.append(fold.labels)
-            wrong = torch.zeros(len(fold.labels), dtype=torch.bool)
-            right.append(wrong if method is None else hits(method, fold.held, fold.labels))
-            plain.append(hits(reference, fold.held, fold.labels))
-        if not labels:
-            return {}
-        task = tasks_of(torch.cat(labels), reference.sizes)  # [images]
-        ours, theirs = (_means(torch.cat(found), task) for found in (right, plain))
-        checked: dict[str, Any] = {
-            "on": validation.description,
-            "images": len(task),
-            "accuracy": fmean(ours),
-            "zero_shot_accuracy": fmean(theirs),
-        }
-        if len(self.classes) > 1:
-            checked["tasks"] = {
-                classes.task: {"accuracy": one, "zero_shot_accuracy": other}
-                for classes, one, other in zip(self.classes, ours, theirs, strict=True)
-            }
-        return checked
-
-    def _judged(
-        self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method
-    ) -> Iterator[tuple[Fold, Method | None]]:
-        """Each fold with what was fitted to the rest; None where that diverged."""
-        if validation.source == "validation part":
-            yield validation.folds[0], fitted
-            return
-        prototype = type(prototype)(**prototype.options() | fitted.chosen())
-        for number, fold in enumerate(validation.folds, start=1):
-            part = [items[index] for index in fold.train.tolist()]
-            what = f"Checking, fold {number} of {len(validation.folds)}"
-            try:
-                yield fold, self.fit(prototype, part, self.folds(part), what)
-            except DivergedError:
-                yield fold, None
-
-
-def _means(right: Tensor, task: Tensor) -> list[float]:
-    """The share of images that are right, of each task; every task has some."""
-    return [float(right[task == number].double().mean()) for number in range(int(task.max()) + 1)]

@@ -30,11 +30,13 @@ LONG = 20.0  # seconds from which on a forecast is worth a line
 class Stepper:
     """A recipe at work on a method: each call is one batch.
 
-    epochs, steps: the planned length and the batches of an epoch, which the schedule counts by.
+    epochs, steps: the planned length and the batches of an epoch, which the schedule counts by. planned: all steps,
+    where the last epoch is not a whole one.
     """
 
-    def __init__(self, method: Method, recipe: Recipe, epochs: int, steps: int) -> None:
+    def __init__(self, method: Method, recipe: Recipe, epochs: int, steps: int, planned: int | None = None) -> None:
         self.method, self.recipe, self.epochs, self.steps = method, recipe, epochs, steps
+        self.planned = epochs * steps if planned is None else planned
         self.optimizer = recipe.optimizer.over(method.parameter_groups())
         self.replay: Replay | None = None
         self.taken = 0
@@ -53,7 +55,7 @@ class Stepper:
 
     def _gradients(self, images: Images, labels: Tensor) -> Tensor:
         """Set the parameters' gradients, and give the loss, []: on a GPU from a recording, once streams are read."""
-        frozen, worth = self.method.frozen, self.recipe.replayable and self.epochs * self.steps > SHORT
+        frozen, worth = self.method.frozen, self.recipe.replayable and self.planned > SHORT
         if self.taken == 1 and worth and frozen.savings.replayed and frozen.resident(images):
             parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
             self.replay = Replay(self.method, parameters, images, labels)
@@ -67,7 +69,7 @@ class Stepper:
     def rate(self) -> float:
         """The learning rate of the next step, for a group of rate 1."""
         schedule = self.recipe.schedule
-        u, period = self.taken, self.epochs * self.steps
+        u, period = self.taken, self.planned
         if schedule.unit == "epoch":
             u, period = u // self.steps, self.epochs
         return schedule.rate(self.recipe.optimizer.lr, u, period)
@@ -130,6 +132,7 @@ def train(
     fresh: bool = False,
     what: str | None = None,
     trainings: int = 1,
+    steps: int | None = None,
 ) -> list[float]:
     """Train in shuffled batches, and give each epoch's mean loss.
 
@@ -137,18 +140,23 @@ def train(
     new random crops at every step. validation: what a recipe with `best_epoch` chooses the epoch by. what: how
     progress is called. trainings: of the same length, this one the first, for the forecast; 0 makes none.
 
+    steps: end after so many, wherever the epoch is then; `epochs` is not looked at.
+
     Order and views of an epoch are drawn and moved to the device together, and losses are read at the end: on a GPU no
     step waits.
     """
     images, batch = len(support.labels), min(recipe.batch, len(support.labels))
     device, what = method.frozen.backbone.device, what or f"Training {method.name}"
     labels = step_labels(support.labels, method.sizes).to(device)
-    stepper = Stepper(method, recipe, epochs, math.ceil(images / batch) if recipe.keep_last else images // batch)
+    each = recipe.steps_for(images)
+    epochs = epochs if steps is None else math.ceil(steps / each)
+    stepper = Stepper(method, recipe, epochs, each, steps)
     judge = validation if recipe.best_epoch and validation and validation.source == "validation part" else None
     history, best, kept = [], -1, method.state_dict()
-    forecast = Forecast(what, epochs * stepper.steps, device, trainings) if trainings else None
+    forecast = Forecast(what, stepper.planned, device, trainings) if trainings else None
     for _ in track(range(epochs), what):
-        order = torch.randperm(images, generator=generator)[: stepper.steps * batch]
+        left = min(each, stepper.planned - stepper.taken)
+        order = torch.randperm(images, generator=generator)[: left * batch]
         total = torch.zeros((), dtype=torch.double, device=device)
         chosen, targets = order.split(batch), labels.index_select(0, order.to(device)).split(batch)
         batches: Iterable[Images] = (
@@ -160,7 +168,7 @@ def train(
             total += stepper(drawn, target)
             if forecast is not None:
                 forecast.step()
-        history.append(total / stepper.steps)
+        history.append(total / left)
         right = correct(method, judge.folds[0].held, judge.folds[0].labels) if judge else 0
         if judge and right > best:
             best, kept = right, {name: value.clone() for name, value in method.state_dict().items()}

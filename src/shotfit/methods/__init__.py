@@ -24,10 +24,12 @@ from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
     from shotfit.methods.base import Method, option
-    from shotfit.methods.recipe import Optimizer, ParameterGroup, Recipe, Schedule
+    from shotfit.methods.recipe import Axis, Grid, Optimizer, ParameterGroup, Recipe, Schedule
 
 __all__ = [
     "METHODS",
+    "Axis",
+    "Grid",
     "Method",
     "Optimizer",
     "ParameterGroup",
@@ -40,7 +42,10 @@ __all__ = [
     "option",
 ]
 
-_WRITTEN_WITH = {"base": ("Method", "option"), "recipe": ("Optimizer", "ParameterGroup", "Recipe", "Schedule")}
+_WRITTEN_WITH = {
+    "base": ("Method", "option"),
+    "recipe": ("Axis", "Grid", "Optimizer", "ParameterGroup", "Recipe", "Schedule"),
+}
 
 METHODS = {
     "zero_shot": "shotfit.methods.zero_shot:ZeroShot",

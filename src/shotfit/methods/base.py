@@ -23,7 +23,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.errors import NewClassesError, ShotfitError, UsageError
 from shotfit.methods.numbering import labels_by_task, loss_within_tasks
-from shotfit.methods.recipe import ParameterGroup, Recipe
+from shotfit.methods.recipe import Grid, ParameterGroup, Recipe
 from shotfit.towers.backbone import Backbone
 
 __all__ = ["Fold", "Method", "Support", "Validation", "check_prompts", "check_texts", "option"]
@@ -96,6 +96,7 @@ class Method(nn.Module):
     title: ClassVar[str]
     paper: ClassVar[str]
     recipe: ClassVar[Recipe | None] = None  # None: `solve` finds the parameters
+    grid: ClassVar[Grid | None] = None  # what `auto` chooses; None: nothing, the paper's recipe is also `auto`'s
     accepts_new_classes: ClassVar[bool] = False
     several_tasks: ClassVar[bool] = False
 
@@ -110,6 +111,7 @@ class Method(nn.Module):
             setattr(self, name, value)
         self._check()
         self.baked: Tensor | None = None
+        self.history: list[float] = []  # mean loss of each epoch of its training
 
     # What a method writes.
 

@@ -1,17 +1,18 @@
-"""How a method is trained, as data: optimizer, schedule, epochs, batch, views, selection."""
+"""How a method is trained, as data: optimizer, schedule, epochs, batch, views; and what `auto` may choose of it."""
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-__all__ = ["VIEWS", "Optimizer", "ParameterGroup", "Recipe", "Schedule"]
+__all__ = ["VIEWS", "Axis", "Grid", "Optimizer", "ParameterGroup", "Recipe", "Schedule"]
 
 
 @dataclass(frozen=True)
@@ -136,3 +137,61 @@ class Recipe:
         """
         keys = [key for key in self.epochs if key <= shots]
         return self.epochs[max(keys) if keys else min(self.epochs)]
+
+    def steps_for(self, images: int) -> int:
+        """Steps of an epoch of so many images."""
+        batch = min(self.batch, images)
+        return math.ceil(images / batch) if self.keep_last else images // batch
+
+    def in_steps(self, lr: float | None) -> Recipe:
+        """The recipe that `auto` trains with: a cosine by step behind a short linear rise, whatever the length.
+
+        The papers' schedules count epochs, and so do nothing sensible in the few steps of a small folder. lr: in place
+        of the recipe's.
+        """
+        optimizer = self.optimizer if lr is None else replace(self.optimizer, lr=lr)
+        schedule = Schedule("cosine", unit="step", warmup=RISE, warming="linear")
+        return replace(self, optimizer=optimizer, schedule=schedule, best_epoch=False)
+
+
+RISE = 5  # steps in which the rate of `auto` rises
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One thing that `auto` chooses for a method, and why it is worth choosing.
+
+    name: "lr", "steps" or an option. values: the one nearest the paper's first.
+    """
+
+    name: str
+    values: tuple[Any, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What `auto` chooses from: every combination of the axes' values.
+
+    robust: the values that hold where no image can be held out to choose by.
+    """
+
+    axes: tuple[Axis, ...]
+    robust: Mapping[str, Any]
+
+    def without(self, names: Collection[str]) -> Grid:
+        """The grid of what is not fixed already."""
+        axes = tuple(axis for axis in self.axes if axis.name not in names)
+        return Grid(axes, {name: value for name, value in self.robust.items() if name not in names})
+
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination, those nearest the paper's first.
+
+        Example:
+            >>> Grid((Axis("lr", (1, 4), ""), Axis("steps", (100, 400), "")), {}).points()[:2]
+            [{'lr': 1, 'steps': 100}, {'lr': 1, 'steps': 400}]
+        """
+        ranked = itertools.product(*(enumerate(axis.values) for axis in self.axes))
+        ordered = sorted(ranked, key=lambda point: sum(rank for rank, _ in point))
+        names = [axis.name for axis in self.axes]
+        return [dict(zip(names, (value for _, value in point), strict=True)) for point in ordered]

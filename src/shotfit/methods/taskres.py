@@ -26,7 +26,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Method, option
 from shotfit.methods.ensemble import class_features
-from shotfit.methods.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["TaskRes"]
 
@@ -43,6 +43,16 @@ class TaskRes(Method):
         epochs={1: 100, 8: 200},
         batch=256,
         replayable=True,
+    )
+    grid: ClassVar[Grid | None] = Grid(
+        (
+            Axis(
+                "alpha", (0.5, 2.0, 6.0), "a residual of a tenth of the text's length cannot say what the names do not"
+            ),
+            Axis("lr", (2e-3, 6e-3, 2e-2), "few images give few steps, in which the published rate goes nowhere"),
+            Axis("steps", (200,), "a cosine of 200 steps ends where one of 400 does"),
+        ),
+        robust={"alpha": 2.0, "lr": 2e-3, "steps": 200},
     )
 
     alpha: float = option(0.5, "scale of the residual; the authors use 1.0 on OxfordFlowers", above=0)

@@ -1,0 +1,138 @@
+"""One fit of a method to some images, and how images are held out from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shotfit.data.shots import deal
+from shotfit.data.tasks import ClassList, Item, Task, joined
+from shotfit.engine.frozen import Frozen, ImagePool
+from shotfit.errors import DivergedError
+from shotfit.fitting.train import train
+from shotfit.methods import find
+from shotfit.methods.base import Fold, Method, Support, Validation
+from shotfit.methods.recipe import Recipe
+
+__all__ = ["Fitter", "Setting", "Views", "held_out_by", "zero_shot"]
+
+FOLDS = 4  # at most, for a cross-validation of the support images
+Views = int | Literal["center", "fresh"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stands in place of a recipe's own rate and length. steps: of `auto`, which counts no epochs."""
+
+    lr: float | None = None
+    epochs: int | None = None
+    steps: int | None = None
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe at this setting."""
+        if self.steps is not None:
+            return recipe.in_steps(self.lr)
+        return recipe if self.lr is None else replace(recipe, optimizer=replace(recipe.optimizer, lr=self.lr))
+
+
+def zero_shot(frozen: Frozen, classes: Sequence[ClassList]) -> Method:
+    """The zero-shot classifier of a class list."""
+    method = find("zero_shot")()
+    method.attach(frozen, classes)
+    method.build(frozen, classes)
+    method.bake()
+    return method
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """What the fits of one call share."""
+
+    frozen: Frozen
+    classes: tuple[ClassList, ...]
+    seed: int
+    views: Views | None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of classes of each task."""
+        return tuple(len(task.names) for task in self.classes)
+
+    def fit(
+        self,
+        prototype: Method,
+        items: Sequence[Item],
+        validation: Validation,
+        what: str,
+        setting: Setting = Setting(),
+        trainings: int = 0,
+    ) -> Method:
+        """A new method of the prototype's kind and options, fitted to the items.
+
+        trainings: how many of the same length it is the first of, for the forecast.
+
+        Raises DivergedError for a training whose numbers do not stay finite.
+        """
+        method = type(prototype)(**prototype.options())
+        recipe = method.training_recipe()
+        recipe = None if recipe is None else setting.of(recipe)
+        method.attach(self.frozen, self.classes)
+        method.check()
+        support = self.support(items, recipe)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            method.prepare(support)
+            method.build(self.frozen, self.classes)
+            if recipe is not None:
+                epochs = setting.epochs or recipe.epochs_for(support.shots)
+                generator = torch.Generator().manual_seed(self.seed)
+                fresh = self.views == "fresh"
+                method.history = train(
+                    method, support, recipe, epochs, generator, validation, fresh, what, trainings, setting.steps
+                )
+            with torch.no_grad():
+                method.solve(support, validation)
+        method.requires_grad_(False)
+        method.bake()
+        if not all(tensor.isfinite().all() for tensor in method.state().values()):
+            step = "choose a lower learning rate" if recipe is not None else "look at the images with `shotfit doctor`"
+            raise DivergedError(f"{method.name} did not converge: what it learned is not finite; {step}.")
+        return method
+
+    def support(self, items: Sequence[Item], recipe: Recipe | None) -> Support:
+        """The items in the views that the recipe asks for."""
+        center = ImagePool(items)
+        views = (recipe.views if recipe else 0) if self.views in (None, "fresh") else self.views
+        count = 0 if views == "center" else int(views or 0)
+        random = ImagePool(items, count) if count else center
+        return Support(center, random, int(torch.bincount(center.labels).max()))
+
+    def validation(self, tasks: Sequence[Task], support: Sequence[Item]) -> Validation:
+        """What selection may judge by: the validation parts where every task has one, else folds of the support."""
+        if all(task.val for task in tasks):
+            pool = ImagePool(joined([(task.classes, task.val) for task in tasks]))
+            return Validation("validation part", (Fold(torch.arange(len(support)), pool.all(), pool.labels),))
+        return self.folds(support)
+
+    def folds(self, items: Sequence[Item]) -> Validation:
+        """Stratified folds of the support; none where a class has a single image."""
+        pool = ImagePool(items)
+        fewest = int(torch.bincount(pool.labels)[pool.labels.unique()].min())
+        if fewest < 2:
+            return Validation("none", ())
+        dealt = torch.tensor(deal(pool.labels.tolist(), min(FOLDS, fewest), self.seed))  # [images]
+        folds = []
+        for number in range(min(FOLDS, fewest)):
+            held = (dealt == number).nonzero().flatten()
+            folds.append(Fold((dealt != number).nonzero().flatten(), pool.take(held), pool.labels[held]))
+        return Validation("cross-validation", tuple(folds))
+
+
+@torch.no_grad()
+def held_out_by(method: Method, fold: Fold) -> Tensor:
+    """What a fitted method says of a fold's held images: logits [images, classes], float32."""
+    return method.logits(fold.held).float().cpu()

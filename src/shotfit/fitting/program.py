@@ -1,0 +1,27 @@
+"""The code that a result is made by, as one number: a changed program runs again."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from functools import cache
+from pathlib import Path
+
+from shotfit.methods.base import Method
+
+__all__ = ["program_of"]
+
+PACKAGE = Path(__file__).parent.parent
+FITTING = ("fit", "fitter", "replay", "selection", "train")
+SHARED = ("towers/edits", "engine/frozen", *(f"fitting/{name}" for name in FITTING))
+
+
+def program_of(method: Method) -> str:
+    """sha256 over the files of the method's own, of all of shotfit's methods (they share helpers), and of the fit."""
+    return _hashed(Path(inspect.getfile(type(method))))
+
+
+@cache
+def _hashed(own: Path) -> str:
+    shared = [*sorted((PACKAGE / "methods").rglob("*.py")), *(PACKAGE / f"{name}.py" for name in SHARED)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in (own, *shared))).hexdigest()

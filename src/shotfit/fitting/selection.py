@@ -1,0 +1,226 @@
+"""What `auto` chooses for a method, by successive halving on images that a candidate has not learned from.
+
+Candidates are the points of the grid that the method's file declares. Each is trained for a part of its length and
+judged on held-out images; the better ones go on to the next rung, longer and on other images. Work is counted in
+training steps, so that the same seed chooses the same on every machine: rungs that choose cost as much as one training
+of the longest candidate, and what holds out every image once with the chosen one, twice that. `budget` bounds seconds.
+
+A candidate's score is the mean log probability of the true class at the best temperature for all of them. It moves
+where the count of right images does not, and two candidates whose logits differ in scale alone are equal by it. Of
+candidates within one standard error of the best, by the differences image by image, the one nearest the paper's wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shotfit.data.tasks import Item
+from shotfit.engine.frozen import normalize
+from shotfit.errors import DivergedError
+from shotfit.fitting.fitter import Fitter, Setting, held_out_by
+from shotfit.fitting.heldout import HeldOut, log_likelihoods
+from shotfit.fitting.program import program_of
+from shotfit.methods import address
+from shotfit.methods.base import Fold, Method, Validation
+from shotfit.methods.recipe import Grid
+from shotfit.progress import track
+
+__all__ = ["Candidate", "Choice", "Judge", "Trial", "candidate_at", "choose", "hold_out", "points_of"]
+
+KEPT = 4  # one in so many candidates goes on from the first rung, two at least
+FEWEST_STEPS = 4  # of a training that is judged
+OVERRUN = 1.2  # of a budget in seconds, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A method at options and a setting. point: what of it was chosen; rank: its distance from the paper's."""
+
+    prototype: Method
+    setting: Setting
+    point: Mapping[str, Any]
+    rank: int
+
+    @property
+    def length(self) -> int:
+        """Steps of its training; 1 where there is none."""
+        return self.setting.steps or 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate on one rung: how long it trained, on how many held-out images it was judged, and how."""
+
+    rung: int
+    point: Mapping[str, Any]
+    steps: int | None
+    images: int
+    accuracy: float
+    score: float | None  # mean log probability; None where it diverged
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was chosen, and by which trials. rungs: what became of each."""
+
+    candidate: Candidate
+    trials: tuple[Trial, ...] = ()
+    rungs: tuple[str, ...] = ()
+
+    def said(self, validation: Validation) -> str:
+        """How a result names the choice; nothing where none was to be made."""
+        point = ", ".join(
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in self.candidate.point.items()
+        )
+        return f"{point} by {validation.description}" if point else ""
+
+    def record(self) -> dict[str, Any]:
+        """For `adapter.json` and --json."""
+        return {
+            "chosen": dict(self.candidate.point),
+            "rungs": list(self.rungs),
+            "tried": [asdict(trial) for trial in self.trials],
+        }
+
+
+def points_of(prototype: Method, grid: Grid, setting: Setting) -> list[Candidate]:
+    """Every point of a grid as a candidate, those nearest the paper's first."""
+    return [candidate_at(prototype, point, setting, rank) for rank, point in enumerate(grid.points())]
+
+
+def candidate_at(prototype: Method, point: Mapping[str, Any], setting: Setting, rank: int = 0) -> Candidate:
+    """A method at a point: its options, rate and steps; what the point leaves open is the prototype's or setting's."""
+    options = {name: value for name, value in point.items() if name not in ("lr", "steps")}
+    own = type(prototype)(**prototype.options() | options)
+    rate, steps = point.get("lr", setting.lr), point.get("steps", setting.steps)
+    return Candidate(own, Setting(rate, setting.epochs, steps), point, rank)
+
+
+def choose(judge: Judge, candidates: Sequence[Candidate]) -> Choice:
+    """The best of the candidates, which are given nearest the paper's first."""
+    folds, longest = judge.validation.folds, max(one.length for one in candidates)
+    alive = list(candidates)
+    for number, fold in enumerate((folds[0], folds[1 % len(folds)]), start=1):
+        steps = sum(one.length for one in alive)
+        share = min(0.5, longest / 2 / steps)
+        if len(alive) == 1 or not judge.affords(steps * share, f"rung {number}"):
+            break
+        held = {
+            one.rank: judge.trial(one, fold, share, number) for one in track(alive, f"Choosing, rung {number} of 2")
+        }
+        alive = _ranked(alive, held, judge.fitter.sizes)[: max(2, ceil(len(alive) / KEPT)) if number == 1 else 1]
+    return Choice(alive[0], tuple(judge.trials), tuple(judge.rungs))
+
+
+def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[Fold, HeldOut | None]]:
+    """What is said of every image that can be held out by a fit that has not learned from it; None where it diverged.
+
+    fitted: the candidate, fitted to all; what it found out about itself (`Method.chosen`) is not searched anew.
+    """
+    validation = judge.validation
+    if validation.source == "validation part":
+        return [(fold, judge.known(held_out_by(fitted, fold), fold)) for fold in validation.folds]
+    own = replace(candidate, prototype=type(fitted)(**fitted.options() | fitted.chosen()))
+    share = min(1.0, 2 / max(len(validation.folds), 1)) if candidate.setting.steps else 1.0
+    parts = []
+    for number, fold in enumerate(validation.folds, start=1):
+        what = f"Checking, fold {number} of {len(validation.folds)}"
+        parts.append((fold, judge.trial(own, fold, share, 3, what)))
+    return parts
+
+
+def _ranked(alive: Sequence[Candidate], held: Mapping[int, HeldOut | None], sizes: Sequence[int]) -> list[Candidate]:
+    """Best first; of those within one standard error of the best, the one nearest the paper's is first."""
+    scores = {
+        rank: log_likelihoods(found.logits, found.labels, sizes) for rank, found in held.items() if found is not None
+    }
+    if not scores:
+        return list(alive)
+    order = sorted(scores, key=lambda rank: -float(scores[rank].mean()))
+    best = scores[order[0]]
+
+    def near(rank: int) -> bool:
+        lost = best - scores[rank]
+        return float(lost.mean()) <= float(lost.std()) / len(lost) ** 0.5
+
+    first = min(rank for rank in order if rank == order[0] or near(rank))
+    return [next(one for one in alive if one.rank == rank) for rank in dict.fromkeys([first, *order])]
+
+
+class Judge:
+    """Trials: each is made once, kept in the store under all that it depends on, and counted."""
+
+    def __init__(self, fitter: Fitter, items: Sequence[Item], validation: Validation, budget: float | None) -> None:
+        self.fitter, self.items, self.validation, self.budget = fitter, items, validation, budget
+        self.began, self.worked = time.perf_counter(), 0.0
+        self.trials: list[Trial] = []
+        self.rungs: list[str] = []
+
+    def affords(self, steps: float, rung: str) -> bool:
+        """Whether a rung of so many steps ends within the budget, by what steps took so far."""
+        seconds = time.perf_counter() - self.began
+        fits = self.budget is None or (seconds + steps * seconds / max(self.worked, 1) <= OVERRUN * self.budget)
+        self.rungs.append(f"{rung}: {'done' if fits else 'left out, it would overrun the budget'}")
+        return fits
+
+    def trial(self, candidate: Candidate, fold: Fold, share: float, rung: int, what: str = "") -> HeldOut | None:
+        """What a candidate says of a fold after a share of its length; None where it diverged."""
+        setting, prototype, sizes = candidate.setting, candidate.prototype, self.fitter.sizes
+        if setting.steps is not None:
+            setting = replace(setting, steps=max(FEWEST_STEPS, round(setting.steps * share)))
+        part = [self.items[index] for index in fold.train.tolist()]
+        inner = self.validation if self.validation.source == "validation part" else self.fitter.folds(part)
+
+        def compute(_: list[int]) -> Iterator[Tensor]:
+            try:
+                method = self.fitter.fit(prototype, part, inner, what or f"Trying {prototype.name}", setting)
+                yield held_out_by(method, fold)[None]
+            except DivergedError:
+                yield torch.full((1, len(fold.labels), sum(sizes)), torch.nan)
+
+        kind: dict[str, str | int | float | bool] = {
+            "tower": "held out",
+            "images": len(fold.labels),
+            "classes": sum(sizes),
+        }
+        logits = self.fitter.frozen.store.rows(kind, [self._key(candidate, setting, part, fold)], compute, "")[0]
+        self.worked += setting.steps or 0
+        steps, images, point = setting.steps, len(fold.labels), dict(candidate.point)
+        if not logits.isfinite().all():
+            self.trials.append(Trial(rung, point, steps, images, 0.0, None))
+            return None
+        held = self.known(logits, fold)
+        score = float(log_likelihoods(logits, fold.labels, sizes).mean())
+        self.trials.append(Trial(rung, point, steps, images, float(held.right(sizes).double().mean()), score))
+        return held
+
+    def known(self, logits: Tensor, fold: Fold) -> HeldOut:
+        """Logits of a fold with what else is known of its images."""
+        with torch.no_grad():
+            features = normalize(self.fitter.frozen.image(fold.held)).float().cpu()
+        return HeldOut(logits, fold.labels, features, self.validation.description)
+
+    def _key(self, candidate: Candidate, setting: Setting, part: Sequence[Item], fold: Fold) -> str:
+        """Of all that a trial depends on."""
+        backbone, method, held = self.fitter.frozen.backbone, candidate.prototype, fold.held
+        assert held.pool is not None
+        content = {
+            "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device.type)],
+            "method": [address(type(method)), program_of(method), method.options(), setting.__dict__],
+            "classes": [asdict(one) for one in self.fitter.classes],
+            "train": [(item.digest or str(item.path), item.label) for item in part],
+            "held": [*zip(held.pool.keys(), held.pool.labels.tolist(), strict=True)],
+            "rows": held.rows.tolist(),
+            "seed": [self.fitter.seed, self.fitter.views, torch.get_num_threads()],
+        }
+        return hashlib.sha256(json.dumps(content, default=str).encode(errors="surrogateescape")).hexdigest()
