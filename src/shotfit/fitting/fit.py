@@ -1,6 +1,6 @@
 """Fit a method to a task, and check the fit against zero-shot without a test image.
 
-    model = shotfit.fit("photos/", method="tip_adapter_f", shots=16)
+    model = shotfit.fit("photos/", method="tip_adapter_f")                  # all labelled images
     model = shotfit.fit("tasks.toml", method="softcpt", shots=4)            # several tasks at once
 
 What a method receives has no test part. Whether the fitted model is better than zero-shot is judged on the validation
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.reading import Reading
-from shotfit.data.shots import deal
+from shotfit.data.shots import cross_validation
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.engine.allocator import kept_memory
@@ -52,7 +52,7 @@ def fit(
     data: Task | str | Path | Sequence[Task],
     method: str | Method = "tip_adapter_f",
     *,
-    shots: int | None = 16,
+    shots: int | None = None,
     seed: int = 1,
     backbone: str | Backbone = "mini",
     options: Mapping[str, str] | None = None,
@@ -74,7 +74,8 @@ def fit(
     data: anything `read_task` reads or a task list (.toml), of which the doctor sees everything first; or a task or
     tasks, which are taken as they are. Test parts are not touched. skip_broken: leave out the files of a path that
     cannot be read.
-    shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone (None: all).
+    shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone; None, the default,
+    and 0 take all.
     epochs, lr: in place of the recipe's. views: random views of each image, "center" for the center view alone, "fresh"
     for new random crops at every step. validation: "few" selects on at most four images a class of a validation part,
     by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or by cross-validation;
@@ -242,17 +243,13 @@ class _Fitting:
         return self.folds(support)
 
     def folds(self, items: Sequence[Item]) -> Validation:
-        """Stratified folds of the support; none where a class has a single image."""
-        pool = ImagePool(items)
-        fewest = int(torch.bincount(pool.labels)[pool.labels.unique()].min())
-        if fewest < 2:
-            return Validation("none", ())
-        dealt = torch.tensor(deal(pool.labels.tolist(), min(FOLDS, fewest), self.seed))  # [images]
-        folds = []
-        for number in range(min(FOLDS, fewest)):
-            held = (dealt == number).nonzero().flatten()
-            folds.append(Fold((dealt != number).nonzero().flatten(), pool.take(held), pool.labels[held]))
-        return Validation("cross-validation", tuple(folds))
+        """Stratified folds of the support, in whole groups; none where too few classes have a second image."""
+        pool, folds = ImagePool(items), []
+        held_out = cross_validation(pool.labels.tolist(), [item.group for item in items], FOLDS, self.seed)
+        for held in map(torch.tensor, held_out):
+            learned = torch.ones(len(items), dtype=torch.bool).index_fill(0, held, False)
+            folds.append(Fold(learned.nonzero().flatten(), pool.take(held), pool.labels[held]))
+        return Validation("cross-validation" if folds else "none", tuple(folds))
 
     def compare(
         self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method
