@@ -80,6 +80,8 @@ def read_task(
             if group_column
             else "a fifth of each class, chosen by content"
         )
+        if not parts["test"]:
+            test_origin = "none, because no class has a second image, or group, to hold out"
     parts["val"], shared = _without(parts["val"], parts["test"])
     if shared:
         test_origin += f"; {shared:,} of its images were also for validation and are left out there"

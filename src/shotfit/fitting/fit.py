@@ -30,6 +30,7 @@ from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import DivergedError, ShotfitError, UsageError
+from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model, record_of
 from shotfit.fitting.train import hits, train
 from shotfit.methods import find
@@ -95,7 +96,8 @@ def fit(
     prototype = _prototype(method, options or {})
     check_numbers(prototype, shots, seed, epochs, lr, views)
     store = Store(cache_folder() / "streams") if store is None else store
-    tasks = [task.support(shots or None, seed, validation) for task in _tasks(data, templates, skip_broken)]
+    whole = _tasks(data, templates, skip_broken)
+    tasks = [task.support(shots or None, seed, validation) for task in whole]
     classes = tuple(task.classes for task in tasks)
     for task in tasks:
         if not task.train:
@@ -112,17 +114,21 @@ def fit(
     checked = fitting.compare(prototype, support, selection, fitted) if check else {}
     worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
     result = zero_shot(frozen, classes) if worse and not keep else fitted
+    judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []
+    learned = marks([*support, *judged_by] if result.name != "zero_shot" else ())
     record = record_of(result, loaded) | {
         "fitted_method": prototype.name,
         "shots": shots,
         "seed": seed,
         "support_images": len(support),
+        "labelled_images": sum(len(task.train) for task in whole),
+        "learned_images": len(learned),
         "selection": fitted.selection(selection),
         "checked": checked,
         "fell_back": worse and not keep,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    return Model(result, frozen, record)
+    return Model(result, frozen, record, learned=learned)
 
 
 def check_numbers(
@@ -276,9 +282,10 @@ class _Fitting:
             "zero_shot_accuracy": fmean(theirs),
         }
         if len(self.classes) > 1:
+            judged = [self.classes[number] for number in task.unique().tolist()]
             checked["tasks"] = {
                 classes.task: {"accuracy": one, "zero_shot_accuracy": other}
-                for classes, one, other in zip(self.classes, ours, theirs, strict=True)
+                for classes, one, other in zip(judged, ours, theirs, strict=True)
             }
         return checked
 
@@ -300,5 +307,5 @@ class _Fitting:
 
 
 def _means(right: Tensor, task: Tensor) -> list[float]:
-    """The share of images that are right, of each task; every task has some."""
-    return [float(right[task == number].double().mean()) for number in range(int(task.max()) + 1)]
+    """The share of images that are right, of each task that has some."""
+    return [float(right[task == number].double().mean()) for number in task.unique().tolist()]
