@@ -24,7 +24,7 @@ def start(context: typer.Context, classes: str, out: Path, say: Say) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         allowed = name in TAKEN or (name == "method" and given[name] == "zero_shot")
-        if given.get(name) not in (parameter.get_default(context), None) and not allowed:
+        if given.get(name) and given[name] != parameter.get_default(context) and not allowed:
             flag = parameter.opts[-1] if parameter.opts[-1].startswith("-") else str(given[name])
             raise UsageError(
                 f"--classes makes a zero-shot model of class names alone, and {flag} goes with images: leave one out."
