@@ -12,7 +12,7 @@ MODEL := demo-model
 .PHONY: demo test data bench clean
 
 demo: $(VENV)/demo
-	$(BIN)/shotfit fit examples/clipart --shots 16 --out $(MODEL)
+	$(BIN)/shotfit fit examples/clipart --out $(MODEL)
 	$(BIN)/shotfit evaluate $(MODEL) examples/clipart
 	$(BIN)/shotfit predict $(MODEL) examples/clipart/bird/bird_0[1-3].png examples/clipart/tool/tool_01.png --top 3
 

@@ -158,7 +158,8 @@ def second_fit(size: Size, repeats: int) -> Line:
 
 
 def _command(task: Path, folder: Path, method: str) -> None:
-    command = [sys.executable, "-m", "shotfit", "fit", str(task), "--method", method, "--precision", "float32"]
+    command = [sys.executable, "-m", "shotfit", "fit", str(task), "--shots", "16", "--method", method]
+    command += ["--precision", "float32"]
     surroundings = os.environ | {"SHOTFIT_CACHE": str(folder / "cache")}
     ended = subprocess.run([*command, "--out", str(folder / "model")], env=surroundings, capture_output=True, text=True)
     if ended.returncode:

@@ -349,7 +349,6 @@ def test_limit_of_the_cache_that_is_no_size_is_named(shell: Shell, monkeypatch: 
         (["fit", "PHOTOS", "--template", "a photo", "--out", "NEW"], 3, "the template 'a photo' holds {} 0 times"),
         (["fit", "nowhere", "--out", "NEW"], 3, "nowhere does not exist"),
         (["fit", "PHOTOS", "--out", "IMAGE/model"], 2, "is not a folder: choose another --out"),
-        (["fit", "SINGLE", "--out", "NEW"], 3, "has no image to hold out"),
         (["predict", "PHOTOS", "PHOTOS"], 3, "is not a shotfit model"),
         (["predict", "MODEL", "nowhere.png"], 3, "There is no image nowhere.png"),
         (["predict", "MODEL", "PHOTOS", "--format", "xml"], 2, "There is no format 'xml'"),
@@ -362,9 +361,7 @@ def test_wrong_input_is_one_line(
     home: Home, shell: Shell, tmp_path: Path, words: list[str], code: int, sentence: str
 ) -> None:
     places = {"PHOTOS": str(home.photos), "MODEL": str(home.model), "NEW": str(tmp_path / "new")}
-    places |= {"IMAGE/model": f"{next(home.photos.rglob('*.png'))}/model", "SINGLE": str(tmp_path / "single")}
-    if "SINGLE" in words:
-        tiny_task(tmp_path / "single", images=1)
+    places |= {"IMAGE/model": f"{next(home.photos.rglob('*.png'))}/model"}
     result = shell(*[places.get(word, word) for word in words])
     assert sentence in one_line(result)
     assert result.code == code

@@ -159,7 +159,9 @@ def test_equal_names_are_a_warning(tmp_path: Path) -> None:
 
 def test_few_images_are_warnings(tmp_path: Path) -> None:
     report = diagnose(tree(tmp_path, cat=1, dog=5, owl=30), shots=16)
-    assert warning(report, "one image") == "1 class has a single train image: cat"
+    assert warning(report, "one image") == (
+        "1 class has a single train image: cat (learned from, and left out of the check)"
+    )
     assert warning(report, "few images") == "2 classes have fewer train images than the 16 shots: cat (1), dog (4)"
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shotfit.data.readers import held_out_share, read_task
+from shotfit.data.held_out import held_out_share
+from shotfit.data.readers import read_task
 from shotfit.data.tasks import Item, Task
 from shotfit.errors import ShotfitError, UsageError
 

@@ -88,7 +88,8 @@ def test_command_runs(place: Path, command: str) -> None:
     program, *words = shlex.split(command, comments=True)
     assert program == "shotfit"
     words = words[: words.index(">")] if ">" in words else words
-    assert main([*words, *CHEAPER.get(words[0], [])]) == 0
+    cheaper = [] if words[:2] == ["fit", "--classes"] else CHEAPER.get(words[0], [])  # trains nothing
+    assert main([*words, *cheaper]) == 0
 
 
 @pytest.mark.parametrize(("page", "printed"), [("README.md", "new.jpg"), ("docs/protocols.md", "coop+length=4")])

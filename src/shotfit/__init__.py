@@ -2,7 +2,7 @@
 
     import shotfit
 
-    model = shotfit.fit("photos/", shots=16)          # the test part of the folder is not touched
+    model = shotfit.fit("photos/")                    # the test part of the folder is not touched
     model.save("my-model")
     shotfit.load("my-model").predict("new.jpg")[0].labels
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
+    from shotfit.fitting.start import zero_shot
 
 __version__: str
 
@@ -41,6 +42,7 @@ __all__ = [
     "load_backbone",
     "read_task",
     "read_tasks",
+    "zero_shot",
 ]
 
 _HOMES = {
@@ -54,6 +56,7 @@ _HOMES = {
     "load_backbone": "checkpoints.weights",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
+    "zero_shot": "fitting.start",
 }
 
 

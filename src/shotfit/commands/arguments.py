@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,21 +14,50 @@ if TYPE_CHECKING:
     from shotfit.towers.precision import Precision
 
 __all__ = [
-    "as_bytes", "as_list", "as_methods", "as_numbers", "as_options", "as_precision", "as_repeated", "as_savings",
-    "as_validation", "as_views", "one_source",
+    "as_bytes", "as_classes", "as_list", "as_methods", "as_numbers", "as_options", "as_precision", "as_repeated",
+    "as_savings", "as_validation", "as_views", "one_source",
 ]  # fmt: skip
 
 
 def as_list(flag: str, text: str) -> list[str]:
     """Words between commas.
 
-    >>> as_list("--classes", "robin, wren")
-    ['robin', 'wren']
+    >>> as_list("--without", "cut, silu")
+    ['cut', 'silu']
     """
     words = [word.strip() for word in text.split(",")]
     if not all(words):
         raise UsageError(f"{flag} is {text!r}; expected words with single commas between them, as in a,b,c.")
     return words
+
+
+def as_classes(text: str) -> list[str]:
+    """Class names between commas, or of a file @FILE with one a line; quotes keep a comma, as in CSV.
+
+    >>> as_classes('red kite, "gull, herring"')
+    ['red kite', 'gull, herring']
+    """
+    if text.startswith("@"):
+        path = Path(text[1:])
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise UsageError(f"--classes names the file {path}, which cannot be read: {reason}.") from None
+        names = [line.strip() for line in lines if line.strip()]
+        if not names:
+            raise UsageError(f"--classes names the file {path}, which is empty; expected one class name a line.")
+        return names
+    try:
+        (row,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):
+        row = []
+    if not row or not all(name.strip() for name in row):
+        raise UsageError(
+            f"--classes is {text!r}; expected names with single commas between them, as in robin,wren (a name with a "
+            "comma in double quotes), or @FILE with one name a line."
+        )
+    return [name.strip() for name in row]
 
 
 def as_methods(text: str) -> list[str]:

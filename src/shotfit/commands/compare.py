@@ -54,6 +54,7 @@ def compare(
     template: flags.Templates = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
+    group_column: flags.GroupColumn = None,
     epochs: flags.Epochs = None,
     lr: flags.Rate = None,
     views: flags.Views = None,
@@ -100,11 +101,14 @@ def compare(
     from shotfit.evaluation.protocols import check_protocol
     from shotfit.evaluation.table import selections, table
 
-    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
+    own = {"--images": images, "--class-names": class_names, "--template": template, "--group-column": group_column}
+    source = one_source(folder, tasks, own)
     check_protocol(protocol, targets or [])
     read_variants(names, numbers, draws, lr, epochs, chosen)
     loaded = load_in(backbone, computing, device)
-    found = read_all(source, Reading(images, class_names, template or (), max(numbers), skip_broken), say)
+    found = read_all(
+        source, Reading(images, class_names, template or (), max(numbers), skip_broken, group_column=group_column), say
+    )
     data = found[0] if tasks is None else found
     others = [read_one(target, Reading(skip_broken=skip_broken, to_fit=False), say) for target in targets or []]
     left_out = leave_out or []

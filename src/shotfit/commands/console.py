@@ -26,6 +26,8 @@ __all__ = [
     "reporter",
     "say_accuracies",
     "say_checked",
+    "say_refit",
+    "say_support",
     "say_task",
     "to",
     "warn",
@@ -103,10 +105,30 @@ def say_checked(model: Model, say: Say) -> None:
         say(f"{record['fitted_method']} is worse than zero-shot there, and was kept as asked.")
 
 
+def say_support(task: Task, shots: int, seed: int, say: Say) -> None:
+    """What a fit will learn from, before it starts."""
+    drawn, held_out = len(task.support(shots or None, seed).train), len(task.test)
+    of = f"learned from {drawn:,} of {plural(len(task.train), 'labelled image')}"
+    say(f"{of}{f' ({held_out:,} more are held out)' if held_out else ''}")
+
+
+def say_refit(model: Model, held_out: int, say: Say) -> None:
+    """That the saved model has learned the held-out images too, or why it has not."""
+    record = model.record
+    if record.get("refit"):
+        images = f"{plural(record['support_images'], 'labelled image')}, the {held_out:,} held-out ones among them"
+        say(f"fitted again to {images}: the accuracy above is that of the model before")
+    else:
+        say("not fitted again: zero-shot learns from no image")
+
+
 def say_accuracies(result: Fitted, say: Say) -> None:
     from shotfit.evaluation.several import table
 
     name = result.model.record["method"]
+    if not result.fitted.tasks:
+        say("no image could be held out (no class has a second one), so the accuracy is not known")
+        return
     width = max(len("zero-shot"), len(name))
     say(f"accuracy on {plural(result.fitted.images, 'held-out image')}:")
     if len(result.fitted.tasks) > 1:

@@ -18,7 +18,8 @@ def doctor(
     folder: flags.Folder,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
-    shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 16,
+    group_column: flags.GroupColumn = None,
+    shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 0,
     as_json: flags.Json = False,
 ) -> None:
     """Look for problems in a folder of images: everything that would stop a fit, and what is odd.
@@ -34,7 +35,7 @@ def doctor(
     from shotfit.data.readers import read_task
     from shotfit.engine.store import cache_folder
 
-    task = read_task(folder, images=images, class_names=class_names, cache=cache_folder())
+    task = read_task(folder, images=images, class_names=class_names, group_column=group_column, cache=cache_folder())
     say_task(task, say)
     report = examine(task, shots or None, cache_folder())
     for kind, problems in (("error", report.errors), ("warning", report.warnings)):

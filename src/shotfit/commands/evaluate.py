@@ -33,6 +33,7 @@ def evaluate(
     method: flags.MethodFile = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
+    group_column: flags.GroupColumn = None,
     skip_broken: flags.SkipBroken = False,
     precision: flags.ModelPrecision = None,
     device: flags.Device = "auto",
@@ -50,25 +51,33 @@ def evaluate(
       shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
     """
     say = to(sys.stderr if as_json else sys.stdout)
-    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
+    source = one_source(
+        folder,
+        tasks,
+        {"--images": images, "--class-names": class_names, "--task": task, "--group-column": group_column},
+    )
     computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
     from shotfit.engine.store import Store, cache_folder
     from shotfit.evaluation.evaluate import evaluate as evaluate_model
     from shotfit.evaluation.evaluate import evaluate_tasks, labelled_for, model_for
+    from shotfit.evaluation.learned import judged_on_learned
     from shotfit.evaluation.several import load_task, merged, models_of, table
 
     store = Store(cache_folder() / "streams")
     if tasks is None:
         fitted = load_task(model, task, backbone, method, computing, device, store)
-    found = read_all(source, Reading(images, class_names, skip_broken=skip_broken, to_fit=False), say)
+    found = read_all(
+        source, Reading(images, class_names, skip_broken=skip_broken, to_fit=False, group_column=group_column), say
+    )
     if tasks is not None:
         pairs = models_of(model, found, backbone, method, computing, device, store)
         several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
         for line in table({"accuracy": several}):
             say(line)
+        known = judged_on_learned(pairs, everything, say)
         if as_json:
-            print_json({"model": str(model)} | several.as_json())
+            print_json({"model": str(model)} | several.as_json() | known)
         return
     labelled = found[0]
     if task is not None:
@@ -83,5 +92,6 @@ def evaluate(
         say("most confused:")
     for true, predicted, count in confused:
         say(f"  {true} taken for {predicted}: {count}")
+    known = judged_on_learned([(fitted, [labelled])], everything, say)
     if as_json:
-        print_json({"model": str(model)} | scores.as_json())
+        print_json({"model": str(model)} | scores.as_json() | known)

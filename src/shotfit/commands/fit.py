@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +20,8 @@ from shotfit.commands.arguments import (
     as_views,
     one_source,
 )
-from shotfit.commands.console import print_json, read_all, say_accuracies, say_checked, to
-from shotfit.errors import ShotfitError
+from shotfit.commands.console import print_json, read_all, say_accuracies, say_checked, say_refit, say_support, to
+from shotfit.commands.start import start
 
 if TYPE_CHECKING:
     from shotfit.evaluation.several import Fitted
@@ -29,12 +30,20 @@ __all__ = ["fit"]
 
 
 def fit(
+    context: typer.Context,
     folder: flags.FolderOrTasks = None,
     tasks: flags.Tasks = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Class names between commas, or @FILE with one a line, in place of images: a zero-shot model.",
+            show_default="those of the images",
+        ),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="A method's name (`shotfit methods`), or path/to/file.py:Class.")
     ] = "tip_adapter_f",
-    shots: Annotated[int, typer.Option(min=0, help="Labelled images a class; 0 takes all.")] = 16,
+    shots: Annotated[int, typer.Option(min=0, help="Labelled images to draw of each class; 0 takes all.")] = 0,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Decides which images are drawn, and all randomness.")
     ] = 1,
@@ -42,6 +51,7 @@ def fit(
     template: flags.Templates = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
+    group_column: flags.GroupColumn = None,
     epochs: flags.Epochs = None,
     lr: flags.Rate = None,
     views: flags.Views = None,
@@ -56,6 +66,10 @@ def fit(
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not compare with zero-shot before saving.", show_default="off")
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--refit", help="Once it is evaluated, fit again to the held-out images too.", show_default="off"),
+    ] = False,
     skip_broken: flags.SkipBroken = False,
     memory: flags.Memory = None,
     precision: flags.Precision = "auto",
@@ -63,23 +77,32 @@ def fit(
     without: flags.Without = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Fit a method to a folder of images, save the model, and evaluate it on held-out images.
+    """Fit a method to all labelled images of a folder, save the model, and evaluate it on held-out images.
 
     The test part of the folder, or a fifth of each class where it has none, is not seen by the fit. A fit that the
     validation part or cross-validation finds worse than zero-shot is replaced by zero-shot (--keep keeps it).
+
+    --refit fits the saved model to the held-out images too, after the accuracy on them is measured. --classes makes a
+    zero-shot model of class names alone, without an image.
 
     A method of several tasks (softcpt, coop_mt) fits the tasks of a list at once, into one model; any other fits them
     one by one, into a folder OUT/TASK each.
 
     \b
     Examples:
+      shotfit fit photos/ --out birds
       shotfit fit photos/ --shots 4 --out birds
+      shotfit fit labels.csv --group-column patient --refit --out lesions
+      shotfit fit --classes "red kite,buzzard" --out raptors
       shotfit fit --tasks tasks.toml --method softcpt --shots 4 --out many
       shotfit fit photos/ --method coop --set length=4 --epochs 50
       shotfit fit labels.csv --images photos/ --template "a sketch of a {}." --json
     """
     say = to(sys.stderr if as_json else sys.stdout)
     settings, chosen, bound = as_options(options or []), as_views(views), as_bytes("--memory", memory)
+    if classes is not None:
+        start(context, classes, out, say)
+        return
     judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
@@ -87,41 +110,47 @@ def fit(
     from shotfit.fitting.fit import check_numbers
     from shotfit.fitting.fit import fit as fit_model
     from shotfit.fitting.model import check_target
+    from shotfit.fitting.refit import refit
     from shotfit.methods import find, in_file
 
     prototype = find(method).with_options(settings)
     check_numbers(prototype, shots, seed, epochs, lr, chosen)
-    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
+    own = {"--images": images, "--class-names": class_names, "--template": template, "--group-column": group_column}
+    source = one_source(folder, tasks, own)
     if folder is not None:
         check_target(out)
     loaded = load_in(backbone, computing, device)
-    found = read_all(source, Reading(images, class_names, template or (), shots or None, skip_broken), say)
+    how = Reading(images, class_names, template or (), shots or None, skip_broken, group_column=group_column)
+    found = read_all(source, how, say)
     for task in found:
-        if task.train and not task.test:
-            raise ShotfitError(
-                f"{task.name} has no image to hold out, and the fit is evaluated on such images: add a second image to "
-                "a class or a test part, or fit without an evaluation from Python (shotfit.fit)."
-            )
+        say_support(task, shots, seed, say)
     groups = places(found, method, out, apart=tasks is not None)
     for place in groups:
         check_target(place)
+    fixed: dict[str, Any] = {
+        "shots": shots or None, "seed": seed, "epochs": epochs, "lr": lr, "views": chosen, "memory": bound,
+        "savings": savings,
+    }  # fmt: skip
     results: list[Fitted] = []
     for place, group in groups.items():
         model = fit_model(
-            [task.sealed() for task in group], prototype, shots=shots or None, seed=seed, backbone=loaded,
-            epochs=epochs, lr=lr, views=chosen, validation=judged, check=not no_check, keep=keep,
-            memory=bound, savings=savings,
+            [task.sealed() for task in group], prototype, backbone=loaded, validation=judged, check=not no_check,
+            keep=keep, **fixed,
         )  # fmt: skip
         model.save(place)
         say_checked(model, say)
-        results.append(scored(model, group, place))
-        model.save(place)
-        say_accuracies(results[-1], say)
+        result = scored(model, group, place)
+        say_accuracies(result, say)
+        if again:
+            result = replace(result, model=refit(model, group, **fixed))
+            say_refit(result.model, sum(len(task.test) for task in group), say)
+        result.model.save(place)
+        results.append(result)
         flags = "" if len(group) == 1 else " --task TASK"
         if in_file(model.record["found_at"]):
             flags += f" --method {shlex.quote(model.record['found_at'])}"
         say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{flags})")
-    if len(results) > 1:
+    if len(results) > 1 and any(one.fitted.tasks for one in results):
         plain, fitted = merged([one.plain for one in results]), merged([one.fitted for one in results])
         for line in table({"zero-shot": plain, method: fitted}):
             say(line)

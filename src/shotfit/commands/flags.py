@@ -14,6 +14,7 @@ __all__ = [
     "Epochs",
     "Folder",
     "FolderOrTasks",
+    "GroupColumn",
     "ImagesDir",
     "Json",
     "Memory",
@@ -56,6 +57,13 @@ ClassNames = Annotated[
 ]
 ImagesDir = Annotated[
     Path | None, typer.Option("--images", help="Where a manifest's paths begin.", show_default="beside it")
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="A manifest's column of groups (patient, track, shop): the test part and checks take whole groups.",
+        show_default="none",
+    ),
 ]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave unreadable images out instead of stopping.", show_default="off")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_list, as_precision
+from shotfit.commands.arguments import as_classes, as_precision
 from shotfit.errors import UsageError
 
 __all__ = ["predict"]
@@ -21,7 +21,10 @@ def predict(
     form: Annotated[str, typer.Option("--format", help="table, csv or jsonl.")] = "table",
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
     classes: Annotated[
-        str | None, typer.Option(help="Other class names, separated by commas.", show_default="the fitted ones")
+        str | None,
+        typer.Option(
+            help="Other class names, between commas, or @FILE with one a line.", show_default="the fitted ones"
+        ),
     ] = None,
     task: Annotated[
         str | None,
@@ -54,7 +57,7 @@ def predict(
 
     found = find_images(images, sys.stdin)
     fitted = load_task(model, task, backbone, method, computing, device)
-    names = [] if classes is None else as_list("--classes", classes)
+    names = [] if classes is None else as_classes(classes)
     if task is not None:
         fitted = fitted.for_task(task, names)
     elif names:

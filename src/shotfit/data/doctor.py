@@ -157,6 +157,7 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None, to_
         *(_few_images(task, train, shots) if to_fit else ()),
         *_similar_names(task),
         *_copies(readable([*task.train, *task.val]), readable(held_out)),
+        *_torn_groups(readable([*task.train, *task.val]), readable(held_out)),
         *_peculiar(usable),
         *_unread_formats(task),
     ]
@@ -222,7 +223,10 @@ def _few_images(task: Task, counts: Mapping[int, int], shots: int | None) -> Ite
     names = task.classes.names
     single = [name for label, name in enumerate(names) if counts.get(label) == 1]
     if single:
-        message = f"{_count(len(single), 'class', 'has', 'have')} a single train image: {first_few(single, 5)}"
+        message = (
+            f"{_count(len(single), 'class', 'has', 'have')} a single train image: {first_few(single, 5)} "
+            "(learned from, and left out of the check)"
+        )
         yield Problem("one image", message)
     few = [f"{name} ({counts[label]})" for label, name in enumerate(names) if 0 < counts.get(label, 0) < (shots or 0)]
     if few:
@@ -265,6 +269,15 @@ def _copies(learned: Sequence[Item], held_out: Sequence[Item]) -> Iterator[Probl
         example = " and ".join(shown(item.path) for item in several[0][:2])
         message = f"{_count(len(several), 'image', 'is', 'are')} {said}, e.g. {example}"
         yield Problem(kind, message, tuple(item.path for group in several for item in group))
+
+
+def _torn_groups(learned: Sequence[Item], held_out: Sequence[Item]) -> Iterator[Problem]:
+    """Groups that the source's own split puts into the test part and into another."""
+    both = {item.group for item in learned} & {item.group for item in held_out} - {""}
+    if both:
+        said = f"{_count(len(both), 'group', 'has', 'have')} images in the test part and in another"
+        paths = tuple(item.path for item in (*learned, *held_out) if item.group in both)
+        yield Problem("torn groups", f"{said}, e.g. {min(both)!r}; the accuracy there is too high", paths)
 
 
 def _peculiar(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:

@@ -28,7 +28,8 @@ PART_NAMES: dict[str, Part] = {
 class Listing:
     """Classes under the names they have in the source, in label order, and the files of each part with their labels.
 
-    `numbered`: whether a number before every class name is its order (see `classnames.py`).
+    `numbered`: whether a number before every class name is its order (see `classnames.py`). `groups`: the group of each
+    file of a part, where the source names groups.
     """
 
     reader: str
@@ -38,3 +39,8 @@ class Listing:
     test_origin: str = ""
     ignored: tuple[Path, ...] = field(default=())
     loops: tuple[Path, ...] = field(default=())
+    groups: dict[Part, list[str]] = field(default_factory=dict)
+
+    def groups_of(self, part: Part) -> list[str]:
+        """The group of each file of a part, "" for a file by itself."""
+        return self.groups.get(part) or [""] * len(self.parts[part])

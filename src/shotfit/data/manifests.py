@@ -1,7 +1,8 @@
 """Tasks that are written down in a file: CSV and JSONL manifests, and CoOp's split files.
 
 A manifest has one image a line: `path,label[,split]`, as CSV (or tab-separated .tsv) with these column names in its
-first line, or as one JSON object a line. Without a split an image belongs to train. Further columns are left alone.
+first line, or as one JSON object a line. Without a split an image belongs to train. A further column may name the
+group of each image (a patient, a track, a shop), where one is asked for; others are left alone.
 Classes are the labels in sorted order, by number if all are numbers. Paths are relative to the manifest's folder, or to
 `images`.
 
@@ -30,14 +31,18 @@ __all__ = ["read_manifest", "read_split_file"]
 LONGEST_NUMBER = 100  # digits of a label that is sorted by number
 
 
-def read_manifest(path: Path, images: Path) -> Listing:
+def read_manifest(path: Path, images: Path, group_column: str | None = None) -> Listing:
     """The images of a CSV, TSV or JSONL manifest, with paths relative to `images`.
 
+    group_column: the column, or key, that names the group of each image; an image without one stands by itself.
+
     Raises:
-        ShotfitError: not readable as such, a line lacks its path or label, an unknown part, or no line at all.
+        ShotfitError: not readable as such, a line lacks its path or label, an unknown part, no line at all, or no line
+            with a group.
     """
     lines = _csv_lines(path) if path.suffix.lower() in (".csv", ".tsv") else _json_lines(path)
-    rows: list[tuple[Part, Path, str]] = []
+    rows: list[tuple[Part, Path, str, str]] = []
+    columns: set[str] = set()
     for number, line in lines:
         file, label = (_field(path, number, line, key) for key in ("path", "label"))
         part = (
@@ -47,23 +52,34 @@ def read_manifest(path: Path, images: Path) -> Listing:
             raise ShotfitError(
                 f"{shown(path)}, line {number}: the split is {line['split']!r}; expected train, val or test."
             )
-        rows.append((part, images / file, label))
+        columns |= {key for key in line if isinstance(key, str)}
+        group = _text_of(path, number, line, group_column) if group_column else ""
+        rows.append((part, images / file, label, group))
     if not rows:
         raise ShotfitError(f"{shown(path)} lists no image; expected one a line, as path,label[,split].")
-    labels = {label for _, _, label in rows}
+    if group_column and not any(group for *_, group in rows):
+        others = ", ".join(sorted(columns - {"path", "label", "split"})) or "none"
+        raise ShotfitError(
+            f"{shown(path)} has no line with a {group_column!r}; expected the column that names the group of each "
+            f"image. Columns beside path, label and split: {others[:200]}."
+        )
+    labels = {label for _, _, label, _ in rows}
     classes = sorted(labels)
     if all(label.isdecimal() and len(label) < LONGEST_NUMBER for label in labels):
         classes.sort(key=int)
     position = {label: i for i, label in enumerate(classes)}
     parts: dict[Part, list[tuple[Path, int]]] = {part: [] for part in PARTS}
-    for part, file_path, label in rows:
+    groups: dict[Part, list[str]] = {part: [] for part in PARTS}
+    for part, file_path, label, group in rows:
         parts[part].append((file_path, position[label]))
+        groups[part].append(group)
     return Listing(
         reader=f"manifest {path.name}",
         classes=tuple(classes),
         parts=parts,
         numbered=True,
         test_origin=f"the lines of {path.name} with split test" if parts["test"] else "",
+        groups=groups if group_column else {},
     )
 
 
@@ -149,13 +165,18 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, {key: value for key, value in line.items() if value is not None}
 
 
-def _field(path: Path, number: int, line: dict[str, Any], key: str) -> str:
+def _text_of(path: Path, number: int, line: dict[str, Any], key: str) -> str:
+    """The text, or whole number, under a key; "" where there is none."""
     value = "" if line.get(key) is None else line[key]
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         raise ShotfitError(
             f"{shown(path)}, line {number}: the {key} is {json.dumps(value)[:80]}; expected text or a whole number."
         )
-    text = str(value).strip()
+    return str(value).strip()
+
+
+def _field(path: Path, number: int, line: dict[str, Any], key: str) -> str:
+    text = _text_of(path, number, line, key)
     if not text:
         raise ShotfitError(f"{shown(path)}, line {number} has no {key}; expected path,label[,split] in every line.")
     if key == "path" and not _is_path(text):

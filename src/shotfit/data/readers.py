@@ -2,34 +2,32 @@
 
     read_task(Path("photos"))               # photos/CLASS/IMAGE, or photos/{train,val,test}/CLASS/IMAGE
     read_task(Path("labels.csv"))           # path,label[,split]
+    read_task(Path("labels.csv"), group_column="patient")       # all images of a patient in one part
     read_task(Path("caltech-101"), images=Path("caltech-101/101_ObjectCategories"))     # a split file lies inside
 
 A split file that lies in a folder wins over the folders beside it. Classes are the folders sorted by name, their files
 sorted by name; names that begin with a dot are passed over; whatever else lies there is listed in `Task.ignored`.
 
-Without a test part, a fifth of each class's train images becomes the test part (at least one where there are two):
-those with the smallest sha256. That depends on the content of the class alone: not on shots, seed, file names or other
-classes; an image that is added displaces at most one. Copies of an image stay together, and an image that also stands
-under another class or in the val part is never taken.
+Without a test part, a fifth of each class's train images becomes the test part (`held_out.py`).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from shotfit.data.classnames import NAMES_FILE, ClassNames, read_class_names, without_numbers
 from shotfit.data.filecache import FileCache
+from shotfit.data.held_out import held_out_share
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.listing import PART_NAMES, PARTS, Listing, Part
 from shotfit.data.manifests import read_manifest, read_split_file
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
 from shotfit.errors import ShotfitError, UsageError, first_few
 
-__all__ = ["held_out_share", "read_task"]
+__all__ = ["read_task"]
 
 _SPLIT_FILES = "split_zhou_*.json"
 _MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -42,6 +40,7 @@ def read_task(
     class_names: Path | None = None,
     templates: Sequence[str] = (),
     name: str | None = None,
+    group_column: str | None = None,
     cache: Path | None = None,
 ) -> Task:
     """The task that `source` holds: a folder, a manifest (.csv, .tsv, .jsonl, .ndjson) or a split file (.json).
@@ -51,6 +50,8 @@ def read_task(
         class_names: a `classes.toml`; by default the one beside the images or the manifest, if there is one.
         templates: go before those of `classes.toml`; texts with one `{}`, or names of sets ("ensemble").
         name: the task's name; by default that of the folder or file.
+        group_column: the column of a manifest that names the group of each image (a patient, a track, a shop). Groups
+            stay together: in the test part where it is made here, and wherever images are dealt into folds.
         cache: a folder in which the files' digests are kept, so that a second call reads no image.
 
     A validation image that is in the test part too counts for that alone, and `test_origin` says so.
@@ -58,10 +59,10 @@ def read_task(
 
     Raises:
         ShotfitError: nothing there to read, a folder of domains, a malformed manifest or `classes.toml`.
-        UsageError: `images` together with class folders.
+        UsageError: `images` together with class folders, or `group_column` with anything but a manifest.
     """
     source = _absolute(source)
-    listing = _read(source, None if images is None else _absolute(images))
+    listing = _read(source, None if images is None else _absolute(images), group_column)
     beside = (source if source.is_dir() else source.parent) / NAMES_FILE
     names = read_class_names(class_names or beside) if class_names or beside.is_file() else ClassNames()
     classes = ClassList(
@@ -74,7 +75,13 @@ def read_task(
     test_origin = listing.test_origin
     if not parts["test"]:
         parts["train"], parts["test"] = held_out_share(parts["train"], parts["val"])
-        test_origin = "a fifth of each class, chosen by content"
+        test_origin = (
+            f"about a fifth of each class, in whole groups of {group_column}"
+            if group_column
+            else "a fifth of each class, chosen by content"
+        )
+        if not parts["test"]:
+            test_origin = "none, because no class has a second image, or group, to hold out"
     parts["val"], shared = _without(parts["val"], parts["test"])
     if shared:
         test_origin += f"; {shared:,} of its images were also for validation and are left out there"
@@ -101,30 +108,17 @@ def _without(val: Sequence[Item], test: Sequence[Item]) -> tuple[list[Item], int
     return own, len(val) - len(own)
 
 
-def held_out_share(train: Sequence[Item], val: Sequence[Item] = ()) -> tuple[list[Item], list[Item]]:
-    """Take a fifth of each class's different images, those with the smallest digest, as the test part.
-
-    At least one where a class has two; images with the digest "" or of two classes, and those in `val`, stay.
-
-    Returns:
-        What remains of the train part, and the test part, both in the order given.
-    """
-    labels: dict[str, set[int]] = defaultdict(set)
-    for item in train:
-        labels[item.digest].add(item.label)
-    barred = {"", *(item.digest for item in val)}
-    by_class: dict[int, set[str]] = defaultdict(set)
-    for digest, found in labels.items():
-        if len(found) == 1 and digest not in barred:
-            by_class[min(found)].add(digest)
-    taken: set[str] = set()
-    for digests in by_class.values():
-        count = 0 if len(digests) < 2 else max(1, round(len(digests) / 5))
-        taken.update(sorted(digests)[:count])
-    return [item for item in train if item.digest not in taken], [item for item in train if item.digest in taken]
-
-
-def _read(source: Path, images: Path | None) -> Listing:
+def _read(source: Path, images: Path | None, group_column: str | None) -> Listing:
+    if group_column is not None:
+        if source.suffix.lower() not in _MANIFESTS:
+            raise UsageError(
+                f"a group column ({group_column}) goes with a manifest, a file that ends in {', '.join(_MANIFESTS)}; "
+                f"{shown(source)} is none."
+            )
+        if group_column.strip() in ("", "path", "label", "split"):
+            raise UsageError(
+                f"the group column is {group_column!r}; expected a column of its own, such as patient or track."
+            )
     if source.is_dir():
         splits = sorted(source.glob(_SPLIT_FILES))
         if len(splits) > 1:
@@ -143,7 +137,7 @@ def _read(source: Path, images: Path | None) -> Listing:
     if source.suffix.lower() == ".json":
         return read_split_file(source, images or source.parent)
     if source.suffix.lower() in _MANIFESTS:
-        return read_manifest(source, images or source.parent)
+        return read_manifest(source, images or source.parent, group_column)
     raise ShotfitError(
         f"{shown(source)} is neither a folder nor a manifest; expected a folder of class folders, or a file that ends "
         f"in {', '.join(_MANIFESTS)} or .json (CoOp's split file)."
@@ -151,11 +145,15 @@ def _read(source: Path, images: Path | None) -> Listing:
 
 
 def _items(listing: Listing, cache: FileCache) -> dict[Part, list[Item]]:
-    files = [(part, _absolute(path), label) for part in PARTS for path, label in listing.parts[part]]
-    digests = cache.digests([path for _, path, _ in files])
+    files = [
+        (part, _absolute(path), label, group)
+        for part in PARTS
+        for (path, label), group in zip(listing.parts[part], listing.groups_of(part), strict=True)
+    ]
+    digests = cache.digests([path for _, path, *_ in files])
     parts: dict[Part, list[Item]] = {part: [] for part in PARTS}
-    for (part, path, label), digest in zip(files, digests, strict=True):
-        parts[part].append(Item(path, label, digest))
+    for (part, path, label, group), digest in zip(files, digests, strict=True):
+        parts[part].append(Item(path, label, digest, group))
     return parts
 
 

@@ -25,9 +25,9 @@ def _unheard(_: object) -> None:
 class Reading:
     """How tasks are read.
 
-    images, class_names, templates: as in `read_task`; a task list says them for each of its tasks. shots: the doctor
-    warns of classes with fewer images. skip_broken: leave out the files that cannot be read instead of stopping.
-    to_fit: the train images are for a fit, so that each class needs one; else any image of a class will do.
+    images, class_names, templates, group_column: as in `read_task`; a task list says them for each of its tasks. shots:
+    the doctor warns of classes with fewer images. skip_broken: leave out the files that cannot be read instead of
+    stopping. to_fit: the train images are for a fit, so that each class needs one; else any image of a class will do.
     """
 
     images: Path | None = None
@@ -36,6 +36,7 @@ class Reading:
     shots: int | None = None
     skip_broken: bool = False
     to_fit: bool = True
+    group_column: str | None = None
 
     def task(
         self,
@@ -52,8 +53,9 @@ class Reading:
         Raises ShotfitError for what `read_task` refuses, and in one sentence for all that the doctor calls an error.
         """
         task = read_task(
-            source, images=self.images, class_names=self.class_names, templates=self.templates, cache=cache
-        )
+            source, images=self.images, class_names=self.class_names, templates=self.templates,
+            group_column=self.group_column, cache=cache,
+        )  # fmt: skip
         return self._examined(task, cache, found, warned)
 
     def tasks(

@@ -8,36 +8,100 @@ which their labels first appear, the items in list order.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from shotfit.errors import UsageError
 
-__all__ = ["VAL_SHOTS", "base_and_new", "deal", "draw", "renumbered", "sample"]
+__all__ = ["KEPT", "VAL_SHOTS", "base_and_new", "cross_validation", "deal", "draw", "renumbered", "sample"]
 
 VAL_SHOTS = 4
 """At most so many images of a class are drawn from the validation part."""
 
+KEPT = -1
+"""The fold of an image that is in none: it is always learned from."""
 
-def deal(labels: Sequence[int], folds: int, seed: int) -> list[int]:
+
+def cross_validation(labels: Sequence[int], groups: Sequence[str], most: int, seed: int) -> list[list[int]]:
+    """The positions that each fold holds out, of at most `most` folds; the rest of the images is learned from.
+
+    There are as many folds as the largest class has images, or groups. A class with a single one is in no fold. Where
+    fewer than half of the classes are in a fold, nothing can be judged, and there is none.
+
+    groups: the group of each image, "" for an image by itself.
+
+    >>> cross_validation([0, 0, 0, 1, 1, 2], [""] * 6, most=4, seed=1)
+    [[0, 4], [2, 3], [1]]
+    """
+    units = {(label, group or position) for position, (label, group) in enumerate(zip(labels, groups, strict=True))}
+    number = min(most, max(Counter(label for label, _ in units).values(), default=0))
+    if number < 2:
+        return []
+    dealt = deal(labels, number, seed, groups)
+    judged = {label for label, fold in zip(labels, dealt, strict=True) if fold != KEPT}
+    if 2 * len(judged) < len(set(labels)):
+        return []
+    folds = [[position for position, fold in enumerate(dealt) if fold == wanted] for wanted in range(number)]
+    return [fold for fold in folds if fold]
+
+
+def deal(labels: Sequence[int], folds: int, seed: int, groups: Sequence[str] = ()) -> list[int]:
     """The fold from 0 that each image falls into, every class spread evenly: scikit-learn's stratified folds.
 
     The same folds as of StratifiedKFold(folds, shuffle=True, random_state=seed), whose import alone would take longer
-    than all else that a second fit does.
+    than all else that a second fit does. The only image of a class is KEPT, so that no fold takes a whole class away.
+    groups: the group of each image, "" for an image by itself; groups fall into a fold as a whole (`_deal_groups`).
 
-    >>> deal([7, 7, 5, 5, 5, 5], folds=2, seed=1)
-    [0, 1, 0, 1, 0, 1]
+    >>> deal([7, 7, 5, 5, 5, 5, 3], folds=2, seed=1)
+    [0, 1, 0, 1, 0, 1, -1]
+    >>> deal([7, 7, 7, 5, 5, 5], folds=2, seed=1, groups=["ann", "ann", "bob", "ann", "bob", "bob"])
+    [0, 0, 1, 0, 1, 1]
     """
+    if any(groups):
+        return _deal_groups(labels, folds, seed, groups)
     generator, dealt = np.random.RandomState(seed), np.empty(len(labels), dtype=np.int64)
     known, before = np.asarray(labels), 0
     for label in dict.fromkeys(labels):
         places = np.flatnonzero(known == label)
+        if len(places) < 2:
+            dealt[places] = KEPT
+            continue
         numbers = np.sort((before + np.arange(len(places))) % folds)
         generator.shuffle(numbers)
         dealt[places] = numbers
         before += len(places)
     return [int(number) for number in dealt]
+
+
+def _deal_groups(labels: Sequence[int], folds: int, seed: int, groups: Sequence[str]) -> list[int]:
+    """The fold of each image, where groups are whole: each goes where its classes have the smallest share so far.
+
+    Large groups go first, equal ones in an order that the seed draws. A class that would lie in one fold as a whole has
+    its smallest group KEPT.
+    """
+    _, numbers = np.unique(np.asarray(labels), return_inverse=True)  # [images] classes from 0
+    totals = np.bincount(numbers)
+    members: dict[str | int, list[int]] = {}
+    for position, group in enumerate(groups):
+        members.setdefault(group or position, []).append(position)
+    units = [np.asarray(positions) for positions in members.values()]
+    drawn = np.random.RandomState(seed).permutation(len(units))
+    dealt = np.full(len(labels), KEPT)
+    held = np.zeros((folds, len(totals)))  # images [folds, classes]
+    for unit in sorted((units[index] for index in drawn), key=len, reverse=True):
+        classes, counts = np.unique(numbers[unit], return_counts=True)
+        # what the group adds to the sum of the squared shares, over folds and classes, that each fold has of a class
+        added = held[:, classes] @ (counts / totals[classes].astype(float) ** 2)  # [folds]
+        fold = min(range(folds), key=lambda number: (round(added[number], 9), held[number].sum()))
+        held[fold, classes] += counts
+        dealt[unit] = fold
+    for number in range(len(totals)):
+        own = numbers == number
+        if len(set(dealt[own])) == 1 and dealt[own][0] != KEPT:
+            dealt[min((unit for unit in units if own[unit].any()), key=len)] = KEPT
+    return [int(fold) for fold in dealt]
 
 
 def draw(train: Sequence[int], val: Sequence[int], shots: int, seed: int) -> tuple[list[int], list[int]]:

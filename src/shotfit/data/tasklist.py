@@ -11,6 +11,7 @@
     data = "dtd/labels.csv"
     images = "dtd/images"                   # where a manifest's paths begin
     class_names = "dtd/names.toml"          # by default the classes.toml beside the data
+    group_column = "source"                 # of a manifest: images of one group stay together
 
     tasks = read_tasks(Path("tasks.toml"))
 
@@ -33,7 +34,7 @@ from shotfit.errors import ShotfitError, UsageError
 
 __all__ = ["check_names", "read_tasks"]
 
-KEYS = ("name", "description", "data", "template", "templates", "images", "class_names")
+KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", "group_column")
 
 
 def read_tasks(path: Path, *, cache: Path | None = None) -> list[Task]:
@@ -105,7 +106,12 @@ def _read(entry: Mapping[str, Any], path: Path, where: str, cache: Path | None) 
     templates = entry.get("templates", [entry["template"]] if "template" in entry else [])
     try:
         task = read_task(
-            path.parent / entry["data"], templates=templates, name=entry.get("name"), cache=cache, **places
+            path.parent / entry["data"],
+            templates=templates,
+            name=entry.get("name"),
+            group_column=entry.get("group_column"),
+            cache=cache,
+            **places,
         )
     except ShotfitError as error:
         raise type(error)(f"{where}: {error}") from error

@@ -35,11 +35,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Item:
-    """A labeled image: absolute path, label from 0, sha256 of the bytes in hex ("" where the file cannot be read)."""
+    """A labeled image: absolute path, label from 0, sha256 of the bytes in hex ("" where the file cannot be read).
+
+    group: images of one group (a patient, a track, a shop) are never torn apart; "" is a group of its own.
+    """
 
     path: Path
     label: int
     digest: str
+    group: str = ""
 
 
 @dataclass(frozen=True)

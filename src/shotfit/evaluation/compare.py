@@ -257,7 +257,8 @@ def _fingerprint(lesson: Lesson) -> str:
         for part in parts:
             digest.update(b"part")
             for item in part:
-                digest.update(f"{item.label} {item.digest or item.path}\n".encode(errors="surrogateescape"))
+                group = f" {item.group}" if item.group else ""  # decides in which fold it is
+                digest.update(f"{item.label} {item.digest or item.path}{group}\n".encode(errors="surrogateescape"))
 
     for task in lesson.tasks:
         add(task.classes, task.train, task.val)

@@ -23,6 +23,10 @@ from shotfit.methods import find
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
 
+RECORDED = (
+    "shots", "seed", "seconds", "selection", "fell_back", "support_images", "labelled_images", "learned_images",
+)  # fmt: skip
+
 __all__ = ["Fitted", "load_task", "merged", "models_of", "overview", "places", "scored", "table"]
 
 
@@ -37,10 +41,10 @@ class Fitted:
 
     def as_json(self) -> dict[str, Any]:
         """What a program wants to know of the fit."""
-        record = {name: self.model.record[name] for name in ("shots", "seed", "seconds", "selection", "fell_back")}
+        record = {name: self.model.record[name] for name in RECORDED}
         names = {"model": str(self.place), "predicts_with": self.model.record["method"]}
         scores: dict[str, Any] = self.model.record["scores"]
-        return names | record | scores
+        return names | record | {"refit": self.model.record.get("refit", False)} | scores
 
 
 def load_task(
@@ -93,8 +97,11 @@ def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[P
 
 
 def scored(model: Model, tasks: Sequence[Task], place: Path) -> Fitted:
-    """Score the model and zero-shot on the tasks' test parts, and note it in the model's record."""
-    plain, fitted = evaluate_tasks(zero_shot_of(model), tasks), evaluate_tasks(model, tasks)
+    """Score the model and zero-shot on the test parts that the tasks have, and note it in the model's record."""
+    judged = [task for task in tasks if task.test]
+    plain, fitted = TaskScores({}), TaskScores({})
+    if judged:
+        plain, fitted = evaluate_tasks(zero_shot_of(model), judged), evaluate_tasks(model, judged)
     scores: dict[str, Any] = _accuracies(plain, fitted)
     if len(tasks) > 1:
         scores["tasks"] = {
@@ -114,7 +121,7 @@ def overview(results: Sequence[Fitted], out: Path) -> dict[str, Any]:
     if len(results) == 1:
         return results[0].as_json()
     plain, fitted = merged([result.plain for result in results]), merged([result.fitted for result in results])
-    models = {name: result.as_json() for result in results for name in result.fitted.tasks}
+    models = {name: result.as_json() for result in results for name in result.model.tasks}
     return {"model": str(out)} | _accuracies(plain, fitted) | {"models": models}
 
 
@@ -188,8 +195,8 @@ def _place(out: Path, task: str) -> Path:
 def _accuracies(plain: TaskScores, fitted: TaskScores) -> dict[str, Any]:
     return {
         "test_images": fitted.images,
-        "zero_shot_accuracy": plain.accuracy,
-        "accuracy": fitted.accuracy,
+        "zero_shot_accuracy": plain.accuracy if plain.tasks else None,
+        "accuracy": fitted.accuracy if fitted.tasks else None,
     }
 
 

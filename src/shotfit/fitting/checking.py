@@ -39,13 +39,14 @@ def compared(parts: Sequence[tuple[Fold, HeldOut | None]], reference: Method, de
         "zero_shot_accuracy": fmean(theirs),
     }
     if len(sizes) > 1:
+        judged = [reference.classes[number] for number in task.unique().tolist()]
         checked["tasks"] = {
             classes.task: {"accuracy": one, "zero_shot_accuracy": other}
-            for classes, one, other in zip(reference.classes, ours, theirs, strict=True)
+            for classes, one, other in zip(judged, ours, theirs, strict=True)
         }
     return checked
 
 
 def _means(right: Tensor, task: Tensor) -> list[float]:
-    """The share of images that are right, of each task; every task has some."""
-    return [float(right[task == number].double().mean()) for number in range(int(task.max()) + 1)]
+    """The share of images that are right, of each task that has some."""
+    return [float(right[task == number].double().mean()) for number in task.unique().tolist()]

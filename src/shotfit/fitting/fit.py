@@ -1,6 +1,6 @@
 """Fit a method to a task, and check the fit against zero-shot without a test image.
 
-    model = shotfit.fit("photos/", method="tip_adapter_f", shots=16)
+    model = shotfit.fit("photos/", method="tip_adapter_f")                  # all labelled images
     model = shotfit.fit("tasks.toml", method="softcpt", shots=4)            # several tasks at once
 
 What a method receives has no test part. Whether the fitted model is better than zero-shot is judged on the validation
@@ -27,6 +27,7 @@ from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.checking import compared
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
+from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model, record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
 from shotfit.methods import find
@@ -46,13 +47,14 @@ def fit(
     data: Task | str | Path | Sequence[Task],
     method: str | Method = "tip_adapter_f",
     *,
-    shots: int | None = 16,
+    shots: int | None = None,
     seed: int = 1,
     backbone: str | Backbone = "mini",
     options: Mapping[str, str] | None = None,
     templates: Sequence[str] = (),
     epochs: int | None = None,
     lr: float | None = None,
+    steps: int | None = None,
     recipe: RecipeName = "auto",
     budget: float | None = None,
     views: Views | None = None,
@@ -70,10 +72,12 @@ def fit(
     data: anything `read_task` reads or a task list (.toml), of which the doctor sees everything first; or a task or
     tasks, which are taken as they are. Test parts are not touched. skip_broken: leave out the files of a path that
     cannot be read.
-    shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone (None: all).
+    shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone; None, the default,
+    and 0 take all.
     recipe: "paper" is the published one; "auto" chooses rate, length and the method's decisive options on images
     that are held out from the support, within a budget of work, or of `budget` seconds. epochs, lr: in place of the
-    recipe's; they are not chosen then, nor are options that are given. views: random views of each image, "center"
+    recipe's; steps: length of a cosine by step, in place of epochs. They are not chosen then, nor are options that are
+    given. views: random views of each image, "center"
     for the center view alone, "fresh" for new random crops at every step. validation: "few" selects on at most four
     images a class of a validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on the
     validation part or by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for
@@ -92,7 +96,8 @@ def fit(
     prototype = _prototype(method, options or {})
     check_numbers(prototype, shots, seed, epochs, lr, views)
     store = Store(cache_folder() / "streams") if store is None else store
-    tasks = [task.support(shots or None, seed, validation) for task in _tasks(data, templates, skip_broken)]
+    whole = _tasks(data, templates, skip_broken)
+    tasks = [task.support(shots or None, seed, validation) for task in whole]
     classes = tuple(task.classes for task in tasks)
     for task in tasks:
         if not task.train:
@@ -104,7 +109,7 @@ def fit(
     support = joined([(task.classes, task.train) for task in tasks])
     selection = replace(fitter.validation(tasks, support), full=validation == "full")
     judge = Judge(fitter, support, selection, budget)
-    found = _choice(judge, prototype, recipe, Setting(lr, epochs), frozenset(options or {}))
+    found = _choice(judge, prototype, recipe, Setting(lr, epochs, steps), frozenset(options or {}))
     check = check and prototype.name != "zero_shot"
     again = len(selection.folds) if check and selection.source == "cross-validation" else 0
     chosen, what = found.candidate, f"Fitting {prototype.name}"
@@ -113,11 +118,15 @@ def fit(
     checked = compared(held_out, zero_shot(frozen, classes), selection.description)
     worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
     result = zero_shot(frozen, classes) if worse and not keep else fitted
+    judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []
+    learned = marks([*support, *judged_by] if result.name != "zero_shot" else ())
     record = record_of(result, loaded) | {
         "fitted_method": prototype.name,
         "shots": shots,
         "seed": seed,
         "support_images": len(support),
+        "labelled_images": sum(len(task.train) for task in whole),
+        "learned_images": len(learned),
         "recipe": recipe,
         "selection": found.said(selection) or fitted.selection(selection),
         "choice": found.record(),
@@ -125,7 +134,7 @@ def fit(
         "fell_back": worse and not keep,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    return Model(result, frozen, record)
+    return Model(result, frozen, record, learned=learned)
 
 
 def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setting, given: Collection[str]) -> Choice:
@@ -136,7 +145,9 @@ def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Settin
         return as_published
     defaults = type(prototype)().options()
     fixed = {name for name, value in prototype.options().items() if value != defaults[name]} | {*given}
-    fixed |= {name for name, value in (("lr", setting.lr), ("steps", setting.epochs)) if value is not None}
+    fixed |= {
+        name for name, value in (("lr", setting.lr), ("steps", setting.epochs or setting.steps)) if value is not None
+    }
     grid = prototype.grid.without(fixed)
     if not grid.axes:
         return as_published

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shotfit.data.shots import deal
+from shotfit.data.shots import cross_validation
 from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.errors import DivergedError
@@ -119,17 +119,13 @@ class Fitter:
         return self.folds(support)
 
     def folds(self, items: Sequence[Item]) -> Validation:
-        """Stratified folds of the support; none where a class has a single image."""
-        pool = ImagePool(items)
-        fewest = int(torch.bincount(pool.labels)[pool.labels.unique()].min())
-        if fewest < 2:
-            return Validation("none", ())
-        dealt = torch.tensor(deal(pool.labels.tolist(), min(FOLDS, fewest), self.seed))  # [images]
-        folds = []
-        for number in range(min(FOLDS, fewest)):
-            held = (dealt == number).nonzero().flatten()
-            folds.append(Fold((dealt != number).nonzero().flatten(), pool.take(held), pool.labels[held]))
-        return Validation("cross-validation", tuple(folds))
+        """Stratified folds of the support, in whole groups; none where too few classes have a second image."""
+        pool, folds = ImagePool(items), []
+        held_out = cross_validation(pool.labels.tolist(), [item.group for item in items], FOLDS, self.seed)
+        for held in map(torch.tensor, held_out):
+            learned = torch.ones(len(items), dtype=torch.bool).index_fill(0, held, False)
+            folds.append(Fold(learned.nonzero().flatten(), pool.take(held), pool.labels[held]))
+        return Validation("cross-validation" if folds else "none", tuple(folds))
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """The fitted model: save, open, predict, other classes.
 
-A folder of `adapter.safetensors` (parameters, buffers, baked class features), `adapter.json` (method, options, classes,
-templates, backbone by name and fingerprint, how it was selected, scores, versions) and `README.md` (a model card). No
-pickle. It is written to a temporary folder and renamed, so that nothing half-written is ever opened.
+A folder of `adapter.safetensors` (parameters, buffers, baked class features, marks of the images that were learned),
+`adapter.json` (method, options, classes, templates, backbone by name and fingerprint, how it was selected, scores,
+versions) and `README.md` (a model card). No pickle. It is written to a temporary folder and renamed, so that nothing
+half-written is ever opened.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
+from shotfit.fitting.learned import LEARNED, marks
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.progress import say
@@ -85,9 +87,17 @@ class Model:
         model.predict(["a.jpg", "b.jpg"], top=3)
     """
 
-    def __init__(self, method: Method, frozen: Frozen, record: Mapping[str, Any], task: str | None = None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        frozen: Frozen,
+        record: Mapping[str, Any],
+        task: str | None = None,
+        learned: Tensor | None = None,
+    ) -> None:
         self.method, self.frozen, self.record = method, frozen, dict(record)
         self.task = task  # of several, the one that it predicts
+        self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -200,7 +210,7 @@ class Model:
                 "name, give its class names (--classes a,b,c)."
             )
         if not classes:
-            return Model(self.method, self.frozen, self.record, name)
+            return Model(self.method, self.frozen, self.record, name, self.learned)
         counts = Counter(map(plain_name, classes))
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:
@@ -209,7 +219,7 @@ class Model:
         method = self.method.for_classes((ClassList(name, tuple(classes), expand_templates(templates) or own),))
         measured = ("checked", "fell_back", "scores")  # on the classes of the fit
         kept = {name: value for name, value in self.record.items() if name not in measured}
-        return Model(method, self.frozen, kept | record_of(method, self.frozen.backbone))
+        return Model(method, self.frozen, kept | record_of(method, self.frozen.backbone), learned=self.learned)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, all or nothing; an older model there is replaced, anything else is not.
@@ -219,7 +229,8 @@ class Model:
         folder = Path(folder)
         check_target(folder)
         metadata = {"format": "shotfit", "version": str(FORMAT), "classes": _mark(self.record["classes"])}
-        state = save(self.method.state(), metadata=metadata)
+        learned = {LEARNED: self.learned} if len(self.learned) else {}
+        state = save(self.method.state() | learned, metadata=metadata)
         content = self.record | {"weights": hashlib.sha256(state).hexdigest()}
         record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
         try:
@@ -244,8 +255,7 @@ class Model:
             "",
             f"- Method: `{record['method']}`, options {json.dumps(record['options'])}",
             f"- Backbone: `{record['backbone']['name']}`, fingerprint `{record['backbone']['fingerprint']}`",
-            f"- Support: {record.get('support_images', 'unknown')} images, {record.get('shots') or 'all'} shots, "
-            f"seed {record.get('seed')}",
+            f"- Learned from: {_said_of_support(record)}",
             f"- Selection: {record.get('selection', 'none')}",
             *[f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()],
             "",
@@ -300,6 +310,9 @@ class Model:
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
         tensors = _read_tensors(folder, record)
+        learned = tensors.pop(LEARNED, None)
+        if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):
+            raise _damaged(folder)
         kind = _kind(folder, record, method)
         if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
             raise _damaged(folder)
@@ -313,7 +326,7 @@ class Model:
                 for key, value in tensors.items()
             }
         )
-        return cls(fitted, frozen, record)
+        return cls(fitted, frozen, record, learned=learned)
 
 
 load = Model.open
@@ -340,6 +353,22 @@ def check_target(folder: Path) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "is not a folder" if not above.is_dir() else "cannot be written to"
         raise UsageError(f"{folder} cannot be made, because {above} {reason}: choose another --out.")
+
+
+def _said_of_support(record: Mapping[str, Any]) -> str:
+    """What the card says of the images that were learned."""
+    images = record.get("support_images")
+    if images == 0:
+        return "no image (zero-shot, by the names of the classes alone)"
+    if record.get("refit"):
+        return (
+            f"{images} labelled images, the held-out ones among them; what was measured on those, was measured before "
+            "that, and the model has no held-out figure of its own"
+        )
+    of = f" of {record['labelled_images']}" if "labelled_images" in record else ""
+    shots = f"{record['shots']} shots" if record.get("shots") else "all shots"
+    number = "an unknown number of" if images is None else f"{images}{of}"
+    return f"{number} labelled images ({shots}, seed {record.get('seed')})"
 
 
 def _backbone(folder: Path, recorded: str, given: str | None) -> Backbone:

@@ -27,7 +27,7 @@ from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, option
 from shotfit.methods.ensemble import class_features
-from shotfit.methods.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["ClipAdapter"]
 
@@ -43,6 +43,14 @@ class ClipAdapter(Method):
         Schedule("cosine", warmup=1, warmup_lr=1e-5),
         epochs={1: 50, 2: 100, 8: 200},
         replayable=True,
+    )
+    grid: ClassVar[Grid | None] = Grid(
+        (
+            Axis("ratio", (0.2, 0.6), "classes whose names say little need more of what was learned"),
+            Axis("lr", (2e-3, 2e-2, 0.2), "SGD at the published rate hardly moves in few steps"),
+            Axis("steps", (400,), "twice the published epochs of a small folder; more changed nothing"),
+        ),
+        robust={"ratio": 0.2, "lr": 2e-3, "steps": 100},
     )
     accepts_new_classes: ClassVar[bool] = True
 

@@ -29,7 +29,7 @@ from shotfit.engine.frozen import Frozen
 from shotfit.errors import NewClassesError
 from shotfit.methods.base import Method, option
 from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
-from shotfit.methods.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.towers.edits import Context
 
 __all__ = ["CoOp"]
@@ -46,6 +46,13 @@ class CoOp(Method):
         Schedule("cosine", warmup=1, warmup_lr=1e-5),
         epochs={1: 50, 2: 100, 8: 200},
         replayable=True,
+    )
+    grid: ClassVar[Grid | None] = Grid(
+        (
+            Axis("lr", (2e-3, 2e-2, 0.1), "how far a context must go depends on the backbone and the names"),
+            Axis("steps", (400,), "the published 200 epochs are 10,000 steps of 100 classes"),
+        ),
+        robust={"lr": 2e-3, "steps": 100},
     )
     accepts_new_classes: ClassVar[bool] = True
 
