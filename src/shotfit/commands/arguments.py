@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
+    from shotfit.fitting.fit import RecipeName
     from shotfit.towers.layout import Savings
     from shotfit.towers.precision import Precision
 
@@ -70,7 +71,7 @@ def as_methods(text: str) -> list[str]:
 
     known, methods = names(), list[str]()
     for part in text.split(","):
-        name = part.partition("+")[0].strip()
+        name = part.partition("+")[0].partition("@")[0].strip()
         if methods and "=" in methods[-1] and name not in known and not in_file(name):
             methods[-1] += f",{part}"
         else:
@@ -139,6 +140,13 @@ def as_precision(text: str) -> Precision:
     if text in ("auto", "float32", "bfloat16"):
         return text  # type: ignore[return-value]  # as above
     raise UsageError(f"--precision is {text!r}; expected auto, float32 or bfloat16.")
+
+
+def as_recipe(text: str) -> RecipeName:
+    """How a method is trained."""
+    if text in ("auto", "paper"):
+        return text  # type: ignore[return-value]  # as above
+    raise UsageError(f"--recipe is {text!r}; expected auto, or paper for the published one.")
 
 
 def as_savings(text: str | None) -> Savings:

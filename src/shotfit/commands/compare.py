@@ -14,6 +14,7 @@ from shotfit.commands.arguments import (
     as_methods,
     as_numbers,
     as_precision,
+    as_recipe,
     as_validation,
     as_views,
     one_source,
@@ -27,7 +28,11 @@ def compare(
     folder: flags.FolderOrTasks = None,
     tasks: flags.Tasks = None,
     methods: Annotated[
-        str, typer.Option(help="Methods, separated by commas; name+option=value makes a variant (also +lr=, +epochs=).")
+        str,
+        typer.Option(
+            help="Methods, separated by commas; name+option=value makes a variant (also +lr=, +steps=, +epochs=), "
+            "name@paper the published one."
+        ),
     ] = "zero_shot,tip_adapter_f",
     shots: Annotated[str, typer.Option(help="Numbers of labelled images a class, separated by commas.")] = "16",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
@@ -55,6 +60,7 @@ def compare(
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
     group_column: flags.GroupColumn = None,
+    recipe: flags.Recipe = "auto",
     epochs: flags.Epochs = None,
     lr: flags.Rate = None,
     views: flags.Views = None,
@@ -93,7 +99,7 @@ def compare(
     say = to(sys.stderr if as_json else sys.stdout)
     names, numbers, draws = as_methods(methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
     chosen, judged, bound = as_views(views), as_validation(validation), as_bytes("--memory", memory)
-    computing = as_precision(precision)
+    computing, how_trained = as_precision(precision), as_recipe(recipe)
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
     from shotfit.evaluation.compare import compare as compare_methods
@@ -104,7 +110,7 @@ def compare(
     own = {"--images": images, "--class-names": class_names, "--template": template, "--group-column": group_column}
     source = one_source(folder, tasks, own)
     check_protocol(protocol, targets or [])
-    read_variants(names, numbers, draws, lr, epochs, chosen)
+    read_variants(names, numbers, draws, lr, epochs, chosen, how_trained)
     loaded = load_in(backbone, computing, device)
     found = read_all(
         source, Reading(images, class_names, template or (), max(numbers), skip_broken, group_column=group_column), say
@@ -123,6 +129,7 @@ def compare(
         leave_out=left_out,
         backbone=loaded,
         epochs=epochs,
+        recipe=how_trained,
         lr=lr,
         views=chosen,
         validation=judged,

@@ -15,6 +15,7 @@ from shotfit.commands.arguments import (
     as_bytes,
     as_options,
     as_precision,
+    as_recipe,
     as_savings,
     as_validation,
     as_views,
@@ -52,7 +53,13 @@ def fit(
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
     group_column: flags.GroupColumn = None,
+    recipe: flags.Recipe = "auto",
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Seconds that choosing may take, in place of counted work.", show_default="counted work"),
+    ] = None,
     epochs: flags.Epochs = None,
+    steps: flags.Steps = None,
     lr: flags.Rate = None,
     views: flags.Views = None,
     validation: flags.ValidationImages = "few",
@@ -85,6 +92,10 @@ def fit(
     --refit fits the saved model to the held-out images too, after the accuracy on them is measured. --classes makes a
     zero-shot model of class names alone, without an image.
 
+    --recipe auto, the default, tries a few learning rates, lengths and options of the method on images that it holds
+    out of the support, and says what it chose; what you give yourself (--lr, --epochs, --steps, --set) is not tried.
+    --recipe paper is the published recipe.
+
     A method of several tasks (softcpt, coop_mt) fits the tasks of a list at once, into one model; any other fits them
     one by one, into a folder OUT/TASK each.
 
@@ -95,7 +106,8 @@ def fit(
       shotfit fit labels.csv --group-column patient --refit --out lesions
       shotfit fit --classes "red kite,buzzard" --out raptors
       shotfit fit --tasks tasks.toml --method softcpt --shots 4 --out many
-      shotfit fit photos/ --method coop --set length=4 --epochs 50
+      shotfit fit photos/ --method mma --recipe paper
+      shotfit fit photos/ --method coop --set length=4 --steps 200
       shotfit fit labels.csv --images photos/ --template "a sketch of a {}." --json
     """
     say = to(sys.stderr if as_json else sys.stdout)
@@ -104,6 +116,7 @@ def fit(
         start(context, classes, out, say)
         return
     judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
+    how_trained = as_recipe(recipe)
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
     from shotfit.evaluation.several import merged, overview, places, scored, table
@@ -114,7 +127,7 @@ def fit(
     from shotfit.methods import find, in_file
 
     prototype = find(method).with_options(settings)
-    check_numbers(prototype, shots, seed, epochs, lr, chosen)
+    check_numbers(prototype, shots, seed, epochs, lr, chosen, steps, how_trained, budget)
     own = {"--images": images, "--class-names": class_names, "--template": template, "--group-column": group_column}
     source = one_source(folder, tasks, own)
     if folder is not None:
@@ -128,14 +141,14 @@ def fit(
     for place in groups:
         check_target(place)
     fixed: dict[str, Any] = {
-        "shots": shots or None, "seed": seed, "epochs": epochs, "lr": lr, "views": chosen, "memory": bound,
-        "savings": savings,
+        "shots": shots or None, "seed": seed, "epochs": epochs, "steps": steps, "lr": lr, "views": chosen,
+        "memory": bound, "savings": savings,
     }  # fmt: skip
     results: list[Fitted] = []
     for place, group in groups.items():
         model = fit_model(
             [task.sealed() for task in group], prototype, backbone=loaded, validation=judged, check=not no_check,
-            keep=keep, **fixed,
+            keep=keep, recipe=how_trained, budget=budget, **fixed,
         )  # fmt: skip
         model.save(place)
         say_checked(model, say)

@@ -23,7 +23,9 @@ __all__ = [
     "Options",
     "Precision",
     "Rate",
+    "Recipe",
     "SkipBroken",
+    "Steps",
     "Tasks",
     "Templates",
     "ValidationImages",
@@ -88,6 +90,14 @@ Options = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="the method's")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps of training, in place of epochs.", show_default="chosen, or the method's epochs"),
+]
+Recipe = Annotated[
+    str,
+    typer.Option(help="auto chooses rate, length and options on held-out images; paper is the published recipe."),
+]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate of training.", show_default="the method's")]
 Views = Annotated[
     str | None,

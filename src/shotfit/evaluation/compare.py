@@ -41,7 +41,7 @@ from shotfit.evaluation.protocols import (
 from shotfit.evaluation.runs import append_run, check_runs, read_runs
 from shotfit.evaluation.table import Row, summarize
 from shotfit.evaluation.variants import Variant, read_variant
-from shotfit.fitting.fit import check_numbers, fit
+from shotfit.fitting.fit import RecipeName, check_numbers, fit
 from shotfit.fitting.model import Model
 from shotfit.fitting.program import program_of
 from shotfit.methods.base import check_prompts
@@ -66,6 +66,7 @@ def compare(
     leave_out: str | Sequence[str] = (),
     backbone: str | Backbone = "mini",
     epochs: int | None = None,
+    recipe: RecipeName = "auto",
     lr: float | None = None,
     views: int | Literal["center", "fresh"] | None = None,
     validation: Literal["few", "full"] = "few",
@@ -80,7 +81,8 @@ def compare(
     data: a task, or several, each judged on its own test part; methods that can are fitted to all of them at once.
     leave_out: of several tasks, those that are predicted from their names by the methods that can; zero_shot is added
     beside them. methods: names, with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer
-    and domain-shift evaluate on, all their images. epochs, lr: in place of the recipes'. validation, memory, precision:
+    and domain-shift evaluate on, all their images. recipe: of methods whose name
+    does not say one (mma@paper). epochs, lr: in place of the recipes'. validation, memory, precision:
     as in `fit`. out: the JSONL file of finished runs (None: nothing is kept). report: called with each run, also with
     those found in the file (`resumed` is true in them), and told its number and the total.
 
@@ -91,7 +93,7 @@ def compare(
     """
     if leave_out and "zero_shot" not in methods:
         methods = ["zero_shot", *methods]
-    variants = read_variants(methods, shots, seeds, lr, epochs, views)
+    variants = read_variants(methods, shots, seeds, lr, epochs, views, recipe)
     plan = plan_of(data, protocol, targets, leave_out)
     if isinstance(data, Task):
         warn_of_shared_images(data, targets)
@@ -118,7 +120,7 @@ def compare(
                 model = fit(
                     lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
                     backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
-                    check=False, keep=True, store=store, memory=memory,
+                    steps=variant.steps, recipe=variant.recipe, check=False, keep=True, store=store, memory=memory,
                 )  # fmt: skip
                 run |= _judged(model, lesson)
             except DivergedError as error:
@@ -160,6 +162,7 @@ def read_variants(
     lr: float | None,
     epochs: int | None,
     views: int | Literal["center", "fresh"] | None,
+    recipe: RecipeName = "auto",
 ) -> list[Variant]:
     """The methods with their options, if they can be fitted with these numbers.
 
@@ -173,9 +176,9 @@ def read_variants(
     for number in shots:
         if number < 1:
             raise UsageError(f"shots is {number}; expected 1 or more images a class.")
-    variants = [read_variant(method, lr, epochs) for method in methods]
+    variants = [read_variant(method, lr, epochs, recipe) for method in methods]
     for variant, number, seed in itertools.product(variants, shots, seeds):
-        check_numbers(variant.prototype, number, seed, variant.epochs, variant.lr, views)
+        check_numbers(variant.prototype, number, seed, variant.epochs, variant.lr, views, variant.steps, variant.recipe)
     return variants
 
 
@@ -207,6 +210,8 @@ def _cells(
             "options": variant.prototype.options(),
             "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in variant.prototype.files()],
             "epochs": variant.epochs,
+            "steps": variant.steps,
+            "recipe": variant.recipe,
             "lr": variant.lr,
         }
         for number, seed, lesson in itertools.product(shots, seeds, plan.lessons_of(variant.prototype)):

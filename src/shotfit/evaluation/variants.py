@@ -1,7 +1,7 @@
 """Variants of methods, as a comparison names them: `coop`, `coop+length=4`, `my_method.py:Offset+start=0.1+lr=0.01`.
 
-Behind the method stand its options, and `lr` and `epochs` in place of the recipe's. The whole text is the variant's
-name in tables.
+Behind the method stand its recipe (`mma@paper`), its options, and `lr`, `epochs` or `steps` in place of the recipe's.
+The whole text is the variant's name in tables.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import cast, get_args
 
 from shotfit.errors import UsageError
+from shotfit.fitting.fit import RecipeName
 from shotfit.methods import find
 from shotfit.methods.base import Method
 
@@ -21,45 +23,54 @@ _OPTION = re.compile(r"\+(?=[A-Za-z_]\w*=)")  # a plus inside a value or a file'
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A method with its options, and the recipe's learning rate and epochs where they are overridden (else None)."""
+    """A method with its options and recipe, and its rate, epochs and steps where they are fixed (else None)."""
 
     name: str
     prototype: Method
     lr: float | None = None
     epochs: int | None = None
+    steps: int | None = None
+    recipe: RecipeName = "auto"
 
 
-def read_variant(text: str, lr: float | None = None, epochs: int | None = None) -> Variant:
-    """The variant that a text means. lr, epochs: what holds where the text does not say and the method takes
-    gradient steps.
+def read_variant(text: str, lr: float | None = None, epochs: int | None = None, recipe: RecipeName = "auto") -> Variant:
+    """The variant that a text means: method, @recipe, and +option=value as often as wanted.
+
+    lr, epochs, recipe: what holds where the text does not say; rate and length of methods that take gradient steps.
 
     Raises UsageError for an unknown method, an unknown or doubled option, an impossible value, and for `lr` or `epochs`
     of a method that takes no gradient steps.
 
         >>> read_variant("coop+length=4+lr=0.01").prototype.options()["length"]
         4
+        >>> read_variant("mma@paper+lr=0.006").recipe
+        'paper'
     """
     name, *parts = _OPTION.split(text)
     if "+" in name and ".py:" not in name:
         raise UsageError(f"{text!r} is no method with options; write name+option=value, as in coop+length=4.")
+    name, at, asked = name.rpartition("@") if re.search(r"@(\w*)$", name) else (name, "", "")
+    if at and asked not in get_args(RecipeName):
+        raise UsageError(f"{text!r} asks for the recipe {asked!r}: use @auto or @paper.")
+    recipe = cast(RecipeName, asked) if at else recipe
     given: dict[str, str] = {}
     for part in parts:
         key, _, value = part.partition("=")
         if key in given:
             raise UsageError(f"{text!r} gives {key} twice; give it once.")
         given[key] = value
-    steps = {key: given.pop(key) for key in ("lr", "epochs") if key in given}
+    steps = {key: given.pop(key) for key in ("lr", "epochs", "steps") if key in given}
     prototype = find(name).with_options(given)
     if prototype.training_recipe() is None:
         for key in steps:
             raise UsageError(f"{text!r} sets {key}, but {prototype.name} takes no gradient steps: leave it out.")
-        return Variant(text, prototype)
-    return Variant(
-        text,
-        prototype,
-        _rate(text, steps["lr"]) if "lr" in steps else lr,
-        _count(text, steps["epochs"]) if "epochs" in steps else epochs,
-    )
+        return Variant(text, prototype, recipe=recipe)
+    if "epochs" in steps and "steps" in steps:
+        raise UsageError(f"{text!r} gives both epochs and steps: leave one of them out.")
+    length = {key: _count(text, key, steps[key]) for key in ("epochs", "steps") if key in steps}
+    if not length and epochs is not None:
+        length = {"epochs": epochs}
+    return Variant(text, prototype, _rate(text, steps["lr"]) if "lr" in steps else lr, **length, recipe=recipe)
 
 
 def _rate(text: str, value: str) -> float:
@@ -72,7 +83,7 @@ def _rate(text: str, value: str) -> float:
     return rate
 
 
-def _count(text: str, value: str) -> int:
+def _count(text: str, key: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value) > 0):
-        raise UsageError(f"{text!r}: epochs must be a whole number from 1, but is {value!r}.")
+        raise UsageError(f"{text!r}: {key} must be a whole number from 1, but is {value!r}.")
     return int(value)

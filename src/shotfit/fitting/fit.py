@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.reading import Reading
@@ -29,6 +29,7 @@ from shotfit.fitting.checking import compared
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model, record_of
+from shotfit.fitting.race import ALONE, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
 from shotfit.methods import find
 from shotfit.methods.base import Method, check_prompts
@@ -40,6 +41,7 @@ __all__ = ["RecipeName", "check_numbers", "fit"]
 
 MOST_VIEWS = 1000  # of an image
 RecipeName = Literal["auto", "paper"]
+Needs = Literal["new-classes"]
 
 
 @kept_memory()
@@ -57,6 +59,7 @@ def fit(
     steps: int | None = None,
     recipe: RecipeName = "auto",
     budget: float | None = None,
+    needs: Needs | None = None,
     views: Views | None = None,
     validation: Literal["few", "full"] = "few",
     check: bool = True,
@@ -93,8 +96,13 @@ def fit(
         model.predict("drawing.png")[0].labels
     """
     started = time.perf_counter()
-    prototype = _prototype(method, options or {})
-    check_numbers(prototype, shots, seed, epochs, lr, views)
+    racing = method == "auto"
+    if racing:
+        _check_race({"options": options, "lr": lr, "epochs": epochs, "steps": steps}, check)
+        views = "center" if views is None else views  # others are encoded for a method that is named
+    entered = [find(name)() for name in _shortlist(needs)] if racing else [_prototype(method, options or {})]
+    for one in entered:
+        check_numbers(one, shots, seed, epochs, lr, views, steps, recipe, budget)
     store = Store(cache_folder() / "streams") if store is None else store
     whole = _tasks(data, templates, skip_broken)
     tasks = [task.support(shots or None, seed, validation) for task in whole]
@@ -108,20 +116,21 @@ def fit(
     fitter = Fitter(frozen, classes, seed, views)
     support = joined([(task.classes, task.train) for task in tasks])
     selection = replace(fitter.validation(tasks, support), full=validation == "full")
-    judge = Judge(fitter, support, selection, budget)
-    found = _choice(judge, prototype, recipe, Setting(lr, epochs, steps), frozenset(options or {}))
-    check = check and prototype.name != "zero_shot"
-    again = len(selection.folds) if check and selection.source == "cross-validation" else 0
-    chosen, what = found.candidate, f"Fitting {prototype.name}"
-    fitted = fitter.fit(chosen.prototype, support, selection, what, chosen.setting, trainings=1 + again)
-    held_out = hold_out(judge, chosen, fitted) if check else []
-    checked = compared(held_out, zero_shot(frozen, classes), selection.description)
+    if racing and not selection.folds:
+        entered = [find(ALONE)()]
+    budget = None if budget is None else budget / len(entered)
+    setting = Setting(lr, epochs, steps)
+    entrants = [_entrant(Judge(fitter, support, selection, budget), one, recipe, setting, check) for one in entered]
+    winner, rows = decided(entrants) if len(entrants) > 1 else (entrants[0], [])
+    found, fitted = winner.choice, winner.fitted
+    parts = winner.parts if fitted.name != "zero_shot" else []  # it is what others are compared with
+    checked = compared(parts, zero_shot(frozen, classes), selection.description)
     worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
     result = zero_shot(frozen, classes) if worse and not keep else fitted
     judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []
     learned = marks([*support, *judged_by] if result.name != "zero_shot" else ())
     record = record_of(result, loaded) | {
-        "fitted_method": prototype.name,
+        "fitted_method": fitted.name,
         "shots": shots,
         "seed": seed,
         "support_images": len(support),
@@ -130,6 +139,7 @@ def fit(
         "recipe": recipe,
         "selection": found.said(selection) or fitted.selection(selection),
         "choice": found.record(),
+        "race": rows,
         "checked": checked,
         "fell_back": worse and not keep,
         "seconds": round(time.perf_counter() - started, 3),
@@ -137,14 +147,40 @@ def fit(
     return Model(result, frozen, record, learned=learned)
 
 
-def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setting, given: Collection[str]) -> Choice:
+def _shortlist(needs: Needs | None) -> tuple[str, ...]:
+    if needs not in (None, *get_args(Needs)):
+        raise UsageError(f"There is no need {needs!r}: use new-classes, or leave it out.")
+    return SHORTLIST if needs is None else WITH_NEW_CLASSES
+
+
+def _check_race(given: Mapping[str, object], check: bool) -> None:
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"{name} is given, but --method auto tries several methods: name one, or leave it out.")
+    if not check:
+        raise UsageError(
+            "--method auto decides by the check on held-out images: do not switch it off, or name a method."
+        )
+
+
+def _entrant(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setting, check: bool) -> Entrant:
+    """A method with what is chosen of it, fitted to all, and what it says of images that are held out from it."""
+    selection = judge.validation
+    found = _choice(judge, prototype, recipe, setting)
+    again = len(selection.folds) if check and selection.source == "cross-validation" else 0
+    chosen, what = found.candidate, f"Fitting {prototype.name}"
+    fitted = judge.fitter.fit(chosen.prototype, judge.items, selection, what, chosen.setting, trainings=1 + again)
+    return Entrant(found, fitted, hold_out(judge, chosen, fitted) if check else [])
+
+
+def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setting) -> Choice:
     """The method as it is to be fitted: as the paper says, or as `auto` chooses what the caller has left open."""
     as_published = Choice(Candidate(prototype, setting, {}, 0))
     trained = prototype.training_recipe()
     if recipe == "paper" or prototype.grid is None or trained is None:
         return as_published
     defaults = type(prototype)().options()
-    fixed = {name for name, value in prototype.options().items() if value != defaults[name]} | {*given}
+    fixed = {name for name, value in prototype.options().items() if value != defaults[name]} | prototype.given
     fixed |= {
         name for name, value in (("lr", setting.lr), ("steps", setting.epochs or setting.steps)) if value is not None
     }
@@ -159,7 +195,15 @@ def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Settin
 
 
 def check_numbers(
-    method: Method, shots: int | None, seed: int, epochs: int | None, lr: float | None, views: Views | None
+    method: Method,
+    shots: int | None,
+    seed: int,
+    epochs: int | None,
+    lr: float | None,
+    views: Views | None,
+    steps: int | None = None,
+    recipe: str = "auto",
+    budget: float | None = None,
 ) -> None:
     """Refuse numbers that `fit` cannot use, before anything is read.
 
@@ -172,7 +216,16 @@ def check_numbers(
         _check_count("views", views, 0, MOST_VIEWS, ", center or fresh")
     if lr is not None and not 0 < lr < math.inf:
         raise UsageError(f"The learning rate must be a number above 0, but is {lr:g}.")
-    for name, value in (("epochs", epochs), ("lr", lr)):
+    _check_count("steps", steps, 1)
+    if recipe not in get_args(RecipeName):
+        raise UsageError(f"There is no recipe {recipe!r}: use auto, or paper for the published one.")
+    if budget is not None and not 0 < budget < math.inf:
+        raise UsageError(f"The budget must be a number of seconds above 0, but is {budget:g}.")
+    if budget is not None and recipe == "paper":
+        raise UsageError("A budget bounds what --recipe auto tries, but the recipe is paper: leave one of them out.")
+    if steps is not None and epochs is not None:
+        raise UsageError(f"Both epochs ({epochs}) and steps ({steps}) are given: leave one of them out.")
+    for name, value in (("epochs", epochs), ("steps", steps), ("lr", lr)):
         if value is not None and method.training_recipe() is None:
             raise UsageError(f"{name} is given, but {method.name} takes no gradient steps: leave it out.")
 

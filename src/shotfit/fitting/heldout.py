@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shotfit.methods.numbering import among_own
 
-__all__ = ["HeldOut", "log_likelihoods", "pooled"]
+__all__ = ["HeldOut", "best_temperature", "log_likelihoods", "pooled"]
 
 TEMPERATURES = torch.logspace(-2, 2, 81, dtype=torch.float64)  # a tenth of a factor of ten apart
 
@@ -46,7 +46,18 @@ def log_likelihoods(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Ten
     Two methods whose logits differ in scale alone are equal by it, and it moves where the count of right images does
     not. logits: [images, classes]; labels: [images]; sizes: classes of each task.
     """
-    own = among_own(logits.double(), labels, sizes)
-    spread = own.masked_fill(own.isinf(), torch.nan).nan_to_num(0.0).std().clamp(min=1e-12)  # no unit of its own
-    tried = [(own / (spread * one)).log_softmax(dim=1).gather(1, labels[:, None]).squeeze(1) for one in TEMPERATURES]
-    return tried[int(torch.stack([one.mean() for one in tried]).argmax())]
+    return _at(logits, labels, sizes, best_temperature(logits, labels, sizes))
+
+
+def best_temperature(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> float:
+    """What logits are to be divided by so that the classes of these images are as probable as can be."""
+    finite = among_own(logits.double(), labels, sizes)
+    finite = finite[finite.isfinite()]
+    spread = max(float(finite.std()), 1e-12)  # logits have no unit of their own
+    tried = [spread * float(one) for one in TEMPERATURES]
+    return max(tried, key=lambda by: float(_at(logits, labels, sizes, by).mean()))
+
+
+def _at(logits: Tensor, labels: Tensor, sizes: Sequence[int], temperature: float) -> Tensor:
+    own = among_own(logits.double(), labels, sizes) / temperature
+    return own.log_softmax(dim=1).gather(1, labels[:, None]).squeeze(1)

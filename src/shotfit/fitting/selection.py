@@ -128,7 +128,7 @@ def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[F
     fitted: the candidate, fitted to all; what it found out about itself (`Method.chosen`) is not searched anew.
     """
     validation = judge.validation
-    if validation.source == "validation part":
+    if validation.source == "validation part" or fitted.name == "zero_shot":  # which learns from no image
         return [(fold, judge.known(held_out_by(fitted, fold), fold)) for fold in validation.folds]
     own = replace(candidate, prototype=type(fitted)(**fitted.options() | fitted.chosen()))
     share = min(1.0, 2 / max(len(validation.folds), 1)) if candidate.setting.steps else 1.0

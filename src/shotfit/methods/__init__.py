@@ -62,6 +62,8 @@ METHODS = {
     "softcpt": "shotfit.methods.softcpt:SoftCPT",
 }
 
+MADE = {"ensemble": "shotfit.methods.ensemble:Ensemble"}  # of fitted methods, and fitted by none
+
 
 def __getattr__(name: str) -> Any:
     for module, held in _WRITTEN_WITH.items():
@@ -77,8 +79,8 @@ def names() -> list[str]:
 
 def find(name: str) -> type[Method]:
     """A method's class by its name, or by `path/to/file.py:Class`."""
-    if name in METHODS:
-        module, _, attribute = METHODS[name].partition(":")
+    if name in METHODS or name in MADE:
+        module, _, attribute = (METHODS | MADE)[name].partition(":")
         return _attribute(importlib.import_module(module), attribute, name)
     for entry in entry_points(group="shotfit.methods"):
         if entry.name == name:
@@ -95,7 +97,9 @@ def find(name: str) -> type[Method]:
 
 def address(method: type[Method]) -> str:
     """What `find` finds this class by: its name, or the file that it came from."""
-    if method.name in names() and find(method.name) is method:  # else it has the name of what it inherits from
+    if (method.name in names() or method.name in MADE) and find(
+        method.name
+    ) is method:  # else it has the name of what it inherits from
         return method.name
     return f"{inspect.getfile(method)}:{method.__qualname__}"
 

@@ -47,8 +47,8 @@ from shotfit.data.tasks import TEMPLATE_SETS, ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, check_texts, option
-from shotfit.methods.ensemble import class_features
-from shotfit.methods.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.class_features import class_features
+from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.towers.edits import Context, Edit, PromptTokens
 from shotfit.towers.texts import Texts
 
@@ -71,6 +71,14 @@ class Apex(Method):
         epochs={1: 15},
         batch=16,
         replayable=True,
+    )
+    grid: ClassVar[Grid | None] = Grid(
+        (
+            Axis("visual_tokens", (2, 8), "a narrow tower needs more prompts to be moved"),
+            Axis("lr", (0.15, 1.5, 6.0), "prompts far from the initial ones are out of reach at the published rate"),
+            Axis("steps", (300,), "fifteen epochs are 180 steps for a dozen classes"),
+        ),
+        robust={"visual_tokens": 2, "lr": 0.15, "steps": 100},
     )
     accepts_new_classes: ClassVar[bool] = True
 

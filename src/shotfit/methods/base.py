@@ -111,6 +111,7 @@ class Method(nn.Module):
             setattr(self, name, value)
         self._check()
         self.baked: Tensor | None = None
+        self.given: frozenset[str] = frozenset()  # options that the caller named, which `auto` does not choose
         self.history: list[float] = []  # mean loss of each epoch of its training
 
     # What a method writes.
@@ -273,7 +274,9 @@ class Method(nn.Module):
                 known = ", ".join(sorted(fields)) or "none"
                 raise UsageError(f"{cls.name} has no option {key!r}. Its options: {known}.")
             parsed[key] = _parse(cls.name, key, text, fields[key].default)
-        return cls(**parsed)
+        method = cls(**parsed)
+        method.given = frozenset(values)
+        return method
 
     def _check(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]

@@ -1,40 +1,83 @@
-"""Class features of frozen prompts: one row a class from its templates.
+"""An ensemble: several fitted methods that answer together. `--method auto` makes one where held-out images ask for it.
 
-    normalize   norm(mean_k norm(t_ck))    CLIP's own, Tip-Adapter's
-    raw         mean_k t_ck                TaskRes's; long features weigh more
+    log p(c | image) = mean over members m of log softmax(logits_m / T_m)       [images, classes]
 
-With one template both give the same logits.
+T_m is the temperature at which member m's probabilities are best on held-out images. What is frozen, and what was
+learned, is the members' own; the image tower runs once for all that leave it alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList
-from shotfit.engine.frozen import Frozen, normalize
+from shotfit.engine.frozen import Frozen, Images
+from shotfit.errors import ShotfitError
+from shotfit.methods import find
+from shotfit.methods.base import Method, option
 
-__all__ = ["ENSEMBLES", "class_features", "mean_features"]
-
-ENSEMBLES = ("normalize", "raw")
-
-
-def class_features(frozen: Frozen, classes: Sequence[ClassList], ensemble: str = "normalize") -> Tensor:
-    """Class features [classes, embed] of the prompts of all tasks; of unit length with `normalize`."""
-    return torch.cat([_of_task(frozen, task, ensemble) for task in classes])
+__all__ = ["Ensemble", "averaged"]
 
 
-def _of_task(frozen: Frozen, task: ClassList, ensemble: str) -> Tensor:
-    texts, templates = frozen.class_texts([task])
-    features = frozen.text(texts).reshape(-1, templates, frozen.embed)  # [classes, templates, embed]
-    if ensemble == "raw":
-        return features.mean(dim=1)
-    return normalize(normalize(features).mean(dim=1))
+class Ensemble(Method):
+    """Members that were fitted to the same images, with their temperatures."""
+
+    name: ClassVar[str] = "ensemble"
+    title: ClassVar[str] = "ensemble"
+    paper: ClassVar[str] = "members chosen on held-out images"
+
+    members: str = option("[]", "JSON: a list of the members' method, options and temperature")
+
+    @classmethod
+    def of(cls, fitted: Sequence[Method], temperatures: Sequence[float]) -> Ensemble:
+        """The ensemble of fitted methods of one backbone and class list."""
+        plain = [
+            {"method": one.name, "options": one.options(), "temperature": temperature}
+            for one, temperature in zip(fitted, temperatures, strict=True)
+        ]
+        ensemble = cls(json.dumps(plain))
+        ensemble.attach(fitted[0].frozen, fitted[0].classes)
+        ensemble.parts = list(fitted)
+        return ensemble
+
+    def attach(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        """Make the members too; what they learned comes by `restore`."""
+        super().attach(frozen, classes)
+        try:
+            plain: list[dict[str, Any]] = json.loads(self.members)
+            self.parts = [find(one["method"])(**one["options"]) for one in plain]
+            self.temperatures = [float(one["temperature"]) for one in plain]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ShotfitError("The ensemble's list of members cannot be read: fit the model again.") from error
+        for part in self.parts:
+            part.attach(frozen, classes)
+
+    def logits(self, images: Images) -> Tensor:
+        """[images, classes], log probabilities."""
+        return averaged([part.logits(images) for part in self.parts], self.temperatures)
+
+    def bake(self) -> None:
+        """The members are baked already."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The members' tensors, each under its number."""
+        return {
+            f"{number}.{key}": value for number, part in enumerate(self.parts) for key, value in part.state().items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for number, part in enumerate(self.parts):
+            start = f"{number}."
+            part.restore({key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)})
 
 
-def mean_features(features: Tensor, counts: Sequence[int]) -> Tensor:
-    """norm(mean norm) [classes, embed] of features that lie class by class, `counts` to each."""
-    parts = normalize(features).split(list(counts))
-    return normalize(torch.stack([part.mean(dim=0) for part in parts]))
+def averaged(logits: Sequence[Tensor], temperatures: Sequence[float]) -> Tensor:
+    """Mean log probabilities [images, classes] of several logits of that shape, each at its temperature."""
+    parts = [(one / by).log_softmax(dim=1) for one, by in zip(logits, temperatures, strict=True)]
+    return torch.stack(parts).mean(dim=0)

@@ -40,7 +40,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, check_texts, option
-from shotfit.methods.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.towers.config import BlocksConfig
 from shotfit.towers.edits import Adapter
 
@@ -57,6 +57,13 @@ class MMA(Method):
     paper: ClassVar[str] = "Yang et al., CVPR 2024"
     recipe: ClassVar[Recipe | None] = Recipe(
         Optimizer("sgd", lr=0.0015, weight_decay=5e-4), Schedule("cosine"), epochs={1: 5}, batch=16, replayable=True
+    )
+    grid: ClassVar[Grid | None] = Grid(
+        (
+            Axis("lr", (1.5e-3, 6e-3), "the published rate is of the first steps of CLIP; small towers need more"),
+            Axis("steps", (300, 100), "five epochs are 30 steps for a dozen classes"),
+        ),
+        robust={"lr": 1.5e-3, "steps": 60},
     )
     accepts_new_classes: ClassVar[bool] = True
 

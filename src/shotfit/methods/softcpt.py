@@ -42,7 +42,7 @@ from shotfit.errors import NewClassesError, UsageError
 from shotfit.methods.base import Method, option
 from shotfit.methods.numbering import labels_by_task, loss_within_tasks
 from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
-from shotfit.methods.recipe import Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.towers.edits import Context
 from shotfit.towers.texts import Texts
 
@@ -57,6 +57,13 @@ RECIPE = Recipe(
     epochs={1: 50},
     replayable=True,
 )
+GRID = Grid(
+    (
+        Axis("lr", (2e-3, 2e-2, 0.1), "how far a context must go depends on the backbone and the names"),
+        Axis("steps", (400,), "50 epochs are 300 steps for a dozen classes, and 2,500 for a hundred"),
+    ),
+    robust={"lr": 2e-3, "steps": 100},
+)
 
 
 class SoftCPT(Method):
@@ -66,6 +73,7 @@ class SoftCPT(Method):
     title: ClassVar[str] = "SoftCPT"
     paper: ClassVar[str] = PAPER
     recipe: ClassVar[Recipe | None] = RECIPE
+    grid: ClassVar[Grid | None] = GRID
     accepts_new_classes: ClassVar[bool] = True
     several_tasks: ClassVar[bool] = True
 
@@ -274,6 +282,7 @@ class CoOpMT(Method):
     title: ClassVar[str] = "CoOp-MT"
     paper: ClassVar[str] = f"baseline of {PAPER}"
     recipe: ClassVar[Recipe | None] = RECIPE
+    grid: ClassVar[Grid | None] = GRID
     accepts_new_classes: ClassVar[bool] = True
     several_tasks: ClassVar[bool] = True
 

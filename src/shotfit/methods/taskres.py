@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Method, option
-from shotfit.methods.ensemble import class_features
+from shotfit.methods.class_features import class_features
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["TaskRes"]

@@ -31,9 +31,9 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, option
+from shotfit.methods.class_features import class_features
 from shotfit.methods.coefficients import best_first, grid, right_along
-from shotfit.methods.ensemble import class_features
-from shotfit.methods.recipe import VIEWS, Optimizer, Recipe, Schedule
+from shotfit.methods.recipe import VIEWS, Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["TipAdapter", "TipAdapterF", "cached"]
 
@@ -154,6 +154,16 @@ class TipAdapterF(TipAdapter):
         batch=256,
         crop_scale=(0.5, 1.0),
         replayable=True,
+    )
+    grid: ClassVar[Grid | None] = Grid(
+        (
+            Axis(
+                "beta", (1.0, 3.0), "how near an image must be to count; the published search needs a validation part"
+            ),
+            Axis("lr", (1e-3, 3e-3, 1e-2), "20 epochs of a small folder are 20 steps"),
+            Axis("steps", (200,), "what the published epochs are for 2,500 images"),
+        ),
+        robust={"beta": 1.0, "lr": 1e-3, "steps": 20},
     )
 
     def keep(self, keys: Tensor) -> None:

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from shotfit.methods.base import Method, option
-from shotfit.methods.ensemble import ENSEMBLES, class_features
+from shotfit.methods.class_features import ENSEMBLES, class_features
 
 __all__ = ["ZeroShot"]
 

@@ -207,6 +207,7 @@ def saved_equals_fitted(make: Make, folder: Path) -> None:
         make(),
         shots=3,
         epochs=_epochs(make, 2),
+        recipe="paper",
         backbone=tiny_backbone(folder / "backbone"),
         store=MemoryStore(),
         keep=True,
@@ -264,6 +265,7 @@ def new_classes_as_declared(make: Make, folder: Path) -> None:
         method,
         shots=2,
         epochs=_epochs(make, 1),
+        recipe="paper",
         backbone=tiny_backbone(folder / "backbone"),
         store=MemoryStore(),
         check=False,
@@ -288,7 +290,16 @@ def several_tasks_as_declared(make: Make, folder: Path) -> None:
     first, second = tiny_task(folder / "first"), tiny_task(folder / "second", ("wet", "dry"))
 
     def fitted(tasks: Task | list[Task]) -> Model:
-        return fit(tasks, make(), shots=2, epochs=_epochs(make, 2), backbone=backbone, store=MemoryStore(), check=False)
+        return fit(
+            tasks,
+            make(),
+            shots=2,
+            epochs=_epochs(make, 2),
+            backbone=backbone,
+            store=MemoryStore(),
+            check=False,
+            recipe="paper",
+        )
 
     if not method.several_tasks:
         _refused(lambda: fitted([first, second]), "one task at a time")
@@ -354,7 +365,16 @@ def shapes_of_all_kinds(make: Make, folder: Path) -> None:
             task = replace(task, classes=ClassList("many", tuple(names)), train=items, val=())
         else:
             task = tiny_task(path, names, images=2)
-        model = fit(task, make(), shots=1, epochs=_epochs(make, 1), backbone=backbone, store=MemoryStore(), check=False)
+        model = fit(
+            task,
+            make(),
+            shots=1,
+            epochs=_epochs(make, 1),
+            backbone=backbone,
+            store=MemoryStore(),
+            check=False,
+            recipe="paper",
+        )
         prediction = model.predict(task.train[0].path)[0]
         assert prediction.labels[0] in names and 0 < prediction.probabilities[0] <= 1
 
@@ -384,7 +404,9 @@ def interrupted_fit_leaves_nothing(make: Make, folder: Path) -> None:
 
     def fitted() -> Model:
         store = Store(folder / "store")
-        return fit(task, make(), shots=2, epochs=_epochs(make, 1), backbone=backbone, store=store, check=False)
+        return fit(
+            task, make(), shots=2, epochs=_epochs(make, 1), backbone=backbone, store=store, check=False, recipe="paper"
+        )
 
     def interrupted_at(write: int) -> Callable[[str, str], None]:
         written, rename = itertools.count(), os.replace

@@ -55,14 +55,14 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
 from shotfit.methods.base import Support, Validation, check_prompts
+from shotfit.methods.class_features import class_features, mean_features
 from shotfit.methods.coefficients import best_first, right_along
 from shotfit.methods.dualadapter.descriptions import read_descriptions
 from shotfit.methods.dualadapter.negative_cache import Cache, check_left_out, negative_keys, trust
 from shotfit.methods.dualadapter.options import NEGATIVE, POSITIVE, DualAdapterOptions, given_templates
 from shotfit.methods.dualadapter.paired_templates import PAIRED_TEMPLATES, negated, with_templates
 from shotfit.methods.dualadapter.prototype_losses import away_from, rerank
-from shotfit.methods.ensemble import class_features, mean_features
-from shotfit.methods.recipe import Optimizer, ParameterGroup, Recipe, Schedule
+from shotfit.methods.recipe import Axis, Grid, Optimizer, ParameterGroup, Recipe, Schedule
 
 __all__ = ["DualAdapter"]
 
@@ -85,6 +85,14 @@ class DualAdapter(DualAdapterOptions):
         best_epoch=True,
         keep_last=True,
         replayable=True,
+    )
+    grid: ClassVar[Grid | None] = Grid(
+        (
+            Axis("positive_weight", (0.75, 0.5, 0.0, 1.0), "where names say little, what an image is not says more"),
+            Axis("lr", (1e-4, 1e-3, 1e-2), "30 epochs of a small folder are 30 steps"),
+            Axis("steps", (100,), "at the higher rates the residuals have settled by then"),
+        ),
+        robust={"positive_weight": 0.75, "lr": 1e-4, "steps": 30},
     )
 
     def training_recipe(self) -> Recipe | None:

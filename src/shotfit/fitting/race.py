@@ -1,0 +1,108 @@
+"""`--method auto`: a shortlist of methods runs on the same held-out images, and the best, or an ensemble, is kept.
+
+    SHORTLIST     what runs, the simplest first
+    decided       who wins
+
+Every entrant is chosen and judged as a fit of its own is: by folds of the support, or by the validation part. The
+score is the mean log probability at each entrant's best temperature. The simplest entrant within one standard error of
+the best wins, by the differences image by image. An ensemble of the best two or three takes its place where it beats it
+by more than one standard error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from shotfit.fitting.fitter import Setting
+from shotfit.fitting.heldout import HeldOut, best_temperature, log_likelihoods, pooled
+from shotfit.fitting.selection import Candidate, Choice
+from shotfit.methods.base import Fold, Method
+from shotfit.methods.ensemble import Ensemble, averaged
+
+__all__ = ["SHORTLIST", "WITH_NEW_CLASSES", "Entrant", "decided"]
+
+# Chosen on the development sets; docs/log has the table. Methods that only look at stored features of center views.
+SHORTLIST = ("zero_shot", "linear_probe", "taskres", "dualadapter")
+WITH_NEW_CLASSES = ("zero_shot", "clip_adapter", "coop")
+ALONE = "tip_adapter"  # where nothing can be held out: it starts at zero-shot and moves little
+LARGEST = 3  # members of an ensemble
+
+
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """One method of a race: its choice, fitted to all, and what it says of held-out images (None: it diverged)."""
+
+    choice: Choice
+    fitted: Method
+    parts: Sequence[tuple[Fold, HeldOut | None]]
+
+    def held_out(self) -> HeldOut | None:
+        """All of its parts as one; None where one of them diverged, or there are none."""
+        known = [held for _, held in self.parts if held is not None]
+        return pooled(known) if known and len(known) == len(self.parts) else None
+
+
+def decided(entrants: Sequence[Entrant]) -> tuple[Entrant, list[dict[str, Any]]]:
+    """The winner, and a row of each entrant for the record: method, accuracy, score, and what was chosen of it."""
+    held = [entrant.held_out() for entrant in entrants]
+    sizes = entrants[0].fitted.sizes
+    judged = [number for number, found in enumerate(held) if found is not None]
+    scores = {number: _score(held[number], sizes) for number in judged}
+    rows = [_row(entrant, held[number], scores.get(number)) for number, entrant in enumerate(entrants)]
+    if not scores:
+        return entrants[0], rows
+    order = sorted(scores, key=lambda number: -float(scores[number].mean()))
+    first = min(number for number in order if not _better(scores[order[0]], scores[number]))
+    winner = entrants[first]
+    best: tuple[float, Entrant] | None = None
+    for count in range(2, min(LARGEST, len(order)) + 1):
+        together = _ensemble([entrants[number] for number in order[:count]], sizes)
+        found = together.held_out()
+        assert found is not None
+        score = _score(found, sizes)
+        rows.append(_row(together, found, score))
+        if _better(score, scores[first]) and (best is None or float(score.mean()) > best[0]):
+            best = float(score.mean()), together
+    return (winner if best is None else best[1]), rows
+
+
+def _score(held: HeldOut | None, sizes: Sequence[int]) -> Tensor:
+    assert held is not None
+    return log_likelihoods(held.logits, held.labels, sizes)
+
+
+def _better(one: Tensor, other: Tensor) -> bool:
+    """Whether scores [images] are higher on the mean, by more than a standard error of the differences."""
+    gain = one - other
+    return float(gain.mean()) > float(gain.std()) / len(gain) ** 0.5
+
+
+def _ensemble(members: Sequence[Entrant], sizes: Sequence[int]) -> Entrant:
+    """The members as one, with what they say together of the same held-out images."""
+    temperatures, parts = [], []
+    for member in members:
+        held = member.held_out()
+        assert held is not None
+        temperatures.append(best_temperature(held.logits, held.labels, sizes))
+    for columns in zip(*(member.parts for member in members), strict=True):
+        fold, first = columns[0]
+        assert first is not None
+        logits = averaged([held.logits for _, held in columns if held is not None], temperatures)
+        parts.append((fold, replace(first, logits=logits)))
+    fitted = Ensemble.of([member.fitted for member in members], temperatures)
+    names = "+".join(member.fitted.name for member in members)
+    return Entrant(Choice(Candidate(fitted, Setting(), {"members": names}, 0)), fitted, parts)
+
+
+def _row(entrant: Entrant, held: HeldOut | None, score: Tensor | None) -> dict[str, Any]:
+    right = None if held is None else float(held.right(entrant.fitted.sizes).double().mean())
+    return {
+        "method": entrant.fitted.name,
+        "accuracy": right,
+        "score": None if score is None else float(score.mean()),
+        "chosen": dict(entrant.choice.candidate.point),
+    }

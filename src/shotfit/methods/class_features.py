@@ -1,0 +1,40 @@
+"""Class features of frozen prompts: one row a class from its templates.
+
+    normalize   norm(mean_k norm(t_ck))    CLIP's own, Tip-Adapter's
+    raw         mean_k t_ck                TaskRes's; long features weigh more
+
+With one template both give the same logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen, normalize
+
+__all__ = ["ENSEMBLES", "class_features", "mean_features"]
+
+ENSEMBLES = ("normalize", "raw")
+
+
+def class_features(frozen: Frozen, classes: Sequence[ClassList], ensemble: str = "normalize") -> Tensor:
+    """Class features [classes, embed] of the prompts of all tasks; of unit length with `normalize`."""
+    return torch.cat([_of_task(frozen, task, ensemble) for task in classes])
+
+
+def _of_task(frozen: Frozen, task: ClassList, ensemble: str) -> Tensor:
+    texts, templates = frozen.class_texts([task])
+    features = frozen.text(texts).reshape(-1, templates, frozen.embed)  # [classes, templates, embed]
+    if ensemble == "raw":
+        return features.mean(dim=1)
+    return normalize(normalize(features).mean(dim=1))
+
+
+def mean_features(features: Tensor, counts: Sequence[int]) -> Tensor:
+    """norm(mean norm) [classes, embed] of features that lie class by class, `counts` to each."""
+    parts = normalize(features).split(list(counts))
+    return normalize(torch.stack([part.mean(dim=0) for part in parts]))
