@@ -23,7 +23,8 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.compare import compare, plan_of
 from shotfit.evaluation.evaluate import evaluate
 from shotfit.evaluation.protocols import plan_protocol
-from shotfit.evaluation.table import Row, table
+from shotfit.evaluation.rows import Row
+from shotfit.evaluation.table import table
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.methods import find
