@@ -443,7 +443,9 @@ def test_command_compares_several_tasks_and_one_left_out(
     assert main([str(word) for word in words]) == 0
     printed = capsys.readouterr()
     assert "8 of 8: softcpt, 1 shot, seed 2: my photo" in printed.err
-    head, zero_shot, coop, softcpt = printed.out.splitlines()[-7:-3]
+    lines = printed.out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("1 shot "))
+    head, zero_shot, coop, softcpt = (line.rstrip(" *~") for line in lines[first : first + 4])
     assert head.split("  ")[-1] == "my toys (left out)"
     assert (zero_shot.split()[0], coop.split()[-1], softcpt.split()[0]) == ("zero_shot", "-", "softcpt")
     assert "average: mean over my photo, my sketch" in printed.out

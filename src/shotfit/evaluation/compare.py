@@ -287,9 +287,13 @@ def _asked(model: Model, exam: Exam) -> Model:
     return model if exam.task is None else model.for_task(exam.task)
 
 
-def _places(lesson: Lesson, targets: Sequence[Task]) -> dict[str, list[str]]:
-    """Where the images of a run lie."""
-    return {"data": [str(task.source) for task in lesson.tasks], "targets": [str(task.source) for task in targets]}
+def _places(lesson: Lesson, targets: Sequence[Task]) -> dict[str, Any]:
+    """Where the images of a run lie, and the templates of their prompts."""
+    return {
+        "data": [str(task.source) for task in lesson.tasks],
+        "targets": [str(task.source) for task in targets],
+        "templates": [task.classes.templates for task in lesson.tasks],
+    }
 
 
 def _file_names(variant: Variant, shots: int, seed: int, lesson: Lesson, key: str) -> dict[str, str]:
