@@ -174,7 +174,7 @@ def test_evaluate_prints_every_class_if_asked_and_all_of_it_as_json(home: Home, 
     low, high = (100 * end for end in found["accuracy_interval"])
     assert f"accuracy {low:.1f} to {high:.1f} %" in text
     table = text.split("classes:\n")[1].splitlines()
-    assert {line.split()[0] for line in table[1:]} == {own["name"] for own in found["per_class"]}
+    assert {line[2:].split("  ")[0] for line in table[1:]} == {own["name"] for own in found["per_class"]}
     assert f"{found['log_loss']:.3f}" in text
 
 
