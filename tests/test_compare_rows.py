@@ -82,6 +82,15 @@ def test_rows_are_tested_against_the_best_of_their_column() -> None:
     assert "Holm's correction for the table's 2 tests" in marks(rows)[1]
 
 
+def test_columns_that_a_terminal_has_no_room_for_stand_below() -> None:
+    more = {name: run("m", [1, 0])["scores"]["photos"] for name in ("photos", "flowers", "textures")}
+    rows = summarize([run("m", [1, 0], scores=more)])
+    assert [line.split() for line in table(rows, width=26)] == [
+        ["4", "shots", "photos", "flowers"], ["m", "50.0", "50.0"], [], ["4", "shots", "textures"], ["m", "50.0"],
+    ]  # fmt: skip
+    assert len(table(rows)) == 2
+
+
 def test_seeds_are_pooled_by_image() -> None:
     runs = [run(name, [1, 1, 0, 0] if name == "a" else [1, 0, 0, 0], seed) for name in "ab" for seed in (1, 2, 3)]
     assert summarize(runs)[1].p == 1.0  # one image, not three

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -177,7 +178,8 @@ def compare(
     )
     title = f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}"
     notes = [*plan.notes, *selections(rows)]
-    for line in [*table(rows, plan.columns), f"{title}; runs in {out}", *marks(rows), *notes]:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not as_json else None
+    for line in [*table(rows, plan.columns, width), f"{title}; runs in {out}", *marks(rows), *notes]:
         say(line)
     for line in ["", *interval_lines(rows), "", *cost_lines(rows), COSTS]:
         say(line)

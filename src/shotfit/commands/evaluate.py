@@ -97,7 +97,8 @@ def evaluate(
     items = [labelled_for(fitted.one_task().names, labelled, everything) for fitted in opened]
     if len(models) == 2:
         paired = compare_models(opened[0], opened[1], items[0], items[1])
-        for line in paired_lines(paired, [str(place) for place in models]):
+        names = {place.resolve().name: place for place in models}
+        for line in paired_lines(paired, [*names] if len(names) == 2 else [str(place) for place in models]):
             say(line)
         if as_json:
             print_json({"models": [str(place) for place in models]} | paired.as_json())

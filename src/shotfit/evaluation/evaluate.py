@@ -48,7 +48,8 @@ SMALLEST = float(np.finfo(np.float64).eps)  # a probability below it counts as i
 class ClassScores:
     """One class: its images, how many images were taken for it, and of these precision, recall and F1 as fractions.
 
-    precision is None for a class that nothing was taken for, recall for one without images, F1 where both are.
+    precision is None for a class that nothing was taken for, recall for one without images, F1 where both
+    are None.
     """
 
     name: str
@@ -230,7 +231,7 @@ def score(labels: NDArray[Any], probabilities: NDArray[Any], class_names: Sequen
         calibration_error=_calibration_error(probabilities.max(axis=1), predicted == labels),
         class_names=tuple(class_names),
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
-        top5_accuracy=_top_accuracy(labels, probabilities, 5) if len(class_names) > 5 else None,
+        top5_accuracy=_top_accuracy(probabilities, labels, 5) if len(class_names) > 5 else None,
         log_loss=float(-np.log(np.clip(of_label, SMALLEST, 1)).mean()),
         accuracy_interval=by_image,
         mean_class_accuracy_interval=by_class,
@@ -270,10 +271,12 @@ def _calibration_error(confidences: NDArray[Any], right: NDArray[Any]) -> float:
     return float(np.abs(difference).sum() / len(confidences))
 
 
-def _top_accuracy(labels: NDArray[Any], probabilities: NDArray[Any], count: int) -> float:
+def _top_accuracy(probabilities: NDArray[Any], labels: NDArray[Any], count: int) -> float:
     """How often the label is among the `count` most probable classes; of equal ones the first, as in `argmax`."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]  # [images, count]
-    return float((best == labels[:, None]).any(axis=1).mean())
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)  # [images, 1]
+    earlier = np.arange(probabilities.shape[1]) < labels[:, None]  # [images, classes]
+    ahead = ((probabilities > own) | ((probabilities == own) & earlier)).sum(axis=1)  # [images]
+    return float((ahead < count).mean())
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 from shotfit.evaluation.intervals import Interval
 from shotfit.evaluation.printed import aligned, p_value
 from shotfit.evaluation.rows import SIGNIFICANT, Row, Standing
@@ -14,11 +16,12 @@ MARKS: dict[Standing, str] = {"best": " *", "alike": " ~", "worse": "  ", "untes
 MOST = 40  # lines of intervals
 
 
-def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[str]:
+def table(rows: Sequence[Row], columns: Sequence[str] = (), width: int | None = None) -> list[str]:
     """The rows as lines: a method a line, accuracies in percent, "-" where there is none, marks as `marks` says.
 
     One column of scores: a number of shots a column. Several: one table for each number of shots. columns: all that are
-    to stand there, in order; else those that have rows.
+    to stand there, in order; else those that have rows. width: of a line at most, so that more columns go into a table
+    of their own below.
     """
     methods, shots, titles = _axes(rows, columns)
     tested = any(row.standing for row in rows)
@@ -38,10 +41,9 @@ def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[str]:
     lines = []
     for number in shots:
         head = [_shots(number), *(title + room for title in titles)]
-        lines += aligned(
-            [head, *([name, *(cells.get((name, number, title), none) for title in titles)] for name in methods)]
-        )
-        lines.append("")
+        whole = [head, *([name, *(cells.get((name, number, title), none) for title in titles)] for name in methods)]
+        for part in _fitting(whole, width):
+            lines += [*aligned(part), ""]
     return lines[:-1]
 
 
@@ -113,6 +115,24 @@ def _axes(rows: Sequence[Row], columns: Sequence[str] = ()) -> tuple[list[str], 
     """Methods, numbers of shots and columns, each once in their order."""
     methods, shots = dict.fromkeys(row.method for row in rows), dict.fromkeys(row.shots for row in rows)
     return list(methods), list(shots), list(columns or dict.fromkeys(row.column for row in rows))
+
+
+def _fitting(cells: Sequence[Sequence[str]], width: int | None) -> list[list[list[str]]]:
+    """The columns in as many tables as the width needs, each with the first one.
+
+    >>> _fitting([["method", "photos", "flowers"]], 16)
+    [[['method', 'photos']], [['method', 'flowers']]]
+    """
+    sizes = [max(cell_len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    groups: list[list[int]] = [[]]
+    used = sizes[0]
+    for column in range(1, len(sizes)):
+        if groups[-1] and width is not None and used + 2 + sizes[column] > width:
+            groups.append([])
+            used = sizes[0]
+        groups[-1].append(column)
+        used += 2 + sizes[column]
+    return [[[row[0], *(row[column] for column in group)] for row in cells] for group in groups]
 
 
 def _plus_minus(spread: float | None) -> str:

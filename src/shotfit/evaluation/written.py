@@ -65,7 +65,7 @@ def table_text(suffix: str, rows: Sequence[Row], columns: Sequence[str], notes: 
     if suffix == ".md":
         lines = [*(line for table in tables for line in _markdown(table)), *(f"- {_bar(note)}" for note in below)]
     else:
-        lines = [*(line for table in tables for line in _latex(table)), *(f"% {' '.join(n.split())}" for n in below)]
+        lines = [line for table in tables for line in _latex(table, below)]
     return "\n".join([*lines, ""])
 
 
@@ -116,10 +116,12 @@ def _bar(text: str) -> str:
     return re.sub(r"([\\|*_`<~])", r"\\\1", " ".join(text.split()))
 
 
-def _latex(lines: Sequence[Sequence[str]]) -> list[str]:
+def _latex(lines: Sequence[Sequence[str]], notes: Sequence[str]) -> list[str]:
     head, *rest = (" & ".join(_escaped(cell) for cell in line) + r" \\" for line in lines)
     rules = [r"\toprule", head, r"\midrule", *rest, r"\bottomrule"]  # of the package booktabs
-    return [f"\\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}", *rules, r"\end{tabular}", ""]
+    tabular = [f"\\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}", *rules, r"\end{tabular}"]
+    below = rf"\caption{{{'. '.join(map(_escaped, notes))}.}}"
+    return [r"\begin{table}", r"\centering", *tabular, below, r"\end{table}", ""]
 
 
 def _escaped(text: str) -> str:
