@@ -68,7 +68,6 @@ MEASURED = (
 Report = Callable[[Mapping[str, Any]], None]
 
 
-@kept_memory()
 def compare(
     data: Task | Sequence[Task],
     methods: Sequence[str],
@@ -131,42 +130,44 @@ def compare(
         check_folder(keep_predictions)
     runs: list[dict[str, Any]] = []
     cells = list(_cells(variants, shots, seeds, plan, loaded, views, validation))
-    for variant, number, seed, lesson, settings in cells:
-        key = _key(settings)
-        names = _file_names(variant, number, seed, lesson, key)
-        known = finished.get(key)
-        if known is not None and keep_predictions is not None and not _kept(known, names, keep_predictions):
-            known = None
-        if known is None:
-            run = {"key": key, "method": variant.name, "shots": number, "seed": seed, "protocol": protocol}
-            run |= _places(lesson, targets)
-            said: dict[str, Answers] = {}
-            try:
-                with PeakMemory(loaded.device) as peak:
-                    model = fit(
-                        lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
-                        backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
-                        check=False, keep=True, store=store, memory=memory,
-                    )  # fmt: skip
-                judged, said = _judged(model, lesson)
-                run |= judged | {"peak_memory": peak.bytes, "model_bytes": saved_bytes(model)}
-                if speed and not any(_is_same(other, variant.name, number) for other in runs):
-                    run["images_per_second"] = _speed(model, lesson)
-            except DivergedError as error:
-                run |= _diverged(lesson, f"{variant.name}, {number} shots, seed {seed}: {error}")
-            run |= {"backbone": loaded.name, "version": shotfit.__version__, "settings": settings, "date": _now()}
-            if keep_predictions is not None:
-                items = {exam.column: exam.items for exam in lesson.exams}
-                write_predictions(keep_predictions, {names[own]: (items[own], said[own]) for own in said})
-                run["predictions"] = {column: names[column] for column in said}
-            finished[key] = run  # another name may stand for the same settings
-            if out is not None:
-                append_run(out, run)
-        else:
-            run = known | {"method": variant.name}
-        runs.append(run)
-        if report is not None:
-            report(run | {"resumed": known is not None, "number": len(runs), "total": len(cells)})
+    with kept_memory():
+        for variant, number, seed, lesson, settings in cells:
+            key = _key(settings)
+            names = _file_names(variant, number, seed, lesson, key)
+            known = finished.get(key)
+            if known is not None and keep_predictions is not None and not _kept(known, names, keep_predictions):
+                known = None
+            if known is None:
+                run = {"key": key, "method": variant.name, "shots": number, "seed": seed, "protocol": protocol}
+                run |= _places(lesson, targets)
+                said: dict[str, Answers] = {}
+                try:
+                    with PeakMemory(loaded.device) as peak:
+                        model = fit(
+                            lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
+                            backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
+                            check=False, keep=True, store=store, memory=memory,
+                        )  # fmt: skip
+                    judged, said = _judged(model, lesson)
+                    run |= judged | {"peak_memory": peak.bytes, "model_bytes": saved_bytes(model)}
+                    if speed and not any(_is_same(other, variant.name, number) for other in runs):
+                        run["images_per_second"] = _speed(model, lesson)
+                except DivergedError as error:
+                    run |= _diverged(lesson, f"{variant.name}, {number} shots, seed {seed}: {error}")
+                run |= {"backbone": loaded.name, "version": shotfit.__version__, "settings": settings, "date": _now()}
+                if keep_predictions is not None:
+                    items = {exam.column: exam.items for exam in lesson.exams}
+                    write_predictions(keep_predictions, {names[own]: (items[own], said[own]) for own in said})
+                    run["predictions"] = {column: names[column] for column in said}
+                finished[key] = run  # another name may stand for the same settings
+                if out is not None:
+                    append_run(out, run)
+            else:
+                run = known | {"method": variant.name}
+            runs.append(run)
+            if report is not None:
+                report(run | {"resumed": known is not None, "number": len(runs), "total": len(cells)})
+    # not within kept memory: what scipy's import leaves behind would keep the heap from shrinking
     return with_published(summarize(runs, plan.summaries), plan, protocol)
 
 
