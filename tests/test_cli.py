@@ -167,6 +167,43 @@ def test_evaluate_takes_all_images_if_asked(home: Home, shell: Shell) -> None:
     assert json.loads(result.out)["images"] == len(list(home.photos.rglob("*.png")))
 
 
+def test_evaluate_prints_every_class_if_asked_and_all_of_it_as_json(home: Home, shell: Shell) -> None:
+    text = shell("evaluate", home.model, home.photos, "--per-class").out
+    found = json.loads(shell("evaluate", home.model, home.photos, "--json").out)
+    assert f"accuracy               {100 * found['accuracy']:.1f} %" in text.splitlines()
+    low, high = (100 * end for end in found["accuracy_interval"])
+    assert f"accuracy {low:.1f} to {high:.1f} %" in text
+    table = text.split("classes:\n")[1].splitlines()
+    assert {line[2:].split("  ")[0] for line in table[1:]} == {own["name"] for own in found["per_class"]}
+    assert f"{found['log_loss']:.3f}" in text
+
+
+def test_evaluate_compares_two_models_on_the_same_images(home: Home, shell: Shell, tmp_path: Path) -> None:
+    words = ["fit", home.photos, "--backbone", home.backbone, "--method", "zero_shot", "--out", tmp_path / "plain"]
+    assert shell(*words).code == 0
+    result = shell("evaluate", tmp_path / "plain", home.model, home.photos, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    first = json.loads(shell("evaluate", tmp_path / "plain", home.photos, "--json").out)
+    second = json.loads(shell("evaluate", home.model, home.photos, "--json").out)
+    assert found["models"] == [first.pop("model"), second.pop("model")]
+    assert (found["first"], found["second"]) == (first, second)
+    assert found["difference"] == pytest.approx(second["accuracy"] - first["accuracy"])
+    counts = [found[name] for name in ("both_right", "only_first", "only_second", "both_wrong")]
+    assert sum(counts) == first["images"]
+    text = shell("evaluate", tmp_path / "plain", home.model, home.photos).out
+    assert "McNemar's exact test: p " in text and f"only with plain: {counts[1]}" in text
+    same = json.loads(shell("evaluate", home.model, home.model, home.photos, "--json").out)
+    assert (same["difference"], same["difference_interval"], same["p"]) == (0.0, [0.0, 0.0], 1.0)
+
+
+def test_evaluate_of_three_models_is_one_line(home: Home, shell: Shell) -> None:
+    result = shell("evaluate", home.model, home.model, home.model, home.photos)
+    assert result.code == 2 and "3 models were named; expected one or two" in one_line(result)
+    missing = shell("evaluate", home.model)
+    assert missing.code == 2 and "Missing argument FOLDER" in one_line(missing)
+
+
 def test_predict_writes_csv_with_ranks(home: Home, shell: Shell) -> None:
     image = next(home.photos.rglob("*.png"))
     lines = shell("predict", home.model, image, "--format", "csv", "--top", 2).out.splitlines()

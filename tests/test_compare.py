@@ -17,7 +17,8 @@ from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.compare import compare
-from shotfit.evaluation.table import Row, selections, summarize, table
+from shotfit.evaluation.rows import Row, summarize
+from shotfit.evaluation.table import selections, table
 from shotfit.fitting.fit import fit
 from shotfit.methods import address, find
 from shotfit.testing.tiny import tiny_backbone, tiny_task

@@ -6,11 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import ShotfitError
 from shotfit.evaluation.evaluate import labelled_for, score
+from shotfit.evaluation.printed import class_lines
 
 NAMES = ("cat", "dog", "red_fox")
 
@@ -29,6 +36,45 @@ def test_scores_equal_scikit_learn() -> None:
     assert scores.accuracy == pytest.approx((predicted == labels).mean())
     assert scores.mean_class_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert scores.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro"))
+
+
+def test_classes_top_five_and_log_loss_equal_scikit_learn() -> None:
+    generator = np.random.default_rng(1)
+    labels = generator.integers(8, size=300)
+    probabilities = generator.dirichlet(np.full(8, 0.3), size=300)
+    scores = score(labels, probabilities, tuple("abcdefgh"))
+    theirs = precision_recall_fscore_support(labels, probabilities.argmax(axis=1))
+    ours = [(own.precision, own.recall, own.f1, own.images) for own in scores.per_class]
+    assert np.array(ours) == pytest.approx(np.stack(theirs, axis=1))
+    assert [own.predicted for own in scores.per_class] == np.bincount(probabilities.argmax(axis=1)).tolist()
+    assert scores.top5_accuracy == pytest.approx(top_k_accuracy_score(labels, probabilities, k=5))
+    assert scores.log_loss == pytest.approx(log_loss(labels, probabilities))
+
+
+def test_five_classes_have_no_top_five() -> None:
+    assert score(np.array([0]), np.full((1, 5), 0.2), tuple("abcde")).top5_accuracy is None
+    assert score(np.array([5]), np.full((1, 6), 1 / 6), tuple("abcdef")).top5_accuracy == 0.0
+
+
+def test_class_that_nothing_speaks_of_has_no_shares() -> None:
+    cat, dog, fox = score(np.array([0, 1]), np.array([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0]]), NAMES).per_class
+    assert (cat.precision, cat.recall) == (0.5, 1.0)
+    assert (dog.precision, dog.recall, dog.f1) == (None, 0.0, 0.0)
+    assert (fox.precision, fox.recall, fox.f1) == (None, None, None)
+
+
+def test_impossible_answer_has_a_log_loss_that_is_finite() -> None:
+    assert score(np.array([0]), np.array([[0.0, 1.0]]), ("a", "b")).log_loss == pytest.approx(36.04, abs=0.01)
+
+
+def test_class_table_is_sorted_by_f1_and_says_how_many_it_leaves_out() -> None:
+    names = tuple(f"class{number}" for number in range(12))
+    probabilities = np.eye(12)[[1, *range(1, 12)]]
+    found = score(np.arange(12), probabilities, names)
+    lines = class_lines(found)
+    assert [line.split()[0] for line in lines[2:4]] == ["class0", "class1"]
+    assert lines[-1] == "  and 2 more (--per-class shows all)"
+    assert len(class_lines(found, every=True)) == 14
 
 
 def test_class_without_images_does_not_lower_the_means() -> None:

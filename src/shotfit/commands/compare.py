@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +21,26 @@ from shotfit.commands.arguments import (
     one_source,
 )
 from shotfit.commands.console import plural, print_json, read_all, read_one, reporter, to
+from shotfit.errors import UsageError
 
 __all__ = ["compare"]
 
+COSTS = (
+    "cost: time of a seed's fits, with encoding what no run before had encoded; the most memory in use meanwhile; the "
+    "saved model's bytes; prediction from files"
+)
+
 
 def compare(
-    folder: flags.FolderOrTasks = None,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FOLDER]...",
+            help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json; several are data sets, "
+            "each fitted on its own.",
+            show_default=False,
+        ),
+    ] = None,
     tasks: flags.Tasks = None,
     methods: Annotated[
         str,
@@ -68,15 +83,32 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="File of finished runs; a comparison that was interrupted goes on from it.")
     ] = Path("shotfit-compare.jsonl"),
+    out_table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the table too: FILE.csv with every figure, FILE.md or FILE.tex, with published figures beside "
+            "ours.",
+            show_default="none",
+        ),
+    ] = None,
+    keep_predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep what each run says, image by image, as CSV files in DIR.", show_default="none"
+        ),
+    ] = None,
     skip_broken: flags.SkipBroken = False,
     memory: flags.Memory = None,
     precision: flags.Precision = "auto",
     device: flags.Device = "auto",
     as_json: flags.Json = False,
 ) -> None:
-    """Compare methods on the images of a folder, or of several tasks: one table, mean and spread over the seeds.
+    """Compare methods on one data set, on several, or on several tasks: one table, mean and spread over the seeds.
 
-    Methods are compared as they are: none falls back to zero-shot. No fit sees the test part or a target.
+    Methods are compared as they are: none falls back to zero-shot. No fit sees the test part or a target. Rows are
+    tested against the best of their column. Below stand 95 % intervals, seconds of the fit, peak memory, bytes of the
+    model and speed of prediction.
 
     \b
     Protocols:
@@ -86,12 +118,15 @@ def compare(
       transfer      fit on all classes; judge on the test part, and on the classes of each target
       domain-shift  the same for targets with the folder's classes or some of them
     A method that predicts no new classes has "-" where it is asked for them. The average is over the targets.
+    Several folders, by few-shot or base-to-new, are data sets: each is fitted and judged on its own, and the mean
+    counts each once.
     With --tasks, by few-shot or base-to-new, each task is judged on its own test part; methods that fit several
     tasks at once do so, others fit one after the other, and the average counts every task once.
 
     \b
     Examples:
       shotfit compare photos/ --methods zero_shot,linear_probe,tip_adapter_f --shots 1,4,16 --seeds 1,2,3
+      shotfit compare photos/ flowers/ --methods zero_shot,linear_probe --out-table table.md
       shotfit compare photos/ --protocol base-to-new --methods zero_shot,coop,coop+length=4+lr=0.01
       shotfit compare photos/ --protocol domain-shift --targets sketches/ cartoons/ --methods coop
       shotfit compare --tasks tasks.toml --leave-out flowers --methods coop,softcpt --shots 4
@@ -105,20 +140,29 @@ def compare(
     from shotfit.evaluation.compare import compare as compare_methods
     from shotfit.evaluation.compare import plan_of, read_variants
     from shotfit.evaluation.protocols import check_protocol
-    from shotfit.evaluation.table import selections, table
+    from shotfit.evaluation.published import caption
+    from shotfit.evaluation.table import cost_lines, interval_lines, marks, selections, table
+    from shotfit.evaluation.written import check_table, write_table
 
-    own = {"--images": images, "--class-names": class_names, "--template": template, "--group-column": group_column}
-    source = one_source(folder, tasks, own)
+    of_one = {"--images": images, "--class-names": class_names, "--group-column": group_column}
+    places: list[Path | None] = [*folders] if folders else [None]
+    sources = [one_source(place, tasks, of_one | {"--template": template}) for place in places]
+    if len(sources) > 1:
+        for flag, value in of_one.items():
+            if value is not None:
+                raise UsageError(f"{flag} goes with one folder, and {len(sources)} were named.")
     check_protocol(protocol, targets or [])
+    if out_table is not None:
+        check_table(out_table)
     read_variants(names, numbers, draws, lr, epochs, chosen, how_trained)
     loaded = load_in(backbone, computing, device)
-    found = read_all(
-        source, Reading(images, class_names, template or (), max(numbers), skip_broken, group_column=group_column), say
-    )
-    data = found[0] if tasks is None else found
+    how = Reading(images, class_names, template or (), max(numbers), skip_broken, group_column=group_column)
+    found = [task for source in sources for task in read_all(source, how, say)]
+    apart = len(sources) > 1
+    data = found[0] if tasks is None and not apart else found
     others = [read_one(target, Reading(skip_broken=skip_broken, to_fit=False), say) for target in targets or []]
     left_out = leave_out or []
-    plan = plan_of(data, protocol, others, left_out)
+    plan = plan_of(data, protocol, others, left_out, apart)
     rows = compare_methods(
         data,
         names,
@@ -127,6 +171,7 @@ def compare(
         protocol=protocol,  # type: ignore[arg-type]  # checked above
         targets=others,
         leave_out=left_out,
+        apart=apart,
         backbone=loaded,
         epochs=epochs,
         recipe=how_trained,
@@ -135,12 +180,26 @@ def compare(
         validation=judged,
         memory=bound,
         out=out,
+        keep_predictions=keep_predictions,
+        speed=True,
         report=reporter(),
     )
-    for line in table(rows, plan.columns):
+    title = f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}"
+    notes = [*plan.notes, *selections(rows)]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not as_json else None
+    for line in [*table(rows, plan.columns, width), f"{title}; runs in {out}", *marks(rows), *notes]:
         say(line)
-    say(f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}; runs in {out}")
-    for line in [*plan.notes, *selections(rows)]:
+    for line in ["", *interval_lines(rows), "", *cost_lines(rows), COSTS]:
         say(line)
+    if caption(rows):
+        say(f"{caption(rows)}: with --json or --out-table")
+    if out_table is not None:
+        write_table(out_table, rows, plan.columns, [title, *notes, COSTS])
+        say(f"table in {out_table}")
     if as_json:
-        print_json({"protocol": protocol, "rows": [row.as_json() for row in rows], "runs": str(out)})
+        kept = {name: str(place) for name, place in (("table", out_table), ("predictions", keep_predictions)) if place}
+        print_json(
+            {"protocol": protocol, "rows": [row.as_json() for row in rows], "runs": str(out)}
+            | kept
+            | {"columns": list(plan.columns), "notes": [title, *marks(rows), *notes, COSTS]}
+        )

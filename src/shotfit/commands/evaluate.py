@@ -12,13 +12,22 @@ import typer
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_precision, one_source
 from shotfit.commands.console import print_json, read_all, to
+from shotfit.errors import UsageError
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
-    folder: flags.FolderOrTasks = None,
+    others: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MODEL] [FOLDER]",
+            help="A second model to compare with, if any; then a folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a "
+            "split_zhou_*.json.",
+            show_default=False,
+        ),
+    ] = None,
     tasks: flags.Tasks = None,
     task: Annotated[
         str | None,
@@ -26,6 +35,9 @@ def evaluate(
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All images instead of the test part.", show_default="off")
+    ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Print every class, not the worst ten.", show_default="off")
     ] = False,
     backbone: Annotated[
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
@@ -39,37 +51,41 @@ def evaluate(
     device: flags.Device = "auto",
     as_json: flags.Json = False,
 ) -> None:
-    """Score a fitted model on labelled images: accuracies, F1, calibration and the most confused classes.
+    """Score a fitted model on labelled images: accuracies, F1, calibration, the most confused classes, each class.
 
-    The tasks of a list are scored one by one, each among its own classes; one that the model does not know is predicted
-    from its name and class names, where the method can.
+    Two models in front of the folder are compared on the same images: both scores, the difference with its 95 %
+    interval, and McNemar's exact test. The tasks of a list are scored one by one, each among its own classes; one that
+    the model does not know is predicted from its name and class names, where the method can.
 
     \b
     Examples:
       shotfit evaluate shotfit-model photos/           the images that the fit held out
       shotfit evaluate shotfit-model others/ --all     every image of another folder
+      shotfit evaluate old-model new-model photos/     which of the two is better, and is it chance?
       shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
     """
     say = to(sys.stderr if as_json else sys.stdout)
-    source = one_source(
-        folder,
-        tasks,
-        {"--images": images, "--class-names": class_names, "--task": task, "--group-column": group_column},
-    )
+    *between, folder = [None] if not others else [None, *others] if len(others) == 1 else others
+    models = [model, *(place for place in between if place is not None)]
+    if len(models) > 2:
+        raise UsageError(f"{len(models)} models were named; expected one or two, and the folder of images last.")
+    own = {"--images": images, "--class-names": class_names, "--task": task, "--group-column": group_column}
+    source = one_source(folder, tasks, own)
     computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
     from shotfit.engine.store import Store, cache_folder
     from shotfit.evaluation.evaluate import evaluate as evaluate_model
     from shotfit.evaluation.evaluate import evaluate_tasks, labelled_for, model_for
     from shotfit.evaluation.learned import judged_on_learned
+    from shotfit.evaluation.paired import compare_models
+    from shotfit.evaluation.printed import paired_lines, score_lines
     from shotfit.evaluation.several import load_task, merged, models_of, table
 
     store = Store(cache_folder() / "streams")
     if tasks is None:
-        fitted = load_task(model, task, backbone, method, computing, device, store)
-    found = read_all(
-        source, Reading(images, class_names, skip_broken=skip_broken, to_fit=False, group_column=group_column), say
-    )
+        opened = [load_task(place, task, backbone, method, computing, device, store) for place in models]
+    how = Reading(images, class_names, skip_broken=skip_broken, to_fit=False, group_column=group_column)
+    found = read_all(source, how, say)
     if tasks is not None:
         pairs = models_of(model, found, backbone, method, computing, device, store)
         several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
@@ -82,16 +98,19 @@ def evaluate(
     labelled = found[0]
     if task is not None:
         labelled = replace(labelled, classes=replace(labelled.classes, task=task))
-        fitted = model_for(fitted, labelled)
-    scores = evaluate_model(fitted, labelled_for(fitted.one_task().names, labelled, everything))
-    say(f"{'images':22} {scores.images:,}")
-    for name in ("accuracy", "mean_class_accuracy", "macro_f1", "calibration_error"):
-        say(f"{name.replace('_', ' '):22} {100 * getattr(scores, name):.1f} %")
-    confused = scores.most_confused()
-    if confused:
-        say("most confused:")
-    for true, predicted, count in confused:
-        say(f"  {true} taken for {predicted}: {count}")
-    known = judged_on_learned([(fitted, [labelled])], everything, say)
+        opened = [model_for(fitted, labelled) for fitted in opened]
+    items = [labelled_for(fitted.one_task().names, labelled, everything) for fitted in opened]
+    if len(models) == 2:
+        paired = compare_models(opened[0], opened[1], items[0], items[1])
+        names = {place.resolve().name: place for place in models}
+        for line in paired_lines(paired, [*names] if len(names) == 2 else [str(place) for place in models]):
+            say(line)
+        if as_json:
+            print_json({"models": [str(place) for place in models]} | paired.as_json())
+        return
+    scores = evaluate_model(opened[0], items[0])
+    for line in score_lines(scores, per_class):
+        say(line)
+    known = judged_on_learned([(opened[0], [labelled])], everything, say)
     if as_json:
         print_json({"model": str(model)} | scores.as_json() | known)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import cache
 from threading import Lock
 
-__all__ = ["kept_memory"]
+__all__ = ["give_back", "kept_memory"]
 
 # options of mallopt, as malloc.h numbers them
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
@@ -52,6 +52,13 @@ def kept_memory() -> Iterator[None]:
                 library.mallopt(M_MMAP_THRESHOLD, LARGEST)
                 library.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST)
                 library.malloc_trim(0)
+
+
+def give_back() -> None:
+    """Give what is free back to the system, also within `kept_memory`."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
 
 
 @cache

@@ -4,10 +4,12 @@
     rows = compare(photos, ["coop", "clip_adapter"], protocol="base-to-new")
     rows = compare(photos, ["coop"], protocol="domain-shift", targets=[sketches, cartoons])
     rows = compare(read_tasks("tasks.toml"), ["coop", "softcpt"], leave_out="flowers")
+    rows = compare([photos, flowers], ["coop", "linear_probe"], apart=True)
 
 Every run is a sealed fit followed by its evaluations (`protocols.py` says on what). Methods are compared as they are:
-none falls back to zero-shot. Each finished run is one line of a JSONL file, written at once; a run whose line is there
-with the same images, backbone, settings and versions of shotfit is not done again.
+none falls back to zero-shot. Each finished run is one line of a JSONL file, written at once: its scores, which images
+are right, what it cost, where the data lie, all settings and the date. A run whose line is there with the same images,
+backbone, settings and versions of shotfit is not done again.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,19 +30,23 @@ from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import DivergedError, NewClassesError, UsageError
-from shotfit.evaluation.evaluate import evaluate
+from shotfit.evaluation.costs import PeakMemory, prediction_rate, saved_bytes
+from shotfit.evaluation.evaluate import Answers, answers
+from shotfit.evaluation.predictions import check_folder, file_name, write_predictions
 from shotfit.evaluation.protocols import (
     Exam,
     Lesson,
     Plan,
     Protocol,
     check_protocol,
+    plan_data_sets,
     plan_protocol,
     plan_tasks,
     warn_of_shared_images,
 )
-from shotfit.evaluation.runs import append_run, check_runs, read_runs
-from shotfit.evaluation.table import Row, summarize
+from shotfit.evaluation.published import with_published
+from shotfit.evaluation.rows import Row, summarize
+from shotfit.evaluation.runs import append_run, as_text, check_runs, read_runs
 from shotfit.evaluation.variants import Variant, read_variant
 from shotfit.fitting.fit import RecipeName, check_numbers, fit
 from shotfit.fitting.model import Model
@@ -50,11 +57,14 @@ from shotfit.towers.precision import Precision
 
 __all__ = ["compare", "plan_of", "read_variants"]
 
-# The modules that train; what is around them is the same for all methods.
+# What stands in the line of a run for each column.
+MEASURED = (
+    "accuracy", "mean_class_accuracy", "macro_f1", "calibration_error", "top5_accuracy", "log_loss", "images",
+)  # fmt: skip
+
 Report = Callable[[Mapping[str, Any]], None]
 
 
-@kept_memory()
 def compare(
     data: Task | Sequence[Task],
     methods: Sequence[str],
@@ -64,6 +74,7 @@ def compare(
     protocol: Protocol = "few-shot",
     targets: Sequence[Task] = (),
     leave_out: str | Sequence[str] = (),
+    apart: bool = False,
     backbone: str | Backbone = "mini",
     epochs: int | None = None,
     recipe: RecipeName = "auto",
@@ -74,17 +85,22 @@ def compare(
     memory: int | None = None,
     precision: Precision = "auto",
     out: Path | None = None,
+    keep_predictions: Path | None = None,
+    speed: bool = False,
     report: Report | None = None,
 ) -> list[Row]:
     """Fit every method with every number of shots and every seed, and evaluate each fit as the protocol says.
 
     data: a task, or several, each judged on its own test part; methods that can are fitted to all of them at once.
-    leave_out: of several tasks, those that are predicted from their names by the methods that can; zero_shot is added
-    beside them. methods: names, with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer
-    and domain-shift evaluate on, all their images. recipe: of methods whose name
-    does not say one (mma@paper). epochs, lr: in place of the recipes'. validation, memory, precision:
-    as in `fit`. out: the JSONL file of finished runs (None: nothing is kept). report: called with each run, also with
-    those found in the file (`resumed` is true in them), and told its number and the total.
+    leave_out: of several tasks, those that are predicted from their names by the methods that can; zero_shot is
+    added beside them. apart: several tasks are data sets, each fitted on its own by every method. methods: names,
+    with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer and domain-shift evaluate
+    on, all their images. recipe: of methods whose name does not say one (mma@paper). epochs, lr: in place of the
+    recipes'. validation, memory, precision: as in `fit`. out: the JSONL file of finished runs (None: nothing is
+    kept). keep_predictions: a folder for a CSV file of each run and column, image by image; a finished run that has
+    none there is done again. speed: measure images a second of prediction too, once for each method and number of
+    shots. report: called with each run, also with those found in the file (`resumed` is true in them), and told its
+    number and the total.
 
     A method that predicts no new classes has no rows in the columns that ask for it.
 
@@ -94,7 +110,7 @@ def compare(
     if leave_out and "zero_shot" not in methods:
         methods = ["zero_shot", *methods]
     variants = read_variants(methods, shots, seeds, lr, epochs, views, recipe)
-    plan = plan_of(data, protocol, targets, leave_out)
+    plan = plan_of(data, protocol, targets, leave_out, apart)
     if isinstance(data, Task):
         warn_of_shared_images(data, targets)
     loaded = load_in(backbone, precision)
@@ -109,32 +125,50 @@ def compare(
     finished = {} if out is None else read_runs(out)
     if out is not None:
         check_runs(out)
+    if keep_predictions is not None:
+        check_folder(keep_predictions)
     runs: list[dict[str, Any]] = []
     cells = list(_cells(variants, shots, seeds, plan, loaded, views, validation))
-    for variant, number, seed, lesson, settings in cells:
-        key = _key(settings)
-        known = finished.get(key)
-        if known is None:
-            run = {"key": key, "method": variant.name, "shots": number, "seed": seed, "protocol": protocol}
-            try:
-                model = fit(
-                    lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
-                    backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
-                    steps=variant.steps, recipe=variant.recipe, check=False, keep=True, store=store, memory=memory,
-                )  # fmt: skip
-                run |= _judged(model, lesson)
-            except DivergedError as error:
-                run |= _diverged(lesson, f"{variant.name}, {number} shots, seed {seed}: {error}")
-            run |= {"backbone": loaded.name, "version": shotfit.__version__}
-            finished[key] = run  # another name may stand for the same settings
-            if out is not None:
-                append_run(out, run)
-        else:
-            run = known | {"method": variant.name}
-        runs.append(run)
-        if report is not None:
-            report(run | {"resumed": known is not None, "number": len(runs), "total": len(cells)})
-    return summarize(runs, plan.summaries)
+    with kept_memory():
+        for variant, number, seed, lesson, settings in cells:
+            key = _key(settings)
+            names = _file_names(variant, number, seed, lesson, key)
+            known = finished.get(key)
+            if known is not None and keep_predictions is not None and not _kept(known, names, keep_predictions):
+                known = None
+            if known is None:
+                run = {"key": key, "method": variant.name, "shots": number, "seed": seed, "protocol": protocol}
+                run |= _places(lesson, targets)
+                said: dict[str, Answers] = {}
+                try:
+                    with PeakMemory(loaded.device) as peak:
+                        model = fit(
+                            lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
+                            backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
+                            steps=variant.steps, recipe=variant.recipe, check=False, keep=True, store=store,
+                            memory=memory,
+                        )  # fmt: skip
+                    judged, said = _judged(model, lesson)
+                    run |= judged | {"peak_memory": peak.bytes, "model_bytes": saved_bytes(model)}
+                    if speed and not any(_is_same(other, variant.name, number) for other in runs):
+                        run["images_per_second"] = _speed(model, lesson)
+                except DivergedError as error:
+                    run |= _diverged(lesson, f"{variant.name}, {number} shots, seed {seed}: {error}")
+                run |= {"backbone": loaded.name, "version": shotfit.__version__, "settings": settings, "date": _now()}
+                if keep_predictions is not None:
+                    items = {exam.column: exam.items for exam in lesson.exams}
+                    write_predictions(keep_predictions, {names[own]: (items[own], said[own]) for own in said})
+                    run["predictions"] = {column: names[column] for column in said}
+                finished[key] = run  # another name may stand for the same settings
+                if out is not None:
+                    append_run(out, run)
+            else:
+                run = known | {"method": variant.name}
+            runs.append(run)
+            if report is not None:
+                report(run | {"resumed": known is not None, "number": len(runs), "total": len(cells)})
+    # not within kept memory: what scipy's import leaves behind would keep the heap from shrinking
+    return with_published(summarize(runs, plan.summaries), plan, protocol)
 
 
 def plan_of(
@@ -142,6 +176,7 @@ def plan_of(
     protocol: str = "few-shot",
     targets: Sequence[Task] = (),
     leave_out: str | Sequence[str] = (),
+    apart: bool = False,
 ) -> Plan:
     """The plan of a comparison: what is fitted and judged, and the columns of its table.
 
@@ -152,6 +187,8 @@ def plan_of(
         if leave_out:
             raise UsageError("A task can be left out of several only: name a list of tasks with --tasks FILE.")
         return plan_protocol(protocol, data, targets)
+    if apart:
+        return plan_data_sets(data, protocol)
     return plan_tasks(data, [leave_out] if isinstance(leave_out, str) else leave_out, protocol)
 
 
@@ -221,9 +258,10 @@ def _cells(
             yield variant, number, seed, lesson, base | method | drawn
 
 
-def _judged(model: Model, lesson: Lesson) -> dict[str, Any]:
-    """The scores of a fitted model in each exam; None where it refuses the exam's classes, and the refusal."""
+def _judged(model: Model, lesson: Lesson) -> tuple[dict[str, Any], dict[str, Answers]]:
+    """The scores of a fitted model in each exam, None where it refuses the exam's classes, and what it said in each."""
     scores: dict[str, Any] = {}
+    said: dict[str, Answers] = {}
     refusal = None
     for exam in lesson.exams:
         try:
@@ -231,12 +269,12 @@ def _judged(model: Model, lesson: Lesson) -> dict[str, Any]:
         except NewClassesError as error:
             scores[exam.column], refusal = None, str(error)
             continue
-        found = evaluate(judged, exam.items, exam.among)
-        names = ("accuracy", "mean_class_accuracy", "macro_f1", "calibration_error", "images")
-        scores[exam.column] = {name: getattr(found, name) for name in names}
+        found = said[exam.column] = answers(judged, exam.items, exam.among)
+        measured = found.scores()
+        scores[exam.column] = {name: getattr(measured, name) for name in MEASURED} | {"right": as_text(found.right)}
     record = {name: model.record[name] for name in ("seconds", "selection", "support_images")}
     tasks = [task.name for task in lesson.tasks]
-    return {"tasks": tasks, "scores": scores, "refusal": refusal} | record
+    return {"tasks": tasks, "scores": scores, "refusal": refusal} | record, said
 
 
 def _diverged(lesson: Lesson, refusal: str) -> dict[str, Any]:
@@ -251,6 +289,48 @@ def _asked(model: Model, exam: Exam) -> Model:
     if exam.classes is not None:
         return model.for_classes(exam.classes)
     return model if exam.task is None else model.for_task(exam.task)
+
+
+def _places(lesson: Lesson, targets: Sequence[Task]) -> dict[str, Any]:
+    """Where the images of a run lie, and the templates of their prompts."""
+    return {
+        "data": [str(task.source) for task in lesson.tasks],
+        "targets": [str(task.source) for task in targets],
+        "templates": [task.classes.templates for task in lesson.tasks],
+    }
+
+
+def _file_names(variant: Variant, shots: int, seed: int, lesson: Lesson, key: str) -> dict[str, str]:
+    """The file of predictions of each column."""
+    return {
+        exam.column: file_name(variant.prototype.name, shots, seed, key, exam.column, number)
+        for number, exam in enumerate(lesson.exams)
+    }
+
+
+def _kept(run: Mapping[str, Any], names: Mapping[str, str], folder: Path) -> bool:
+    """Whether the predictions of a finished run are there."""
+    judged = [column for column, scores in run["scores"].items() if scores is not None]
+    return all(column in names and (folder / names[column]).is_file() for column in judged)
+
+
+def _is_same(run: Mapping[str, Any], method: str, shots: int) -> bool:
+    """Whether a run of this method and number of shots says how fast it predicts."""
+    return (run["method"], run["shots"]) == (method, shots) and bool(run.get("images_per_second"))
+
+
+def _speed(model: Model, lesson: Lesson) -> float | None:
+    """Images a second on the first exam that the model takes."""
+    for exam in lesson.exams:
+        try:
+            return prediction_rate(_asked(model, exam), [item.path for item in exam.items])
+        except NewClassesError:
+            continue
+    return None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _fingerprint(lesson: Lesson) -> str:

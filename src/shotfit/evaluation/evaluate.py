@@ -1,8 +1,9 @@
-"""How good a fitted model is on labelled images: accuracies, F1, confusion, calibration.
+"""How good a fitted model is on labelled images: accuracies, precision, recall, F1, log loss, confusion, calibration.
 
 task = read_task("photos/")
 scores = evaluate(model, task.test)
 scores.accuracy                              # a fraction from 0 to 1
+answers(model, task.test).right              # image by image
 
 evaluate_tasks(model, read_tasks("tasks.toml")).accuracy        # the mean over the tasks
 """
@@ -20,13 +21,17 @@ from numpy.typing import NDArray
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.errors import ShotfitError, first_few
+from shotfit.evaluation.intervals import Interval, accuracy_intervals
 from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.model import Model
 
 __all__ = [
     "BINS",
+    "Answers",
+    "ClassScores",
     "Scores",
     "TaskScores",
+    "answers",
     "evaluate",
     "evaluate_tasks",
     "labelled_for",
@@ -36,15 +41,34 @@ __all__ = [
 ]
 
 BINS = 15  # equally wide bins of confidence, as Guo et al. (ICML 2017) use
+SMALLEST = float(np.finfo(np.float64).eps)  # a probability below it counts as it in the log loss, as in scikit-learn
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class: its images, how many images were taken for it, and of these precision, recall and F1 as fractions.
+
+    precision is None for a class that nothing was taken for, recall for one without images, F1 where both
+    are None.
+    """
+
+    name: str
+    images: int
+    predicted: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured; all but `images` and `confusion` are fractions from 0 to 1.
+    """What was measured; fractions from 0 to 1 but `images`, `log_loss` and `confusion`.
 
     mean_class_accuracy: the mean of each class's accuracy, over the classes that have images. macro_f1: the mean F1
     over the classes that have images or were predicted. calibration_error: the expected calibration error, in 15 bins
-    of equal width. confusion: counts [true class][predicted class].
+    of equal width. confusion: counts [true class][predicted class]. top5_accuracy: how often the right class is among
+    the five most probable ones; None for five classes or fewer. log_loss: the mean of -log(probability of the right
+    class). The intervals are 95 % bootstrap intervals by image. per_class: in the order of the classes.
     """
 
     images: int
@@ -54,6 +78,11 @@ class Scores:
     calibration_error: float
     class_names: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
+    top5_accuracy: float | None
+    log_loss: float
+    accuracy_interval: Interval
+    mean_class_accuracy_interval: Interval
+    per_class: tuple[ClassScores, ...]
 
     def most_confused(self, limit: int = 10) -> list[tuple[str, str, int]]:
         """(true class, predicted class, images), the most frequent mistakes first."""
@@ -102,10 +131,41 @@ class TaskScores:
         return {"images": self.images} | means | {"new_tasks": list(self.new), "tasks": tasks}
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model says of labelled images: labels [images], probabilities [images, classes]."""
+
+    labels: NDArray[Any]
+    probabilities: NDArray[Any]
+    class_names: tuple[str, ...]
+
+    @property
+    def predicted(self) -> NDArray[Any]:
+        """The most probable class of each image, [images]."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def right(self) -> NDArray[Any]:
+        """Whether that is the image's class, [images]."""
+        return self.predicted == self.labels
+
+    def scores(self) -> Scores:
+        """What they are worth."""
+        return score(self.labels, self.probabilities, self.class_names)
+
+
 def evaluate(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Scores:
     """Score a model on images whose labels count its classes (`labelled_for` renumbers those of another list).
 
     among: positions of the classes that are candidates, where images of a part of them are judged among these alone.
+
+    Raises ShotfitError if there is no image, or a label that the model has no class for.
+    """
+    return answers(model, items, among).scores()
+
+
+def answers(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Answers:
+    """What a model says of images, image by image; takes what `evaluate` takes.
 
     Raises ShotfitError if there is no image, or a label that the model has no class for.
     """
@@ -117,7 +177,7 @@ def evaluate(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> 
             f"The images have labels up to {labels.max()}, but the model has {len(model.class_names)} classes: "
             "evaluate on a task with the model's classes."
         )
-    return score(labels, model.probabilities(items, among).double().numpy(), model.class_names)
+    return Answers(labels, model.probabilities(items, among).double().numpy(), model.class_names)
 
 
 def evaluate_tasks(model: Model, tasks: Sequence[Task], everything: bool = False) -> TaskScores:
@@ -161,6 +221,8 @@ def score(labels: NDArray[Any], probabilities: NDArray[Any], class_names: Sequen
     np.add.at(counts, (labels, predicted), 1)
     right, true, said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     present, seen = true > 0, (true + said) > 0
+    of_label = probabilities[np.arange(len(labels)), labels]  # [images]
+    by_image, by_class = accuracy_intervals(labels, predicted == labels, len(class_names))
     return Scores(
         images=len(labels),
         accuracy=float((predicted == labels).mean()),
@@ -169,6 +231,14 @@ def score(labels: NDArray[Any], probabilities: NDArray[Any], class_names: Sequen
         calibration_error=_calibration_error(probabilities.max(axis=1), predicted == labels),
         class_names=tuple(class_names),
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
+        top5_accuracy=_top_accuracy(probabilities, labels, 5) if len(class_names) > 5 else None,
+        log_loss=float(-np.log(np.clip(of_label, SMALLEST, 1)).mean()),
+        accuracy_interval=by_image,
+        mean_class_accuracy_interval=by_class,
+        per_class=tuple(
+            ClassScores(name, int(t), int(s), _share(r, s), _share(r, t), _share(2 * r, t + s))
+            for name, r, t, s in zip(class_names, right, true, said, strict=True)
+        ),
     )
 
 
@@ -199,3 +269,15 @@ def _calibration_error(confidences: NDArray[Any], right: NDArray[Any]) -> float:
     bins = np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)
     difference = np.bincount(bins, right.astype(float) - confidences, minlength=BINS)
     return float(np.abs(difference).sum() / len(confidences))
+
+
+def _top_accuracy(probabilities: NDArray[Any], labels: NDArray[Any], count: int) -> float:
+    """How often the label is among the `count` most probable classes; of equal ones the first, as in `argmax`."""
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)  # [images, 1]
+    earlier = np.arange(probabilities.shape[1]) < labels[:, None]  # [images, classes]
+    ahead = ((probabilities > own) | ((probabilities == own) & earlier)).sum(axis=1)  # [images]
+    return float((ahead < count).mean())
+
+
+def _share(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None

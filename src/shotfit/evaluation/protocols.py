@@ -11,6 +11,7 @@ domain-shift  the same for targets that have the source's classes or some of the
 
 Several tasks are few-shot or base-to-new, each judged on its own test part: a method that can is fitted to all of them
 at once, another to each on its own. Some of them may be left out and predicted from their names and class names.
+Several data sets are the same with every method fitted to each on its own.
 
 Base to new and the rule of shots are those of Zhou et al., "Learning to Prompt for Vision-Language Models" (IJCV 2022)
 and "Conditional Prompt Learning for Vision-Language Models" (CVPR 2022). `compare` runs a plan.
@@ -40,6 +41,7 @@ __all__ = [
     "Protocol",
     "Summary",
     "check_protocol",
+    "plan_data_sets",
     "plan_protocol",
     "plan_tasks",
     "warn_of_shared_images",
@@ -132,10 +134,12 @@ class Plan:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the table: the exams, and each summary behind those that it is made of."""
+        """The columns of the table: the exams, and each summary behind those that it is made of, or else at the end."""
         titles = [exam.column for exam in self.exams]
         for summary in self.summaries:
-            titles.insert(titles.index(summary.over[-1]) + 1, summary.column)
+            first, last = titles.index(summary.over[0]), titles.index(summary.over[-1])
+            together = titles[first : last + 1] == list(summary.over)
+            titles.insert(last + 1 if together else len(titles), summary.column)
         return tuple(titles)
 
     @property
@@ -213,6 +217,30 @@ def plan_tasks(tasks: Sequence[Task], leave_out: Sequence[str] = (), protocol: s
         Exam(f"{task.name} (left out)", task.test, classes=task.classes) for task in tasks if task.name in leave_out
     ]
     return Plan(tuple(lessons), Lesson(fitted, tuple(exams)), (Summary("average", over),))
+
+
+def plan_data_sets(tasks: Sequence[Task], protocol: str = "few-shot") -> Plan:
+    """The plan of several data sets, each fitted and judged on its own, and their mean, which counts each once.
+
+    Raises UsageError for another protocol than few-shot and base-to-new and a data set that is named twice;
+    ShotfitError as `plan_protocol` does.
+    """
+    if protocol not in ("few-shot", "base-to-new"):
+        raise UsageError(f"{protocol} is fitted to one data set: name one folder, and the others with --targets DIR...")
+    sources = [task.source for task in tasks if task.source != Path()]
+    twins = [source for source in sources if sources.count(source) > 1]
+    if twins:
+        raise UsageError(f"{twins[0]} is named twice: name each data set once.")
+    for task in tasks:
+        if not task.test:
+            raise ShotfitError(f"{task.name} has no test images to compare on.")
+    columns = _columns(tasks, taken="mean")
+    if protocol == "base-to-new":
+        halves = _bases_to_new(tasks, columns)
+        own = [Summary(f"{column} H", (f"{column} base", f"{column} new"), harmonic=True) for column in columns]
+        return Plan(halves.lessons, summaries=(*own, *halves.summaries))
+    lessons = [Lesson((task,), (Exam(column, task.test),)) for task, column in zip(tasks, columns, strict=True)]
+    return Plan(tuple(lessons), summaries=(Summary("mean", columns),))
 
 
 def check_protocol(protocol: str, targets: Sequence[object]) -> None:
@@ -338,11 +366,11 @@ def _check_names(tasks: Sequence[Task]) -> None:
             seen[plain_name(name)] = name
 
 
-def _columns(tasks: Sequence[Task]) -> tuple[str, ...]:
-    """A column's title for each task: its name, with that of the folder above where two are called alike."""
+def _columns(tasks: Sequence[Task], taken: str = "average") -> tuple[str, ...]:
+    """A column's title for each task: its name, with that of the folder above where two are alike or it is taken."""
     names = [task.name for task in tasks]
     titles = [
-        f"{task.source.parent.name}/{name}" if names.count(name) > 1 or name == "average" else name
+        f"{task.source.parent.name}/{name}" if names.count(name) > 1 or name == taken else name
         for task, name in zip(tasks, names, strict=True)
     ]
     # folders that are alike in both names are told apart by their whole path

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shotfit.errors import ShotfitError
 
-__all__ = ["append_run", "check_runs", "read_runs"]
+__all__ = ["append_run", "as_bits", "as_text", "check_runs", "read_runs"]
 
 START = '{"key": '  # of every line, also of one that was cut off behind it
 
@@ -60,6 +64,29 @@ def _is_score(score: Any) -> bool:
         case None | {"accuracy": int() | float(), "images": int()}:
             return True
     return False
+
+
+def as_text(right: NDArray[Any]) -> str:
+    """Which images are right, a bit an image, as base64.
+
+    >>> as_text(np.array([True, False, True]))
+    'oA=='
+    """
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def as_bits(score: Mapping[str, Any]) -> NDArray[Any] | None:
+    """Which images are right, [images], by the scores of a run; None where an older version wrote them.
+
+    >>> as_bits({"images": 3, "right": "oA=="}).tolist()
+    [True, False, True]
+    """
+    try:
+        packed = np.frombuffer(base64.b64decode(score["right"], validate=True), np.uint8)
+    except (KeyError, TypeError, ValueError):
+        return None
+    images = score["images"]
+    return np.unpackbits(packed)[:images].astype(bool) if len(packed) == (images + 7) // 8 else None
 
 
 def check_runs(path: Path) -> None:

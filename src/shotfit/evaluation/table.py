@@ -1,74 +1,104 @@
-"""The table of a comparison: mean and spread over seeds, a method a line."""
+"""The table of a comparison as lines: accuracies, how sure they are, and what the methods cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
-from typing import Any
+from collections.abc import Sequence
 
-from shotfit.evaluation.protocols import Summary
+from rich.cells import cell_len
 
-__all__ = ["Row", "selections", "summarize", "table"]
+from shotfit.evaluation.intervals import Interval
+from shotfit.evaluation.printed import aligned, p_value
+from shotfit.evaluation.rows import SIGNIFICANT, Row, Standing
 
+__all__ = ["cost_lines", "interval_lines", "marks", "selections", "table"]
 
-@dataclass(frozen=True)
-class Row:
-    """One cell of the table: a method with a number of shots in one column, over the seeds.
-
-    accuracies: fractions from 0 to 1, one for each seed. mean: their mean; that of the column H is the harmonic mean of
-    the means of base and new, as papers print it. spread: the standard deviation over seeds (n - 1), None for one seed.
-    seconds: mean time of the fits. images: how many were judged; 0 in a column made of others. selection: what the
-    method chose anything by, as the runs say; where they differ, that of each once.
-    """
-
-    method: str
-    shots: int
-    column: str
-    seeds: tuple[int, ...]
-    accuracies: tuple[float, ...]
-    mean: float
-    spread: float | None
-    seconds: float
-    images: int
-    selection: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The row as plain data."""
-        return asdict(self)
+MARKS: dict[Standing, str] = {"best": " *", "alike": " ~", "worse": "  ", "untested": " ?", "": "  "}
+MOST = 40  # lines of intervals
 
 
-def summarize(runs: Iterable[Mapping[str, Any]], summaries: Sequence[Summary] = ()) -> list[Row]:
-    """Rows of the table, in the order in which method, shots and columns first appear, the summaries last."""
-    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for run in runs:
-        groups.setdefault((run["method"], run["shots"]), []).append(run)
-    return [row for (method, number), group in groups.items() for row in _rows(method, number, group, summaries)]
-
-
-def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[str]:
-    """The rows as lines: a method a line, accuracies in percent, "-" where there is none.
+def table(rows: Sequence[Row], columns: Sequence[str] = (), width: int | None = None) -> list[str]:
+    """The rows as lines: a method a line, accuracies in percent, "-" where there is none, marks as `marks` says.
 
     One column of scores: a number of shots a column. Several: one table for each number of shots. columns: all that are
-    to stand there, in order; else those that have rows.
+    to stand there, in order; else those that have rows. width: of a line at most, so that more columns go into a table
+    of their own below.
     """
-    methods = list(dict.fromkeys(row.method for row in rows))
-    shots = list(dict.fromkeys(row.shots for row in rows))
-    titles = list(columns or dict.fromkeys(row.column for row in rows))
-    cells = {(row.method, row.shots, row.column): f"{100 * row.mean:.1f}" + _plus_minus(row.spread) for row in rows}
+    methods, shots, titles = _axes(rows, columns)
+    tested = any(row.standing for row in rows)
+    cells = {
+        (row.method, row.shots, row.column): f"{100 * row.mean:.1f}"
+        + _plus_minus(row.spread)
+        + (MARKS[row.standing] if tested else "")
+        for row in rows
+    }
+    none = "-  " if tested else "-"
+    room = "  " if tested else ""
     if len(titles) == 1:
-        head = ["method", *(_shots(number) for number in shots)]
-        return _aligned(
-            [head, *([name, *(cells.get((name, number, titles[0]), "-") for number in shots)] for name in methods)]
+        head = ["method", *(_shots(number) + room for number in shots)]
+        return aligned(
+            [head, *([name, *(cells.get((name, number, titles[0]), none) for number in shots)] for name in methods)]
         )
     lines = []
     for number in shots:
-        head = [_shots(number), *titles]
-        lines += _aligned(
-            [head, *([name, *(cells.get((name, number, title), "-") for title in titles)] for name in methods)]
-        )
-        lines.append("")
+        head = [_shots(number), *(title + room for title in titles)]
+        whole = [head, *([name, *(cells.get((name, number, title), none) for title in titles)] for name in methods)]
+        for part in _fitting(whole, width):
+            lines += [*aligned(part), ""]
     return lines[:-1]
+
+
+def marks(rows: Sequence[Row]) -> list[str]:
+    """What the marks of the table mean; nothing where no row was tested."""
+    tests = sum(row.p is not None for row in rows)
+    if not tests:
+        return []
+    several = any(len(row.seeds) > 1 for row in rows)
+    lines = [
+        f"* best of its column; ~ not told apart from it (p >= {SIGNIFICANT}); without a mark: worse",
+        "p: McNemar's exact test against the best on the same images, "
+        + ("of which each counts for the row that is right with more seeds; " if several else "")
+        + f"Holm's correction for the table's {tests} test{'s' if tests > 1 else ''}",
+    ]
+    if any(row.standing == "untested" for row in rows):
+        lines.append("? not tested: its runs, of an older version, do not say which images are right")
+    made = dict.fromkeys(row.column for row in rows if not row.images)
+    if made:
+        lines.append(f"not tested, and without marks: {', '.join(made)}")
+    return lines
+
+
+def interval_lines(rows: Sequence[Row]) -> list[str]:
+    """95 % intervals of the means and p of the tests, a row a line; a note in their place where they are too many."""
+    shown = [row for row in rows if row.interval_by_image or row.interval_by_seed]
+    if len(shown) > MOST:
+        return [f"95 % intervals and p of {len(shown)} cells: with --json, or --out-table FILE.csv"]
+    if not shown:
+        return []
+    _, shots, titles = _axes(rows)
+    lines = [["95 % interval", "by image", "by seed", "p"]]
+    for row in shown:
+        parts = [row.method]
+        parts += [_shots(row.shots)] if len(shots) > 1 else []
+        parts += [row.column] if len(titles) > 1 else []
+        p = "-" if row.p is None else p_value(row.p)
+        lines.append([", ".join(parts), _between(row.interval_by_image), _between(row.interval_by_seed), p])
+    return aligned(lines)
+
+
+def cost_lines(rows: Sequence[Row]) -> list[str]:
+    """Seconds of the fits, peak memory, bytes of the model and speed of prediction, of each method and shots a line."""
+    several = len({row.shots for row in rows}) > 1
+    lines = [["cost", "fit", "peak memory", "model", "prediction"]]
+    for row in {(row.method, row.shots): row for row in rows}.values():
+        name = f"{row.method}, {_shots(row.shots)}" if several else row.method
+        lines.append([name, *costs(row)])
+    return aligned(lines)
+
+
+def costs(row: Row) -> list[str]:
+    """What a row costs, in units for people."""
+    speed = "-" if row.images_per_second is None else f"{row.images_per_second:,.0f} images/s"
+    return [f"{row.seconds:.1f} s", _bytes(row.peak_memory), _bytes(row.model_bytes), speed]
 
 
 def selections(rows: Sequence[Row]) -> list[str]:
@@ -81,53 +111,51 @@ def selections(rows: Sequence[Row]) -> list[str]:
     return [f"selection of {', '.join(dict.fromkeys(methods))}: {way}" for way, methods in ways.items()]
 
 
-def _chosen(selection: str) -> bool:
-    return bool(selection) and not selection.startswith("nothing was chosen")
+def _axes(rows: Sequence[Row], columns: Sequence[str] = ()) -> tuple[list[str], list[int], list[str]]:
+    """Methods, numbers of shots and columns, each once in their order."""
+    methods, shots = dict.fromkeys(row.method for row in rows), dict.fromkeys(row.shots for row in rows)
+    return list(methods), list(shots), list(columns or dict.fromkeys(row.column for row in rows))
 
 
-def _rows(method: str, shots: int, runs: Sequence[Mapping[str, Any]], summaries: Sequence[Summary]) -> Iterator[Row]:
-    seeds = tuple(dict.fromkeys(run["seed"] for run in runs))
-    columns: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for run in runs:
-        for column, scores in run["scores"].items():
-            if scores is not None:
-                columns.setdefault(column, {})[run["seed"]] = scores
-    seconds = sum(run["seconds"] for run in runs) / len(seeds)
-    selection = "; ".join(dict.fromkeys(filter(_chosen, (run.get("selection", "") for run in runs))))
-    columns = {column: found for column, found in columns.items() if len(found) == len(seeds)}
-    values: dict[str, tuple[float, ...]] = {}
-    means: dict[str, float] = {}
-    for column, found in columns.items():
-        values[column] = tuple(float(found[seed]["accuracy"]) for seed in seeds)
-        means[column], images = fmean(values[column]), next(iter(found.values()))["images"]
-        spread = _spread(values[column])
-        yield Row(method, shots, column, seeds, values[column], means[column], spread, seconds, images, selection)
-    for summary in summaries:
-        if not all(column in values for column in summary.over):
-            continue
-        name, parts = summary.column, [values[column] for column in summary.over]
-        values[name] = tuple(summary.of(of_seed) for of_seed in zip(*parts, strict=True))
-        means[name] = summary.of([means[column] for column in summary.over])
-        yield Row(method, shots, name, seeds, values[name], means[name], _spread(values[name]), seconds, 0, selection)
+def _fitting(cells: Sequence[Sequence[str]], width: int | None) -> list[list[list[str]]]:
+    """The columns in as many tables as the width needs, each with the first one.
 
-
-def _spread(values: Sequence[float]) -> float | None:
-    return stdev(values) if len(values) > 1 else None
+    >>> _fitting([["method", "photos", "flowers"]], 16)
+    [[['method', 'photos']], [['method', 'flowers']]]
+    """
+    sizes = [max(cell_len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    groups: list[list[int]] = [[]]
+    used = sizes[0]
+    for column in range(1, len(sizes)):
+        if groups[-1] and width is not None and used + 2 + sizes[column] > width:
+            groups.append([])
+            used = sizes[0]
+        groups[-1].append(column)
+        used += 2 + sizes[column]
+    return [[[row[0], *(row[column] for column in group)] for row in cells] for group in groups]
 
 
 def _plus_minus(spread: float | None) -> str:
     return "" if spread is None else f" ± {100 * spread:.1f}"
 
 
+def _between(ends: Interval | None) -> str:
+    return "-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
+
+
+def _bytes(size: int | None) -> str:
+    """Bytes in the unit that leaves two or three digits, by powers of 1,000.
+
+    >>> _bytes(412_300_000), _bytes(900), _bytes(None)
+    ('412 MB', '0.9 kB', '-')
+    """
+    if size is None:
+        return "-"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            return f"{size / factor:.{0 if size >= 10 * factor else 1}f} {unit}"
+    return f"{size / 1e3:.{0 if size >= 1e4 else 1}f} kB"
+
+
 def _shots(number: int) -> str:
     return f"{number} shot{'s' if number > 1 else ''}"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return [
-        "  ".join(
-            [f"{line[0]:{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    ]
