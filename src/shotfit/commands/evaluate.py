@@ -53,12 +53,12 @@ def evaluate(
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
     computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
-    from shotfit.engine.store import Store, cache_folder
+    from shotfit.engine.store import open_store
     from shotfit.evaluation.evaluate import evaluate as evaluate_model
     from shotfit.evaluation.evaluate import evaluate_tasks, labelled_for, model_for
     from shotfit.evaluation.several import load_task, merged, models_of, table
 
-    store = Store(cache_folder() / "streams")
+    store = open_store()
     if tasks is None:
         fitted = load_task(model, task, backbone, method, computing, device, store)
     found = read_all(source, Reading(images, class_names, skip_broken=skip_broken, to_fit=False), say)

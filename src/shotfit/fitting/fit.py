@@ -28,7 +28,7 @@ from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool
-from shotfit.engine.store import MemoryStore, Store, cache_folder
+from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import DivergedError, ShotfitError, UsageError
 from shotfit.fitting.model import Model, record_of
 from shotfit.fitting.train import hits, train
@@ -93,7 +93,7 @@ def fit(
     started = time.perf_counter()
     prototype = _prototype(method, options or {})
     check_numbers(prototype, shots, seed, epochs, lr, views)
-    store = Store(cache_folder() / "streams") if store is None else store
+    store = open_store() if store is None else store
     tasks = [task.support(shots or None, seed, validation) for task in _tasks(data, templates, skip_broken)]
     classes = tuple(task.classes for task in tasks)
     for task in tasks:
