@@ -22,7 +22,7 @@ from shotfit.engine.frozen import Rows
 from shotfit.engine.shards import DamagedRowsError
 from shotfit.engine.store import MemoryStore, Store, open_store, parse_size
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.files import TEMPORARY
+from shotfit.files import TEMPORARY, write_atomically
 from shotfit.fitting.fit import fit
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
@@ -160,8 +160,7 @@ def test_shard_of_earlier_versions_is_read_and_checked(tmp_path: Path, damage: s
 
 
 def test_disk_that_damages_everything_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = shards.write_atomically
-    monkeypatch.setattr(shards, "write_atomically", lambda path, data: write(path, data[:-1] + b"?"))
+    monkeypatch.setattr(shards, "write_atomically", lambda path, data: write_atomically(path, data[:-1] + b"?"))
     with pytest.raises(ShotfitError, match="gives back other bytes than were written to it"):
         read(Store(tmp_path), ["1", "2"])
 

@@ -27,9 +27,8 @@ def evaluate(
     everything: Annotated[
         bool, typer.Option("--all", help="All images instead of the test part.", show_default="off")
     ] = False,
-    backbone: Annotated[
-        str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
-    ] = None,
+    backbone: flags.ModelBackbone = None,
+    trust_backbone: flags.TrustBackbone = False,
     method: flags.MethodFile = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
@@ -60,10 +59,10 @@ def evaluate(
 
     store = open_store()
     if tasks is None:
-        fitted = load_task(model, task, backbone, method, computing, device, store)
+        fitted = load_task(model, task, backbone, method, computing, device, store, trust_backbone)
     found = read_all(source, Reading(images, class_names, skip_broken=skip_broken, to_fit=False), say)
     if tasks is not None:
-        pairs = models_of(model, found, backbone, method, computing, device, store)
+        pairs = models_of(model, found, backbone, method, computing, device, store, trust_backbone)
         several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
         for line in table({"accuracy": several}):
             say(line)

@@ -86,7 +86,7 @@ def fit(
     from shotfit.evaluation.several import merged, overview, places, scored, table
     from shotfit.fitting.fit import check_numbers
     from shotfit.fitting.fit import fit as fit_model
-    from shotfit.fitting.model import check_target
+    from shotfit.fitting.folder import check_outside, check_target, how_to_open
     from shotfit.methods import find, in_file
 
     prototype = find(method).with_options(settings)
@@ -94,6 +94,7 @@ def fit(
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--template": template})
     if folder is not None:
         check_target(out)
+        check_outside(out, [folder])
     loaded = load_in(backbone, computing, device)
     found = read_all(source, Reading(images, class_names, template or (), shots or None, skip_broken), say)
     for task in found:
@@ -105,6 +106,7 @@ def fit(
     groups = places(found, method, out, apart=tasks is not None)
     for place in groups:
         check_target(place)
+        check_outside(place, [task.source for task in found])
     results: list[Fitted] = []
     for place, group in groups.items():
         model = fit_model(
@@ -118,6 +120,7 @@ def fit(
         model.save(place)
         say_accuracies(results[-1], say)
         flags = "" if len(group) == 1 else " --task TASK"
+        flags += how_to_open(model.record["backbone"]["name"])
         if in_file(model.record["found_at"]):
             flags += f" --method {shlex.quote(model.record['found_at'])}"
         say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{flags})")

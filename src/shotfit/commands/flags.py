@@ -18,6 +18,7 @@ __all__ = [
     "Json",
     "Memory",
     "MethodFile",
+    "ModelBackbone",
     "ModelPrecision",
     "Options",
     "Precision",
@@ -25,6 +26,7 @@ __all__ = [
     "SkipBroken",
     "Tasks",
     "Templates",
+    "TrustBackbone",
     "ValidationImages",
     "Views",
     "Without",
@@ -68,6 +70,23 @@ MethodFile = Annotated[
         metavar="FILE:CLASS",
         help="The method's file, of a model that was fitted by one; it is run.",
         show_default="an installed method",
+    ),
+]
+ModelBackbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="The model's backbone, or where it is now; needed for one that was a file or folder.",
+        show_default="the recorded name",
+    ),
+]
+TrustBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--trust-backbone",
+        help="Open or fetch the backbone that the model names, whatever it is. Without it, no path that a model names "
+        "is opened and the network is not asked.",
+        show_default="off",
     ),
 ]
 Options = Annotated[
