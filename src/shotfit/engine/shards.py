@@ -18,7 +18,7 @@ import uuid
 import weakref
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from math import prod
 from pathlib import Path
@@ -77,6 +77,7 @@ class Shard:
         self.path, self.keys, self.dtype, self.shape = path, tuple(keys), dtype, tuple(shape)
         self.row_bytes = prod(self.shape) * dtype.itemsize
         self.begin, self.checksums = 0, list[int]()
+        self._form = f" {dtype} {self.shape}"
 
     @classmethod
     def open(cls, path: Path) -> Shard:
@@ -122,7 +123,7 @@ class Shard:
 
     def checksum(self, row: int, values: bytes | memoryview) -> int:
         """Of a row's bytes, its key and its form."""
-        return zlib.crc32(values, zlib.crc32(f"{self.keys[row]} {self.dtype} {self.shape}".encode()))
+        return zlib.crc32(values, zlib.crc32((self.keys[row] + self._form).encode()))
 
     def read(self, rows: Sequence[int], opened: BinaryIO | None = None) -> Tensor:
         """Rows by number, [len(rows), ...]. opened: the file, if it is. Raises DamagedRowsError."""
@@ -130,14 +131,19 @@ class Shard:
         places = found.view(torch.uint8).numpy().reshape(-1).data
         try:
             with nullcontext(opened) if opened else self.path.open("rb", buffering=0) as file:
-                for number, row in enumerate(rows):
-                    place = places[number * self.row_bytes : (number + 1) * self.row_bytes]
-                    file.seek(self.begin + row * self.row_bytes)
-                    length = file.readinto(place)  # type: ignore[attr-defined]  # typeshed knows it of raw files alone
-                    if length != self.row_bytes or self.checksum(row, place) != self.checksums[row]:
+                for first, last in _runs(rows):  # of neighbours, which are read at once
+                    file.seek(self.begin + rows[first] * self.row_bytes)
+                    place = places[first * self.row_bytes : (last + 1) * self.row_bytes]
+                    while place and (length := file.readinto(place)):  # type: ignore[attr-defined]  # of raw files
+                        place = place[length:]
+                    if place:
                         raise DamagedRowsError(self.path)
         except OSError:
             raise DamagedRowsError(self.path) from None
+        for number, row in enumerate(rows):
+            place = places[number * self.row_bytes : (number + 1) * self.row_bytes]
+            if self.checksum(row, place) != self.checksums[row]:
+                raise DamagedRowsError(self.path)
         return found
 
 
@@ -185,6 +191,19 @@ class Held(Sequence[Tensor]):
             rows, numbers = zip(*sorted(places), strict=True)  # as they lie in the file
             found[torch.tensor(numbers)] = shard.read(rows, self._files.get(shard))
         return found
+
+
+def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last position of each run of consecutive numbers.
+
+    >>> list(_runs([4, 5, 6, 1]))
+    [(0, 2), (3, 3)]
+    """
+    first = 0
+    for position in range(1, len(rows) + 1):
+        if position == len(rows) or rows[position] != rows[position - 1] + 1:
+            yield first, position - 1
+            first = position
 
 
 def _close(files: dict[Shard, BinaryIO]) -> None:

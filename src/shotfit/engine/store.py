@@ -26,7 +26,7 @@ from torch import Tensor
 
 from shotfit.engine.shards import DamagedRowsError, Held, Shard, is_shard, write_shard
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.files import TEMPORARY, can_hold, write_atomically
+from shotfit.files import TEMPORARY, write_atomically
 from shotfit.progress import say, track
 
 __all__ = ["Entry", "Kind", "MemoryStore", "Store", "cache_folder", "open_store", "parse_size"]
@@ -54,8 +54,10 @@ def cache_folder() -> Path | None:
     except RuntimeError:  # neither HOME nor an entry of the user
         _note("there is no home folder")
         return None
-    if not folder.is_dir() and not can_hold(folder):
-        _note(f"{folder} cannot be made")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _note(f"{folder} cannot be made ({error.strerror})")
         return None
     return folder
 
