@@ -76,12 +76,13 @@ class Shard:
     def __init__(self, path: Path, keys: Sequence[str], dtype: torch.dtype, shape: Sequence[int]) -> None:
         self.path, self.keys, self.dtype, self.shape = path, tuple(keys), dtype, tuple(shape)
         self.row_bytes = prod(self.shape) * dtype.itemsize
-        self.begin, self.checksums = 0, list[int]()
+        self.begin, self.together = 0, 0  # together: the checksum of all rows
+        self.checksums = list[int]()
         self._form = f" {dtype} {self.shape}"
 
     @classmethod
     def open(cls, path: Path) -> Shard:
-        """A shard by its header. A file of earlier versions, with one checksum, is read and compared with that.
+        """A shard by its header.
 
         Raises FileNotFoundError, and DamagedRowsError where the file is not whole.
         """
@@ -99,26 +100,27 @@ class Shard:
                 whole = size == shard.begin + count * shard.row_bytes and min(shape, default=0) >= 0
                 if metadata["mark"] != MARK or count != len(shard.keys) or not whole:
                     raise ValueError
+                shard.together = int(metadata["checksum"])
                 if "checksums" in metadata:
                     shard.checksums = list(map(int, json.loads(metadata["checksums"])))
-                else:
-                    shard.checksums = shard._checked(file, int(metadata["checksum"]))
-                if count != len(shard.checksums):
-                    raise ValueError
+                    if count != len(shard.checksums):
+                        raise ValueError
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
             raise DamagedRowsError(path) from None
         return shard
 
-    def _checked(self, file: BinaryIO, checksum: int) -> list[int]:
+    def _checked(self, file: BinaryIO) -> list[int]:
+        """The checksums of a file of earlier versions, which has one of all rows, and is compared with that."""
         found, together = [], 0
+        file.seek(self.begin)
         for row in range(len(self.keys)):
             values = file.read(self.row_bytes)
             together = zlib.crc32(values, together)
             found.append(self.checksum(row, values))
-        if together != checksum:
-            raise ValueError
+        if together != self.together:
+            raise DamagedRowsError(self.path)
         return found
 
     def checksum(self, row: int, values: bytes | memoryview) -> int:
@@ -131,6 +133,8 @@ class Shard:
         places = found.view(torch.uint8).numpy().reshape(-1).data
         try:
             with nullcontext(opened) if opened else self.path.open("rb", buffering=0) as file:
+                if not self.checksums and self.keys:
+                    self.checksums = self._checked(file)
                 for first, last in _runs(rows):  # of neighbours, which are read at once
                     file.seek(self.begin + rows[first] * self.row_bytes)
                     place = places[first * self.row_bytes : (last + 1) * self.row_bytes]
