@@ -193,7 +193,7 @@ class Held(Sequence[Tensor]):
                 shards[place[0]].append((place[1], number))
         for shard, places in shards.items():
             rows, numbers = zip(*sorted(places), strict=True)  # as they lie in the file
-            found[torch.tensor(numbers)] = shard.read(rows, self._files.get(shard))
+            found.index_copy_(0, torch.tensor(numbers), shard.read(rows, self._files.get(shard)))
         return found
 
 
