@@ -21,7 +21,7 @@ import torch
 from shotfit.checkpoints.weights import load_in
 from shotfit.commands.arguments import as_list, as_numbers, as_views
 from shotfit.data.readers import read_task
-from shotfit.engine.store import Store, cache_folder
+from shotfit.engine.store import cache_folder, open_store
 from shotfit.evaluation.compare import compare
 
 __all__ = ["views"]
@@ -40,7 +40,7 @@ def views(
     device: str = "cpu",
 ) -> Iterator[dict[str, Any]]:
     """One measurement for each kind of views and each method, as soon as its seeds are fitted."""
-    task, store = read_task(folder, cache=cache_folder()), Store(cache_folder() / "streams")
+    task, store = read_task(folder, cache=cache_folder()), open_store()
     backbone = load_in("mini", "float32", device)
     for kind in kinds:
         for method in methods:

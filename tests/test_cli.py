@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,9 @@ class Result:
     code: int
     out: str
     err: str
+
+
+Predict = Callable[..., "Result"]
 
 
 class Shell:
@@ -84,6 +87,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         patch.setenv("SHOTFIT_CACHE", str(folder / "cache"))
         assert code == 0
         yield Home(folder / "photos", str(folder / "backbone"), out, stdout.getvalue())
+
+
+@pytest.fixture
+def predict(home: Home, shell: Shell) -> Predict:
+    """Runs `shotfit predict` with the model."""
+    return lambda *words: shell("predict", home.model, *words, "--backbone", home.backbone)
 
 
 def one_line(result: Result) -> str:
@@ -149,21 +158,22 @@ def test_model_of_a_method_file_opens_where_the_file_is_named(home: Home, shell:
     file.write_text("from shotfit.methods.zero_shot import ZeroShot\n\n\nclass Own(ZeroShot):\n    name = 'own'\n")
     words = ["fit", home.photos, "--backbone", home.backbone, "--shots", 2, "--keep", "--out", tmp_path / "m"]
     told = shell(*words, "--method", f"{file}:Own").out.splitlines()[-1]
-    assert told.endswith(f"IMAGES --method {file}:Own)")
+    assert told.endswith(f"IMAGES --backbone {home.backbone} --method {file}:Own)")
     refused = shell("predict", tmp_path / "m", home.photos)
     assert (refused.code, "which is run only if you name it" in one_line(refused)) == (2, True)
-    assert shell("predict", tmp_path / "m", home.photos, "--method", f"{file}:Own").code == 0
-    assert shell("evaluate", tmp_path / "m", home.photos, "--method", f"{file}:Own").code == 0
+    named = ["--backbone", home.backbone, "--method", f"{file}:Own"]
+    assert shell("predict", tmp_path / "m", home.photos, *named).code == 0
+    assert shell("evaluate", tmp_path / "m", home.photos, *named).code == 0
 
 
 def test_evaluate_repeats_the_accuracy_of_the_fit(home: Home, shell: Shell) -> None:
-    result = shell("evaluate", home.model, home.photos, "--json")
+    result = shell("evaluate", home.model, home.photos, "--backbone", home.backbone, "--json")
     fitted, found = json.loads(home.fit_output.splitlines()[-1]), json.loads(result.out)
     assert (found["accuracy"], found["images"]) == (fitted["accuracy"], fitted["test_images"])
 
 
 def test_evaluate_takes_all_images_if_asked(home: Home, shell: Shell) -> None:
-    result = shell("evaluate", home.model, home.photos, "--all", "--json")
+    result = shell("evaluate", home.model, home.photos, "--all", "--json", "--backbone", home.backbone)
     assert json.loads(result.out)["images"] == len(list(home.photos.rglob("*.png")))
 
 
@@ -204,28 +214,28 @@ def test_evaluate_of_three_models_is_one_line(home: Home, shell: Shell) -> None:
     assert missing.code == 2 and "Missing argument FOLDER" in one_line(missing)
 
 
-def test_predict_writes_csv_with_ranks(home: Home, shell: Shell) -> None:
+def test_predict_writes_csv_with_ranks(home: Home, predict: Predict) -> None:
     image = next(home.photos.rglob("*.png"))
-    lines = shell("predict", home.model, image, "--format", "csv", "--top", 2).out.splitlines()
-    assert lines[0] == "image,rank,label,probability"
+    lines = predict(image, "--format", "csv", "--top", 2).out.splitlines()
+    assert lines[0] == "image,rank,label,probability,set,unknown,error"
     assert [line.split(",")[:2] for line in lines[1:]] == [[str(image), "1"], [str(image), "2"]]
 
 
-def test_predict_reads_paths_from_standard_input(home: Home, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_reads_paths_from_standard_input(home: Home, predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
     images = sorted(home.photos.rglob("*.png"))[:2]
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{image}\n" for image in images)))
-    lines = shell("predict", home.model, "-", "--format", "jsonl").out.splitlines()
+    lines = predict("-", "--format", "jsonl").out.splitlines()
     assert [json.loads(line)["image"] for line in lines] == [str(image) for image in images]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
 def test_predict_reads_names_that_are_no_text_from_standard_input(
-    home: Home, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = os.fsencode(tmp_path) + b"/caf\xe9.png"
     Path(os.fsdecode(image)).write_bytes(next(home.photos.rglob("*.png")).read_bytes())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(image + b"\n"), encoding="utf-8"))
-    result = shell("predict", home.model, "-", "--format", "csv")
+    result = predict("-", "--format", "csv")
     assert result.code == 0 and "caf" in result.out, result.err
 
 
@@ -234,9 +244,9 @@ def test_command_alone_shows_the_help(shell: Shell) -> None:
     assert result.code == 0 and "Commands:" in result.out and not result.err
 
 
-def test_predict_takes_folders_and_patterns(home: Home, shell: Shell) -> None:
-    everything = shell("predict", home.model, home.photos).out
-    assert shell("predict", home.model, f"{home.photos}/*/*.png").out == everything
+def test_predict_takes_folders_and_patterns(home: Home, predict: Predict) -> None:
+    everything = predict(home.photos).out
+    assert predict(f"{home.photos}/*/*.png").out == everything
     assert len(everything.splitlines()) == len(list(home.photos.rglob("*.png")))
 
 
@@ -309,7 +319,7 @@ def test_folder_whose_name_is_no_text_is_fitted(home: Home, shell: Shell, tmp_pa
     words = ["fit", photos, "--backbone", home.backbone, "--method", "zero_shot", "--shots", 2]
     result = shell(*words, "--out", tmp_path / "model")
     assert result.code == 0, result.err
-    assert shell("evaluate", tmp_path / "model", photos).code == 0
+    assert shell("evaluate", tmp_path / "model", photos, "--backbone", home.backbone).code == 0
 
 
 def test_class_without_train_images_stops_fits_alone(home: Home, shell: Shell, tmp_path: Path) -> None:
@@ -320,7 +330,7 @@ def test_class_without_train_images_stops_fits_alone(home: Home, shell: Shell, t
     shutil.rmtree(missing)
     stopped = shell("fit", folder, "--backbone", home.backbone, "--out", tmp_path / "model")
     assert f"class {missing.name!r} has no train image" in one_line(stopped)
-    result = shell("evaluate", home.model, folder)
+    result = shell("evaluate", home.model, folder, "--backbone", home.backbone)
     assert result.code == 0, result.err
 
 
@@ -389,7 +399,7 @@ def test_limit_of_the_cache_that_is_no_size_is_named(shell: Shell, monkeypatch: 
         (["predict", "PHOTOS", "PHOTOS"], 3, "is not a shotfit model"),
         (["predict", "MODEL", "nowhere.png"], 3, "There is no image nowhere.png"),
         (["predict", "MODEL", "PHOTOS", "--format", "xml"], 2, "There is no format 'xml'"),
-        (["predict", "MODEL", "PHOTOS", "--classes", "a,b"], 2, "cannot predict others"),
+        (["predict", "MODEL", "PHOTOS", "--trust-backbone", "--classes", "a,b"], 2, "cannot predict others"),
         (["compare", "PHOTOS", "--shots", "1,,4"], 2, "--shots is '1,,4'"),
         (["show", "nothing"], 2, "There is no method 'nothing'"),
     ],

@@ -150,6 +150,71 @@ def test_damaged_database_is_made_anew(tmp_path: Path, damage: str) -> None:
     assert cache.digests(paths) == expected
 
 
+def _changed(folder: Path, old: bytes, new: bytes) -> None:
+    content = (folder / "files.sqlite").read_bytes()
+    assert content.count(old) == 1
+    (folder / "files.sqlite").write_bytes(content.replace(old, new))
+
+
+def test_changed_digit_of_a_digest_is_read_again_alone(tmp_path: Path, reads: list[Path]) -> None:
+    paths = files(tmp_path / "a")
+    expected = FileCache(tmp_path).digests(paths)
+    other = expected[3][:-1] + ("0" if expected[3][-1] != "0" else "1")
+    _changed(tmp_path, expected[3].encode(), other.encode())
+    reads.clear()
+    assert FileCache(tmp_path).digests(paths) == expected
+    assert FileCache(tmp_path).digests(paths) == expected
+    assert reads == [paths[3]]  # once: then the row is mended
+
+
+@pytest.mark.parametrize("damage", [b"broken", b"f\xffne!!"], ids=["another text", "no text"])
+def test_changed_verdict_counts_as_missing(tmp_path: Path, damage: bytes) -> None:
+    FileCache(tmp_path).keep_verdicts({"a": "is fine", "b": "whole!"}, "1")
+    _changed(tmp_path, b"whole!", damage)
+    assert FileCache(tmp_path).verdicts(["a", "b"], "1") == {"a": "is fine"}
+
+
+@pytest.mark.filterwarnings("ignore:.*files.sqlite:UserWarning")
+def test_no_bad_byte_anywhere_gives_another_digest(tmp_path: Path) -> None:
+    paths = files(tmp_path / "a", 3)
+    expected = FileCache(tmp_path).digests(paths)
+    whole = (tmp_path / "files.sqlite").read_bytes()
+    written = [place for place, byte in enumerate(whole) if byte or place < 100]
+    for place in written[::41]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x55
+        (tmp_path / "files.sqlite").write_bytes(damaged)
+        assert FileCache(tmp_path).digests(paths) == expected, place
+
+
+def test_clearing_deletes_the_database_of_shotfit_alone(tmp_path: Path) -> None:
+    FileCache(tmp_path).digests(files(tmp_path / "a", 1))
+    (tmp_path / "files.sqlite.backup").write_text("mine")
+    FileCache(tmp_path).clear()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "files.sqlite.backup"]
+
+
+@pytest.mark.parametrize("made", ["by another program", "no database"])
+def test_clearing_keeps_a_database_of_others(tmp_path: Path, made: str) -> None:
+    path = tmp_path / "files.sqlite"
+    path.write_text("notes")
+    if made == "by another program":
+        path.unlink()
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE files (name TEXT)")
+            database.execute("CREATE TABLE accounts (name TEXT)")
+        database.close()
+    FileCache(tmp_path).clear()
+    assert path.exists()
+
+
+def test_what_is_no_database_is_set_aside_and_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "files.sqlite").write_text("notes of mine, which are no database" * 100)
+    with pytest.warns(UserWarning, match="is damaged and was made anew"):
+        FileCache(tmp_path).digests(files(tmp_path / "a", 1))
+    assert (tmp_path / "files.sqlite.damaged").read_text().startswith("notes of mine")
+
+
 def test_database_that_cannot_be_opened_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "files.sqlite").mkdir()
     with pytest.warns(UserWarning, match=r"files\.sqlite cannot be used .*files are read again"):
@@ -175,7 +240,7 @@ def test_interrupted_reading_keeps_what_was_read(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         FileCache(tmp_path).digests(paths)
     with sqlite3.connect(tmp_path / "files.sqlite") as database:
-        assert database.execute("SELECT count(*) FROM files").fetchone() == (8,)
+        assert database.execute("SELECT count(*) FROM sealed_files").fetchone() == (8,)
     database.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,11 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from huggingface_hub import constants
 from PIL import Image
+from torch import Tensor
 
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.fit import fit
+from shotfit.fitting.folder import check_target
 from shotfit.fitting.model import Model
 from shotfit.methods import find
 from shotfit.testing.tiny import tiny_backbone, tiny_task
@@ -60,7 +65,7 @@ def test_record_that_is_not_whole_is_refused(
     saved: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     with pytest.raises(ShotfitError, match="is damaged or of another version"):
-        Model.open(_changed(saved, tmp_path / "model", change))
+        Model.open(_changed(saved, tmp_path / "model", change), trust_backbone=True)
 
 
 @pytest.mark.parametrize(
@@ -71,28 +76,30 @@ def test_record_of_other_classes_is_refused(saved: Path, tmp_path: Path, names: 
         record["classes"][0]["names"] = names
 
     with pytest.raises(ShotfitError, match=r"is not the file that adapter\.json was written with"):
-        Model.open(_changed(saved, tmp_path / "model", rename))
+        Model.open(_changed(saved, tmp_path / "model", rename), trust_backbone=True)
 
 
 def test_model_folder_with_other_files_is_not_replaced(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "model")
     (tmp_path / "model" / "labels.csv").write_text("mine")
     with pytest.raises(UsageError, match=r"holds labels\.csv beside a model, and would be replaced as a whole"):
-        Model.open(saved).save(tmp_path / "model")
+        Model.open(saved, trust_backbone=True).save(tmp_path / "model")
     assert (tmp_path / "model" / "labels.csv").read_text() == "mine"
 
 
 def test_folder_that_one_works_in_is_not_replaced(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="is where you are"):
-        Model.open(saved).save(".")
+        Model.open(saved, trust_backbone=True).save(".")
 
 
 def test_link_to_a_model_stays_one(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "model")
     (tmp_path / "link").symlink_to(tmp_path / "model")
-    Model.open(saved).save(tmp_path / "link")
-    assert (tmp_path / "link").is_symlink() and Model.open(tmp_path / "model").record["method"] == "taskres"
+    Model.open(saved, trust_backbone=True).save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and Model.open(tmp_path / "model", trust_backbone=True).record[
+        "method"
+    ] == "taskres"
 
 
 def test_model_for_other_classes_has_no_scores_of_the_old_ones(saved: Path, tmp_path: Path) -> None:
@@ -113,7 +120,7 @@ def test_opened_picture_is_predicted_as_its_file(saved: Path, tmp_path: Path, mo
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "a.png", exif=exif)
-    model = Model.open(saved)
+    model = Model.open(saved, trust_backbone=True)
     by_path = model.predict([tmp_path / "a.png"], top=3)
     by_picture = model.predict([Image.open(tmp_path / "a.png")], top=3)
     assert by_path[0].probabilities == pytest.approx(by_picture[0].probabilities, abs=1e-6)
@@ -147,7 +154,7 @@ def test_model_whose_replacement_was_killed_opens_as_it_was_and_can_be_replaced(
     shutil.copytree(saved, folder)
     script = (
         "import os, sys; from pathlib import Path; from shotfit.fitting.model import Model\n"
-        "model, rename = Model.open(sys.argv[1]), os.replace\n"
+        "model, rename = Model.open(sys.argv[1], trust_backbone=True), os.replace\n"
         "def replace(source, target):\n"
         "    rename(source, target)\n"
         "    if str(source) == sys.argv[1]: os._exit(9)\n"
@@ -156,15 +163,15 @@ def test_model_whose_replacement_was_killed_opens_as_it_was_and_can_be_replaced(
     ended = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True)
     assert (ended.returncode, folder.exists()) == (9, False), ended.stderr
     with pytest.warns(UserWarning, match="was being replaced when its writer was stopped; the older one is used"):
-        older = Model.open(folder)
+        older = Model.open(folder, trust_backbone=True)
     older.save(folder)
-    assert Model.open(folder).class_names == older.class_names
+    assert Model.open(folder, trust_backbone=True).class_names == older.class_names
     assert not list(tmp_path.glob(".shotfit-old-*"))
 
 
 def test_model_of_another_method_is_refused(saved: Path) -> None:
     with pytest.raises(UsageError, match="was saved by the method taskres, not by coop: name that one, or none"):
-        Model.open(saved, method="coop")
+        Model.open(saved, method="coop", trust_backbone=True)
 
 
 def test_backbone_by_a_relative_path_is_found_from_elsewhere(
@@ -174,19 +181,147 @@ def test_backbone_by_a_relative_path_is_found_from_elsewhere(
     task = tiny_task(saved.parent / "images")
     model = fit(task, "zero_shot", shots=1, backbone="backbone", store=MemoryStore()).save(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
-    assert Model.open(model).class_names == task.classes.names
+    assert Model.open(model, trust_backbone=True).class_names == task.classes.names
 
 
 def test_missing_backbone_says_how_to_name_its_place(saved: Path, tmp_path: Path) -> None:
     folder = _changed(saved, tmp_path / "model", lambda record: record["backbone"].update(name="/gone/clip"))
     with pytest.raises(ShotfitError, match=r"needs its backbone /gone/clip, or --backbone that says where it is now"):
+        Model.open(folder, trust_backbone=True)
+
+
+def _opened_only_by_word(folder: Path, sentence: str) -> None:
+    """Refused by one sentence that names both ways."""
+    with pytest.raises(ShotfitError, match=sentence) as refused:
         Model.open(folder)
+    assert "--backbone " in str(refused.value) and "--trust-backbone" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("spelling", ["absolute", "relative", "~"])
+def test_path_that_only_the_model_names_is_not_opened(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    monkeypatch.chdir(saved.parent)
+    monkeypatch.setenv("HOME", str(saved.parent))
+    names = {"absolute": str(saved.parent / "backbone"), "relative": "./backbone", "~": "~/backbone"}
+    folder = _changed(saved, tmp_path / "model", lambda record: record["backbone"].update(name=names[spelling]))
+    _opened_only_by_word(folder, "names its backbone by a path")
+    assert Model.open(folder, trust_backbone=True).class_names == Model.open(folder, "./backbone").class_names
+
+
+def test_folder_of_the_form_of_a_hub_id_is_not_opened(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(saved.parent.parent)
+    name = f"{saved.parent.name}/backbone"
+    folder = _changed(saved, tmp_path / "model", lambda record: record["backbone"].update(name=name))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    _opened_only_by_word(folder, "is not in the cache")
+    assert Model.open(folder, trust_backbone=True).frozen.backbone.name == str(saved.parent / "backbone")
+
+
+@pytest.mark.parametrize("name", ["owner/name", "owner/name@main", "ViT-B/32", "openai/clip-vit-base-patch32"])
+def test_opening_a_model_never_asks_the_network(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(socket.socket, "connect", asked)
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    folder = _changed(saved, tmp_path / "model", lambda record: record["backbone"].update(name=name))
+    _opened_only_by_word(folder, "is not in the cache")
+
+
+def test_model_opens_from_the_local_cache_of_the_hub(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, commit = tmp_path / "hub" / "models--owner--name", "0123456789abcdef0123456789abcdef01234567"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    shutil.copytree(saved.parent / "backbone", home / "snapshots" / commit)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = _changed(saved, tmp_path / "model", lambda record: record["backbone"].update(name="owner/name"))
+    assert Model.open(folder).frozen.backbone.name == "owner/name"
+
+
+@pytest.mark.parametrize("name", [".git/config", ".env", ".gitattributes", "labels.csv"])
+def test_what_is_not_of_shotfit_is_not_replaced(saved: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(UsageError, match="beside a model, and would be replaced as a whole"):
+        check_target(folder)
+    with pytest.raises(UsageError, match="beside a model, and would be replaced as a whole"):
+        Model.open(saved, trust_backbone=True).save(folder)
+    assert (folder / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("record", ['{"name": "an adapter of another program"}', "[]", "no JSON"])
+def test_folder_with_the_record_of_another_program_is_not_replaced(tmp_path: Path, record: str) -> None:
+    (tmp_path / "adapter.json").write_text(record)
+    with pytest.raises(UsageError, match=r"holds an adapter\.json that is not shotfit's"):
+        check_target(tmp_path)
+
+
+def test_what_systems_leave_in_a_folder_does_not_keep_a_model_from_being_replaced(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    (folder / ".DS_Store").write_bytes(b"")
+    check_target(folder)
+
+
+def test_model_that_is_not_finite_is_not_saved(saved: Path, tmp_path: Path) -> None:
+    model = Model.open(saved, trust_backbone=True)
+    next(model.method.parameters()).data.view(-1)[0] = torch.nan
+    with pytest.raises(ShotfitError, match=r"holds numbers that are not finite, so .* is not written"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_model_that_is_not_finite_is_not_opened(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model.open(saved, trust_backbone=True)
+    next(model.method.parameters()).data.view(-1)[0] = torch.inf
+    with monkeypatch.context() as patch:
+        patch.setattr(Tensor, "isfinite", lambda self: torch.ones_like(self, dtype=torch.bool))
+        model.save(tmp_path / "model")  # as a version that did not look
+    with pytest.raises(ShotfitError, match=r"holds numbers that are not finite .*fit the model again"):
+        Model.open(tmp_path / "model", trust_backbone=True)
+
+
+def test_prediction_that_is_not_finite_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, task = Model.open(saved, trust_backbone=True), tiny_task(saved.parent / "images")
+    monkeypatch.setattr(type(model.method), "logits", lambda _, images: torch.full((len(images), 3), torch.nan))
+    with pytest.raises(ShotfitError, match=r"\.png has no prediction: the model gives numbers that are not finite"):
+        model.predict(task.train[0].path)
+    with pytest.raises(ShotfitError, match="has no prediction"):
+        model.probabilities(task.train)
+    (kept,) = model.predict(task.train[0].path, keep_broken=True)
+    assert kept.labels == () and "not finite" in str(kept.error)
+
+
+def test_broken_picture_is_an_error_unless_it_is_kept(saved: Path, tmp_path: Path) -> None:
+    model, task = Model.open(saved, trust_backbone=True), tiny_task(saved.parent / "images")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    paths = [task.train[0].path, tmp_path / "broken.png", task.train[1].path]
+    with pytest.raises(ShotfitError, match=r"broken\.png is no image of a format that is read"):
+        model.predict(paths)
+    first, broken, last = model.predict(paths, keep_broken=True)
+    assert (first.error, last.error, broken.labels) == (None, None, ()) and "is no image" in str(broken.error)
+    alone = model.predict([paths[0], paths[2]])
+    assert [one.labels for one in (first, last)] == [one.labels for one in alone]
+    assert [one.probabilities[0] for one in (first, last)] == pytest.approx([one.probabilities[0] for one in alone])
 
 
 def test_folder_that_cannot_be_made_is_refused(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is not a folder: choose another --out"):
-        Model.open(saved).save(tmp_path / "file" / "model")
+        Model.open(saved, trust_backbone=True).save(tmp_path / "file" / "model")
 
 
 def test_task_without_train_images_is_refused(saved: Path, tmp_path: Path) -> None:

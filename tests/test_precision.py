@@ -67,11 +67,11 @@ def test_model_opens_in_the_precision_it_was_fitted_in(tmp_path: Path, capsys: p
     )  # fmt: skip
     assert fitted.method.get_parameter("context").dtype == torch.float32
     saved, path = fitted.save(tmp_path / "model"), task.train[0].path
-    opened = Model.open(saved)
+    opened = Model.open(saved, trust_backbone=True)
     assert opened.predict(path, top=3) == fitted.predict(path, top=3)
     slow = fast_precision(torch.device("cpu")) != torch.bfloat16
     assert ("--precision float32 is faster" in capsys.readouterr().err) == slow
-    exact = Model.open(saved, precision="float32").predict(path, top=3)[0]
+    exact = Model.open(saved, precision="float32", trust_backbone=True).predict(path, top=3)[0]
     rough = dict(zip(opened.predict(path, top=3)[0].labels, opened.predict(path, top=3)[0].probabilities, strict=True))
     for label, probability in zip(exact.labels, exact.probabilities, strict=True):
         assert abs(rough[label] - probability) < 0.02

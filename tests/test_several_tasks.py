@@ -29,6 +29,8 @@ from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 from .test_cli import Result, Shell, one_line, shell
 
+TRUST = "--trust-backbone"  # the models were fitted on a folder
+
 __all__ = ["shell"]  # a fixture
 
 LIST = """
@@ -83,7 +85,7 @@ def labels(result: Result) -> set[str]:
 
 
 def test_model_of_all_tasks_predicts_for_the_named_one(home: Home, shell: Shell) -> None:
-    words = ["predict", home.model, picture(home), "--format", "csv", "--top", 9]
+    words = ["predict", TRUST, home.model, picture(home), "--format", "csv", "--top", 9]
     assert labels(shell(*words, "--task", "weather")) == {"wet", "dry"}
     assert labels(shell(*words, "--task", "colored things")) == {"red", "green", "blue"}
 
@@ -95,13 +97,24 @@ def test_steps_that_draw_classes_are_never_replayed() -> None:
 
 
 def test_model_of_several_tasks_asks_which_one(home: Home, shell: Shell) -> None:
-    result = shell("predict", home.model, picture(home), "--format", "csv")
+    result = shell("predict", TRUST, home.model, picture(home), "--format", "csv")
     assert result.code == 2 and not result.out
     assert "holds 2 tasks (colored things, weather): name one with --task 'colored things'" in one_line(result)
 
 
 def test_new_task_is_predicted_from_its_name_and_class_names(home: Home, shell: Shell) -> None:
-    words = ["predict", home.model, picture(home), "--format", "csv", "--top", 9, "--classes", "robin,wren,tit"]
+    words = [
+        "predict",
+        TRUST,
+        home.model,
+        picture(home),
+        "--format",
+        "csv",
+        "--top",
+        9,
+        "--classes",
+        "robin,wren,tit",
+    ]
     first = shell(*words, "--task", "garden birds")
     assert labels(first) == {"robin", "wren", "tit"}
     assert shell(*words, "--task", "cars").out != first.out  # the name makes the context
@@ -109,38 +122,38 @@ def test_new_task_is_predicted_from_its_name_and_class_names(home: Home, shell: 
 
 
 def test_unknown_task_without_classes_is_one_line(home: Home, shell: Shell) -> None:
-    result = shell("predict", home.model, picture(home), "--task", "birds")
+    result = shell("predict", TRUST, home.model, picture(home), "--task", "birds")
     assert "has no task 'birds'; its tasks: colored things, weather." in one_line(result)
     assert result.code == 2
 
 
 def test_evaluate_scores_every_task_and_their_mean(home: Home, shell: Shell) -> None:
-    result = shell("evaluate", home.model, "--tasks", home.tasks, "--json")
+    result = shell("evaluate", TRUST, home.model, "--tasks", home.tasks, "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
     record = json.loads((home.model / "adapter.json").read_text())
     assert found["tasks"].keys() == record["scores"]["tasks"].keys() == {"colored things", "weather"}
     accuracies = [found["tasks"][name]["accuracy"] for name in found["tasks"]]
     assert found["accuracy"] == pytest.approx(sum(accuracies) / 2) == pytest.approx(record["scores"]["accuracy"])
-    text = shell("evaluate", home.model, "--tasks", home.tasks).out
+    text = shell("evaluate", TRUST, home.model, "--tasks", home.tasks).out
     assert "\nweather " in text and "\nmean " in text
 
 
 def test_evaluate_takes_one_folder_for_a_named_task(home: Home, shell: Shell) -> None:
-    named = shell("evaluate", home.model, home.folder / "weather", "--task", "weather", "--json")
+    named = shell("evaluate", TRUST, home.model, home.folder / "weather", "--task", "weather", "--json")
     assert json.loads(named.out)["class_names"] == ["dry", "wet"]
-    new = shell("evaluate", home.model, home.folder / "weather", "--task", "outside", "--json")
+    new = shell("evaluate", TRUST, home.model, home.folder / "weather", "--task", "outside", "--json")
     assert json.loads(new.out)["class_names"] == ["dry", "wet"]
-    unnamed = shell("evaluate", home.model, home.folder / "weather")
+    unnamed = shell("evaluate", TRUST, home.model, home.folder / "weather")
     assert "name one with --task" in one_line(unnamed) and unnamed.code == 2
 
 
 def test_evaluate_predicts_a_task_that_was_left_out(home: Home, shell: Shell, tmp_path: Path) -> None:
     listed = f'[[task]]\nname = "outside"\ndata = "{home.folder / "weather"}"\n'
     (tmp_path / "tasks.toml").write_text(listed)
-    result = shell("evaluate", home.model, "--tasks", tmp_path / "tasks.toml", "--json")
+    result = shell("evaluate", TRUST, home.model, "--tasks", tmp_path / "tasks.toml", "--json")
     assert json.loads(result.out)["new_tasks"] == ["outside"]
-    assert "outside (new)" in shell("evaluate", home.model, "--tasks", tmp_path / "tasks.toml").out
+    assert "outside (new)" in shell("evaluate", TRUST, home.model, "--tasks", tmp_path / "tasks.toml").out
 
 
 def test_method_of_one_task_fits_a_list_task_by_task(home: Home, shell: Shell, tmp_path: Path) -> None:
@@ -151,18 +164,21 @@ def test_method_of_one_task_fits_a_list_task_by_task(home: Home, shell: Shell, t
     assert set(found["models"]) == {"colored things", "weather"}
     assert "\nmean " in result.err and f"saved {tmp_path / 'm' / 'colored_things'}" in result.err
     place = found["models"]["weather"]["model"]
-    assert labels(shell("predict", place, picture(home), "--format", "csv", "--top", 9)) == {"wet", "dry"}
-    named = shell("predict", tmp_path / "m", picture(home), "--task", "weather", "--format", "csv", "--top", 9)
+    assert labels(shell("predict", TRUST, place, picture(home), "--format", "csv", "--top", 9)) == {
+        "wet",
+        "dry",
+    }
+    named = shell("predict", TRUST, tmp_path / "m", picture(home), "--task", "weather", "--format", "csv", "--top", 9)
     assert labels(named) == {"wet", "dry"}
     assert "holds those of the tasks colored things, weather: name one with --task" in one_line(
-        shell("predict", tmp_path / "m", picture(home))
+        shell("predict", TRUST, tmp_path / "m", picture(home))
     )
     assert "no model of the task 'wether'" in one_line(
-        shell("predict", tmp_path / "m", picture(home), "--task", "wether")
+        shell("predict", TRUST, tmp_path / "m", picture(home), "--task", "wether")
     )
-    spaced = shell("evaluate", tmp_path / "m", home.folder / "things", "--task", "colored things", "--json")
+    spaced = shell("evaluate", TRUST, tmp_path / "m", home.folder / "things", "--task", "colored things", "--json")
     assert spaced.code == 0, spaced.err
-    again = json.loads(shell("evaluate", tmp_path / "m", "--tasks", home.tasks, "--json").out)
+    again = json.loads(shell("evaluate", TRUST, tmp_path / "m", "--tasks", home.tasks, "--json").out)
     assert again["accuracy"] == pytest.approx(found["accuracy"])
 
 
@@ -170,12 +186,12 @@ def test_method_of_one_task_fits_a_list_task_by_task(home: Home, shell: Shell, t
 def test_models_of_a_list_share_a_backbone_and_survive_killed_writers(home: Home, shell: Shell, tmp_path: Path) -> None:
     words = ["fit", "--tasks", home.tasks, "--method", "tip_adapter", "--backbone", home.backbone, "--shots", 2]
     assert shell(*words, "--out", tmp_path / "m").code == 0
-    first, second = models_of(tmp_path / "m", read_tasks(home.tasks), None)
+    first, second = models_of(tmp_path / "m", read_tasks(home.tasks), None, trust_backbone=True)
     assert first[0].frozen.backbone is second[0].frozen.backbone
     (tmp_path / "m" / ".shotfit-old-weather").mkdir()  # as `write_folder` leaves it between its two renames
     (tmp_path / "m" / "weather").rename(tmp_path / "m" / ".shotfit-old-weather" / "weather")
     (tmp_path / "m" / "colored_things").rename(tmp_path / "m" / ".shotfit-1234")  # never finished
-    named = ["predict", tmp_path / "m", picture(home), "--format", "csv", "--top", 9, "--task"]
+    named = ["predict", TRUST, tmp_path / "m", picture(home), "--format", "csv", "--top", 9, "--task"]
     older = shell(*named, "weather")
     assert labels(older) == {"wet", "dry"} and older.err.count("was being replaced") == 1
     assert "is not a shotfit model" in one_line(shell(*named, "colored things"))
@@ -207,18 +223,26 @@ def test_fit_prints_the_tasks_and_the_mean(home: Home, shell: Shell, tmp_path: P
             2,
             "needs a variant with a class",
         ),
-        (["evaluate", "MODEL", "--tasks", "LIST", "--task", "weather"], 2, "--task goes with a folder"),
         (
-            ["predict", "MODEL", "PICTURE", "--task", "weather", "--classes", "wet,dry,Wet"],
+            ["evaluate", TRUST, "MODEL", "--tasks", "LIST", "--task", "weather"],
+            2,
+            "--task goes with a folder",
+        ),
+        (
+            ["predict", TRUST, "MODEL", "PICTURE", "--task", "weather", "--classes", "wet,dry,Wet"],
             2,
             "The other classes name 'wet' twice: give each class once",
         ),
         (
-            ["predict", "MODEL", "PICTURE", "--task", "weather", "--classes", "wet,<end>"],
+            ["predict", TRUST, "MODEL", "PICTURE", "--task", "weather", "--classes", "wet,<end>"],
             3,
             "holds the special token <end>",
         ),
-        (["evaluate", "HOME", "--tasks", "LIST"], 3, "holds no model, and none of the task 'colored things' below it"),
+        (
+            ["evaluate", "HOME", "--tasks", "LIST"],
+            3,
+            "holds no model, and none of the task 'colored things' below it",
+        ),
     ],
 )
 def test_wrong_use_is_one_line(

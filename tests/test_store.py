@@ -12,12 +12,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from shotfit.engine import shards
 from shotfit.engine import store as module
-from shotfit.engine.store import MemoryStore, Store, parse_size
-from shotfit.errors import UsageError
-from shotfit.files import TEMPORARY
+from shotfit.engine.frozen import Rows
+from shotfit.engine.shards import DamagedRowsError
+from shotfit.engine.store import MemoryStore, Store, open_store, parse_size
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import TEMPORARY, write_atomically
+from shotfit.fitting.fit import fit
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 KIND: dict[str, str | int | float | bool] = {"backbone": "abc", "step": 3}
 
@@ -83,16 +90,102 @@ def test_interrupted_computation_goes_on_where_it_stopped(tmp_path: Path, monkey
     assert computed == 2 and rows[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "foreign", "empty"])
+def _damage(shard: Path, damage: str) -> None:
+    data = shard.read_bytes()
+    flipped, no_tensor = data[:-1] + bytes([data[-1] ^ 1]), b"not a tensor at all"
+    other_key = data.replace(rb"[\"1\",", rb"[\"7\",")
+    whole = {"flip": flipped, "foreign": no_tensor, "empty": b"", "cut": data[:-5], "key": other_key}[damage]
+    assert whole != data
+    shard.write_bytes(whole)  # in place: what has the file open sees it
+
+
+DAMAGE = pytest.mark.parametrize("damage", ["cut", "flip", "foreign", "empty"])
+
+
+@DAMAGE
 def test_damaged_shard_is_computed_again(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     read(Store(tmp_path), ["1", "2"])
     (shard,) = tmp_path.glob("*/*.safetensors")
-    data = shard.read_bytes()
-    flipped = data[:-1] + bytes([data[-1] ^ 1])
-    shard.write_bytes({"cut": data[:-5], "flip": flipped, "foreign": b"not a tensor at all", "empty": b""}[damage])
+    _damage(shard, damage)
     rows, computed = read(Store(tmp_path), ["1", "2"])
     assert computed == 2 and rows[:, 0].tolist() == [1, 2]
     assert "is damaged; its rows are computed again" in capsys.readouterr().err
+
+
+def test_changed_key_gives_no_other_row(tmp_path: Path) -> None:
+    read(Store(tmp_path), ["1", "2"])
+    (shard,) = tmp_path.glob("*/*.safetensors")
+    _damage(shard, "key")
+    assert read(Store(tmp_path), ["7"])[0][:, 0].tolist() == [7]
+
+
+@DAMAGE
+def test_shard_that_is_damaged_while_it_is_held_is_noticed(tmp_path: Path, damage: str) -> None:
+    store = Store(tmp_path)
+    held = store.held(KIND, ["1", "2"], Counter(["1", "2"]), "counting")
+    (shard,) = tmp_path.glob("*/*.safetensors")
+    _damage(shard, damage)
+    with pytest.raises(DamagedRowsError):
+        held.stack()
+    assert read(store, ["1", "2"])[0][:, 0].tolist() == [1, 2]
+
+
+def test_shard_that_is_evicted_while_it_is_held_is_still_read(tmp_path: Path) -> None:
+    held = Store(tmp_path).held(KIND, ["1", "2"], Counter(["1", "2"]), "counting")
+    Store(tmp_path, limit=0).evict()
+    assert not list(tmp_path.glob("*/*.safetensors"))
+    assert held.stack([1, 0])[:, 0].tolist() == [2, 1]
+
+
+def test_files_are_closed_with_the_rows(tmp_path: Path) -> None:
+    held = Store(tmp_path).held(KIND, ["1"], Counter(["1"]), "counting")
+    (file,) = held._files.values()
+    assert not file.closed
+    del held
+    assert file.closed
+
+
+@pytest.mark.parametrize("damage", ["", "flip"])
+def test_shard_of_earlier_versions_is_read_and_checked(tmp_path: Path, damage: str) -> None:
+    read(Store(tmp_path), ["1", "2"])
+    (shard,) = tmp_path.glob("*/*.safetensors")
+    with safe_open(shard, framework="pt") as file:
+        rows, metadata = file.get_tensor("rows").clone(), file.metadata()
+    del metadata["checksums"]
+    save_file({"rows": rows}, shard, metadata=metadata)
+    if damage:
+        _damage(shard, damage)
+    again, computed = read(Store(tmp_path), ["1", "2"])
+    assert again[:, 0].tolist() == [1, 2] and computed == (2 if damage else 0)
+
+
+def test_disk_that_damages_everything_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "write_atomically", lambda path, data: write_atomically(path, data[:-1] + b"?"))
+    with pytest.raises(ShotfitError, match="gives back other bytes than were written to it"):
+        read(Store(tmp_path), ["1", "2"])
+
+
+def test_streams_cut_off_during_a_training_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, backbone = tiny_task(tmp_path / "images"), tiny_backbone(tmp_path / "backbone")
+
+    def fitted() -> dict[str, Tensor]:
+        store = Store(tmp_path / "store")
+        return fit(task, "mma", shots=2, epochs=4, backbone=backbone, store=store, check=False).method.state()
+
+    whole, take, taken = fitted(), Rows.take, [0]
+
+    def cut_off(self: Rows, chosen: Tensor) -> Tensor:
+        taken[0] += 1
+        if taken[0] == 3:
+            for shard in (tmp_path / "store").glob("*/*.safetensors"):
+                os.truncate(shard, shard.stat().st_size // 2)
+        return take(self, chosen)
+
+    monkeypatch.setattr(Rows, "take", cut_off)
+    again = fitted()
+    assert taken[0] > 3
+    for name, tensor in whole.items():
+        torch.testing.assert_close(again[name], tensor)
 
 
 def test_least_recently_used_shards_go_first(tmp_path: Path) -> None:
@@ -142,6 +235,54 @@ def test_entries_and_clear(tmp_path: Path) -> None:
     assert entry.kind == KIND and entry.rows == 2
     store.clear()
     assert store.entries() == []
+
+
+@pytest.mark.parametrize("action", ["clear", "evict"])
+def test_only_what_shotfit_wrote_is_deleted(tmp_path: Path, action: str) -> None:
+    read(Store(tmp_path), ["1"])
+    (shard,) = tmp_path.glob("*/*.safetensors")
+    foreign = [
+        tmp_path / "notes.txt",
+        tmp_path / "models" / "model.safetensors",
+        tmp_path / "models" / shard.name,
+        tmp_path / ("0" * 32) / shard.name,
+        shard.parent / "model.safetensors",
+        shard.parent / "notes.txt",
+    ]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(shard.read_bytes())
+        os.utime(path, (0, 0))
+    store = Store(tmp_path, limit=0)
+    store.clear() if action == "clear" else store.evict()
+    assert all(path.exists() for path in foreign) and not shard.exists()
+    assert read(Store(tmp_path), ["1"])[1] == 1
+    assert all(path.exists() for path in foreign)
+
+
+def test_cleared_store_leaves_no_folder(tmp_path: Path) -> None:
+    read(Store(tmp_path), ["1"])
+    Store(tmp_path).clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("home", ["none", "not writable"])
+def test_without_a_home_folder_there_is_a_note_and_no_cache(
+    tmp_path: Path, home: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SHOTFIT_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Path, "home", nowhere if home == "none" else lambda: tmp_path / "file")
+    module._note.cache_clear()
+    task, backbone = tiny_task(tmp_path / "images"), tiny_backbone(tmp_path / "backbone")
+    assert fit(tmp_path / "images", "zero_shot", shots=1, backbone=backbone).class_names == task.classes.names
+    assert isinstance(open_store(), MemoryStore)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: ") and "going on without a cache. SHOTFIT_CACHE names a folder" in line
 
 
 def test_nonsense_size_is_refused() -> None:

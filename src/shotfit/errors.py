@@ -4,6 +4,7 @@
 1    a bug of shotfit: anything that is not a ShotfitError (`--debug` shows the traceback)
 2    wrong usage: an unknown flag, method, option or backbone name
 3    wrong input: images, manifests, checkpoints, models
+4    done, but something was left out: pictures that cannot be read
 130  interrupted
 """
 
@@ -11,7 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["DivergedError", "NewClassesError", "ShotfitError", "UsageError", "first_few"]
+__all__ = ["LEFT_OUT", "DivergedError", "NewClassesError", "ShotfitError", "UsageError", "first_few"]
+
+
+LEFT_OUT = 4  # the exit code of a command that did its work, but for some of its input
 
 
 class ShotfitError(Exception):

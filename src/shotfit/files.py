@@ -12,9 +12,15 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "standing", "write_atomically", "write_folder"]
+__all__ = ["TEMPORARY", "can_hold", "standing", "write_atomically", "write_folder"]
 
 TEMPORARY = ".shotfit-"  # prefix of temporary names
+
+
+def can_hold(path: Path) -> bool:
+    """Whether a file or folder can be made under this name, as far as permissions tell."""
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

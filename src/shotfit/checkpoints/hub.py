@@ -40,20 +40,29 @@ def is_hub_id(source: str) -> bool:
 
 
 def fetch(
-    repository: str, revision: str, weights_file: Callable[[Collection[str]], str], shards: Callable[[str], bool]
+    repository: str,
+    revision: str,
+    weights_file: Callable[[Collection[str]], str],
+    shards: Callable[[str], bool],
+    cached: bool = False,
 ) -> Path:
     """The local folder of a repository at a revision (branch, tag or commit), downloaded where it is not yet.
 
     weights_file: which of the names of a repository's files is loaded (raises ShotfitError if none can be). shards:
     whether a name is a part of weights that come in several files. Raises ShotfitError in one sentence if the
     repository or its revision does not exist or asks for a login, or if the hub is out of reach and the cache is empty.
+
+    cached: read the cache alone, as with HF_HUB_OFFLINE.
     """
-    if constants.HF_HUB_OFFLINE:
+    if cached or constants.HF_HUB_OFFLINE:
         folder = _cached(repository, revision, weights_file)
         if folder is None:
+            missing = f"{repository} at revision {revision} is not in the cache ({constants.HF_HUB_CACHE})"
+            if cached:
+                raise ShotfitError(f"{missing}.")
             raise ShotfitError(
-                f"{repository} at revision {revision} is not in the cache ({constants.HF_HUB_CACHE}), and "
-                "HF_HUB_OFFLINE is set: unset it once to download, or name a folder that holds the checkpoint."
+                f"{missing}, and HF_HUB_OFFLINE is set: unset it once to download, or name a folder that holds the "
+                "checkpoint."
             )
         return folder
     try:

@@ -32,7 +32,7 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig
 from shotfit.towers.precision import Precision, fast_precision
 
-__all__ = ["load_backbone", "load_in", "save_backbone"]
+__all__ = ["is_known", "load_backbone", "load_in", "load_known", "save_backbone"]
 
 save_backbone = saved.save_backbone
 
@@ -89,6 +89,31 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
     return _load_hub(repository, revision or "main", None, name)
 
 
+def is_known(source: str) -> bool:
+    """Whether a name is a short name or a hub id, which `load_known` may open; a path is neither."""
+    from shotfit.checkpoints import hub
+
+    repository, _, revision = source.partition("@")
+    named = re.fullmatch(r"[\w./-]*", revision, re.ASCII) is not None and ".." not in revision
+    return names.find(source) is not None or (hub.is_hub_id(repository) and named and not _MISSPELLED.match(source))
+
+
+def load_known(source: str) -> Backbone:
+    """As `load_backbone`, for a name that a stranger gave: no path is opened, and the network is not asked.
+
+    Raises ShotfitError for a name that is neither a short name nor a hub id, and for one whose files are not here.
+    """
+    if not is_known(source):
+        raise ShotfitError(names.retired(source) or f"{source!r} is neither a short name nor a hub id.")
+    entry = names.find(source)
+    if entry is None:
+        repository, _, revision = source.partition("@")
+        return _load_hub(repository, revision or "main", None, source, cached=True)
+    if entry.repository is None:
+        return _load_folder(_asset(entry.name), entry.name)
+    return _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True)
+
+
 def _refuse_revision(source: str | Path, revision: str | None) -> None:
     if revision is not None:
         raise UsageError(f"A revision belongs to a hub id, and {source} is on this machine: leave the revision out.")
@@ -135,7 +160,7 @@ def _choose(files: Collection[str], where: str, only: str | None = None) -> tupl
     )
 
 
-def _load_hub(repository: str, revision: str, only: str | None, name: str) -> Backbone:
+def _load_hub(repository: str, revision: str, only: str | None, name: str, cached: bool = False) -> Backbone:
     from shotfit.checkpoints import hub
 
     folder = hub.fetch(
@@ -143,6 +168,7 @@ def _load_hub(repository: str, revision: str, only: str | None, name: str) -> Ba
         revision,
         weights_file=lambda files: _choose(files, f"{repository} ({revision})", only)[1],
         shards=lambda file: re.fullmatch(r"(pytorch_)?model-\d+-of-\d+\.(safetensors|bin)", file) is not None,
+        cached=cached,
     )
     return _load_folder(folder, name, only)
 

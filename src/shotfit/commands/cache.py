@@ -19,23 +19,28 @@ def cache(
     """Show where features and verdicts are kept and how large that is, or delete it.
 
     The folder is $SHOTFIT_CACHE, else shotfit in $XDG_CACHE_HOME or ~/.cache. Features take $SHOTFIT_CACHE_LIMIT at
-    most, such as 500MB or 2GiB (default: 20GB); those used longest ago are deleted first.
+    most, such as 500MB or 2GiB (default: 20GB); those used longest ago are deleted first. Only what shotfit wrote is
+    ever deleted.
 
     \b
     Examples:
       shotfit cache
       shotfit cache --clear
     """
+    from shotfit.data.filecache import FileCache
     from shotfit.engine.store import Store, cache_folder
 
     folder = cache_folder()
+    if folder is None:
+        if as_json:
+            print_json({"folder": None, "bytes": 0, "limit": 0, "cleared": clear, "kinds": []})
+        return
     store = Store(folder / "streams")
     entries = store.entries()
     size = sum(entry.bytes for entry in entries)
     if clear:
         store.clear()
-        for path in folder.glob("files.sqlite*"):
-            path.unlink(missing_ok=True)
+        FileCache(folder).clear()
     if as_json:
         kinds = [{**entry.kind, "rows": entry.rows, "bytes": entry.bytes} for entry in entries]
         print_json({"folder": str(folder), "bytes": size, "limit": store.limit, "cleared": clear, "kinds": kinds})

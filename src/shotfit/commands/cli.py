@@ -36,6 +36,7 @@ Exit codes:
   1    a bug of shotfit (--debug shows where)
   2    wrong usage: an unknown flag, method, option or backbone
   3    wrong input: images, manifests, checkpoints, models
+  4    done, but something was left out: pictures that cannot be read
   130  interrupted
 """
 

@@ -68,8 +68,12 @@ def say_task(task: Task, say: Say) -> None:
     say(f"{task.name}: {plural(len(task.classes.names), 'class', 'classes')}, {counts}, read as {task.reader}")
     say(f"test part: {task.test_origin}")
     if task.ignored:
+        from shotfit.data.images import shown
+
         some = first_few([path.name for path in task.ignored], 5)
-        say(f"ignored: {plural(len(task.ignored), 'entry', 'entries')} ({some})")
+        lost = task.passed_over()
+        among = f"; {plural(len(lost), 'picture')} among them ({first_few([shown(path) for path in lost])})"
+        say(f"ignored: {plural(len(task.ignored), 'entry', 'entries')} ({some}){among if lost else ''}")
 
 
 def reporter() -> Callable[[Any], None]:

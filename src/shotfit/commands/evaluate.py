@@ -39,9 +39,8 @@ def evaluate(
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Print every class, not the worst ten.", show_default="off")
     ] = False,
-    backbone: Annotated[
-        str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
-    ] = None,
+    backbone: flags.ModelBackbone = None,
+    trust_backbone: flags.TrustBackbone = False,
     method: flags.MethodFile = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
@@ -73,7 +72,7 @@ def evaluate(
     source = one_source(folder, tasks, own)
     computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
-    from shotfit.engine.store import Store, cache_folder
+    from shotfit.engine.store import open_store
     from shotfit.evaluation.evaluate import evaluate as evaluate_model
     from shotfit.evaluation.evaluate import evaluate_tasks, labelled_for, model_for
     from shotfit.evaluation.learned import judged_on_learned
@@ -81,13 +80,15 @@ def evaluate(
     from shotfit.evaluation.printed import paired_lines, score_lines
     from shotfit.evaluation.several import load_task, merged, models_of, table
 
-    store = Store(cache_folder() / "streams")
+    store = open_store()
     if tasks is None:
-        opened = [load_task(place, task, backbone, method, computing, device, store) for place in models]
+        opened = [
+            load_task(place, task, backbone, method, computing, device, store, trust_backbone) for place in models
+        ]
     how = Reading(images, class_names, skip_broken=skip_broken, to_fit=False, group_column=group_column)
     found = read_all(source, how, say)
     if tasks is not None:
-        pairs = models_of(model, found, backbone, method, computing, device, store)
+        pairs = models_of(model, found, backbone, method, computing, device, store, trust_backbone)
         several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
         for line in table({"accuracy": several}):
             say(line)

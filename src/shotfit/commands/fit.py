@@ -122,7 +122,7 @@ def fit(
     from shotfit.evaluation.several import merged, overview, places, scored, table
     from shotfit.fitting.fit import check_numbers
     from shotfit.fitting.fit import fit as fit_model
-    from shotfit.fitting.model import check_target
+    from shotfit.fitting.folder import check_outside, check_target, how_to_open
     from shotfit.fitting.refit import refit
     from shotfit.methods import find, in_file
 
@@ -132,6 +132,7 @@ def fit(
     source = one_source(folder, tasks, own)
     if folder is not None:
         check_target(out)
+        check_outside(out, [folder])
     loaded = load_in(backbone, computing, device)
     how = Reading(images, class_names, template or (), shots or None, skip_broken, group_column=group_column)
     found = read_all(source, how, say)
@@ -140,6 +141,7 @@ def fit(
     groups = places(found, method, out, apart=tasks is not None)
     for place in groups:
         check_target(place)
+        check_outside(place, [task.source for task in found])
     fixed: dict[str, Any] = {
         "shots": shots or None, "seed": seed, "epochs": epochs, "steps": steps, "lr": lr, "views": chosen,
         "memory": bound, "savings": savings,
@@ -160,6 +162,7 @@ def fit(
         result.model.save(place)
         results.append(result)
         flags = "" if len(group) == 1 else " --task TASK"
+        flags += how_to_open(model.record["backbone"]["name"])
         if in_file(model.record["found_at"]):
             flags += f" --method {shlex.quote(model.record['found_at'])}"
         say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{flags})")

@@ -19,6 +19,7 @@ __all__ = [
     "Json",
     "Memory",
     "MethodFile",
+    "ModelBackbone",
     "ModelPrecision",
     "Options",
     "Precision",
@@ -28,6 +29,7 @@ __all__ = [
     "Steps",
     "Tasks",
     "Templates",
+    "TrustBackbone",
     "ValidationImages",
     "Views",
     "Without",
@@ -78,6 +80,23 @@ MethodFile = Annotated[
         metavar="FILE:CLASS",
         help="The method's file, of a model that was fitted by one; it is run.",
         show_default="an installed method",
+    ),
+]
+ModelBackbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="The model's backbone, or where it is now; needed for one that was a file or folder.",
+        show_default="the recorded name",
+    ),
+]
+TrustBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--trust-backbone",
+        help="Open or fetch the backbone that the model names, whatever it is. Without it, no path that a model names "
+        "is opened and the network is not asked.",
+        show_default="off",
     ),
 ]
 Options = Annotated[

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_classes, as_precision
-from shotfit.errors import UsageError
+from shotfit.commands.console import plural, to
+from shotfit.errors import LEFT_OUT, UsageError, first_few
 
 __all__ = ["predict"]
 
@@ -33,14 +34,26 @@ def predict(
             show_default="the only one",
         ),
     ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
-    ] = None,
+    backbone: flags.ModelBackbone = None,
+    trust_backbone: flags.TrustBackbone = False,
     method: flags.MethodFile = None,
+    skip_broken: Annotated[
+        bool,
+        typer.Option(
+            "--skip-broken", help="Leave images out that cannot be read, and exit with 0.", show_default="off"
+        ),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first image that cannot be read.", show_default="off")
+    ] = False,
     precision: flags.ModelPrecision = None,
     device: flags.Device = "auto",
 ) -> None:
     """Classify images with a fitted model.
+
+    An image that cannot be read becomes a row with its error, and the exit code is 4. CSV has the columns image, rank,
+    label, probability, set, unknown and error. Pictures in a folder that are of no format that is read are counted in a
+    note.
 
     \b
     Examples:
@@ -51,16 +64,33 @@ def predict(
     """
     if form not in ("table", "csv", "jsonl"):
         raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
+    if skip_broken and strict:
+        raise UsageError("--skip-broken goes on where an image cannot be read, and --strict stops there: give one.")
     computing = None if precision is None else as_precision(precision)
     from shotfit.evaluation.several import load_task
+    from shotfit.fitting.model import Prediction
     from shotfit.fitting.predict import find_images, lines
 
     found = find_images(images, sys.stdin)
-    fitted = load_task(model, task, backbone, method, computing, device)
+    say = to(sys.stderr)
+    if found.passed_over:
+        some = first_few([str(path) for path in found.passed_over])
+        say(f"note: passed over {plural(len(found.passed_over), 'entry', 'entries')} that cannot be read: {some}.")
+    fitted = load_task(model, task, backbone, method, computing, device, trust_backbone=trust_backbone)
     names = [] if classes is None else as_classes(classes)
     if task is not None:
         fitted = fitted.for_task(task, names)
     elif names:
         fitted = fitted.for_classes(names)
-    for line in lines(fitted, found, form, top):  # type: ignore[arg-type]
+    left_out = 0
+
+    def tell(prediction: Prediction) -> None:
+        nonlocal left_out
+        left_out += 1
+        say(f"not predicted: {' '.join(str(prediction.error).split())}")
+
+    broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
+    for line in lines(fitted, found.images, form, top, broken, tell):  # type: ignore[arg-type]
         print(line, flush=True)
+    if left_out and not skip_broken:
+        raise typer.Exit(LEFT_OUT)

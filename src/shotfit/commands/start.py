@@ -32,7 +32,7 @@ def start(context: typer.Context, classes: str, out: Path, say: Say) -> None:
     names, computing = as_classes(classes), as_precision(given["precision"])
     from shotfit.evaluation.evaluate import TaskScores
     from shotfit.evaluation.several import Fitted
-    from shotfit.fitting.model import check_target
+    from shotfit.fitting.folder import check_target
     from shotfit.fitting.start import zero_shot
 
     check_target(out)

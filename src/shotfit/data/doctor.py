@@ -23,7 +23,7 @@ from typing import Any
 import PIL
 
 from shotfit.data.filecache import FileCache, in_threads
-from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, shown
+from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, is_unread, shown
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.errors import ShotfitError, first_few
 from shotfit.progress import track
@@ -47,10 +47,6 @@ _MODES = {
     "I": "32-bit gray",
     "F": "floating-point gray",
 }
-
-_UNREAD_SUFFIXES = frozenset(
-    [".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".tga", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw"]
-)
 
 _FILE_ERRORS = ("unreadable", "too large", "loop")
 
@@ -304,9 +300,9 @@ def _has_mode(mode: str, facts: Facts) -> bool:
 
 
 def _unread_formats(task: Task) -> Iterator[Problem]:
-    paths = tuple(path for path in task.ignored if path.suffix.lower() in _UNREAD_SUFFIXES)
+    paths = tuple(path for path in task.ignored if is_unread(path))
     if paths:
-        said = f"{_count(len(paths), 'image', 'is', 'are')} of a format that is not read"
+        said = f"{_count(len(paths), 'image', 'is', 'are')} of a format that is not read, or without an ending"
         yield Problem("format", f"{said}, e.g. {shown(paths[0])}; save as JPEG or PNG to use", paths)
 
 

@@ -6,12 +6,14 @@
 
 A digest is trusted while the file's size, times and inode are those at the time of reading. A file that was written
 less than RACY seconds before it was read is not kept: a later write could leave size and times as they are. Several
-processes may use the database at once. Nothing here is needed: a database that is damaged is made anew, one that cannot
-be read or written is done without, both with a warning.
+processes may use the database at once. Each row has a checksum, and one that does not match it counts as missing, so
+that no damage gives another image's digest. Nothing here is needed: a database that is damaged as a whole is set aside
+and made anew, one that cannot be read or written is done without, both with a warning.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import time
@@ -31,12 +33,17 @@ __all__ = ["FileCache", "in_threads"]
 RACY = 2.0  # seconds; the coarsest time stamps in use (FAT) have this resolution
 _CHUNK = 1024  # files between two writes to the database, so that an interrupted run keeps what it read
 
+_NAME = "files.sqlite"
+_DAMAGED = f"{_NAME}.damaged"  # it may be somebody else's, so it is renamed, not deleted
+_OWN_FILES = (_NAME, f"{_NAME}-journal", f"{_NAME}-wal", f"{_NAME}-shm", _DAMAGED)
+
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL, inode TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS verdicts (digest TEXT NOT NULL, rules TEXT NOT NULL, verdict TEXT NOT NULL,
-    PRIMARY KEY (digest, rules)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sealed_files (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL, inode TEXT NOT NULL, digest TEXT NOT NULL, seal TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sealed_verdicts (digest TEXT NOT NULL, rules TEXT NOT NULL, verdict TEXT NOT NULL,
+    seal TEXT NOT NULL, PRIMARY KEY (digest, rules)) WITHOUT ROWID;
 """
+_TABLES = {"sealed_files", "sealed_verdicts", "files", "verdicts"}  # the last two were those without checksums
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -46,7 +53,7 @@ class FileCache:
     """Digests by path and verdicts by digest, in `folder/files.sqlite`; with `folder` None, nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
-        self.path = None if folder is None else folder / "files.sqlite"
+        self.path = None if folder is None else folder / _NAME
 
     def digests(self, paths: Sequence[Path]) -> list[str]:
         """The sha256 (hex) of each file's bytes; "" for one that cannot be read or is too large (`images.digest`)."""
@@ -62,24 +69,40 @@ class FileCache:
         for chunk in _chunks(track(in_threads(read, missing), "reading files", total=len(missing))):
             for i, value, _ in chunk:
                 found[i] = value
-            rows = [(os.fsencode(paths[i]), *stamp, value) for i, value, stamp in chunk if stamp]
-            self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+            rows = [_sealed(os.fsencode(paths[i]), *stamp, value) for i, value, stamp in chunk if stamp]
+            self._write("INSERT OR REPLACE INTO sealed_files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         return found
 
     def verdicts(self, digests: Iterable[str], rules: str) -> dict[str, str]:
         """The verdicts that are kept for these contents under these rules, by digest."""
-        query = "SELECT verdict FROM verdicts WHERE digest = ? AND rules = ?"
+        query = "SELECT verdict, seal FROM sealed_verdicts WHERE digest = ? AND rules = ?"
 
         def find(database: sqlite3.Connection) -> dict[str, str]:
-            rows = ((value, database.execute(query, (value, rules)).fetchone()) for value in set(digests))
-            return {value: row[0] for value, row in rows if row}
+            found = ((value, database.execute(query, (value, rules)).fetchone()) for value in set(digests))
+            return {value: row[0] for value, row in found if row and _sealed(value, rules, row[0])[-1] == row[1]}
 
         return self._use(find, {})
 
     def keep_verdicts(self, verdicts: Mapping[str, str], rules: str) -> None:
         """Keep verdicts by digest, under the name of the rules they were made by."""
-        rows = [(value, rules, verdict) for value, verdict in verdicts.items()]
-        self._write("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", rows)
+        rows = [_sealed(value, rules, verdict) for value, verdict in verdicts.items()]
+        self._write("INSERT OR REPLACE INTO sealed_verdicts VALUES (?, ?, ?, ?)", rows)
+
+    def clear(self) -> None:
+        """Delete the database, unless another program made it."""
+        if self.path is not None and self.path.is_file() and self._is_own(self.path):
+            for name in _OWN_FILES:
+                self.path.with_name(name).unlink(missing_ok=True)
+
+    @staticmethod
+    def _is_own(path: Path) -> bool:
+        """Whether all tables of the database are shotfit's."""
+        try:
+            with closing(sqlite3.connect(path, timeout=30)) as database:
+                tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        except sqlite3.DatabaseError:
+            return False
+        return bool(tables) and tables <= _TABLES
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         if rows:
@@ -96,13 +119,14 @@ class FileCache:
         except sqlite3.DatabaseError:
             warnings.warn(f"{shown(self.path)} is damaged and was made anew; files are read again.", stacklevel=3)
             with suppress(OSError):
-                self.path.unlink()
+                os.replace(self.path, self.path.with_name(_DAMAGED))
         return otherwise
 
     @staticmethod
     def _transaction(path: Path, action: Callable[[sqlite3.Connection], A]) -> A:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=30)) as database:
+            database.text_factory = _text
             database.executescript(_SCHEMA)
             with database:
                 return action(database)
@@ -135,9 +159,23 @@ def _stamp(path: Path) -> tuple[int, int, int, str] | None:
 def _known_digests(
     database: sqlite3.Connection, paths: Sequence[Path], stamps: Sequence[tuple[int, int, int, str] | None]
 ) -> dict[int, str]:
-    query = "SELECT size, mtime_ns, ctime_ns, inode, digest FROM files WHERE path = ?"
-    rows = (database.execute(query, (os.fsencode(path),)).fetchone() for path in paths)
-    return {i: row[4] for i, (row, stamp) in enumerate(zip(rows, stamps, strict=True)) if row and row[:4] == stamp}
+    query = "SELECT size, mtime_ns, ctime_ns, inode, digest, seal FROM sealed_files WHERE path = ?"
+    known = {}
+    for i, (path, stamp) in enumerate(zip(paths, stamps, strict=True)):
+        row = database.execute(query, (os.fsencode(path),)).fetchone()
+        if row and row[:4] == stamp and row == _sealed(os.fsencode(path), *row[:5])[1:]:
+            known[i] = row[4]
+    return known
+
+
+def _sealed(*row: object) -> tuple[object, ...]:
+    """The row, and a checksum of it."""
+    return *row, hashlib.sha256(repr(row).encode()).hexdigest()[:16]
+
+
+def _text(content: bytes) -> str:
+    """Text of a row, which damage may have made anything; its checksum tells."""
+    return content.decode("utf-8", "replace")
 
 
 def _read_digest(path: Path) -> tuple[str, tuple[int, int, int, str] | None]:

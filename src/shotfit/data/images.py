@@ -43,6 +43,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "SUFFIXES",
+    "UNREAD_SUFFIXES",
     "BrokenImageError",
     "Facts",
     "ImageFile",
@@ -51,6 +52,7 @@ __all__ = [
     "digest",
     "image_size",
     "inspect",
+    "is_unread",
     "open_image",
     "shown",
 ]
@@ -70,6 +72,18 @@ SUFFIXES = frozenset(
     + ([".avif"] if _AVIF else [])
 )
 """Names with these endings (in any case) count as images when a folder is read."""
+
+UNREAD_SUFFIXES = frozenset(
+    [".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".tga", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw"]
+).difference(SUFFIXES)
+"""Endings of pictures that are not read, which people are told of."""
+
+_SIGNS = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"8BPS", b"\xff\x0a", b"\0\0\0\x0cJXL ",
+    b"\0\0\0\x0cjP  ",
+)  # fmt: skip
+"""How the bytes of a picture begin, in formats that are hardly taken for others."""
+_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif")  # what stands behind "ftyp" in HEIC and AVIF
 
 _ORIENTATION = 0x0112
 
@@ -158,6 +172,24 @@ def digest(path: Path) -> str:
             while block := file.read(1024**2):
                 found.update(block)
         return found.hexdigest()
+
+
+def is_unread(path: Path) -> bool:
+    """Whether a file is a picture that is passed over: of a format that is not read, or without an ending."""
+    if path.suffix:
+        return path.suffix.lower() in UNREAD_SUFFIXES
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            begin = file.read(12)
+    except OSError:
+        return False
+    return (
+        begin.startswith(_SIGNS)
+        or (begin[:4] == b"RIFF" and begin[8:] == b"WEBP")
+        or (begin[4:8] == b"ftyp" and begin[8:] in _BRANDS)
+    )
 
 
 def shown(path: Path) -> str:

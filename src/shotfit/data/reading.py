@@ -41,7 +41,7 @@ class Reading:
     def task(
         self,
         source: Path,
-        cache: Path,
+        cache: Path | None,
         found: Callable[[Task], None] = _unheard,
         warned: Callable[[str], None] = _unheard,
     ) -> Task:
@@ -61,7 +61,7 @@ class Reading:
     def tasks(
         self,
         source: Path,
-        cache: Path,
+        cache: Path | None,
         found: Callable[[Task], None] = _unheard,
         warned: Callable[[str], None] = _unheard,
     ) -> list[Task]:
@@ -70,7 +70,9 @@ class Reading:
             return [self.task(source, cache, found, warned)]
         return [self._examined(task, cache, found, warned) for task in read_tasks(source, cache=cache)]
 
-    def _examined(self, task: Task, cache: Path, found: Callable[[Task], None], warned: Callable[[str], None]) -> Task:
+    def _examined(
+        self, task: Task, cache: Path | None, found: Callable[[Task], None], warned: Callable[[str], None]
+    ) -> Task:
         found(task)
         report = examine(task, self.shots, cache, self.to_fit)
         for problem in report.warnings:

@@ -10,12 +10,13 @@ itself may be any sequence; neither `sealed` nor `shots` looks at it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from shotfit.data.images import ImageFile
+from shotfit.data.images import SUFFIXES, ImageFile, is_unread
 from shotfit.data.shots import draw
 from shotfit.data.templates import DEFAULT_TEMPLATE, TEMPLATE_SETS
 from shotfit.errors import ShotfitError, UsageError
@@ -108,6 +109,14 @@ class Task:
     ignored: tuple[Path, ...] = ()
     loops: tuple[Path, ...] = ()
     description: str = ""
+
+    def passed_over(self) -> list[Path]:
+        """The pictures among what was ignored, also in folders there: in no class, or not read."""
+        files: list[Path] = []
+        for path in self.ignored:
+            walked = os.walk(path) if path.is_dir() else [(str(path.parent), [], [path.name])]
+            files += [Path(parent) / name for parent, _, names in walked for name in sorted(names) if name[0] != "."]
+        return [path for path in files if path.suffix.lower() in SUFFIXES or is_unread(path)]
 
     @property
     def name(self) -> str:

@@ -24,6 +24,7 @@ from shotfit.data.tasks import ClassList, Item
 from shotfit.data.views import CROP_SCALE, Box, draw_box
 from shotfit.engine.decoding import center_view, cut, read_ahead
 from shotfit.engine.plans import Plan, activation_bytes, plan_images, plan_texts
+from shotfit.engine.shards import DamagedRowsError, Held
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import UsageError
 from shotfit.towers.backbone import Backbone
@@ -246,13 +247,14 @@ class Frozen:
         tower = self.backbone.image
         step = frozen_until(edits, tower.last)
         paired = input_is_read(edits, step)
-        assert images.pool is not None
-        streams = self._stored(images.pool, step, paired)
+        pool = images.pool
+        assert pool is not None
         if step == tower.last:
-            return streams.take(images.rows)
+            return self._take(pool, step, paired, images.rows)
 
         def run(rows: Tensor) -> Tensor:
-            before, hidden = streams.take(rows).unbind(dim=1) if paired else (None, streams.take(rows))
+            taken = self._take(pool, step, paired, rows)
+            before, hidden = taken.unbind(dim=1) if paired else (None, taken)
             return tower.finish(tower.resume(hidden, step, self.savings, before), edits)
 
         return _in_parts(run, images.rows.split(size))
@@ -268,6 +270,18 @@ class Frozen:
             return _in_parts(run, images.rows.split(size))
         decoded = self._pixels(images.pool, images.rows.tolist())
         return _in_parts(run, torch.cat([*decoded]).split(size) if torch.is_grad_enabled() else decoded)
+
+    def _take(self, pool: ImagePool, step: int, paired: bool, rows: Tensor) -> Tensor:
+        """Rows of a pool's streams; what a file lost since it was found is computed again."""
+
+        def take() -> Tensor:
+            try:
+                return self._stored(pool, step, paired).take(rows)
+            except DamagedRowsError:
+                self._read.setdefault(pool, {}).pop((step, paired), None)
+                raise
+
+        return self.store.undamaged(take)
 
     def _stored(self, pool: ImagePool, step: int, paired: bool) -> Rows:
         """A pool's streams after `step` (features after the last), read once.
@@ -374,22 +388,21 @@ class Frozen:
 class Rows:
     """Rows of the store, [n, ...] in all, for batches on a device.
 
-    whole: held there as one tensor. Otherwise each batch is read from where the rows lie, which is memory-mapped files
-    but for a store in memory, so that a pool's streams take no memory of their own. A GPU that has room for twice as
-    much holds them whole too: a training step would wait for each copy.
+    whole: held there as one tensor. Otherwise each batch is read from where the rows lie, which is files but for a
+    store in memory, so that a pool's streams take no memory of their own. A GPU that has room for twice as much holds
+    them whole too: a training step would wait for each copy.
     """
 
-    def __init__(self, rows: Sequence[Tensor], device: torch.device, whole: bool) -> None:
+    def __init__(self, rows: Held, device: torch.device, whole: bool) -> None:
         self.rows, self.device = rows, device
         room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        fits = 2 * sum(row.nbytes for row in rows) <= room
-        self.all = torch.stack(list(rows)).to(device) if whole or fits else None
+        self.all = rows.stack().to(device) if whole or 2 * rows.nbytes <= room else None
 
     def take(self, chosen: Tensor) -> Tensor:
         """Rows by number, [len(chosen), ...]."""
         if self.all is not None:
             return self.all.index_select(0, chosen.to(self.device))
-        return torch.stack([self.rows[row] for row in chosen.tolist()]).to(self.device)
+        return self.rows.stack(chosen.tolist()).to(self.device)
 
 
 def _in_parts(run: Callable[[Any], Tensor], parts: Iterable[Any]) -> Tensor:

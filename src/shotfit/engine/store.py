@@ -1,9 +1,12 @@
 """The store: rows of tensors that depend on no parameter, kept on disk by what they depend on.
 
-One folder a kind (backbone, step, precision), in it immutable shards `*.safetensors`, each with rows and, in its
-metadata, their keys and a checksum. Names are unique and files are renamed into place, so that several processes use
-one folder without locks; rows that two of them compute at once are only double. What is missing, evicted or damaged is
-computed again. A disk that cannot be written to costs a note, not the run.
+One folder a kind (backbone, step, precision), in it immutable shards `*.safetensors` (shards.py), each with rows and,
+in its metadata, their keys and checksums. Names are unique and files are renamed into place, so that several processes
+use one folder without locks; rows that two of them compute at once are only double. What is missing, evicted or damaged
+is computed again. A disk that cannot be written to costs a note, not the run.
+
+A folder is shotfit's where its name is the digest of the `kind.json` in it, a shard where its name is of the form that
+shotfit gives. Nothing else is ever deleted.
 """
 
 from __future__ import annotations
@@ -13,41 +16,62 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
-import uuid
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from shotfit.errors import UsageError
+from shotfit.engine.shards import DamagedRowsError, Held, Shard, is_shard, write_shard
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import TEMPORARY, write_atomically
 from shotfit.progress import say, track
 
-__all__ = ["Entry", "Kind", "MemoryStore", "Store", "cache_folder", "parse_size"]
+__all__ = ["Entry", "Kind", "MemoryStore", "Store", "cache_folder", "open_store", "parse_size"]
 
 Kind = Mapping[str, str | int | float | bool]
 Compute = Callable[[list[int]], Iterator[Tensor]]
 
 LIMIT = "SHOTFIT_CACHE_LIMIT"
-MARK = "shotfit stream"
+KIND = "kind.json"
+TRIES = 3  # how often rows are computed again that come back from the disk damaged
 SHARD_BYTES = 64 * 2**20
 STALE_SECONDS = 3600  # a temporary file of this age belongs to a writer that was killed
 
 
-def cache_folder() -> Path:
-    """Where recomputable things are kept: SHOTFIT_CACHE, else XDG_CACHE_HOME/shotfit, else ~/.cache/shotfit."""
-    named = os.environ.get("SHOTFIT_CACHE")
+def cache_folder() -> Path | None:
+    """Where recomputable things are kept: SHOTFIT_CACHE, else XDG_CACHE_HOME/shotfit, else ~/.cache/shotfit.
+
+    None, and a note, where that is in no home folder that can be written to.
+    """
+    named, base = os.environ.get("SHOTFIT_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if named:
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "shotfit"
+    try:
+        folder = (Path(base) if base else Path.home() / ".cache") / "shotfit"
+    except RuntimeError:  # neither HOME nor an entry of the user
+        _note("there is no home folder")
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _note(f"{folder} cannot be made ({error.strerror})")
+        return None
+    return folder
+
+
+@cache
+def _note(reason: str) -> None:
+    """Said once."""
+    say(f"note: {reason}; going on without a cache. SHOTFIT_CACHE names a folder for it.")
+
+
+def open_store() -> Store | MemoryStore:
+    """The store in the cache's folder; one in memory where there is none."""
+    folder = cache_folder()
+    return MemoryStore() if folder is None else Store(folder / "streams")
 
 
 def parse_size(text: str, name: str = "the size") -> int:
@@ -84,15 +108,19 @@ class MemoryStore:
 
     def rows(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Tensor:
         """See Store.rows."""
-        return torch.stack(self.held(kind, keys, compute, description))
+        return self.held(kind, keys, compute, description).stack()
 
-    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> list[Tensor]:
+    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Held:
         """See Store.held."""
         held = self._rows.setdefault(_digest(kind), {})
         missing = _missing(keys, held)
         for position, row in zip(missing, _computed(missing, compute, description), strict=True):
             held[keys[position]] = row
-        return [held[key] for key in keys]
+        return Held([held[key] for key in keys])
+
+    def undamaged(self, read: Callable[[], Tensor]) -> Tensor:
+        """See Store.undamaged."""
+        return read()
 
 
 class Store:
@@ -101,7 +129,8 @@ class Store:
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = Path(folder)
         self.limit = parse_size(os.environ.get(LIMIT, "20GB"), LIMIT) if limit is None else limit
-        self._indexes: dict[tuple[str, int, int], tuple[str, ...]] = {}
+        self._shards: dict[tuple[str, int, int], Shard] = {}
+        self._damaged = set[str]()  # names of shards, which a disk that cannot be written to keeps
         self._told = False  # that it cannot be written
 
     def rows(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Tensor:
@@ -109,21 +138,38 @@ class Store:
 
         compute: given the positions of missing keys, yields tensors [m, ...] of consecutive rows in that order. Each
         shard is written as soon as it is full, so an interrupted computation goes on where it stopped.
-        """
-        return torch.stack(self.held(kind, keys, compute, description))
 
-    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> list[Tensor]:
-        """The same row by row, as they lie in memory-mapped files: they take no memory that could not be had back."""
+        Raises ShotfitError for a disk that damages what is written again and again.
+        """
+        return self.undamaged(lambda: self.held(kind, keys, compute, description).stack())
+
+    def undamaged(self, read: Callable[[], Tensor]) -> Tensor:
+        """What `read` gives, which is called again where rows turn out to be damaged: they are no longer held then."""
+        for _ in range(TRIES):
+            try:
+                return read()
+            except DamagedRowsError as error:
+                self._discard(error.path)
+        raise ShotfitError(
+            f"{self.folder} gives back other bytes than were written to it: check its disk, or set SHOTFIT_CACHE to a "
+            "folder on another."
+        )
+
+    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Held:
+        """The same row by row: each is read from its file, and compared with its checksum, when it is asked for.
+
+        What is read raises DamagedRowsError where the file was damaged, cut off or evicted since; see `undamaged`.
+        """
         home = self.folder / _digest(kind)
-        held = self._read(home, set(keys))
+        held: dict[str, Tensor | tuple[Shard, int]] = dict(self._find(home, set(keys)))
         missing, pending, size, failed = _missing(keys, held), dict[str, Tensor](), 0, False
 
         def flush() -> None:
             nonlocal pending, size, failed
             if pending and not failed:
                 try:
-                    path = self._write(home, kind, pending)
-                    held.update(self._map(path, [(key, row) for row, key in enumerate(pending)]))
+                    shard = self._write(home, kind, pending)
+                    held.update({key: (shard, row) for row, key in enumerate(shard.keys)})
                 except OSError as error:
                     failed = True
                     if not self._told:
@@ -140,39 +186,43 @@ class Store:
                     flush()
         finally:
             flush()
+        rows = Held([held[key] for key in keys])  # opens the files, so that they may be evicted
         if missing and not failed:
             self.evict()
-        return [held[key] for key in keys]
+        return rows
 
     def entries(self) -> list[Entry]:
         """What the store holds, the latest used first."""
         found = []
         for home in self._homes():
-            shards = [(path, stat) for path in home.glob("*.safetensors") if (stat := _stat(path)) is not None]
-            with contextlib.suppress(OSError, ValueError):
-                kind = json.loads((home / "kind.json").read_text())
-                rows = sum(len(self._keys(path) or ()) for path, _ in shards)
-                last = max((stat.st_mtime for _, stat in shards), default=0.0)
-                found.append(Entry(kind, rows, sum(stat.st_size for _, stat in shards), last))
+            shards = [(path, stat) for path in home.iterdir() if is_shard(path) and (stat := _stat(path)) is not None]
+            rows = sum(len(shard.keys) for path, _ in shards if (shard := self._shard(path)) is not None)
+            last = max((stat.st_mtime for _, stat in shards), default=0.0)
+            found.append(Entry(_kind_of(home) or {}, rows, sum(stat.st_size for _, stat in shards), last))
         return sorted(found, key=lambda entry: -entry.last_use)
 
     def clear(self) -> None:
-        """Remove everything."""
+        """Remove everything that shotfit wrote."""
         for home in self._homes():
-            shutil.rmtree(home, ignore_errors=True)
+            for path in home.iterdir():
+                if is_shard(path) or path.name.startswith(TEMPORARY):
+                    path.unlink(missing_ok=True)
+            (home / KIND).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something else lies there
+                home.rmdir()
 
     def evict(self) -> None:
         """Remove the least recently used shards until the limit is kept, and what killed writers left behind."""
         shards = []
         for home in self._homes():
-            for path in home.iterdir() if home.is_dir() else ():
+            for path in home.iterdir():
                 stat = _stat(path)
                 if stat is None:
                     continue
                 if path.name.startswith(TEMPORARY):
                     if time.time() - stat.st_mtime > STALE_SECONDS:
                         path.unlink(missing_ok=True)
-                elif path.suffix == ".safetensors":
+                elif is_shard(path):
                     shards.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in shards)
         for _, size, path in sorted(shards):
@@ -182,67 +232,50 @@ class Store:
             total -= size
 
     def _homes(self) -> list[Path]:
-        return sorted(path for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
+        """The folders of kinds, which shotfit made."""
+        if not self.folder.is_dir():
+            return []
+        found = sorted(path for path in self.folder.iterdir() if path.is_dir())
+        return [path for path in found if (kind := _kind_of(path)) is not None and _digest(kind) == path.name]
 
-    def _write(self, home: Path, kind: Kind, rows: Mapping[str, Tensor]) -> Path:
-        if not (home / "kind.json").exists():
-            write_atomically(home / "kind.json", json.dumps(dict(kind), sort_keys=True).encode())
-        stacked = torch.stack(list(rows.values())).cpu().contiguous()
-        metadata = {"mark": MARK, "keys": json.dumps(list(rows)), "checksum": str(_checksum(stacked))}
-        path = home / f"{uuid.uuid4().hex}.safetensors"
-        write_atomically(path, save({"rows": stacked}, metadata=metadata))
-        return path
+    def _write(self, home: Path, kind: Kind, rows: Mapping[str, Tensor]) -> Shard:
+        if _kind_of(home) != dict(kind):
+            write_atomically(home / KIND, json.dumps(dict(kind), sort_keys=True).encode())
+        return write_shard(home, rows)
 
-    def _read(self, home: Path, wanted: set[str]) -> dict[str, Tensor]:
-        """The rows of all shards that hold a wanted key, each checked against its checksum."""
-        held: dict[str, Tensor] = {}
-        for path in sorted(home.glob("*.safetensors")) if home.is_dir() else ():
-            keys = self._keys(path)
-            if keys is None:
+    def _find(self, home: Path, wanted: set[str]) -> dict[str, tuple[Shard, int]]:
+        """Where the wanted rows are that are there."""
+        held: dict[str, tuple[Shard, int]] = {}
+        for path in sorted(home.iterdir()) if home.is_dir() else ():
+            shard = self._shard(path) if is_shard(path) else None
+            places = {key: row for row, key in enumerate(shard.keys) if key in wanted} if shard else {}
+            if shard is None or not places.keys() - held.keys():
                 continue
-            places = [(key, row) for row, key in enumerate(keys) if key in wanted and key not in held]
-            if not places:
-                continue
-            held |= self._map(path, places)
+            with contextlib.suppress(OSError):
+                os.utime(path)
+            held = {key: (shard, row) for key, row in places.items()} | held
         return held
 
-    def _map(self, path: Path, places: Sequence[tuple[str, int]]) -> dict[str, Tensor]:
-        """Rows of a shard by key, memory-mapped; none (and the file removed) if its checksum is wrong."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                rows, checksum = file.get_tensor("rows"), file.metadata()["checksum"]
-        except (SafetensorError, OSError):  # another process may have evicted it just now
-            return {}
-        if str(_checksum(rows)) != checksum:
-            self._discard(path)
-            return {}
-        with contextlib.suppress(OSError):
-            os.utime(path)
-        return {key: rows[row] for key, row in places}
-
-    def _keys(self, path: Path) -> tuple[str, ...] | None:
-        """A shard's keys; None (and the file removed) if it is damaged or foreign."""
+    def _shard(self, path: Path) -> Shard | None:
+        """A shard; None if it is not there, or damaged, and then it is removed."""
         stat = _stat(path)
-        if stat is None:
+        if stat is None or path.name in self._damaged:
             return None
         known = (path.name, stat.st_size, stat.st_ino)
-        if known not in self._indexes:
+        if known not in self._shards:
             try:
-                with safe_open(path, framework="pt") as file:
-                    metadata = file.metadata() or {}
-                    keys = tuple(json.loads(metadata["keys"])) if metadata.get("mark") == MARK else None
-                    if keys is None or file.get_slice("rows").get_shape()[0] != len(keys):
-                        raise ValueError
-            except FileNotFoundError:
+                self._shards[known] = Shard.open(path)
+            except FileNotFoundError:  # another process has evicted it just now
                 return None
-            except (SafetensorError, OSError, ValueError, KeyError):
+            except DamagedRowsError:
                 self._discard(path)
                 return None
-            self._indexes[known] = keys
-        return self._indexes[known]
+        return self._shards[known]
 
     def _discard(self, path: Path) -> None:
-        say(f"note: {path.name} in the store is damaged; its rows are computed again.")
+        self._damaged.add(path.name)
+        if path.exists():
+            say(f"note: {path.name} in the store is damaged; its rows are computed again.")
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -253,7 +286,7 @@ def _computed(missing: list[int], compute: Compute, description: str) -> Iterato
         yield from track(rows, description, total=len(missing))
 
 
-def _missing(keys: Sequence[str], held: Mapping[str, Tensor]) -> list[int]:
+def _missing(keys: Sequence[str], held: Collection[str]) -> list[int]:
     """The first position of each key that is not held."""
     first: dict[str, int] = {}
     for position, key in enumerate(keys):
@@ -266,8 +299,13 @@ def _digest(kind: Kind) -> str:
     return hashlib.sha256(json.dumps(dict(kind), sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _checksum(rows: Tensor) -> int:
-    return zlib.crc32(rows.contiguous().view(torch.uint8).numpy().data)
+def _kind_of(home: Path) -> dict[str, str | int | float | bool] | None:
+    """What `kind.json` in a folder says; None where there is none that can be read."""
+    try:
+        kind = json.loads((home / KIND).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return kind if isinstance(kind, dict) else None
 
 
 def _stat(path: Path) -> os.stat_result | None:

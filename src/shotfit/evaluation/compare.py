@@ -28,7 +28,7 @@ from shotfit.checkpoints.weights import load_in
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
-from shotfit.engine.store import MemoryStore, Store, cache_folder
+from shotfit.engine.store import MemoryStore, Store, open_store
 from shotfit.errors import DivergedError, NewClassesError, UsageError
 from shotfit.evaluation.costs import PeakMemory, prediction_rate, saved_bytes
 from shotfit.evaluation.evaluate import Answers, answers
@@ -114,7 +114,7 @@ def compare(
     if isinstance(data, Task):
         warn_of_shared_images(data, targets)
     loaded = load_in(backbone, precision)
-    store = Store(cache_folder() / "streams") if store is None else store
+    store = open_store() if store is None else store
     _check_prompts(plan, loaded)
     for lesson in plan.all_lessons:  # refused before the first fit, not after it
         support = lesson.support(shots[0], seeds[0], validation)

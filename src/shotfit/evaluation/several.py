@@ -18,7 +18,8 @@ from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
-from shotfit.fitting.model import RECORD, Model, load, read_record
+from shotfit.fitting.folder import RECORD
+from shotfit.fitting.model import Model, load, read_record
 from shotfit.methods import find
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
@@ -55,6 +56,7 @@ def load_task(
     precision: Precision | None = None,
     device: str = "auto",
     store: Store | MemoryStore | None = None,
+    trust_backbone: bool = False,
 ) -> Model:
     """The model in the folder, or the one below it that was fitted to the task.
 
@@ -69,7 +71,7 @@ def load_task(
             if task is None
             else f"{folder} holds no model of the task {task!r}; those of its tasks: {known}."
         )
-    return load(folder, backbone, store, method, precision, device)
+    return load(folder, backbone, store, method, precision, device, trust_backbone)
 
 
 def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[Path, list[Task]]:
@@ -152,13 +154,14 @@ def models_of(
     precision: Precision | None = None,
     device: str = "auto",
     store: Store | MemoryStore | None = None,
+    trust_backbone: bool = False,
 ) -> list[tuple[Model, list[Task]]]:
     """The model in the folder with all tasks, or the models below it, one for each task.
 
     Raises ShotfitError where neither is there.
     """
     if _is_model(folder) or not folder.is_dir():
-        return [(load(folder, backbone, store, method, precision, device), list(tasks))]
+        return [(load(folder, backbone, store, method, precision, device, trust_backbone), list(tasks))]
     found = [(_place(folder, task.name), task) for task in tasks]
     missing = [task.name for place, task in found if not _is_model(place)]
     if missing:
@@ -171,7 +174,7 @@ def models_of(
     for place, task in found:
         record = read_record(standing(place))
         kind = record["backbone"]["fingerprint"], record["precision"]
-        model = load(place, loaded.get(kind, backbone), store, method, precision, device)
+        model = load(place, loaded.get(kind, backbone), store, method, precision, device, trust_backbone)
         loaded[kind] = model.frozen.backbone
         models.append((model, [task]))
     return models

@@ -23,7 +23,7 @@ from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Task, joined
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
-from shotfit.engine.store import MemoryStore, Store, cache_folder
+from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.checking import compared
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
@@ -103,7 +103,7 @@ def fit(
     entered = [find(name)() for name in _shortlist(needs)] if racing else [_prototype(method, options or {})]
     for one in entered:
         check_numbers(one, shots, seed, epochs, lr, views, steps, recipe, budget)
-    store = Store(cache_folder() / "streams") if store is None else store
+    store = open_store() if store is None else store
     whole = _tasks(data, templates, skip_broken)
     tasks = [task.support(shots or None, seed, validation) for task in whole]
     classes = tuple(task.classes for task in tasks)

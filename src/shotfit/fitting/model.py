@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shlex
 import warnings
@@ -28,15 +27,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from shotfit.checkpoints.weights import load_backbone, load_in
-from shotfit.data.images import as_rgb
+from shotfit.checkpoints.weights import load_in
+from shotfit.data.images import as_rgb, shown
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.decoding import center_view, read_ahead
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store
-from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import standing, write_folder
+from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target, how_to_open
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
@@ -45,9 +45,8 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, fast_precision
 from shotfit.towers.preprocess import preprocess
 
-__all__ = ["Model", "Prediction", "check_target", "load", "read_record"]
+__all__ = ["Model", "Prediction", "load", "read_record"]
 
-WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
 FORMAT = 1
 BATCH = 32
 SCORED = 256  # stored images that run together
@@ -57,11 +56,18 @@ Picture = str | Path | Image.Image
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's best classes, best first, with their probabilities."""
+    """One image's best classes, best first, with their probabilities; none where there is an `error`.
+
+    error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
+    belongs to no class. Both are None where nobody asked.
+    """
 
     source: str
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
+    error: str | None = None
+    set: tuple[str, ...] | None = None
+    unknown: bool | None = None
 
 
 def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
@@ -147,37 +153,70 @@ class Model:
         for rows in torch.arange(len(items)).split(SCORED):
             logits = self._logits(pool.take(rows)).float().cpu()
             parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
-        return torch.cat(parts)
+        found = torch.cat(parts)
+        wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if wrong:
+            raise ShotfitError(_not_finite(shown(items[wrong[0]].path)))
+        return found
 
     @torch.no_grad()
-    def predict(self, images: Picture | Sequence[Picture], top: int = 1, task: str | None = None) -> list[Prediction]:
+    def predict(
+        self,
+        images: Picture | Sequence[Picture],
+        top: int = 1,
+        task: str | None = None,
+        keep_broken: bool = False,
+    ) -> list[Prediction]:
         """The `top` most probable classes of each image: paths or PIL images.
 
-        task: which one is meant, of a model of several.
+        task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
+        with an `error` and no labels, and the others are predicted.
+
+        Raises ShotfitError for an image that cannot be read, or whose prediction is not finite, without keep_broken.
         """
         if task is not None:
-            return self.for_task(task).predict(images, top)
-        return [*self.predict_each([images] if isinstance(images, (str, Path, Image.Image)) else images, top)]
+            return self.for_task(task).predict(images, top, keep_broken=keep_broken)
+        listed = [images] if isinstance(images, (str, Path, Image.Image)) else images
+        return [*self.predict_each(listed, top, keep_broken)]
 
     @torch.no_grad()
-    def predict_each(self, images: Sequence[Picture], top: int = 1) -> Iterator[Prediction]:
+    def predict_each(self, images: Sequence[Picture], top: int = 1, keep_broken: bool = False) -> Iterator[Prediction]:
         """As `predict`, each as soon as it is known; the next files are read meanwhile."""
         names = self.one_task().names
         top = min(max(top, 1), len(names))
         rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
 
-        def read(picture: Picture) -> Tensor:
-            if isinstance(picture, Image.Image):
-                return preprocess(as_rgb(picture), rule)
-            return center_view(Path(picture), rule, self.frozen.savings.reduced_images)
+        def read(picture: Picture) -> Tensor | ShotfitError:
+            try:
+                if isinstance(picture, Image.Image):
+                    return preprocess(as_rgb(picture), rule)
+                return center_view(Path(picture), rule, self.frozen.savings.reduced_images)
+            except ShotfitError as error:
+                return error
 
         batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
         with kept_memory() if len(batches) > 1 else nullcontext():
-            for batch, pixels in zip(batches, read_ahead(batches, read), strict=True):
-                best = self._logits(Images.of(torch.stack(pixels).to(dtype))).float().softmax(dim=-1).topk(top)
-                for picture, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
+            for batch, found in zip(batches, read_ahead(batches, read), strict=True):
+                pixels = [view for view in found if isinstance(view, Tensor)]
+                rows = iter(self._probabilities(torch.stack(pixels).to(dtype)) if pixels else ())
+                for picture, view in zip(batch, found, strict=True):
                     source = "image" if isinstance(picture, Image.Image) else str(picture)
-                    yield Prediction(source, tuple(names[index] for index in indices), tuple(values))
+                    values = next(rows) if isinstance(view, Tensor) else None  # [classes]
+                    error = view if isinstance(view, ShotfitError) else None
+                    if values is not None and not values.isfinite().all():
+                        error, values = ShotfitError(_not_finite(source)), None
+                    if error is not None and not keep_broken:
+                        raise error
+                    if values is None:
+                        yield Prediction(source, (), (), error=str(error))
+                        continue
+                    best = values.topk(top)
+                    labels = tuple(names[index] for index in best.indices.tolist())
+                    yield Prediction(source, labels, tuple(best.values.tolist()))
+
+    def _probabilities(self, pixels: Tensor) -> Tensor:
+        """[images, classes] of preprocessed images [images, 3, size, size]."""
+        return self._logits(Images.of(pixels)).float().softmax(dim=-1).cpu()
 
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
         """The model for another class list, or a refusal that names the methods that can.
@@ -229,8 +268,12 @@ class Model:
         folder = Path(folder)
         check_target(folder)
         metadata = {"format": "shotfit", "version": str(FORMAT), "classes": _mark(self.record["classes"])}
-        learned = {LEARNED: self.learned} if len(self.learned) else {}
-        state = save(self.method.state() | learned, metadata=metadata)
+        tensors = self.method.state() | ({LEARNED: self.learned} if len(self.learned) else {})
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ShotfitError(
+                f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
+            )
+        state = save(tensors, metadata=metadata)
         content = self.record | {"weights": hashlib.sha256(state).hexdigest()}
         record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
         try:
@@ -260,7 +303,8 @@ class Model:
             *[f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()],
             "",
             *[f"{f'Classes of {task.task}' if several else 'Classes'}: {', '.join(task.names)}\n" for task in lists],
-            f"Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg{' --task TASK' if several else ''}`",
+            f"Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg{' --task TASK' if several else ''}"
+            f"{how_to_open(record['backbone']['name'])}`",
             "",
         ]
         return "\n".join(lines)
@@ -274,8 +318,13 @@ class Model:
         method: str | type[Method] | None = None,
         precision: Precision | None = None,
         device: str = "auto",
+        trust_backbone: bool = False,
     ) -> Model:
         """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint.
+
+        trust_backbone: open the backbone wherever the model says it is. Otherwise one that it names is a short name or
+        a hub id, and comes from the package or the hub's local cache: no path that the model names is opened, and
+        nothing is fetched for it.
 
         method: the class, or path/to/file.py:Class, of a model whose method is not installed. A file that only the
         model names is never run. precision: in which the towers compute; as recorded, or as those of a backbone that is
@@ -293,12 +342,16 @@ class Model:
                 stacklevel=2,
             )
         record = read_record(folder)
+        tensors, kind = _read_tensors(folder, record), _kind(folder, record, method)
+        learned = tensors.pop(LEARNED, None)
+        if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):
+            raise _damaged(folder)
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
         if isinstance(backbone, Backbone):
             loaded = load_in(backbone, precision or "auto", device)
         else:
-            loaded = load_in(_backbone(folder, name, backbone), precision or recorded, device)
+            loaded = load_in(backbone_of(folder, name, backbone, trust_backbone), precision or recorded, device)
             if loaded.dtype == torch.bfloat16 != fast_precision(loaded.device) and precision is None:
                 say(
                     f"note: {folder} computes in bfloat16, as it was fitted, which this processor is slow at; "
@@ -309,11 +362,6 @@ class Model:
                 f"{folder} was fitted on {name} (fingerprint {fingerprint[:12]}), but {loaded.name} has fingerprint "
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
-        tensors = _read_tensors(folder, record)
-        learned = tensors.pop(LEARNED, None)
-        if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):
-            raise _damaged(folder)
-        kind = _kind(folder, record, method)
         if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
             raise _damaged(folder)
         fitted = kind(**record["options"])
@@ -330,29 +378,6 @@ class Model:
 
 
 load = Model.open
-
-# The files of a model, and what Windows puts into every folder that one looks at.
-_REPLACED = {RECORD, WEIGHTS, CARD, "desktop.ini", "Thumbs.db"}
-
-
-def check_target(folder: Path) -> None:
-    """Refuse, in a sentence, a folder that no model can be saved as: what saving would say after a long fit."""
-    if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
-    if folder.is_dir():
-        names = sorted(path.name for path in folder.iterdir())
-        others = [name for name in names if name not in _REPLACED and not name.startswith(".")]
-        if others:
-            raise UsageError(
-                f"{folder} holds {first_few(others)} beside a model, and would be replaced as a whole: move that "
-                "elsewhere, or choose another --out."
-            )
-        if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
-            raise UsageError(f"{folder} is where you are, and would be replaced as a whole: choose another --out.")
-    above = next(parent for parent in folder.resolve().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        reason = "is not a folder" if not above.is_dir() else "cannot be written to"
-        raise UsageError(f"{folder} cannot be made, because {above} {reason}: choose another --out.")
 
 
 def _said_of_support(record: Mapping[str, Any]) -> str:
@@ -371,16 +396,6 @@ def _said_of_support(record: Mapping[str, Any]) -> str:
     return f"{number} labelled images ({shots}, seed {record.get('seed')})"
 
 
-def _backbone(folder: Path, recorded: str, given: str | None) -> Backbone:
-    if given is not None:
-        return load_backbone(given)
-    try:
-        return load_backbone(recorded)
-    except ShotfitError as error:
-        missing = f"{folder} needs its backbone {recorded}, or --backbone that says where it is now"
-        raise type(error)(f"{missing}. {error}") from None
-
-
 def _kind(folder: Path, record: Mapping[str, Any], method: str | type[Method] | None) -> type[Method]:
     """The method's class. A record may name an installed method; a file of code is run only if the caller names it."""
     found_at, name = record["found_at"], record["method"]
@@ -393,6 +408,13 @@ def _kind(folder: Path, record: Mapping[str, Any], method: str | type[Method] | 
     if kind.name != name:
         raise UsageError(f"{folder} was saved by the method {name}, not by {kind.name}: name that one, or none.")
     return kind
+
+
+def _not_finite(source: str) -> str:
+    return (
+        f"{source} has no prediction: the model gives numbers that are not finite for it. Try --precision float32, or "
+        "fit the model again."
+    )
 
 
 def _mark(classes: Sequence[Mapping[str, Any]]) -> str:
@@ -455,4 +477,7 @@ def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ShotfitError(f"{path} is damaged or cut off: fit the model again.") from None
     if hashlib.sha256(content).hexdigest() != record["weights"] or metadata.get("classes") != _mark(record["classes"]):
         raise ShotfitError(f"{path} is not the file that {RECORD} was written with: fit the model again.")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ShotfitError(f"{path} holds numbers that are not finite ({name}): fit the model again.")
     return tensors

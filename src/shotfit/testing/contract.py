@@ -216,7 +216,8 @@ def saved_equals_fitted(make: Make, folder: Path) -> None:
     expected = torch.tensor([p.probabilities for p in model.predict([item.path for item in items], top=3)])
     saved = model.save(folder / "model")
     script = (
-        "import json, sys; from shotfit.fitting.model import Model; m = Model.open(sys.argv[1], method=sys.argv[2]); "
+        "import json, sys; from shotfit.fitting.model import Model\n"
+        "m = Model.open(sys.argv[1], method=sys.argv[2], trust_backbone=True)\n"
         "print(json.dumps([p.probabilities for p in m.predict(sys.argv[3:], top=3)]))"
     )
     command = [sys.executable, "-c", script, str(saved), address(type(make())), *[str(item.path) for item in items]]
@@ -428,7 +429,8 @@ def interrupted_fit_leaves_nothing(make: Make, folder: Path) -> None:
     saved, killed = model.save(folder / "model"), folder / "killed"
     script = (
         "import os, sys; from shotfit.fitting.model import Model\n"
-        "model, rename = Model.open(sys.argv[1], method=sys.argv[2]), os.replace\n"
+        "model = Model.open(sys.argv[1], method=sys.argv[2], trust_backbone=True)\n"
+        "rename = os.replace\n"
         "os.replace = lambda a, b: os._exit(9) if os.path.basename(b) == 'killed' else rename(a, b)\n"
         "model.save(sys.argv[3])"
     )

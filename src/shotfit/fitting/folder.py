@@ -1,0 +1,90 @@
+"""The folder of a fitted model: what may be replaced by one, where it may stand, and whose word names its backbone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from shotfit.checkpoints.names import retired
+from shotfit.checkpoints.weights import is_known, load_backbone, load_known
+from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.files import TEMPORARY, can_hold
+from shotfit.towers.backbone import Backbone
+
+__all__ = ["CARD", "RECORD", "WEIGHTS", "backbone_of", "check_outside", "check_target", "how_to_open"]
+
+WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
+
+# The files of a model, and what systems put into every folder that one looks at.
+_REPLACED = {RECORD, WEIGHTS, CARD, "desktop.ini", "Thumbs.db", ".DS_Store", ".directory"}
+
+
+def check_target(folder: Path) -> None:
+    """Refuse, in a sentence, a folder that no model can be saved as: what saving would say after a long fit."""
+    if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
+    if folder.is_dir():
+        names = sorted(path.name for path in folder.iterdir())
+        others = [name for name in names if name not in _REPLACED and not name.startswith(TEMPORARY)]
+        if others:
+            raise UsageError(
+                f"{folder} holds {first_few(others)} beside a model, and would be replaced as a whole: move that "
+                "elsewhere, or choose another --out."
+            )
+        if names and not _is_own(folder / RECORD):
+            raise UsageError(f"{folder} holds an {RECORD} that is not shotfit's: choose another --out.")
+        if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+            raise UsageError(f"{folder} is where you are, and would be replaced as a whole: choose another --out.")
+    above = next(parent for parent in folder.resolve().parents if parent.exists())
+    if not can_hold(folder.resolve()):
+        reason = "is not a folder" if not above.is_dir() else "cannot be written to"
+        raise UsageError(f"{folder} cannot be made, because {above} {reason}: choose another --out.")
+
+
+def _is_own(path: Path) -> bool:
+    """Whether an `adapter.json` is shotfit's, of any version: whole or not, nobody else's has these names."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"format", "method", "found_at", "classes", "backbone"} <= record.keys()
+
+
+def check_outside(folder: Path, data: Iterable[Path]) -> None:
+    """Refuse, in a sentence, a model folder that lies in a folder of images: the next fit would find it among them."""
+    for source in data:
+        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+            raise UsageError(
+                f"{folder} would lie in {source}, among the images: choose an --out elsewhere, such as "
+                f"--out {shlex.quote(os.path.relpath(source.resolve().parent / folder.name))}."
+            )
+
+
+def how_to_open(name: str) -> str:
+    """The flag, with a space before it, that opening a model on this backbone needs: none for a name that is known."""
+    return "" if is_known(name) else f" --backbone {shlex.quote(name)}"
+
+
+def backbone_of(folder: Path, recorded: str, given: str | None, trusted: bool) -> Backbone:
+    """A model's backbone: one that is given, or the recorded one.
+
+    trusted: whatever the record says is opened. Else it is a short name or a hub id whose files are on this machine.
+    """
+    if given is not None:
+        return load_backbone(given)
+    if not trusted and not is_known(recorded) and retired(recorded) is None:
+        raise UsageError(
+            f"{folder} names its backbone by a path, {recorded!r}, which is opened only if you say so: add "
+            f"--backbone {shlex.quote(recorded)}, or where it is now, or --trust-backbone (in Python backbone=..., "
+            "trust_backbone=True)."
+        )
+    try:
+        return load_backbone(recorded) if trusted else load_known(recorded)
+    except ShotfitError as error:
+        missing = f"{folder} needs its backbone {recorded}, or --backbone that says where it is now"
+        known = not trusted and is_known(recorded)
+        fetched = f" To fetch it, add --backbone {shlex.quote(recorded)}, or --trust-backbone." if known else ""
+        raise type(error)(f"{missing}. {error}{fetched}") from None
