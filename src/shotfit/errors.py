@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["LEFT_OUT", "DivergedError", "NewClassesError", "ShotfitError", "UsageError", "first_few"]
+__all__ = ["LEFT_OUT", "DivergedError", "FallbackWarning", "NewClassesError", "ShotfitError", "UsageError", "first_few"]
 
 
 LEFT_OUT = 4  # the exit code of a command that did its work, but for some of its input
@@ -45,3 +45,7 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     'a, b, c and 2 more'
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+class FallbackWarning(UserWarning):
+    """A fit was worse than zero-shot on held-out images, and zero-shot was given in its place."""

@@ -30,6 +30,7 @@ __all__ = [
     "say_support",
     "say_task",
     "to",
+    "training_lines",
     "warn",
 ]
 
@@ -99,14 +100,42 @@ def say_checked(model: Model, say: Say) -> None:
     record = model.record
     checked = record.get("checked")
     say(f"selection: {record['selection']}")
+    for row in record.get("race", ()):
+        if row["accuracy"] is not None:
+            what = f"{row['method']} of {row['chosen']['members']}" if row["method"] == "ensemble" else row["method"]
+            say(f"  {100 * row['accuracy']:5.1f} %  {what}")
+    for line in training_lines(record):
+        say(line)
     if not checked:
         return
     ours, plain = 100 * checked["accuracy"], 100 * checked["zero_shot_accuracy"]
     say(f"check on {checked['on']}: {record['fitted_method']} {ours:.1f} %, zero-shot {plain:.1f} %")
-    if record["fell_back"]:
-        say(f"{record['fitted_method']} is worse than zero-shot there, so zero-shot was saved (--keep saves the fit).")
-    elif ours < plain:
+    if ours < plain and not record["fell_back"]:
         say(f"{record['fitted_method']} is worse than zero-shot there, and was kept as asked.")
+    half = record.get("half_of_the_labels")
+    if half:
+        lost = 100 * (half["accuracy"] - half["half"])
+        helps = lost > 100 * half["error"]
+        much = f"{abs(lost):.1f} points {'fewer' if lost >= 0 else 'more'}"
+        verdict = "more labels would help" if helps else "more labels would change little"
+        say(f"{verdict}: with half of them, {much} are right of {plural(half['images'], 'held-out image')}")
+
+
+def training_lines(record: dict[str, Any]) -> list[str]:
+    """What a training did, and what to do where it did nothing."""
+    training = record.get("training")
+    if not training:
+        return []
+    before, after = 100 * training["right_before"], 100 * training["right_after"]
+    losses = f"loss {training['first_loss']:.3g} to {training['last_loss']:.3g}"
+    lines = [f"training: {training['steps']:,} steps, {losses}, support images right {before:.1f} to {after:.1f} %"]
+    noise = 100 * (0.25 / training["looked_at"]) ** 0.5
+    if abs(after - before) <= noise:
+        lines.append(
+            f"{record['fitted_method']} has learned next to nothing: give it more steps (--steps) or a higher rate "
+            "(--lr), or let --recipe auto choose them."
+        )
+    return lines
 
 
 def say_support(task: Task, shots: int, seed: int, say: Say) -> None:

@@ -1,20 +1,24 @@
-"""How a fit compares with zero-shot on images that neither has learned from."""
+"""How a fit compares with zero-shot, and with a fit to half of the labels, on images that it has not learned from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from shotfit.data.shots import cross_validation
 from shotfit.fitting.heldout import HeldOut
+from shotfit.fitting.race import Entrant
+from shotfit.fitting.selection import Judge, as_found
 from shotfit.fitting.train import hits
 from shotfit.methods.base import Fold, Method
 from shotfit.methods.numbering import tasks_of
 
-__all__ = ["compared"]
+__all__ = ["compared", "with_half"]
 
 
 def compared(parts: Sequence[tuple[Fold, HeldOut | None]], reference: Method, description: str) -> dict[str, Any]:
@@ -50,3 +54,27 @@ def compared(parts: Sequence[tuple[Fold, HeldOut | None]], reference: Method, de
 def _means(right: Tensor, task: Tensor) -> list[float]:
     """The share of images that are right, of each task that has some."""
     return [float(right[task == number].double().mean()) for number in task.unique().tolist()]
+
+
+def with_half(judge: Judge, entrant: Entrant) -> dict[str, Any]:
+    """What half of the labels would do, by one fold more: whether more of them are worth the work.
+
+    Gives the accuracy of both on the same held-out images, their number, and the standard error of the difference;
+    nothing where no image is held out from labels that can be halved.
+    """
+    lead = entrant.lead or entrant
+    if judge.validation.source != "cross-validation" or not lead.parts or lead.fitted.name == "zero_shot":
+        return {}
+    fold, held = lead.parts[0]
+    items = [judge.items[index] for index in fold.train.tolist()]
+    halves = cross_validation([item.label for item in items], [item.group for item in items], 2, judge.fitter.seed)
+    if held is None or not halves:
+        return {}
+    half = replace(fold, train=fold.train[torch.tensor(halves[0])])
+    other = judge.trial(as_found(lead.choice.candidate, lead.fitted), half, judge.share, 4, "Asking what half would do")
+    if other is None:
+        return {}
+    sizes = lead.fitted.sizes
+    ours, theirs = held.right(sizes).double(), other.right(sizes).double()
+    error = float((ours - theirs).std()) / len(ours) ** 0.5
+    return {"accuracy": float(ours.mean()), "half": float(theirs.mean()), "images": len(ours), "error": error}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,8 @@ from shotfit.data.tasks import Task, joined
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
-from shotfit.errors import ShotfitError, UsageError
-from shotfit.fitting.checking import compared
+from shotfit.errors import FallbackWarning, ShotfitError, UsageError
+from shotfit.fitting.checking import compared, with_half
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model, record_of
@@ -126,6 +127,13 @@ def fit(
     parts = winner.parts if fitted.name != "zero_shot" else []  # it is what others are compared with
     checked = compared(parts, zero_shot(frozen, classes), selection.description)
     worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
+    if worse and not keep:
+        warnings.warn(
+            f"{fitted.name} is worse than zero-shot on held-out images ({100 * checked['accuracy']:.1f} against "
+            f"{100 * checked['zero_shot_accuracy']:.1f} %), so zero-shot is what you get; keep=True keeps the fit.",
+            FallbackWarning,
+            stacklevel=3,
+        )
     result = zero_shot(frozen, classes) if worse and not keep else fitted
     judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []
     learned = marks([*support, *judged_by] if result.name != "zero_shot" else ())
@@ -140,6 +148,8 @@ def fit(
         "selection": found.said(selection) or fitted.selection(selection),
         "choice": found.record(),
         "race": rows,
+        "training": fitted.course_of_training,
+        "half_of_the_labels": with_half(Judge(fitter, support, selection), winner),
         "checked": checked,
         "fell_back": worse and not keep,
         "seconds": round(time.perf_counter() - started, 3),

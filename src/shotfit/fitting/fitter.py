@@ -13,13 +13,14 @@ from shotfit.data.shots import cross_validation
 from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.errors import DivergedError
-from shotfit.fitting.train import train
+from shotfit.fitting.train import hits, train
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation
 from shotfit.methods.recipe import Recipe
 
 __all__ = ["Fitter", "Setting", "Views", "held_out_by", "zero_shot"]
 
+LOOKED_AT = 256  # support images that a training is described by
 FOLDS = 4  # at most, for a cross-validation of the support images
 Views = int | Literal["center", "fresh"]
 
@@ -91,17 +92,34 @@ class Fitter:
                 epochs = setting.epochs or recipe.epochs_for(support.shots)
                 generator = torch.Generator().manual_seed(self.seed)
                 fresh = self.views == "fresh"
-                method.history = train(
+                before = self._right(method, support) if trainings else 0.0
+                losses = train(
                     method, support, recipe, epochs, generator, validation, fresh, what, trainings, setting.steps
                 )
             with torch.no_grad():
                 method.solve(support, validation)
         method.requires_grad_(False)
         method.bake()
+        if recipe is not None and trainings:
+            steps = setting.steps or epochs * recipe.steps_for(len(items))
+            method.course_of_training = {
+                "steps": steps,
+                "first_loss": losses[0],
+                "last_loss": losses[-1],
+                "right_before": before,
+                "right_after": self._right(method, support),
+                "looked_at": min(LOOKED_AT, len(items)),
+            }
         if not all(tensor.isfinite().all() for tensor in method.state().values()):
             step = "choose a lower learning rate" if recipe is not None else "look at the images with `shotfit doctor`"
             raise DivergedError(f"{method.name} did not converge: what it learned is not finite; {step}.")
         return method
+
+    def _right(self, method: Method, support: Support) -> float:
+        """The share of support images that a method puts into their class, of LOOKED_AT at most."""
+        some = torch.arange(len(support.labels))
+        some = some[:: max(1, len(some) // LOOKED_AT)][:LOOKED_AT]
+        return float(hits(method, support.center.take(some), support.labels[some]).double().mean())
 
     def support(self, items: Sequence[Item], recipe: Recipe | None) -> Support:
         """The items in the views that the recipe asks for."""

@@ -34,11 +34,15 @@ LARGEST = 3  # members of an ensemble
 
 @dataclass(frozen=True, eq=False)
 class Entrant:
-    """One method of a race: its choice, fitted to all, and what it says of held-out images (None: it diverged)."""
+    """One method of a race: its choice, fitted to all, and what it says of held-out images (None: it diverged).
+
+    lead: of an ensemble, its best member.
+    """
 
     choice: Choice
     fitted: Method
     parts: Sequence[tuple[Fold, HeldOut | None]]
+    lead: Entrant | None = None
 
     def held_out(self) -> HeldOut | None:
         """All of its parts as one; None where one of them diverged, or there are none."""
@@ -95,7 +99,7 @@ def _ensemble(members: Sequence[Entrant], sizes: Sequence[int]) -> Entrant:
         parts.append((fold, replace(first, logits=logits)))
     fitted = Ensemble.of([member.fitted for member in members], temperatures)
     names = "+".join(member.fitted.name for member in members)
-    return Entrant(Choice(Candidate(fitted, Setting(), {"members": names}, 0)), fitted, parts)
+    return Entrant(Choice(Candidate(fitted, Setting(), {"members": names}, 0)), fitted, parts, members[0])
 
 
 def _row(entrant: Entrant, held: HeldOut | None, score: Tensor | None) -> dict[str, Any]:

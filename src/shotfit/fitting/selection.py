@@ -3,7 +3,8 @@
 Candidates are the points of the grid that the method's file declares. Each is trained for a part of its length and
 judged on held-out images; the better ones go on to the next rung, longer and on other images. Work is counted in
 training steps, so that the same seed chooses the same on every machine: rungs that choose cost as much as one training
-of the longest candidate, and what holds out every image once with the chosen one, twice that. `budget` bounds seconds.
+of the longest candidate, and what holds out every image once with the chosen one, and asks what half of the labels
+would do, as much as two. `budget` bounds seconds.
 
 A candidate's score is the mean log probability of the true class at the best temperature for all of them. It moves
 where the count of right images does not, and two candidates whose logits differ in scale alone are equal by it. Of
@@ -34,9 +35,10 @@ from shotfit.methods.base import Fold, Method, Validation
 from shotfit.methods.recipe import Grid
 from shotfit.progress import track
 
-__all__ = ["Candidate", "Choice", "Judge", "Trial", "candidate_at", "choose", "hold_out", "points_of"]
+__all__ = ["Candidate", "Choice", "Judge", "Trial", "as_found", "candidate_at", "choose", "hold_out", "points_of"]
 
 KEPT = 4  # one in so many candidates goes on from the first rung, two at least
+HELD_OUT = 1.5  # trainings of the chosen candidate that holding out every image once may cost
 FEWEST_STEPS = 4  # of a training that is judged
 OVERRUN = 1.2  # of a budget in seconds, at most
 
@@ -130,13 +132,16 @@ def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[F
     validation = judge.validation
     if validation.source == "validation part" or fitted.name == "zero_shot":  # which learns from no image
         return [(fold, judge.known(held_out_by(fitted, fold), fold)) for fold in validation.folds]
-    own = replace(candidate, prototype=type(fitted)(**fitted.options() | fitted.chosen()))
-    share = min(1.0, 2 / max(len(validation.folds), 1)) if candidate.setting.steps else 1.0
-    parts = []
+    own, parts = as_found(candidate, fitted), []
     for number, fold in enumerate(validation.folds, start=1):
         what = f"Checking, fold {number} of {len(validation.folds)}"
-        parts.append((fold, judge.trial(own, fold, share, 3, what)))
+        parts.append((fold, judge.trial(own, fold, judge.share, 3, what)))
     return parts
+
+
+def as_found(candidate: Candidate, fitted: Method) -> Candidate:
+    """The candidate with what its fit to all images has found out about itself, so that it is not searched anew."""
+    return replace(candidate, prototype=type(fitted)(**fitted.options() | fitted.chosen()))
 
 
 def _ranked(alive: Sequence[Candidate], held: Mapping[int, HeldOut | None], sizes: Sequence[int]) -> list[Candidate]:
@@ -160,11 +165,18 @@ def _ranked(alive: Sequence[Candidate], held: Mapping[int, HeldOut | None], size
 class Judge:
     """Trials: each is made once, kept in the store under all that it depends on, and counted."""
 
-    def __init__(self, fitter: Fitter, items: Sequence[Item], validation: Validation, budget: float | None) -> None:
+    def __init__(
+        self, fitter: Fitter, items: Sequence[Item], validation: Validation, budget: float | None = None
+    ) -> None:
         self.fitter, self.items, self.validation, self.budget = fitter, items, validation, budget
         self.began, self.worked = time.perf_counter(), 0.0
         self.trials: list[Trial] = []
         self.rungs: list[str] = []
+
+    @property
+    def share(self) -> float:
+        """Of its length, what the chosen candidate trains for in each fold; of a length in epochs, all."""
+        return min(1.0, HELD_OUT / max(len(self.validation.folds), 1))
 
     def affords(self, steps: float, rung: str) -> bool:
         """Whether a rung of so many steps ends within the budget, by what steps took so far."""

@@ -112,7 +112,7 @@ class Method(nn.Module):
         self._check()
         self.baked: Tensor | None = None
         self.given: frozenset[str] = frozenset()  # options that the caller named, which `auto` does not choose
-        self.history: list[float] = []  # mean loss of each epoch of its training
+        self.course_of_training: dict[str, float] = {}  # steps, losses and support images right, of its own fit
 
     # What a method writes.
 

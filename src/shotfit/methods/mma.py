@@ -60,8 +60,8 @@ class MMA(Method):
     )
     grid: ClassVar[Grid | None] = Grid(
         (
-            Axis("lr", (1.5e-3, 6e-3), "the published rate is of the first steps of CLIP; small towers need more"),
-            Axis("steps", (300, 100), "five epochs are 30 steps for a dozen classes"),
+            Axis("lr", (1.5e-3, 6e-3, 1.2e-2), "adapters start without effect, and few steps take them nowhere"),
+            Axis("steps", (400,), "five epochs are 30 steps for a dozen classes"),
         ),
         robust={"lr": 1.5e-3, "steps": 60},
     )
