@@ -170,7 +170,7 @@ def test_evaluate_takes_all_images_if_asked(home: Home, shell: Shell) -> None:
 def test_predict_writes_csv_with_ranks(home: Home, shell: Shell) -> None:
     image = next(home.photos.rglob("*.png"))
     lines = shell("predict", home.model, image, "--format", "csv", "--top", 2).out.splitlines()
-    assert lines[0] == "image,rank,label,probability"
+    assert lines[0] == "image,rank,label,probability,set,unknown"
     assert [line.split(",")[:2] for line in lines[1:]] == [[str(image), "1"], [str(image), "2"]]
 
 

@@ -27,6 +27,18 @@ def evaluate(
     everything: Annotated[
         bool, typer.Option("--all", help="All images instead of the test part.", show_default="off")
     ] = False,
+    coverage: flags.Coverage = None,
+    coverage_per_class: Annotated[
+        bool, typer.Option("--coverage-per-class", help="The coverage holds for each class.", show_default="off")
+    ] = False,
+    unknown_images: Annotated[
+        Path | None,
+        typer.Option(
+            "--unknown-images",
+            help="A folder of images that belong to none of the classes: are they told apart?",
+            show_default="none",
+        ),
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Where the model's backbone is now.", show_default="as recorded")
     ] = None,
@@ -48,6 +60,7 @@ def evaluate(
       shotfit evaluate shotfit-model photos/           the images that the fit held out
       shotfit evaluate shotfit-model others/ --all     every image of another folder
       shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
+      shotfit evaluate shotfit-model photos/ --coverage 0.9 --unknown-images holiday/
     """
     say = to(sys.stderr if as_json else sys.stdout)
     source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
@@ -57,6 +70,10 @@ def evaluate(
     from shotfit.evaluation.evaluate import evaluate as evaluate_model
     from shotfit.evaluation.evaluate import evaluate_tasks, labelled_for, model_for
     from shotfit.evaluation.several import load_task, merged, models_of, table
+    from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines
+    from shotfit.fitting.asked import Asked
+
+    asked = Asked(coverage, coverage_per_class)
 
     store = Store(cache_folder() / "streams")
     if tasks is None:
@@ -74,14 +91,18 @@ def evaluate(
     if task is not None:
         labelled = replace(labelled, classes=replace(labelled.classes, task=task))
         fitted = model_for(fitted, labelled)
-    scores = evaluate_model(fitted, labelled_for(fitted.one_task().names, labelled, everything))
+    items = labelled_for(fitted.one_task().names, labelled, everything)
+    scores = evaluate_model(fitted, items)
+    trusted = evaluate_trust(fitted, items, asked, [] if unknown_images is None else items_of(unknown_images))
     say(f"{'images':22} {scores.images:,}")
     for name in ("accuracy", "mean_class_accuracy", "macro_f1", "calibration_error"):
         say(f"{name.replace('_', ' '):22} {100 * getattr(scores, name):.1f} %")
+    for line in trust_lines(trusted):
+        say(line)
     confused = scores.most_confused()
     if confused:
         say("most confused:")
     for true, predicted, count in confused:
         say(f"  {true} taken for {predicted}: {count}")
     if as_json:
-        print_json({"model": str(model)} | scores.as_json())
+        print_json({"model": str(model)} | scores.as_json() | {"trust": trusted.as_json()})

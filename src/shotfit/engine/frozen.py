@@ -124,6 +124,7 @@ class Frozen:
         self.backbone, self.savings, self.memory = backbone, savings, memory
         self.store: Store | MemoryStore = MemoryStore() if store is None else store
         self.plans: list[Plan] | None = None  # of every call, once somebody who wants them makes it a list
+        self._seen: WeakKeyDictionary[Images, Tensor] = WeakKeyDictionary()
         self._read: WeakKeyDictionary[ImagePool, dict[tuple[int, bool], Rows]] = WeakKeyDictionary()
         self._encoded: WeakKeyDictionary[Texts, Tensor] = WeakKeyDictionary()
         self._begun: WeakKeyDictionary[Texts, dict[int, Stream]] = WeakKeyDictionary()
@@ -222,11 +223,17 @@ class Frozen:
         last, edits = self.backbone.image.last, [edit for edit in edits if edit.tower == "image"]
         step, training = frozen_until(edits, last), bool(edits) and torch.is_grad_enabled()
         stored = images.pool is not None and self.savings.frozen_beginning and step != NOTHING
+        again = images.pool is None and not edits  # a prediction asks for logits, and then for features
+        if again and images in self._seen:
+            return self._seen[images]
         parts = 1 if stored and step == last else self._image_parts(len(images), step)
         self._note(lambda: plan_images(self.backbone, len(images), edits, self.savings, parts if training else 1))
         with torch.set_grad_enabled(training):
             run = self._resume_images if stored else self._run_images
-            return run(images, edits, ceil(len(images) / parts)).to(self.parameter_dtype)
+            features = run(images, edits, ceil(len(images) / parts)).to(self.parameter_dtype)
+        if again:
+            self._seen[images] = features
+        return features
 
     def resident(self, images: Images) -> bool:
         """Whether a step on these images reads no memory but a GPU's: their streams have been read, and lie there."""

@@ -30,8 +30,10 @@ from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import DivergedError, ShotfitError, UsageError
+from shotfit.fitting.heldout import HeldOut, frozen_features, held_logits, held_out, joined_folds
 from shotfit.fitting.model import Model, record_of
-from shotfit.fitting.train import hits, train
+from shotfit.fitting.train import right_of, train
+from shotfit.fitting.trust import trust_of
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation, check_prompts
 from shotfit.methods.numbering import tasks_of
@@ -105,12 +107,16 @@ def fit(
     fitting = _Fitting(frozen, classes, seed, epochs, views, lr)
     support = joined([(task.classes, task.train) for task in tasks])
     selection = replace(fitting.validation(tasks, support), full=validation == "full")
-    check = check and prototype.name != "zero_shot"
+    learns = prototype.name != "zero_shot"
+    check, all_held_out = check and learns, check and not learns
     again = len(selection.folds) if check and selection.source == "cross-validation" else 0
     fitted = fitting.fit(prototype, support, selection, f"Fitting {prototype.name}", trainings=1 + again)
-    checked = fitting.compare(prototype, support, selection, fitted) if check else {}
+    checked, ours, theirs = fitting.compare(prototype, support, selection, fitted) if check else ({}, None, None)
     worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
-    result = zero_shot(frozen, classes) if worse and not keep else fitted
+    result, held = (zero_shot(frozen, classes), theirs) if worse and not keep else (fitted, ours)
+    if all_held_out:
+        held = held_out(fitted, support, "the support images, which zero-shot does not learn from")
+    trust = None if held is None else trust_of(held, result.sizes)
     record = record_of(result, loaded) | {
         "fitted_method": prototype.name,
         "shots": shots,
@@ -119,9 +125,10 @@ def fit(
         "selection": fitted.selection(selection),
         "checked": checked,
         "fell_back": worse and not keep,
+        "trust": {} if trust is None else trust.summary,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    return Model(result, frozen, record)
+    return Model(result, frozen, record, trust=trust)
 
 
 def check_numbers(
@@ -256,20 +263,31 @@ class _Fitting:
 
     def compare(
         self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], HeldOut | None, HeldOut | None]:
         """Accuracy of the fit and of zero-shot on what neither was fitted to; empty where nothing can be held out.
 
         Of several tasks, images are judged among the classes of their own, and the accuracies are means over the tasks.
+        With it, the held-out logits of both: none of a fit that diverged on a fold.
         """
         reference = zero_shot(self.frozen, self.classes)
-        labels, right, plain = [], [], []
+        labels, features, ours_of, theirs_of = [], [], [], []  # of each fold
         for fold, method in self._judged(prototype, items, validation, fitted):
             labels.append(fold.labels)
-            wrong = torch.zeros(len(fold.labels), dtype=torch.bool)
-            right.append(wrong if method is None else hits(method, fold.held, fold.labels))
-            plain.append(hits(reference, fold.held, fold.labels))
+            features.append(frozen_features(self.frozen, fold.held))
+            ours_of.append(None if method is None else held_logits(method, fold.held))
+            theirs_of.append(held_logits(reference, fold.held))
         if not labels:
-            return {}
+            return {}, None, None
+        ours_held, theirs_held = (
+            joined_folds(found, labels, features, validation.description) for found in (ours_of, theirs_of)
+        )
+        right, plain = (
+            [
+                torch.zeros(len(own), dtype=torch.bool) if logits is None else right_of(logits, own, reference.sizes)
+                for logits, own in zip(found, labels, strict=True)
+            ]
+            for found in (ours_of, theirs_of)
+        )
         task = tasks_of(torch.cat(labels), reference.sizes)  # [images]
         ours, theirs = (_means(torch.cat(found), task) for found in (right, plain))
         checked: dict[str, Any] = {
@@ -283,7 +301,7 @@ class _Fitting:
                 classes.task: {"accuracy": one, "zero_shot_accuracy": other}
                 for classes, one, other in zip(self.classes, ours, theirs, strict=True)
             }
-        return checked
+        return checked, ours_held, theirs_held
 
     def _judged(
         self, prototype: Method, items: Sequence[Item], validation: Validation, fitted: Method

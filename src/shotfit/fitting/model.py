@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
+from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
+from shotfit.fitting.heldout import frozen_features
+from shotfit.fitting.trust import PREFIX, Trust
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.progress import say
@@ -46,7 +50,7 @@ from shotfit.towers.preprocess import preprocess
 __all__ = ["Model", "Prediction", "check_target", "load", "read_record"]
 
 WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
-FORMAT = 1
+FORMAT = 2  # 1: without what `trust.py` keeps
 BATCH = 32
 SCORED = 256  # stored images that run together
 
@@ -55,11 +59,16 @@ Picture = str | Path | Image.Image
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's best classes, best first, with their probabilities."""
+    """One image's best classes, best first, with their probabilities.
+
+    set: the prediction set, most probable first; unknown: whether it belongs to no class; None where it was not asked.
+    """
 
     source: str
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
+    set: tuple[str, ...] | None = None
+    unknown: bool | None = None
 
 
 def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
@@ -85,9 +94,17 @@ class Model:
         model.predict(["a.jpg", "b.jpg"], top=3)
     """
 
-    def __init__(self, method: Method, frozen: Frozen, record: Mapping[str, Any], task: str | None = None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        frozen: Frozen,
+        record: Mapping[str, Any],
+        task: str | None = None,
+        trust: Trust | None = None,
+    ) -> None:
         self.method, self.frozen, self.record = method, frozen, dict(record)
         self.task = task  # of several, the one that it predicts
+        self.trust = trust  # of all tasks; None: nothing was held out
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -116,44 +133,67 @@ class Model:
             )
         return self.classes[0]
 
-    def _logits(self, images: Images) -> Tensor:
+    def _logits(self, images: Images, calibrated: bool = True) -> Tensor:
         self.one_task()
-        logits = self.method.logits(images)  # [images, classes of all tasks]
+        logits = self.method.logits(images).float()  # [images, classes of all tasks]
+        if calibrated and self.trust is not None:
+            logits = self.trust.calibration(logits)
         if self.task is None:
             return logits
         return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
 
+    @property
+    def own_trust(self) -> Trust | None:
+        """That of the task that it predicts."""
+        if self.trust is None or self.task is None:
+            return self.trust
+        return self.trust.for_task(self.tasks.index(self.task), self.method.sizes)
+
     @kept_memory()
     @torch.no_grad()
-    def probabilities(self, items: Sequence[Item], among: Sequence[int] = ()) -> Tensor:
+    def probabilities(self, items: Sequence[Item], among: Sequence[int] = (), calibrated: bool = True) -> Tensor:
         """Probabilities [images, classes] of images that belong to a task; their features are kept in the store.
 
-        among: positions of the classes that are candidates; the others get 0. All are where it is empty.
+        among: positions of the classes that are candidates; the others get 0. All are where it is empty. calibrated: as
+        the images that were held out say, where there were any.
         """
         pool, barred = ImagePool(items), torch.zeros(len(self.class_names), dtype=torch.bool)
         if among:
             barred = torch.ones_like(barred).index_fill(0, torch.tensor(among), False)
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
-            logits = self._logits(pool.take(rows)).float().cpu()
+            logits = self._logits(pool.take(rows), calibrated).cpu()
             parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
         return torch.cat(parts)
 
     @torch.no_grad()
-    def predict(self, images: Picture | Sequence[Picture], top: int = 1, task: str | None = None) -> list[Prediction]:
+    def predict(
+        self,
+        images: Picture | Sequence[Picture],
+        top: int = 1,
+        task: str | None = None,
+        asked: Asked = NOTHING_MORE,
+    ) -> list[Prediction]:
         """The `top` most probable classes of each image: paths or PIL images.
 
-        task: which one is meant, of a model of several.
+        task: which one is meant, of a model of several. asked: sets and unknown images, as in
+        Asked(coverage=0.95, unknown=True).
         """
         if task is not None:
-            return self.for_task(task).predict(images, top)
-        return [*self.predict_each([images] if isinstance(images, (str, Path, Image.Image)) else images, top)]
+            return self.for_task(task).predict(images, top, asked=asked)
+        return [*self.predict_each([images] if isinstance(images, (str, Path, Image.Image)) else images, top, asked)]
 
     @torch.no_grad()
-    def predict_each(self, images: Sequence[Picture], top: int = 1) -> Iterator[Prediction]:
+    def predict_each(
+        self,
+        images: Sequence[Picture],
+        top: int = 1,
+        asked: Asked = NOTHING_MORE,
+    ) -> Iterator[Prediction]:
         """As `predict`, each as soon as it is known; the next files are read meanwhile."""
         names = self.one_task().names
         top = min(max(top, 1), len(names))
+        answers = judge(asked, self.own_trust, self.record, names)
         rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
 
         def read(picture: Picture) -> Tensor:
@@ -164,10 +204,15 @@ class Model:
         batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
         with kept_memory() if len(batches) > 1 else nullcontext():
             for batch, pixels in zip(batches, read_ahead(batches, read), strict=True):
-                best = self._logits(Images.of(torch.stack(pixels).to(dtype))).float().softmax(dim=-1).topk(top)
-                for picture, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
+                shown = Images.of(torch.stack(pixels).to(dtype))
+                probabilities = self._logits(shown).softmax(dim=-1).cpu()
+                best = probabilities.topk(top)
+                verdicts = answers(probabilities, partial(frozen_features, self.frozen, shown))
+                found = zip(batch, best.values.tolist(), best.indices.tolist(), verdicts, strict=True)
+                for picture, values, indices, verdict in found:
                     source = "image" if isinstance(picture, Image.Image) else str(picture)
-                    yield Prediction(source, tuple(names[index] for index in indices), tuple(values))
+                    labels = tuple(names[index] for index in indices)
+                    yield Prediction(source, labels, tuple(values), verdict.set, verdict.unknown)
 
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
         """The model for another class list, or a refusal that names the methods that can.
@@ -200,16 +245,17 @@ class Model:
                 "name, give its class names (--classes a,b,c)."
             )
         if not classes:
-            return Model(self.method, self.frozen, self.record, name)
+            return Model(self.method, self.frozen, self.record, name, self.trust)
         counts = Counter(map(plain_name, classes))
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:
             raise UsageError(f"The other classes name {twice!r} twice: give each class once, under a name of its own.")
         own = self.method.classes[self.tasks.index(name)].templates if known else (DEFAULT_TEMPLATE,)
         method = self.method.for_classes((ClassList(name, tuple(classes), expand_templates(templates) or own),))
-        measured = ("checked", "fell_back", "scores")  # on the classes of the fit
+        measured = ("checked", "fell_back", "scores", "trust")  # on the classes of the fit
         kept = {name: value for name, value in self.record.items() if name not in measured}
-        return Model(method, self.frozen, kept | record_of(method, self.frozen.backbone))
+        trust = None if self.trust is None else self.trust.for_new_classes()
+        return Model(method, self.frozen, kept | record_of(method, self.frozen.backbone), trust=trust)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, all or nothing; an older model there is replaced, anything else is not.
@@ -219,8 +265,9 @@ class Model:
         folder = Path(folder)
         check_target(folder)
         metadata = {"format": "shotfit", "version": str(FORMAT), "classes": _mark(self.record["classes"])}
-        state = save(self.method.state(), metadata=metadata)
-        content = self.record | {"weights": hashlib.sha256(state).hexdigest()}
+        trust = {} if self.trust is None else self.trust.state()
+        state = save(self.method.state() | trust, metadata=metadata)
+        content = self.record | {"weights": hashlib.sha256(state).hexdigest(), "format": FORMAT}
         record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
         try:
             texts = {RECORD: record, CARD: self.card()}  # a folder's name need not be text: escaped, JSON gives it back
@@ -305,15 +352,20 @@ class Model:
             raise _damaged(folder)
         fitted = kind(**record["options"])
         classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
+        try:
+            trust = Trust.restore(tensors, record.get("trust"), [len(task.names) for task in classes])
+        except ValueError:
+            raise _damaged(folder) from None
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
         fitted.attach(frozen, classes)
         fitted.restore(
             {
                 key: value.to(frozen.parameter_dtype) if value.is_floating_point() else value
                 for key, value in tensors.items()
+                if not key.startswith(PREFIX)
             }
         )
-        return cls(fitted, frozen, record)
+        return cls(fitted, frozen, record, trust=trust)
 
 
 load = Model.open
@@ -399,7 +451,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             "precision": str(),
             "backbone": {"name": str(), "fingerprint": str()},
             "weights": str(),
-        } if number == FORMAT and all(map(_is_class_list, classes)):
+        } if number in (1, FORMAT) and all(map(_is_class_list, classes)):
             return dict(record)
     raise _damaged(folder)
 

@@ -13,12 +13,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.cells import cell_len
 
 from shotfit.data.images import SUFFIXES
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.fitting.asked import NOTHING_MORE, Asked
 from shotfit.fitting.model import BATCH, Model, Prediction
 from shotfit.progress import track
 
@@ -54,11 +55,13 @@ def find_images(sources: Iterable[str], listed: Iterable[str] = ()) -> list[Path
     return found
 
 
-def lines(model: Model, images: Sequence[Path], form: Format = "table", top: int = 1) -> Iterator[str]:
+def lines(
+    model: Model, images: Sequence[Path], form: Format = "table", top: int = 1, asked: Asked = NOTHING_MORE
+) -> Iterator[str]:
     """The predictions as lines without their line ends, as soon as they are known.
 
-    table: the image, then its classes with their probabilities. csv: image, rank, label, probability, with a header.
-    jsonl: an object an image.
+    table: the image, then its classes with their probabilities. csv: image, rank, label, probability, set (names with |
+    between them) and unknown (true or false), with a header. jsonl: an object an image.
 
     Raises UsageError for an unknown format, `top` below 1, or a model of several tasks; ShotfitError for an image that
     cannot be read.
@@ -70,8 +73,8 @@ def lines(model: Model, images: Sequence[Path], form: Format = "table", top: int
     names = model.one_task().names
     widths = max(cell_len(str(path)) for path in images), max(cell_len(name) for name in names)
     if form == "csv":
-        yield "image,rank,label,probability"
-    predictions = model.predict_each(images, top)
+        yield "image,rank,label,probability,set,unknown"
+    predictions = model.predict_each(images, top, asked)
     # a bar for one batch would be gone before it is seen
     for one in track(predictions, "Predicting", len(images)) if len(images) > BATCH else predictions:
         yield _line(one, form, widths)
@@ -81,16 +84,22 @@ def _line(prediction: Prediction, form: Format, widths: tuple[int, int]) -> str:
     pairs = list(zip(prediction.labels, prediction.probabilities, strict=True))
     if form == "jsonl":
         best = [{"label": label, "probability": round(value, 6)} for label, value in pairs]
-        return json.dumps({"image": prediction.source, "predictions": best}, ensure_ascii=False)
+        more: dict[str, Any] = {"set": prediction.set, "unknown": prediction.unknown}
+        asked = {name: value for name, value in more.items() if value is not None}
+        return json.dumps({"image": prediction.source, "predictions": best} | asked, ensure_ascii=False)
     if form == "csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerows((prediction.source, rank, *pair[:1], f"{pair[1]:.6f}") for rank, pair in enumerate(pairs, 1))
+        after = ("|".join(prediction.set or ()), "" if prediction.unknown is None else str(prediction.unknown).lower())
+        rows = ((prediction.source, rank, name, f"{value:.6f}", *after) for rank, (name, value) in enumerate(pairs, 1))
+        writer.writerows(rows)
         return text.getvalue().rstrip("\n")
     source, label = widths
-    return _padded(prediction.source, source) + "".join(
+    line = _padded(prediction.source, source) + "".join(
         f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs
     )
+    line += "" if prediction.set is None else f"  {{{', '.join(prediction.set)}}}"
+    return line + ("  unknown" if prediction.unknown else "")
 
 
 def _padded(text: str, width: int) -> str:
