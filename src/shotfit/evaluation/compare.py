@@ -41,6 +41,7 @@ from shotfit.evaluation.protocols import (
 )
 from shotfit.evaluation.runs import append_run, check_runs, read_runs
 from shotfit.evaluation.table import Row, summarize
+from shotfit.evaluation.trust import evaluate_trust
 from shotfit.evaluation.variants import Variant, read_variant
 from shotfit.fitting.fit import check_numbers, fit
 from shotfit.fitting.model import Model
@@ -51,7 +52,10 @@ from shotfit.towers.precision import Precision
 __all__ = ["compare", "plan_of", "read_variants"]
 
 # The modules that train; what is around them is the same for all methods.
-FITTING = ("towers/edits", "engine/frozen", "fitting/fit", "fitting/replay", "fitting/train")
+FITTING = (
+    "towers/edits", "engine/frozen", "fitting/calibration", "fitting/fit", "fitting/heldout", "fitting/replay",
+    "fitting/train", "fitting/trust", "fitting/unknown",
+)  # fmt: skip
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -120,7 +124,7 @@ def compare(
                 model = fit(
                     lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
                     backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
-                    check=False, keep=True, store=store, memory=memory,
+                    check=protocol == "open-set", keep=True, store=store, memory=memory,
                 )  # fmt: skip
                 run |= _judged(model, lesson)
             except DivergedError as error:
@@ -228,6 +232,13 @@ def _judged(model: Model, lesson: Lesson) -> dict[str, Any]:
         except NewClassesError as error:
             scores[exam.column], refusal = None, str(error)
             continue
+        if exam.unknown:
+            if model.trust is None:
+                scores[exam.column], refusal = None, "no image was held out, so that nothing can be told apart"
+                continue
+            apart = evaluate_trust(judged, exam.items, unknown=exam.unknown)
+            scores[exam.column] = {"accuracy": getattr(apart, exam.measure), "images": len(exam.items)}
+            continue
         found = evaluate(judged, exam.items, exam.among)
         names = ("accuracy", "mean_class_accuracy", "macro_f1", "calibration_error", "images")
         scores[exam.column] = {name: getattr(found, name) for name in names}
@@ -265,7 +276,7 @@ def _fingerprint(lesson: Lesson) -> str:
         add(task.classes, task.train, task.val)
     for exam in lesson.exams:
         digest.update(json.dumps([exam.column, exam.among]).encode())
-        add(exam.classes, exam.items)
+        add(exam.classes, exam.items, *([exam.unknown] if exam.unknown else []))
     return digest.hexdigest()
 
 

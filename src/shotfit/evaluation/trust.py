@@ -9,7 +9,7 @@ found.auroc, found.fpr_at_95                            # of images that belong 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from shotfit.errors import ShotfitError
 from shotfit.evaluation.evaluate import score
 from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
 from shotfit.fitting.calibration import log_losses
+from shotfit.fitting.conformal import needed
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.model import SCORED, Model
 from shotfit.fitting.predict import find_images
@@ -41,7 +42,7 @@ class TrustScores:
     log_loss, calibration_error: as the model predicts; `_before`: without calibration. covered: the share of images
     whose class is in their set; mean_set_size, empty_sets: in classes, and as a share. known_marked, unknown_marked:
     the share of images of the classes, and of others, that are marked as unknown. auroc, fpr_at_95: of the score behind
-    that; the share of known images marked as unknown (the false alarms) where 95 % of the unknown ones are found.
+    that; the share of unknown images that pass as known where 95 % of the known ones do.
     """
 
     log_loss: float
@@ -68,11 +69,12 @@ def evaluate_trust(
 ) -> TrustScores:
     """Measure calibration, sets and unknown marks. unknown: images of none of the classes; their labels do not count.
 
-    Raises UsageError where the model has no held-out images to answer by.
+    Raises UsageError where the model has no held-out images to answer by, or too few of them.
     """
-    asked = Asked(asked.coverage, asked.per_class, asked.unknown or bool(unknown), asked.known_share)
-    names, labels = model.one_task().names, torch.tensor([item.label for item in items])
-    answers = judge(asked, model.own_trust, model.record, names)
+    trust, names, labels = model.own_trust, model.one_task().names, torch.tensor([item.label for item in items])
+    few = trust is not None and len(trust) < needed(asked.known_share)  # to mark by, but not to tell apart
+    asked = replace(asked, unknown=asked.unknown or (bool(unknown) and not few))
+    answers = judge(asked, trust, model.record, names)
     after, before = (model.probabilities(items, calibrated=kind) for kind in (True, False))
     found: dict[str, Any] = {}
     for suffix, probabilities in (("", after), ("_before", before)):
@@ -81,7 +83,7 @@ def evaluate_trust(
         )
         scores = score(labels.numpy(), probabilities.double().numpy(), names)
         found[f"calibration_error{suffix}"] = scores.calibration_error
-    features = _features(model, items) if asked.unknown else torch.zeros(0)
+    features = _features(model, items) if asked.unknown or unknown else torch.zeros(0)
     verdicts = answers(after, lambda: features)
     if asked.coverage is not None:
         sets = [verdict.set or () for verdict in verdicts]
@@ -92,15 +94,13 @@ def evaluate_trust(
     if asked.unknown:
         found["known_marked"] = float(np.mean([bool(verdict.unknown) for verdict in verdicts]))
     if unknown:
-        theirs, own_trust = model.probabilities(unknown), model.own_trust
-        their_features = _features(model, unknown)
-        assert own_trust is not None
-        known, others = (
-            own_trust.strangeness(own, seen) for own, seen in ((after, features), (theirs, their_features))
-        )
-        marked = answers(theirs, lambda: their_features)
+        theirs, their_features = model.probabilities(unknown), _features(model, unknown)
+        assert trust is not None  # or `judge` had raised
+        known, others = (trust.strangeness(own, seen) for own, seen in ((after, features), (theirs, their_features)))
         found["unknown_images"] = len(unknown)
-        found["unknown_marked"] = float(np.mean([bool(verdict.unknown) for verdict in marked]))
+        if asked.unknown:
+            marked = answers(theirs, lambda: their_features)
+            found["unknown_marked"] = float(np.mean([bool(verdict.unknown) for verdict in marked]))
         found |= {"auroc": auroc(known, others), "fpr_at_95": fpr_at(known, others)}
     return TrustScores(**found)
 
@@ -118,14 +118,14 @@ def auroc(known: Tensor, unknown: Tensor) -> float:
     return below.double().mean().item() / (2 * len(known))
 
 
-def fpr_at(known: Tensor, unknown: Tensor, found: float = 0.95) -> float:
-    """The share of known images that are marked where this share of the unknown ones is.
+def fpr_at(known: Tensor, unknown: Tensor, kept: float = 0.95) -> float:
+    """The share of unknown images that pass as known where this share of the known ones does.
 
-    >>> fpr_at(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.5, 5.0, 6.0]))
+    >>> fpr_at(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.5, 5.0]), kept=0.75)
     0.5
     """
-    threshold = torch.from_numpy(np.atleast_1d(np.quantile(unknown.numpy(), 1 - found, method="lower"))).to(known)
-    return (known >= threshold).double().mean().item()
+    threshold = np.quantile(known.numpy(), kept, method="inverted_cdf")
+    return float((unknown.numpy() <= threshold).mean())
 
 
 def items_of(folder: Path) -> list[Item]:
@@ -152,9 +152,10 @@ def trust_lines(found: TrustScores) -> list[str]:
         )
     if found.known_marked is not None:
         lines.append(f"{'marked as unknown':22} {100 * found.known_marked:.1f} % of these images")
-    if found.auroc is not None and found.fpr_at_95 is not None and found.unknown_marked is not None:
+    if found.auroc is not None and found.fpr_at_95 is not None:
+        marked = "" if found.unknown_marked is None else f"{100 * found.unknown_marked:.1f} % marked, "
         lines.append(
-            f"{'unknown images':22} {100 * found.unknown_marked:.1f} % of {found.unknown_images:,} marked, "
+            f"{'unknown images':22} {found.unknown_images:,}: {marked}"
             f"AUROC {found.auroc:.3f}, FPR at 95 % {100 * found.fpr_at_95:.1f} %"
         )
     return lines

@@ -35,6 +35,7 @@ LEAST, MOST = 0.01, 100.0  # temperatures: a linear probe's logits and CLIP's ar
 STEPS = 93  # of the search before it is refined: a tenth of log T each
 TEMPERATURE_SPREAD, BIAS_SPREAD = 1.0, 1.0  # standard deviations of the normal priors of log T and of b, around 0
 SURE = 6.0  # standard errors that a bias gains at least: with 4 it makes one of six data sets worse
+LEAST_GAIN = 0.02  # in nats, so that a bias of no consequence is left out
 LEAST_PER_CLASS = 4  # held-out images of each class that a bias asks for
 FOLDS, SEED = 4, 1  # that a bias is judged by, and the calibrated held-out logits come from
 
@@ -110,7 +111,7 @@ def _bias_helps(held: HeldOut, sizes: Sequence[int]) -> bool:
         log_losses(_crossed(held, sizes, blocks, kind), held.labels, sizes) for kind in (_temperature, _biased)
     )
     gain = plain - biased  # [images]
-    return bool(gain.mean() > SURE * _standard_error(gain))
+    return gain.mean().item() > max(LEAST_GAIN, SURE * _standard_error(gain))
 
 
 def _temperature(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Calibration:

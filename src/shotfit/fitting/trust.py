@@ -52,7 +52,9 @@ class Trust:
 
     @property
     def strangeness(self) -> Strangeness:
-        """How strange an image is, of a model of one task."""
+        """How strange an image is, of a model of one task. Raises UsageError for other classes than the fitted ones."""
+        if not len(self):
+            raise UsageError(OTHER_CLASSES.format("Marks of unknown images"))
         return Strangeness(self.means, self.center[0], self.width[0])
 
     def thresholds(self, names: Sequence[str], coverage: float, per_class: bool = False) -> Tensor:
