@@ -6,10 +6,11 @@ Likelihood with Bias-Corrected Calibration is Hard-To-Beat at Label Shift Adapta
     temperature   softmax(z / T)             one number for all classes and tasks; it changes no prediction
     bias          softmax(z / T + b)         b [classes]: which classes the predictor prefers too often
 
-T minimizes the log loss of held-out logits, with a weak prior at 1 for very few images. Where that makes the model more
-confident (T below 1), the T nearest to 1 is taken whose log loss is within one standard error of the best: held-out
-images that are easier than new ones would otherwise make a model too sure. The bias is used only where it lowers the
-log loss of held-out images by far more than chance, also on images unlike those that it was fitted to.
+T minimizes the log loss of held-out logits, with a weak prior at 1 for very few images. It stays 1 where that is as
+good within one standard error. Where T makes the model more confident (below 1), the T nearest to 1 is taken whose log
+loss is within one standard error of the best: held-out images that are easier than new ones would otherwise make a
+model too sure. The bias is used only where it lowers the log loss of held-out images by far more than chance, also on
+images unlike those that it was fitted to.
 docs/trust.md has the measurements behind each rule.
 """
 
@@ -116,13 +117,13 @@ def _bias_helps(held: HeldOut, sizes: Sequence[int]) -> bool:
 
 def _temperature(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Calibration:
     best = _best_temperature(logits, labels, sizes)
-    if best < 1:
-        lowest = log_losses(logits / best, labels, sizes)  # [images]
-        for log_temperature in np.linspace(0, math.log(best), STEPS).tolist():
-            more = log_losses(logits / math.exp(log_temperature), labels, sizes) - lowest
-            if more.mean() <= _standard_error(more):
-                best = math.exp(log_temperature)
-                break
+    lowest = log_losses(logits / best, labels, sizes)  # [images]
+    steps = STEPS if best < 1 else 1
+    for step in range(steps):
+        found = best ** (step / steps)
+        more = log_losses(logits / found, labels, sizes) - lowest
+        if more.mean() <= _standard_error(more):
+            return Calibration(found, found)
     return Calibration(best, best)
 
 
