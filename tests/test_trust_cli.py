@@ -65,6 +65,11 @@ def test_what_cannot_be_answered_is_one_line(
     assert (code, out) == (2, "") and sentence in error
 
 
+def test_sets_of_a_task_list_are_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, error = run(capsys, "evaluate", home / "model", "--tasks", tmp_path / "a.toml", "--coverage", 0.9)
+    assert (code, out) == (2, "") and "--coverage goes with a folder" in error
+
+
 def test_unknown_of_a_model_of_format_1_is_one_line(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,7 +63,17 @@ def evaluate(
       shotfit evaluate shotfit-model photos/ --coverage 0.9 --unknown-images holiday/
     """
     say = to(sys.stderr if as_json else sys.stdout)
-    source = one_source(folder, tasks, {"--images": images, "--class-names": class_names, "--task": task})
+    source = one_source(
+        folder,
+        tasks,
+        {
+            "--images": images,
+            "--class-names": class_names,
+            "--task": task,
+            "--coverage": coverage,
+            "--unknown-images": unknown_images,
+        },
+    )
     computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
     from shotfit.engine.store import Store, cache_folder
