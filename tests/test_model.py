@@ -51,7 +51,7 @@ def _changed(saved: Path, folder: Path, change: Callable[[dict[str, Any]], objec
 @pytest.mark.parametrize(
     "change",
     [
-        lambda record: record.update(format=2),
+        lambda record: record.update(format=3),
         lambda record: record.update(options={"unheard": 1}),
         lambda record: record.update(classes=[1]),
         lambda record: record.update(classes=[]),

@@ -51,9 +51,9 @@ def compare(
     ] = "zero_shot,tip_adapter_f",
     shots: Annotated[str, typer.Option(help="Numbers of labelled images a class, separated by commas.")] = "16",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
-    protocol: Annotated[str, typer.Option(help="few-shot, base-to-new, transfer or domain-shift; see above.")] = (
-        "few-shot"
-    ),
+    protocol: Annotated[
+        str, typer.Option(help="few-shot, base-to-new, transfer, domain-shift or open-set; see above.")
+    ] = "few-shot",
     targets: Annotated[
         list[Path] | None,
         typer.Option(
@@ -117,6 +117,8 @@ def compare(
                     harmonic mean of the two means
       transfer      fit on all classes; judge on the test part, and on the classes of each target
       domain-shift  the same for targets with the folder's classes or some of them
+      open-set      fit on the first half of the classes; judge it on them, and how well images of the
+                    others are told apart as unknown (AUROC, FPR at 95 %)
     A method that predicts no new classes has "-" where it is asked for them. The average is over the targets.
     Several folders, by few-shot or base-to-new, are data sets: each is fitted and judged on its own, and the mean
     counts each once.

@@ -39,6 +39,18 @@ def evaluate(
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Print every class, not the worst ten.", show_default="off")
     ] = False,
+    coverage: flags.Coverage = None,
+    coverage_per_class: Annotated[
+        bool, typer.Option("--coverage-per-class", help="The coverage holds for each class.", show_default="off")
+    ] = False,
+    unknown_images: Annotated[
+        Path | None,
+        typer.Option(
+            "--unknown-images",
+            help="A folder of images that belong to none of the classes: are they told apart?",
+            show_default="none",
+        ),
+    ] = None,
     backbone: flags.ModelBackbone = None,
     trust_backbone: flags.TrustBackbone = False,
     method: flags.MethodFile = None,
@@ -62,13 +74,15 @@ def evaluate(
       shotfit evaluate shotfit-model others/ --all     every image of another folder
       shotfit evaluate old-model new-model photos/     which of the two is better, and is it chance?
       shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
+      shotfit evaluate shotfit-model photos/ --coverage 0.9 --unknown-images holiday/
     """
     say = to(sys.stderr if as_json else sys.stdout)
     *between, folder = [None] if not others else [None, *others] if len(others) == 1 else others
     models = [model, *(place for place in between if place is not None)]
     if len(models) > 2:
         raise UsageError(f"{len(models)} models were named; expected one or two, and the folder of images last.")
-    own = {"--images": images, "--class-names": class_names, "--task": task, "--group-column": group_column}
+    own: dict[str, object] = {"--images": images, "--class-names": class_names, "--task": task}
+    own |= {"--group-column": group_column, "--coverage": coverage, "--unknown-images": unknown_images}
     source = one_source(folder, tasks, own)
     computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
@@ -79,6 +93,10 @@ def evaluate(
     from shotfit.evaluation.paired import compare_models
     from shotfit.evaluation.printed import paired_lines, score_lines
     from shotfit.evaluation.several import load_task, merged, models_of, table
+    from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines
+    from shotfit.fitting.asked import Asked
+
+    asked = Asked(coverage, coverage_per_class)
 
     store = open_store()
     if tasks is None:
@@ -112,6 +130,10 @@ def evaluate(
     scores = evaluate_model(opened[0], items[0])
     for line in score_lines(scores, per_class):
         say(line)
+    strangers = [] if unknown_images is None else items_of(unknown_images)
+    trusted = evaluate_trust(opened[0], items[0], asked, strangers)
+    for line in trust_lines(trusted):
+        say(line)
     known = judged_on_learned([(opened[0], [labelled])], everything, say)
     if as_json:
-        print_json({"model": str(model)} | scores.as_json() | known)
+        print_json({"model": str(model)} | scores.as_json() | {"trust": trusted.as_json()} | known)

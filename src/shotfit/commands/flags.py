@@ -10,6 +10,7 @@ import typer
 __all__ = [
     "Backbone",
     "ClassNames",
+    "Coverage",
     "Device",
     "Epochs",
     "Folder",
@@ -136,6 +137,12 @@ Device = Annotated[str, typer.Option(help="The towers run on cpu, cuda, cuda:1, 
 ModelPrecision = Annotated[
     str | None,
     typer.Option("--precision", help="The towers compute in float32 or bfloat16.", show_default="as fitted"),
+]
+Coverage = Annotated[
+    float | None,
+    typer.Option(
+        help="Sets of classes that hold the true one of this share of images, such as 0.95.", show_default="no sets"
+    ),
 ]
 Without = Annotated[
     str | None,

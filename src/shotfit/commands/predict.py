@@ -21,6 +21,16 @@ def predict(
     images: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for paths on standard input.")],
     form: Annotated[str, typer.Option("--format", help="table, csv or jsonl.")] = "table",
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
+    coverage: flags.Coverage = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="The coverage holds for each class.", show_default="off")
+    ] = False,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Mark images that belong to no class.", show_default="off")
+    ] = False,
+    known_share: Annotated[
+        float, typer.Option(help="The share of images of the classes that --unknown leaves unmarked.")
+    ] = 0.95,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -60,6 +70,7 @@ def predict(
       shotfit predict shotfit-model new.jpg --top 3
       shotfit predict shotfit-model photos/ "more/*.png" --format csv > labels.csv
       shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
+      shotfit predict shotfit-model photos/ --coverage 0.95 --unknown
       find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
     """
     if form not in ("table", "csv", "jsonl"):
@@ -68,9 +79,11 @@ def predict(
         raise UsageError("--skip-broken goes on where an image cannot be read, and --strict stops there: give one.")
     computing = None if precision is None else as_precision(precision)
     from shotfit.evaluation.several import load_task
+    from shotfit.fitting.asked import Asked
     from shotfit.fitting.model import Prediction
     from shotfit.fitting.predict import find_images, lines
 
+    asked = Asked(coverage, per_class, unknown, known_share)
     found = find_images(images, sys.stdin)
     say = to(sys.stderr)
     if found.passed_over:
@@ -90,7 +103,7 @@ def predict(
         say(f"not predicted: {' '.join(str(prediction.error).split())}")
 
     broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
-    for line in lines(fitted, found.images, form, top, broken, tell):  # type: ignore[arg-type]
+    for line in lines(fitted, found.images, form, top, broken, tell, asked):  # type: ignore[arg-type]
         print(line, flush=True)
     if left_out and not skip_broken:
         raise typer.Exit(LEFT_OUT)

@@ -125,8 +125,8 @@ class Frozen:
         self.backbone, self.savings, self.memory = backbone, savings, memory
         self.store: Store | MemoryStore = MemoryStore() if store is None else store
         self.plans: list[Plan] | None = None  # of every call, once somebody who wants them makes it a list
+        self._seen: WeakKeyDictionary[Images, Tensor] = WeakKeyDictionary()
         self._read: WeakKeyDictionary[ImagePool, dict[tuple[int, bool], Rows]] = WeakKeyDictionary()
-        self._plain: tuple[Images, Tensor] | None = None  # pixels that were asked for last, and their features
         self._encoded: WeakKeyDictionary[Texts, Tensor] = WeakKeyDictionary()
         self._begun: WeakKeyDictionary[Texts, dict[int, Stream]] = WeakKeyDictionary()
         self._parts: WeakKeyDictionary[Texts, dict[int, list[Texts]]] = WeakKeyDictionary()
@@ -223,17 +223,19 @@ class Frozen:
         """Image features [images, embed], not normalized, float32 at least. Edits of the other tower are left out."""
         last, edits = self.backbone.image.last, [edit for edit in edits if edit.tower == "image"]
         step, training = frozen_until(edits, last), bool(edits) and torch.is_grad_enabled()
-        plain = images.pool is None and step == last
-        if plain and self._plain is not None and self._plain[0] is images:  # several members ask for the same batch
-            return self._plain[1]
         stored = images.pool is not None and self.savings.frozen_beginning and step != NOTHING
+        again = (
+            images.pool is None and not edits
+        )  # several members ask for the same batch, or logits and features are asked for
+        if again and images in self._seen:
+            return self._seen[images]
         parts = 1 if stored and step == last else self._image_parts(len(images), step)
         self._note(lambda: plan_images(self.backbone, len(images), edits, self.savings, parts if training else 1))
         with torch.set_grad_enabled(training):
             run = self._resume_images if stored else self._run_images
             features = run(images, edits, ceil(len(images) / parts)).to(self.parameter_dtype)
-        if plain:
-            self._plain = images, features
+        if again:
+            self._seen[images] = features
         return features
 
     def resident(self, images: Images) -> bool:

@@ -47,6 +47,7 @@ from shotfit.evaluation.protocols import (
 from shotfit.evaluation.published import with_published
 from shotfit.evaluation.rows import Row, summarize
 from shotfit.evaluation.runs import append_run, as_text, check_runs, read_runs
+from shotfit.evaluation.trust import evaluate_trust
 from shotfit.evaluation.variants import Variant, read_variant
 from shotfit.fitting.fit import RecipeName, check_numbers, fit
 from shotfit.fitting.model import Model
@@ -145,8 +146,8 @@ def compare(
                         model = fit(
                             lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
                             backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
-                            steps=variant.steps, recipe=variant.recipe, check=False, keep=True, store=store,
-                            memory=memory,
+                            steps=variant.steps, recipe=variant.recipe, check=protocol == "open-set",
+                            keep=True, store=store, memory=memory,
                         )  # fmt: skip
                     judged, said = _judged(model, lesson)
                     run |= judged | {"peak_memory": peak.bytes, "model_bytes": saved_bytes(model)}
@@ -269,6 +270,13 @@ def _judged(model: Model, lesson: Lesson) -> tuple[dict[str, Any], dict[str, Ans
         except NewClassesError as error:
             scores[exam.column], refusal = None, str(error)
             continue
+        if exam.unknown:
+            if model.trust is None:
+                scores[exam.column], refusal = None, "no image was held out, so that nothing can be told apart"
+                continue
+            apart = evaluate_trust(judged, exam.items, unknown=exam.unknown)
+            scores[exam.column] = {"accuracy": getattr(apart, exam.measure), "images": len(exam.items)}
+            continue
         found = said[exam.column] = answers(judged, exam.items, exam.among)
         measured = found.scores()
         scores[exam.column] = {name: getattr(measured, name) for name in MEASURED} | {"right": as_text(found.right)}
@@ -349,7 +357,7 @@ def _fingerprint(lesson: Lesson) -> str:
         add(task.classes, task.train, task.val)
     for exam in lesson.exams:
         digest.update(json.dumps([exam.column, exam.among]).encode())
-        add(exam.classes, exam.items)
+        add(exam.classes, exam.items, *([exam.unknown] if exam.unknown else []))
     return digest.hexdigest()
 
 

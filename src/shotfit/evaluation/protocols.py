@@ -8,6 +8,8 @@ base-to-new   fit on the first half of the classes; judge its test images among 
               others; H is the harmonic mean.
 transfer      fit on all classes; judge on the test part, and on all images of each target among the target's classes.
 domain-shift  the same for targets that have the source's classes or some of them.
+open-set      fit on the first half of the classes; judge its test images among these, and how well images of the other
+              half are told from them (AUROC, and the share of these that pass where 95 % of the known images do).
 
 Several tasks are few-shot or base-to-new, each judged on its own test part: a method that can is fitted to all of them
 at once, another to each on its own. Some of them may be left out and predicted from their names and class names.
@@ -47,7 +49,7 @@ __all__ = [
     "warn_of_shared_images",
 ]
 
-Protocol = Literal["few-shot", "base-to-new", "transfer", "domain-shift"]
+Protocol = Literal["few-shot", "base-to-new", "transfer", "domain-shift", "open-set"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 
@@ -57,7 +59,7 @@ class Exam:
 
     task: which of the fitted tasks is asked, where there are several. classes: the class list that the images' labels
     count, where it is not a fitted one. among: the fitted classes that are candidates, by position; all where it is
-    empty.
+    empty. unknown: images of none of the classes, and measure: by which number they are told apart from `items`.
     """
 
     column: str
@@ -65,6 +67,8 @@ class Exam:
     task: str | None = None
     classes: ClassList | None = None
     among: tuple[int, ...] = ()
+    unknown: Sequence[Item] = ()
+    measure: Literal["accuracy", "auroc", "fpr_at_95"] = "accuracy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +149,14 @@ class Plan:
     @property
     def notes(self) -> list[str]:
         """What the columns mean, for people."""
-        lines = [", ".join(f"{exam.column}: {len(exam.items):,} images" for exam in self.exams)]
+        counts = [f"{exam.column}: {len(exam.items):,} images" for exam in self.exams if not exam.unknown]
+        lines = [", ".join(counts)]
+        others = next((exam for exam in self.exams if exam.unknown), None)
+        if others is not None:
+            lines.append(
+                f"AUROC and FPR95: known images against {len(others.unknown):,} of the classes that were left out; "
+                "FPR95 is the share of these that pass as known where 95 % of the known do (lower is better)"
+            )
         for summary in self.summaries:
             kind = "harmonic mean of the means of" if summary.harmonic else "mean over"
             lines.append(f"{summary.column}: {kind} {', '.join(summary.over)}")
@@ -170,6 +181,8 @@ def plan_protocol(protocol: str, source: Task, targets: Sequence[Task] = ()) -> 
     _check_targets(source, targets)
     if protocol == "base-to-new":
         return Plan((_base_to_new(source),), summaries=(HARMONIC,))
+    if protocol == "open-set":
+        return Plan((_open_set(source),))
     columns = _columns([source, *targets])
     own = Exam(columns[0], source.test)
     if not targets:
@@ -295,6 +308,15 @@ def _base_to_new(source: Task, title: str = "") -> Lesson:
         other = part.classes if half == "new" else None
         exams.append(Exam(f"{title}{half}", part.test, task=source.name, classes=other))
     return Lesson((source,), tuple(exams), (tuple(base),))
+
+
+def _open_set(source: Task) -> Lesson:
+    """The lesson of base to new; images of the new classes are strangers to it."""
+    lesson = _base_to_new(source)
+    known, others = lesson.exams
+    apart = Exam("AUROC", known.items, unknown=others.items, measure="auroc")
+    alarms = replace(apart, column="FPR95", measure="fpr_at_95")
+    return replace(lesson, exams=(Exam("known", known.items), apart, alarms))
 
 
 def _own_classes(source: Task, target: Task, column: str) -> Exam:

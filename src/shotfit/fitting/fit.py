@@ -32,6 +32,7 @@ from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model, record_of
 from shotfit.fitting.race import ALONE, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
+from shotfit.fitting.trust import trust_of
 from shotfit.methods import find
 from shotfit.methods.base import Method, check_prompts
 from shotfit.towers.backbone import Backbone
@@ -134,7 +135,12 @@ def fit(
             FallbackWarning,
             stacklevel=3,
         )
-    result = zero_shot(frozen, classes) if worse and not keep else fitted
+    result, held = fitted, winner.held_out()
+    if worse and not keep:
+        result = zero_shot(frozen, classes)
+        plain = Candidate(result, Setting(), {}, 0)
+        held = Entrant(Choice(plain), result, hold_out(Judge(fitter, support, selection), plain, result)).held_out()
+    trust = None if held is None else trust_of(held, result.sizes)
     judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []
     learned = marks([*support, *judged_by] if result.name != "zero_shot" else ())
     record = record_of(result, loaded) | {
@@ -152,9 +158,10 @@ def fit(
         "half_of_the_labels": with_half(Judge(fitter, support, selection), winner),
         "checked": checked,
         "fell_back": worse and not keep,
+        "trust": {} if trust is None else trust.summary,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    return Model(result, frozen, record, learned=learned)
+    return Model(result, frozen, record, learned=learned, trust=trust)
 
 
 def _shortlist(needs: Needs | None) -> tuple[str, ...]:

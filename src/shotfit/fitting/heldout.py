@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shotfit.engine.frozen import Frozen, Images, normalize
+from shotfit.fitting.train import right_of
 from shotfit.methods.numbering import among_own
 
-__all__ = ["HeldOut", "best_temperature", "log_likelihoods", "pooled"]
+__all__ = ["HeldOut", "best_temperature", "frozen_features", "log_likelihoods", "pooled"]
 
 TEMPERATURES = torch.logspace(-2, 2, 81, dtype=torch.float64)  # a tenth of a factor of ten apart
 
@@ -28,9 +30,18 @@ class HeldOut:
     features: Tensor
     source: str
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def right(self, sizes: Sequence[int]) -> Tensor:
         """Whether each image is put into its class, among the classes of its task: [images], bool."""
-        return among_own(self.logits, self.labels, sizes).argmax(dim=1) == self.labels
+        return right_of(self.logits, self.labels, sizes)
+
+
+@torch.no_grad()
+def frozen_features(frozen: Frozen, images: Images) -> Tensor:
+    """Features [images, embed] of the frozen image tower, of unit length, on the CPU."""
+    return normalize(frozen.image(images)).float().cpu()
 
 
 def pooled(parts: Sequence[HeldOut]) -> HeldOut:

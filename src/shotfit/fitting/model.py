@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import standing, write_folder
+from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target, how_to_open
+from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
+from shotfit.fitting.trust import PREFIX, Trust
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.progress import say
@@ -47,7 +51,7 @@ from shotfit.towers.preprocess import preprocess
 
 __all__ = ["Model", "Prediction", "load", "read_record"]
 
-FORMAT = 1
+FORMAT = 2  # 1: without what `trust.py` keeps
 BATCH = 32
 SCORED = 256  # stored images that run together
 
@@ -100,10 +104,12 @@ class Model:
         record: Mapping[str, Any],
         task: str | None = None,
         learned: Tensor | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.method, self.frozen, self.record = method, frozen, dict(record)
         self.task = task  # of several, the one that it predicts
         self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
+        self.trust = trust  # of all tasks; None: nothing was held out
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -132,26 +138,36 @@ class Model:
             )
         return self.classes[0]
 
-    def _logits(self, images: Images) -> Tensor:
+    def _logits(self, images: Images, calibrated: bool = True) -> Tensor:
         self.one_task()
-        logits = self.method.logits(images)  # [images, classes of all tasks]
+        logits = self.method.logits(images).float()  # [images, classes of all tasks]
+        if calibrated and self.trust is not None:
+            logits = self.trust.calibration(logits)
         if self.task is None:
             return logits
         return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
 
+    @property
+    def own_trust(self) -> Trust | None:
+        """That of the task that it predicts."""
+        if self.trust is None or self.task is None:
+            return self.trust
+        return self.trust.for_task(self.tasks.index(self.task), self.method.sizes)
+
     @kept_memory()
     @torch.no_grad()
-    def probabilities(self, items: Sequence[Item], among: Sequence[int] = ()) -> Tensor:
+    def probabilities(self, items: Sequence[Item], among: Sequence[int] = (), calibrated: bool = True) -> Tensor:
         """Probabilities [images, classes] of images that belong to a task; their features are kept in the store.
 
-        among: positions of the classes that are candidates; the others get 0. All are where it is empty.
+        among: positions of the classes that are candidates; the others get 0. All are where it is empty. calibrated: as
+        the images that were held out say, where there were any.
         """
         pool, barred = ImagePool(items), torch.zeros(len(self.class_names), dtype=torch.bool)
         if among:
             barred = torch.ones_like(barred).index_fill(0, torch.tensor(among), False)
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
-            logits = self._logits(pool.take(rows)).float().cpu()
+            logits = self._logits(pool.take(rows), calibrated).cpu()
             parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
@@ -166,24 +182,33 @@ class Model:
         top: int = 1,
         task: str | None = None,
         keep_broken: bool = False,
+        asked: Asked = NOTHING_MORE,
     ) -> list[Prediction]:
         """The `top` most probable classes of each image: paths or PIL images.
 
         task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
-        with an `error` and no labels, and the others are predicted.
+        with an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
+        Asked(coverage=0.95, unknown=True).
 
         Raises ShotfitError for an image that cannot be read, or whose prediction is not finite, without keep_broken.
         """
         if task is not None:
-            return self.for_task(task).predict(images, top, keep_broken=keep_broken)
+            return self.for_task(task).predict(images, top, keep_broken=keep_broken, asked=asked)
         listed = [images] if isinstance(images, (str, Path, Image.Image)) else images
-        return [*self.predict_each(listed, top, keep_broken)]
+        return [*self.predict_each(listed, top, keep_broken, asked)]
 
     @torch.no_grad()
-    def predict_each(self, images: Sequence[Picture], top: int = 1, keep_broken: bool = False) -> Iterator[Prediction]:
+    def predict_each(
+        self,
+        images: Sequence[Picture],
+        top: int = 1,
+        keep_broken: bool = False,
+        asked: Asked = NOTHING_MORE,
+    ) -> Iterator[Prediction]:
         """As `predict`, each as soon as it is known; the next files are read meanwhile."""
         names = self.one_task().names
         top = min(max(top, 1), len(names))
+        answers = judge(asked, self.own_trust, self.record, names)
         rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
 
         def read(picture: Picture) -> Tensor | ShotfitError:
@@ -198,10 +223,10 @@ class Model:
         with kept_memory() if len(batches) > 1 else nullcontext():
             for batch, found in zip(batches, read_ahead(batches, read), strict=True):
                 pixels = [view for view in found if isinstance(view, Tensor)]
-                rows = iter(self._probabilities(torch.stack(pixels).to(dtype)) if pixels else ())
+                rows = self._answered(torch.stack(pixels).to(dtype), answers) if pixels else iter(())
                 for picture, view in zip(batch, found, strict=True):
                     source = "image" if isinstance(picture, Image.Image) else str(picture)
-                    values = next(rows) if isinstance(view, Tensor) else None  # [classes]
+                    values, verdict = next(rows) if isinstance(view, Tensor) else (None, Verdict())
                     error = view if isinstance(view, ShotfitError) else None
                     if values is not None and not values.isfinite().all():
                         error, values = ShotfitError(_not_finite(source)), None
@@ -212,11 +237,13 @@ class Model:
                         continue
                     best = values.topk(top)
                     labels = tuple(names[index] for index in best.indices.tolist())
-                    yield Prediction(source, labels, tuple(best.values.tolist()))
+                    yield Prediction(source, labels, tuple(best.values.tolist()), None, verdict.set, verdict.unknown)
 
-    def _probabilities(self, pixels: Tensor) -> Tensor:
-        """[images, classes] of preprocessed images [images, 3, size, size]."""
-        return self._logits(Images.of(pixels)).float().softmax(dim=-1).cpu()
+    def _answered(self, pixels: Tensor, answers: Answer) -> Iterator[tuple[Tensor | None, Verdict]]:
+        """Probabilities [classes], and what else was asked, of each preprocessed image [images, 3, size, size]."""
+        shown = Images.of(pixels)
+        probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
+        return zip(probabilities, answers(probabilities, partial(frozen_features, self.frozen, shown)), strict=True)
 
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
         """The model for another class list, or a refusal that names the methods that can.
@@ -249,16 +276,19 @@ class Model:
                 "name, give its class names (--classes a,b,c)."
             )
         if not classes:
-            return Model(self.method, self.frozen, self.record, name, self.learned)
+            return Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
         counts = Counter(map(plain_name, classes))
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:
             raise UsageError(f"The other classes name {twice!r} twice: give each class once, under a name of its own.")
         own = self.method.classes[self.tasks.index(name)].templates if known else (DEFAULT_TEMPLATE,)
         method = self.method.for_classes((ClassList(name, tuple(classes), expand_templates(templates) or own),))
-        measured = ("checked", "fell_back", "scores")  # on the classes of the fit
+        measured = ("checked", "fell_back", "scores", "trust")  # on the classes of the fit
         kept = {name: value for name, value in self.record.items() if name not in measured}
-        return Model(method, self.frozen, kept | record_of(method, self.frozen.backbone), learned=self.learned)
+        trust = None if self.trust is None else self.trust.for_new_classes()
+        return Model(
+            method, self.frozen, kept | record_of(method, self.frozen.backbone), learned=self.learned, trust=trust
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, all or nothing; an older model there is replaced, anything else is not.
@@ -268,13 +298,16 @@ class Model:
         folder = Path(folder)
         check_target(folder)
         metadata = {"format": "shotfit", "version": str(FORMAT), "classes": _mark(self.record["classes"])}
-        tensors = self.method.state() | ({LEARNED: self.learned} if len(self.learned) else {})
+        kept = ({LEARNED: self.learned} if len(self.learned) else {}) | (
+            {} if self.trust is None else self.trust.state()
+        )
+        tensors = self.method.state() | kept
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise ShotfitError(
                 f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
             )
         state = save(tensors, metadata=metadata)
-        content = self.record | {"weights": hashlib.sha256(state).hexdigest()}
+        content = self.record | {"weights": hashlib.sha256(state).hexdigest(), "format": FORMAT}
         record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
         try:
             texts = {RECORD: record, CARD: self.card()}  # a folder's name need not be text: escaped, JSON gives it back
@@ -366,15 +399,20 @@ class Model:
             raise _damaged(folder)
         fitted = kind(**record["options"])
         classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
+        try:
+            trust = Trust.restore(tensors, record.get("trust"), [len(task.names) for task in classes])
+        except ValueError:
+            raise _damaged(folder) from None
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
         fitted.attach(frozen, classes)
         fitted.restore(
             {
                 key: value.to(frozen.parameter_dtype) if value.is_floating_point() else value
                 for key, value in tensors.items()
+                if not key.startswith(PREFIX)
             }
         )
-        return cls(fitted, frozen, record, learned=learned)
+        return cls(fitted, frozen, record, learned=learned, trust=trust)
 
 
 load = Model.open
@@ -450,7 +488,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             "precision": str(),
             "backbone": {"name": str(), "fingerprint": str()},
             "weights": str(),
-        } if number == FORMAT and all(map(_is_class_list, classes)):
+        } if number in (1, FORMAT) and all(map(_is_class_list, classes)):
             return dict(record)
     raise _damaged(folder)
 

@@ -20,6 +20,7 @@ from rich.cells import cell_len
 
 from shotfit.data.images import SUFFIXES, is_unread
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.fitting.asked import NOTHING_MORE, Asked
 from shotfit.fitting.model import BATCH, Model, Prediction
 from shotfit.progress import track
 
@@ -81,6 +82,7 @@ def lines(
     top: int = 1,
     broken: Broken = "stop",
     tell: Callable[[Prediction], None] = lambda _: None,
+    asked: Asked = NOTHING_MORE,
 ) -> Iterator[str]:
     """The predictions as lines without their line ends, as soon as they are known.
 
@@ -99,7 +101,7 @@ def lines(
     widths = max(cell_len(str(path)) for path in images), max(cell_len(name) for name in names)
     if form == "csv":
         yield ",".join(COLUMNS)
-    predictions = model.predict_each(images, top, keep_broken=broken != "stop")
+    predictions = model.predict_each(images, top, broken != "stop", asked)
     # a bar for one batch would be gone before it is seen
     for one in track(predictions, "Predicting", len(images)) if len(images) > BATCH else predictions:
         if one.error is not None:
@@ -119,9 +121,11 @@ def _line(prediction: Prediction, form: Format, widths: tuple[int, int]) -> str:
     if prediction.error is not None:
         return f"{_padded(prediction.source, source)}  error: {' '.join(prediction.error.split())}"
     pairs = zip(prediction.labels, prediction.probabilities, strict=True)
-    return _padded(prediction.source, source) + "".join(
+    line = _padded(prediction.source, source) + "".join(
         f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs
     )
+    line += "" if prediction.set is None else f"  {{{', '.join(prediction.set)}}}"
+    return line + ("  unknown" if prediction.unknown else "")
 
 
 def _object(prediction: Prediction) -> dict[str, object]:

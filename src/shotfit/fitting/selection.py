@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from shotfit.data.tasks import Item
-from shotfit.engine.frozen import normalize
+from shotfit.engine.frozen import ImagePool
 from shotfit.errors import DivergedError
 from shotfit.fitting.fitter import Fitter, Setting, held_out_by
-from shotfit.fitting.heldout import HeldOut, log_likelihoods
+from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods
 from shotfit.fitting.program import program_of
 from shotfit.methods import address
 from shotfit.methods.base import Fold, Method, Validation
@@ -130,7 +130,11 @@ def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[F
     fitted: the candidate, fitted to all; what it found out about itself (`Method.chosen`) is not searched anew.
     """
     validation = judge.validation
-    if validation.source == "validation part" or fitted.name == "zero_shot":  # which learns from no image
+    if fitted.name == "zero_shot" and not validation.folds:  # it learns from no image, so that none need be spared
+        pool = ImagePool(judge.items)
+        whole = Fold(torch.arange(len(judge.items)), pool.all(), pool.labels)
+        return [(whole, judge.known(held_out_by(fitted, whole), whole))]
+    if validation.source == "validation part" or fitted.name == "zero_shot":
         return [(fold, judge.known(held_out_by(fitted, fold), fold)) for fold in validation.folds]
     own, parts = as_found(candidate, fitted), []
     for number, fold in enumerate(validation.folds, start=1):
@@ -218,8 +222,7 @@ class Judge:
 
     def known(self, logits: Tensor, fold: Fold) -> HeldOut:
         """Logits of a fold with what else is known of its images."""
-        with torch.no_grad():
-            features = normalize(self.fitter.frozen.image(fold.held)).float().cpu()
+        features = frozen_features(self.fitter.frozen, fold.held)
         return HeldOut(logits, fold.labels, features, self.validation.description)
 
     def _key(self, candidate: Candidate, setting: Setting, part: Sequence[Item], fold: Fold) -> str:

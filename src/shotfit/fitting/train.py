@@ -186,8 +186,12 @@ def correct(method: Method, images: Images, labels: Tensor) -> int:
 @torch.no_grad()
 def hits(method: Method, images: Images, labels: Tensor) -> Tensor:
     """Whether the method puts each image into its class, among the classes of its task: [images]."""
-    logits = method.logits(images).cpu()
-    return among_own(logits, labels, method.sizes).argmax(dim=-1) == labels
+    return right_of(method.logits(images).cpu(), labels, method.sizes)
+
+
+def right_of(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Whether logits [images, classes] put each image into its class, among the classes of its task: [images]."""
+    return among_own(logits, labels, sizes).argmax(dim=-1) == labels
 
 
 def _views(
