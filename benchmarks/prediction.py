@@ -22,7 +22,8 @@ from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError
 from shotfit.fitting.fitter import zero_shot
-from shotfit.fitting.model import Model, Prediction, record_of
+from shotfit.fitting.model import Model, Prediction
+from shotfit.fitting.record import record_of
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import preprocess
 

@@ -31,16 +31,19 @@ from torch import Tensor
 from shotfit.checkpoints.weights import load_in
 from shotfit.commands.arguments import as_list, as_numbers
 from shotfit.data.readers import read_task
-from shotfit.engine.frozen import normalize
+from shotfit.data.tasks import Item
+from shotfit.engine.frozen import ImagePool, normalize
 from shotfit.engine.store import cache_folder, open_store
 from shotfit.evaluation.evaluate import score
 from shotfit.evaluation.protocols import Lesson, plan_protocol
 from shotfit.evaluation.trust import auroc, fpr_at
 from shotfit.fitting.calibration import calibrate, log_losses
-from shotfit.fitting.fit import fit, zero_shot
-from shotfit.fitting.heldout import HeldOut, held_out
+from shotfit.fitting.fit import fit
+from shotfit.fitting.fitter import zero_shot
+from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.trust import Trust, trust_of
 from shotfit.fitting.unknown import entropy
+from shotfit.methods.base import Method
 from shotfit.methods.class_features import class_features
 
 __all__ = ["calibration", "sets", "trust", "unknown"]
@@ -129,6 +132,15 @@ def unknown(
     rates = {f"fpr {name}": 100 * fpr_at(known, strange) for name, (known, strange) in pairs.items()}
     marked = [float((pairs["entropy and class mean"][k] > measure.strangest(0.95)).double().mean()) for k in (0, 1)]
     return scores | rates | {"known_marked": 100 * marked[0], "unknown_marked": 100 * marked[1]}
+
+
+@torch.no_grad()
+def held_out(method: Method, items: Sequence[Item], source: str) -> HeldOut:
+    """Images that the method has not learned from, in their center views."""
+    pool = ImagePool(items)
+    images = pool.all()
+    features = frozen_features(method.frozen, images)
+    return HeldOut(method.logits(images).float().cpu(), pool.labels, features, source)
 
 
 def trust(

@@ -20,7 +20,8 @@ from shotfit.errors import UsageError
 from shotfit.evaluation.compare import compare
 from shotfit.fitting.fit import fit
 from shotfit.fitting.learned import count_learned
-from shotfit.fitting.model import Model, read_record
+from shotfit.fitting.model import Model
+from shotfit.fitting.record import read_record
 from shotfit.methods import METHODS, find
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone

@@ -19,7 +19,8 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.fitting.folder import RECORD
-from shotfit.fitting.model import Model, load, read_record
+from shotfit.fitting.model import Model, load
+from shotfit.fitting.record import read_record
 from shotfit.methods import find
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision

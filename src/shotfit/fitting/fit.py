@@ -29,8 +29,9 @@ from shotfit.errors import FallbackWarning, ShotfitError, UsageError
 from shotfit.fitting.checking import compared, with_half
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
-from shotfit.fitting.model import Model, record_of
+from shotfit.fitting.model import Model
 from shotfit.fitting.race import ALONE, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided
+from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
 from shotfit.fitting.trust import trust_of
 from shotfit.methods import find

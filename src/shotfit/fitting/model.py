@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -41,17 +37,16 @@ from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target, how_to_open
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
+from shotfit.fitting.record import FORMAT, damaged, kind_of, mark_of, read_record, read_tensors, record_of
 from shotfit.fitting.trust import PREFIX, Trust
-from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, fast_precision
 from shotfit.towers.preprocess import preprocess
 
-__all__ = ["Model", "Prediction", "load", "read_record"]
+__all__ = ["Model", "Prediction", "load"]
 
-FORMAT = 2  # 1: without what `trust.py` keeps
 BATCH = 32
 SCORED = 256  # stored images that run together
 
@@ -72,21 +67,6 @@ class Prediction:
     error: str | None = None
     set: tuple[str, ...] | None = None
     unknown: bool | None = None
-
-
-def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
-    """What `adapter.json` says of any fitted method."""
-    return {
-        "format": FORMAT,
-        "method": method.name,
-        "found_at": address(type(method)),
-        "options": method.options(),
-        "classes": [asdict(task) for task in method.classes],
-        "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
-        "precision": str(backbone.dtype).removeprefix("torch."),
-        "preprocessing": asdict(backbone.config.preprocessing),
-        "versions": {name: version(name) for name in ("shotfit", "torch")} | {"python": platform.python_version()},
-    }
 
 
 class Model:
@@ -297,7 +277,7 @@ class Model:
         """
         folder = Path(folder)
         check_target(folder)
-        metadata = {"format": "shotfit", "version": str(FORMAT), "classes": _mark(self.record["classes"])}
+        metadata = {"format": "shotfit", "version": str(FORMAT), "classes": mark_of(self.record["classes"])}
         kept = ({LEARNED: self.learned} if len(self.learned) else {}) | (
             {} if self.trust is None else self.trust.state()
         )
@@ -375,10 +355,10 @@ class Model:
                 stacklevel=2,
             )
         record = read_record(folder)
-        tensors, kind = _read_tensors(folder, record), _kind(folder, record, method)
+        tensors, kind = read_tensors(folder, record), kind_of(folder, record, method)
         learned = tensors.pop(LEARNED, None)
         if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):
-            raise _damaged(folder)
+            raise damaged(folder)
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
         if isinstance(backbone, Backbone):
@@ -396,13 +376,13 @@ class Model:
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
         if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
-            raise _damaged(folder)
+            raise damaged(folder)
         fitted = kind(**record["options"])
         classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
         try:
             trust = Trust.restore(tensors, record.get("trust"), [len(task.names) for task in classes])
         except ValueError:
-            raise _damaged(folder) from None
+            raise damaged(folder) from None
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
         fitted.attach(frozen, classes)
         fitted.restore(
@@ -434,88 +414,8 @@ def _said_of_support(record: Mapping[str, Any]) -> str:
     return f"{number} labelled images ({shots}, seed {record.get('seed')})"
 
 
-def _kind(folder: Path, record: Mapping[str, Any], method: str | type[Method] | None) -> type[Method]:
-    """The method's class. A record may name an installed method; a file of code is run only if the caller names it."""
-    found_at, name = record["found_at"], record["method"]
-    if method is None and in_file(found_at):
-        raise UsageError(
-            f"{folder} was fitted by the method {name} of a file, which is run only if you name it: add "
-            f"--method {shlex.quote(found_at)} (in Python method=...), or where that file is now."
-        )
-    kind = find(found_at if method is None else method) if not isinstance(method, type) else method
-    if kind.name != name:
-        raise UsageError(f"{folder} was saved by the method {name}, not by {kind.name}: name that one, or none.")
-    return kind
-
-
 def _not_finite(source: str) -> str:
     return (
         f"{source} has no prediction: the model gives numbers that are not finite for it. Try --precision float32, or "
         "fit the model again."
     )
-
-
-def _mark(classes: Sequence[Mapping[str, Any]]) -> str:
-    """sha256 over the class lists, which the weights' file holds, so that neither is read with another's."""
-    return hashlib.sha256(json.dumps(classes, sort_keys=True).encode()).hexdigest()
-
-
-def _damaged(folder: Path) -> ShotfitError:
-    return ShotfitError(f"{folder / RECORD} is damaged or of another version of shotfit: fit the model again.")
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """What `adapter.json` of a saved model says, which is not opened.
-
-    Raises ShotfitError for a folder that is no whole model.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        raise ShotfitError(
-            f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote."
-        )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise _damaged(folder) from None
-    match record:
-        case {
-            "format": int(number),
-            "method": str(),
-            "found_at": str(),
-            "options": dict(),
-            "classes": [_, *_] as classes,
-            "precision": str(),
-            "backbone": {"name": str(), "fingerprint": str()},
-            "weights": str(),
-        } if number in (1, FORMAT) and all(map(_is_class_list, classes)):
-            return dict(record)
-    raise _damaged(folder)
-
-
-def _is_class_list(plain: Any) -> bool:
-    match plain:
-        case {"task": str(), "names": [*names], "templates": [*templates]}:
-            return all(isinstance(text, str) for text in (*names, *templates))
-    return False
-
-
-def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
-    path = folder / WEIGHTS
-    try:
-        content = path.read_bytes()
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "shotfit":
-                raise ShotfitError(f"{path} was not written by shotfit: fit the model again.")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except FileNotFoundError:
-        raise ShotfitError(f"{folder} lacks {WEIGHTS}: fit the model again.") from None
-    except (SafetensorError, OSError):
-        raise ShotfitError(f"{path} is damaged or cut off: fit the model again.") from None
-    if hashlib.sha256(content).hexdigest() != record["weights"] or metadata.get("classes") != _mark(record["classes"]):
-        raise ShotfitError(f"{path} is not the file that {RECORD} was written with: fit the model again.")
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ShotfitError(f"{path} holds numbers that are not finite ({name}): fit the model again.")
-    return tensors

@@ -12,7 +12,8 @@ from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.fitting.fitter import zero_shot as zero_shot_method
-from shotfit.fitting.model import Model, record_of
+from shotfit.fitting.model import Model
+from shotfit.fitting.record import record_of
 from shotfit.methods.base import check_prompts
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
