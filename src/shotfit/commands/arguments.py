@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
-    from shotfit.fitting.fit import RecipeName
+    from shotfit.fitting.fit import Needs, RecipeName
     from shotfit.towers.layout import Savings
     from shotfit.towers.precision import Precision
 
 __all__ = [
-    "as_bytes", "as_classes", "as_list", "as_methods", "as_numbers", "as_options", "as_precision", "as_repeated",
+    "as_bytes", "as_classes", "as_list", "as_methods",
+    "as_needs", "as_numbers", "as_options", "as_precision", "as_repeated",
     "as_savings", "as_validation", "as_views", "one_source",
 ]  # fmt: skip
 
@@ -140,6 +141,13 @@ def as_precision(text: str) -> Precision:
     if text in ("auto", "float32", "bfloat16"):
         return text  # type: ignore[return-value]  # as above
     raise UsageError(f"--precision is {text!r}; expected auto, float32 or bfloat16.")
+
+
+def as_needs(text: str | None) -> Needs | None:
+    """What a race is to look for."""
+    if text is None or text == "new-classes":
+        return text  # type: ignore[return-value]  # as above
+    raise UsageError(f"--needs is {text!r}; expected new-classes.")
 
 
 def as_recipe(text: str) -> RecipeName:

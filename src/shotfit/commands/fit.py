@@ -13,6 +13,7 @@ import typer
 from shotfit.commands import flags
 from shotfit.commands.arguments import (
     as_bytes,
+    as_needs,
     as_options,
     as_precision,
     as_recipe,
@@ -42,8 +43,13 @@ def fit(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="A method's name (`shotfit methods`), or path/to/file.py:Class.")
-    ] = "tip_adapter_f",
+        str,
+        typer.Option(help="A method's name (`shotfit methods`), path/to/file.py:Class, or auto, which tries several."),
+    ] = "auto",
+    needs: Annotated[
+        str | None,
+        typer.Option(help="What auto looks for: new-classes, to predict other classes too.", show_default="none"),
+    ] = None,
     shots: Annotated[int, typer.Option(min=0, help="Labelled images to draw of each class; 0 takes all.")] = 0,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Decides which images are drawn, and all randomness.")
@@ -92,6 +98,9 @@ def fit(
     --refit fits the saved model to the held-out images too, after the accuracy on them is measured. --classes makes a
     zero-shot model of class names alone, without an image.
 
+    --method auto, the default, tries a shortlist of methods on images that it holds out of the support, and saves the
+    best of them or an ensemble.
+
     --recipe auto, the default, tries a few learning rates, lengths and options of the method on images that it holds
     out of the support, and says what it chose; what you give yourself (--lr, --epochs, --steps, --set) is not tried.
     --recipe paper is the published recipe.
@@ -106,6 +115,7 @@ def fit(
       shotfit fit labels.csv --group-column patient --refit --out lesions
       shotfit fit --classes "red kite,buzzard" --out raptors
       shotfit fit --tasks tasks.toml --method softcpt --shots 4 --out many
+      shotfit fit photos/ --needs new-classes --out open
       shotfit fit photos/ --method mma --recipe paper
       shotfit fit photos/ --method coop --set length=4 --steps 200
       shotfit fit labels.csv --images photos/ --template "a sketch of a {}." --json
@@ -120,14 +130,18 @@ def fit(
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
     from shotfit.evaluation.several import merged, overview, places, scored, table
-    from shotfit.fitting.fit import check_numbers
+    from shotfit.fitting.fit import entrants_of
     from shotfit.fitting.fit import fit as fit_model
     from shotfit.fitting.folder import check_outside, check_target, how_to_open
+    from shotfit.fitting.race import AUTO
     from shotfit.fitting.refit import refit
-    from shotfit.methods import find, in_file
+    from shotfit.methods import in_file
 
-    prototype = find(method).with_options(settings)
-    check_numbers(prototype, shots, seed, epochs, lr, chosen, steps, how_trained, budget)
+    wanted, drawn = as_needs(needs), shots or None
+    entered = entrants_of(
+        method, settings, wanted, not no_check, drawn, seed, epochs, lr, chosen, steps, how_trained, budget
+    )
+    prototype = method if method == AUTO else entered[0]
     own = {"--images": images, "--class-names": class_names, "--template": template, "--group-column": group_column}
     source = one_source(folder, tasks, own)
     if folder is not None:
@@ -143,14 +157,14 @@ def fit(
         check_target(place)
         check_outside(place, [task.source for task in found])
     fixed: dict[str, Any] = {
-        "shots": shots or None, "seed": seed, "epochs": epochs, "steps": steps, "lr": lr, "views": chosen,
+        "shots": drawn, "seed": seed, "epochs": epochs, "steps": steps, "lr": lr, "views": chosen,
         "memory": bound, "savings": savings,
     }  # fmt: skip
     results: list[Fitted] = []
     for place, group in groups.items():
         model = fit_model(
             [task.sealed() for task in group], prototype, backbone=loaded, validation=judged, check=not no_check,
-            keep=keep, recipe=how_trained, budget=budget, **fixed,
+            keep=keep, recipe=how_trained, budget=budget, needs=wanted, **fixed,
         )  # fmt: skip
         model.save(place)
         say_checked(model, say)

@@ -20,6 +20,7 @@ from shotfit.evaluation.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.fitting.folder import RECORD
 from shotfit.fitting.model import Model, load
+from shotfit.fitting.race import AUTO
 from shotfit.fitting.record import read_record
 from shotfit.methods import find
 from shotfit.towers.backbone import Backbone
@@ -84,7 +85,7 @@ def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[P
     model itself.
     """
     check_names(tasks)
-    if not apart or find(method).several_tasks:
+    if not apart or (method != AUTO and find(method).several_tasks):
         return {out: list(tasks)}
     if (out / RECORD).exists():
         raise UsageError(f"{out} is a model, but {method} makes one a task, in folders below it: choose another --out.")

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.reading import Reading
@@ -30,7 +30,7 @@ from shotfit.fitting.checking import compared, with_half
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
-from shotfit.fitting.race import ALONE, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided
+from shotfit.fitting.race import ALONE, AUTO, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided
 from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
 from shotfit.fitting.trust import trust_of
@@ -40,7 +40,7 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.precision import Precision
 
-__all__ = ["RecipeName", "check_numbers", "fit"]
+__all__ = ["Needs", "RecipeName", "check_numbers", "entrants_of", "fit"]
 
 MOST_VIEWS = 1000  # of an image
 RecipeName = Literal["auto", "paper"]
@@ -50,7 +50,7 @@ Needs = Literal["new-classes"]
 @kept_memory()
 def fit(
     data: Task | str | Path | Sequence[Task],
-    method: str | Method = "tip_adapter_f",
+    method: str | Method = "auto",
     *,
     shots: int | None = None,
     seed: int = 1,
@@ -80,6 +80,8 @@ def fit(
     cannot be read.
     shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone; None, the default,
     and 0 take all.
+    method: a name, "path/to/file.py:Class", or a method with its options; "auto" races a shortlist on held-out images
+    and keeps the best or an ensemble, needs="new-classes" among methods that predict classes they do not know.
     recipe: "paper" is the published one; "auto" chooses rate, length and the method's decisive options on images
     that are held out from the support, within a budget of work, or of `budget` seconds. epochs, lr: in place of the
     recipe's; steps: length of a cosine by step, in place of epochs. They are not chosen then, nor are options that are
@@ -99,13 +101,9 @@ def fit(
         model.predict("drawing.png")[0].labels
     """
     started = time.perf_counter()
-    racing = method == "auto"
-    if racing:
-        _check_race({"options": options, "lr": lr, "epochs": epochs, "steps": steps}, check)
-        views = "center" if views is None else views  # others are encoded for a method that is named
-    entered = [find(name)() for name in _shortlist(needs)] if racing else [_prototype(method, options or {})]
-    for one in entered:
-        check_numbers(one, shots, seed, epochs, lr, views, steps, recipe, budget)
+    entered = entrants_of(method, options, needs, check, shots, seed, epochs, lr, views, steps, recipe, budget)
+    if method == AUTO and views is None:
+        views = "center"  # others are encoded for a method that is named
     store = open_store() if store is None else store
     whole = _tasks(data, templates, skip_broken)
     tasks = [task.support(shots or None, seed, validation) for task in whole]
@@ -119,7 +117,7 @@ def fit(
     fitter = Fitter(frozen, classes, seed, views)
     support = joined([(task.classes, task.train) for task in tasks])
     selection = replace(fitter.validation(tasks, support), full=validation == "full")
-    if racing and not selection.folds:
+    if method == AUTO and not selection.folds:
         entered = [find(ALONE)()]
     budget = None if budget is None else budget / len(entered)
     setting = Setting(lr, epochs, steps)
@@ -127,20 +125,13 @@ def fit(
     winner, rows = decided(entrants) if len(entrants) > 1 else (entrants[0], [])
     found, fitted = winner.choice, winner.fitted
     parts = winner.parts if fitted.name != "zero_shot" else []  # it is what others are compared with
+    half = with_half(Judge(fitter, support, selection), winner)
     checked = compared(parts, zero_shot(frozen, classes), selection.description)
-    worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"]
-    if worse and not keep:
-        warnings.warn(
-            f"{fitted.name} is worse than zero-shot on held-out images ({100 * checked['accuracy']:.1f} against "
-            f"{100 * checked['zero_shot_accuracy']:.1f} %), so zero-shot is what you get; keep=True keeps the fit.",
-            FallbackWarning,
-            stacklevel=3,
-        )
-    result, held = fitted, winner.held_out()
-    if worse and not keep:
-        result = zero_shot(frozen, classes)
-        plain = Candidate(result, Setting(), {}, 0)
-        held = Entrant(Choice(plain), result, hold_out(Judge(fitter, support, selection), plain, result)).held_out()
+    worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"] and not keep
+    if worse:
+        _warn_of_fallback(fitted.name, checked)
+        winner = _as_it_is(Judge(fitter, support, selection), zero_shot(frozen, classes))
+    result, held = winner.fitted, winner.held_out()
     trust = None if held is None else trust_of(held, result.sizes)
     judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []
     learned = marks([*support, *judged_by] if result.name != "zero_shot" else ())
@@ -156,29 +147,69 @@ def fit(
         "choice": found.record(),
         "race": rows,
         "training": fitted.course_of_training,
-        "half_of_the_labels": with_half(Judge(fitter, support, selection), winner),
+        "half_of_the_labels": half,
         "checked": checked,
-        "fell_back": worse and not keep,
+        "fell_back": worse,
         "trust": {} if trust is None else trust.summary,
         "seconds": round(time.perf_counter() - started, 3),
     }
     return Model(result, frozen, record, learned=learned, trust=trust)
 
 
-def _shortlist(needs: Needs | None) -> tuple[str, ...]:
+def entrants_of(
+    method: str | Method,
+    options: Mapping[str, str] | None,
+    needs: Needs | None,
+    check: bool,
+    shots: int | None,
+    seed: int,
+    epochs: int | None,
+    lr: float | None,
+    views: Views | None,
+    steps: int | None,
+    recipe: RecipeName,
+    budget: float | None,
+) -> list[Method]:
+    """The methods that `fit` will fit, as yet to nothing: the one that is named, or the shortlist of `auto`.
+
+    Raises UsageError for settings that it could not use, before anything is read.
+    """
     if needs not in (None, *get_args(Needs)):
         raise UsageError(f"There is no need {needs!r}: use new-classes, or leave it out.")
-    return SHORTLIST if needs is None else WITH_NEW_CLASSES
+    if method != AUTO:
+        if needs is not None:
+            raise UsageError(
+                "needs says what --method auto is to look for, but a method is named: leave one of them out."
+            )
+        found = [_prototype(method, options or {})]
+    else:
+        for name, value in {"an option": options, "lr": lr, "epochs": epochs, "steps": steps}.items():
+            if value:
+                raise UsageError(
+                    f"{name} is given, but --method auto tries several methods: name the one that it is of."
+                )
+        if not check:
+            raise UsageError("--method auto decides by the check on held-out images: leave that on, or name a method.")
+        found = [find(name)() for name in (SHORTLIST if needs is None else WITH_NEW_CLASSES)]
+    for one in found:
+        check_numbers(one, shots, seed, epochs, lr, views, steps, recipe, budget)
+    return found
 
 
-def _check_race(given: Mapping[str, object], check: bool) -> None:
-    for name, value in given.items():
-        if value:
-            raise UsageError(f"{name} is given, but --method auto tries several methods: name one, or leave it out.")
-    if not check:
-        raise UsageError(
-            "--method auto decides by the check on held-out images: do not switch it off, or name a method."
-        )
+def _warn_of_fallback(name: str, checked: Mapping[str, Any]) -> None:
+    warnings.warn(
+        f"{name} is worse than zero-shot on held-out images ({100 * checked['accuracy']:.1f} against "
+        f"{100 * checked['zero_shot_accuracy']:.1f} %), so zero-shot is what you get; "
+        "--keep, or keep=True, keeps the fit.",
+        FallbackWarning,
+        stacklevel=4,
+    )
+
+
+def _as_it_is(judge: Judge, fitted: Method) -> Entrant:
+    """A method that is fitted already, with what it says of held-out images."""
+    plain = Candidate(fitted, Setting(), {}, 0)
+    return Entrant(Choice(plain), fitted, hold_out(judge, plain, fitted))
 
 
 def _entrant(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setting, check: bool) -> Entrant:
