@@ -71,7 +71,8 @@ def with_half(judge: Judge, entrant: Entrant) -> dict[str, Any]:
     if held is None or not halves:
         return {}
     half = replace(fold, train=fold.train[torch.tensor(halves[0])])
-    other = judge.trial(as_found(lead.choice.candidate, lead.fitted), half, judge.share, 4, "Asking what half would do")
+    own = as_found(lead.choice.candidate, lead.fitted)
+    other = judge.trials([own], half, judge.share, 4, "Asking what half would do")[own.rank]
     if other is None:
         return {}
     sizes = lead.fitted.sizes

@@ -240,7 +240,7 @@ def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Settin
         setting = Setting(setting.lr, None, setting.epochs * trained.steps_for(len(judge.items)))
     if not judge.validation.folds:
         return Choice(candidate_at(prototype, grid.robust, setting))
-    return choose(judge, points_of(prototype, grid, setting))
+    return choose(judge, points_of(prototype, grid, setting), grid.together)
 
 
 def check_numbers(

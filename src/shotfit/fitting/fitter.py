@@ -13,6 +13,7 @@ from shotfit.data.shots import cross_validation
 from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.errors import DivergedError
+from shotfit.fitting.together import train_together
 from shotfit.fitting.train import hits, train
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation
@@ -114,6 +115,34 @@ class Fitter:
             step = "choose a lower learning rate" if recipe is not None else "look at the images with `shotfit doctor`"
             raise DivergedError(f"{method.name} did not converge: what it learned is not finite; {step}.")
         return method
+
+    def fit_together(
+        self, prototypes: Sequence[Method], items: Sequence[Item], validation: Validation, settings: Sequence[Setting]
+    ) -> list[Method | None]:
+        """As `fit` for several candidates of one kind, each for steps of its own; None for one that diverged."""
+        methods: list[Method] = []
+        recipes: list[Recipe] = []
+        with torch.random.fork_rng(devices=[]):
+            for prototype, setting in zip(prototypes, settings, strict=True):
+                method = type(prototype)(**prototype.options())
+                recipe = method.training_recipe()
+                assert recipe is not None
+                recipes.append(setting.of(recipe))
+                method.attach(self.frozen, self.classes)
+                method.check()
+                torch.manual_seed(self.seed)
+                support = self.support(items, recipes[-1])
+                method.prepare(support)
+                method.build(self.frozen, self.classes)
+                methods.append(method)
+            train_together(methods, recipes, [setting.steps or 1 for setting in settings], support, self.seed)
+            with torch.no_grad():
+                for method in methods:
+                    method.solve(support, validation)
+        for method in methods:
+            method.requires_grad_(False)
+            method.bake()
+        return [one if all(value.isfinite().all() for value in one.state().values()) else None for one in methods]
 
     def _right(self, method: Method, support: Support) -> float:
         """The share of support images that a method puts into their class, of LOOKED_AT at most."""

@@ -28,7 +28,7 @@ from shotfit.data.tasks import Item
 from shotfit.engine.frozen import ImagePool
 from shotfit.errors import DivergedError
 from shotfit.fitting.fitter import Fitter, Setting, held_out_by
-from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods
+from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods, pooled
 from shotfit.fitting.program import program_of
 from shotfit.methods import address
 from shotfit.methods.base import Fold, Method, Validation
@@ -108,20 +108,29 @@ def candidate_at(prototype: Method, point: Mapping[str, Any], setting: Setting, 
     return Candidate(own, Setting(rate, setting.epochs, steps), point, rank)
 
 
-def choose(judge: Judge, candidates: Sequence[Candidate]) -> Choice:
-    """The best of the candidates, which are given nearest the paper's first."""
-    folds, longest = judge.validation.folds, max(one.length for one in candidates)
+def choose(judge: Judge, candidates: Sequence[Candidate], together: bool = False) -> Choice:
+    """The best of the candidates, which are given nearest the paper's first.
+
+    together: they train as one batch, which makes rungs on all folds as cheap as on one.
+    """
+    every, longest = judge.validation.folds, max(one.length for one in candidates)
     alive = list(candidates)
-    for number, fold in enumerate((folds[0], folds[1 % len(folds)]), start=1):
-        steps = sum(one.length for one in alive)
-        share = min(0.5, longest / 2 / steps)
-        if len(alive) == 1 or not judge.affords(steps * share, f"rung {number}"):
+    for number in (1, 2):
+        folds = every if together else every[(number - 1) % len(every) :][:1]
+        steps, work = sum(one.length for one in alive), len(every) / 2 if together else 0.5
+        share = min(0.5, work * longest / steps / len(folds))
+        if len(alive) == 1 or not judge.affords(steps * share * len(folds), f"rung {number}"):
             break
-        held = {
-            one.rank: judge.trial(one, fold, share, number) for one in track(alive, f"Choosing, rung {number} of 2")
-        }
+        found = [judge.trials(alive, fold, share, number) for fold in track(folds, f"Choosing, rung {number} of 2")]
+        held = {one.rank: _whole([trials[one.rank] for trials in found]) for one in alive}
         alive = _ranked(alive, held, judge.fitter.sizes)[: max(2, ceil(len(alive) / KEPT)) if number == 1 else 1]
-    return Choice(alive[0], tuple(judge.trials), tuple(judge.rungs))
+    return Choice(alive[0], tuple(judge.told), tuple(judge.rungs))
+
+
+def _whole(parts: Sequence[HeldOut | None]) -> HeldOut | None:
+    """Held-out images of several folds as one; None where a fold diverged."""
+    known = [part for part in parts if part is not None]
+    return pooled(known) if len(known) == len(parts) else None
 
 
 def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[Fold, HeldOut | None]]:
@@ -139,7 +148,7 @@ def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[F
     own, parts = as_found(candidate, fitted), []
     for number, fold in enumerate(validation.folds, start=1):
         what = f"Checking, fold {number} of {len(validation.folds)}"
-        parts.append((fold, judge.trial(own, fold, judge.share, 3, what)))
+        parts.append((fold, judge.trials([own], fold, judge.share, 3, what)[own.rank]))
     return parts
 
 
@@ -174,7 +183,7 @@ class Judge:
     ) -> None:
         self.fitter, self.items, self.validation, self.budget = fitter, items, validation, budget
         self.began, self.worked = time.perf_counter(), 0.0
-        self.trials: list[Trial] = []
+        self.told: list[Trial] = []
         self.rungs: list[str] = []
 
     @property
@@ -189,36 +198,49 @@ class Judge:
         self.rungs.append(f"{rung}: {'done' if fits else 'left out, it would overrun the budget'}")
         return fits
 
-    def trial(self, candidate: Candidate, fold: Fold, share: float, rung: int, what: str = "") -> HeldOut | None:
-        """What a candidate says of a fold after a share of its length; None where it diverged."""
-        setting, prototype, sizes = candidate.setting, candidate.prototype, self.fitter.sizes
-        if setting.steps is not None:
-            setting = replace(setting, steps=max(FEWEST_STEPS, round(setting.steps * share)))
-        part = [self.items[index] for index in fold.train.tolist()]
-        inner = self.validation if self.validation.source == "validation part" else self.fitter.folds(part)
+    def trials(
+        self, candidates: Sequence[Candidate], fold: Fold, share: float, rung: int, what: str = ""
+    ) -> dict[int, HeldOut | None]:
+        """What candidates say of a fold after a share of their length, by rank; None of one that diverged."""
+        sizes, part = self.fitter.sizes, [self.items[index] for index in fold.train.tolist()]
+        settings = [_for_share(one.setting, share) for one in candidates]
+        keys = [self._key(one, setting, part, fold) for one, setting in zip(candidates, settings, strict=True)]
 
-        def compute(_: list[int]) -> Iterator[Tensor]:
-            try:
-                method = self.fitter.fit(prototype, part, inner, what or f"Trying {prototype.name}", setting)
-                yield held_out_by(method, fold)[None]
-            except DivergedError:
-                yield torch.full((1, len(fold.labels), sum(sizes)), torch.nan)
+        def compute(missing: list[int]) -> Iterator[Tensor]:
+            for method in self._fitted([candidates[k] for k in missing], [settings[k] for k in missing], part, what):
+                if method is None:
+                    yield torch.full((1, len(fold.labels), sum(sizes)), torch.nan)
+                else:
+                    yield held_out_by(method, fold)[None]
 
         kind: dict[str, str | int | float | bool] = {
-            "tower": "held out",
-            "images": len(fold.labels),
-            "classes": sum(sizes),
-        }
-        logits = self.fitter.frozen.store.rows(kind, [self._key(candidate, setting, part, fold)], compute, "")[0]
-        self.worked += setting.steps or 0
-        steps, images, point = setting.steps, len(fold.labels), dict(candidate.point)
-        if not logits.isfinite().all():
-            self.trials.append(Trial(rung, point, steps, images, 0.0, None))
-            return None
-        held = self.known(logits, fold)
-        score = float(log_likelihoods(logits, fold.labels, sizes).mean())
-        self.trials.append(Trial(rung, point, steps, images, float(held.right(sizes).double().mean()), score))
+            "tower": "held out", "images": len(fold.labels), "classes": sum(sizes)
+        }  # fmt: skip
+        rows = self.fitter.frozen.store.rows(kind, keys, compute, "")
+        held: dict[int, HeldOut | None] = {}
+        for one, setting, logits in zip(candidates, settings, rows, strict=True):
+            self.worked += setting.steps or 0
+            found = self.known(logits, fold) if logits.isfinite().all() else None
+            score = None if found is None else float(log_likelihoods(logits, fold.labels, sizes).mean())
+            right = 0.0 if found is None else float(found.right(sizes).double().mean())
+            self.told.append(Trial(rung, dict(one.point), setting.steps, len(fold.labels), right, score))
+            held[one.rank] = found
         return held
+
+    def _fitted(
+        self, candidates: Sequence[Candidate], settings: Sequence[Setting], part: Sequence[Item], what: str
+    ) -> Iterator[Method | None]:
+        """The candidates, each fitted to a part of the images; None for one that diverged."""
+        inner = self.validation if self.validation.source == "validation part" else self.fitter.folds(part)
+        kind = type(candidates[0].prototype)
+        if len(candidates) > 1 and kind.grid is not None and kind.grid.together:
+            yield from self.fitter.fit_together([one.prototype for one in candidates], part, inner, settings)
+            return
+        for one, setting in zip(candidates, settings, strict=True):
+            try:
+                yield self.fitter.fit(one.prototype, part, inner, what or f"Trying {one.prototype.name}", setting)
+            except DivergedError:
+                yield None
 
     def known(self, logits: Tensor, fold: Fold) -> HeldOut:
         """Logits of a fold with what else is known of its images."""
@@ -239,3 +261,8 @@ class Judge:
             "seed": [self.fitter.seed, self.fitter.views, torch.get_num_threads()],
         }
         return hashlib.sha256(json.dumps(content, default=str).encode(errors="surrogateescape")).hexdigest()
+
+
+def _for_share(setting: Setting, share: float) -> Setting:
+    """A share of the length that is counted in steps; one in epochs stays."""
+    return setting if setting.steps is None else replace(setting, steps=max(FEWEST_STEPS, round(setting.steps * share)))

@@ -21,7 +21,7 @@ from shotfit.methods.numbering import among_own, step_labels
 from shotfit.methods.recipe import Recipe
 from shotfit.progress import say, track
 
-__all__ = ["Forecast", "Stepper", "correct", "hits", "train"]
+__all__ = ["Forecast", "Stepper", "correct", "drawn_batches", "hits", "right_of", "train"]
 
 SHORT = 10  # steps of a training that is not worth a recording
 LONG = 20.0  # seconds from which on a forecast is worth a line
@@ -192,6 +192,19 @@ def hits(method: Method, images: Images, labels: Tensor) -> Tensor:
 def right_of(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
     """Whether logits [images, classes] put each image into its class, among the classes of its task: [images]."""
     return among_own(logits, labels, sizes).argmax(dim=-1) == labels
+
+
+def drawn_batches(
+    support: Support, recipe: Recipe, labels: Tensor, generator: torch.Generator, steps: int
+) -> Iterator[tuple[Images, Tensor]]:
+    """So many batches of stored views with their labels, epoch after epoch, drawn as `train` draws them."""
+    images, batch = len(support.labels), min(recipe.batch, len(support.labels))
+    each, device = recipe.steps_for(images), labels.device
+    while steps > 0:
+        order = torch.randperm(images, generator=generator)[: min(each, steps) * batch]
+        chosen, targets = order.split(batch), labels.index_select(0, order.to(device)).split(batch)
+        yield from zip(_views(support, chosen, generator, device), targets, strict=True)
+        steps -= each
 
 
 def _views(

@@ -51,6 +51,7 @@ class ClipAdapter(Method):
             Axis("steps", (400,), "twice the published epochs of a small folder; more changed nothing"),
         ),
         robust={"ratio": 0.2, "lr": 2e-3, "steps": 100},
+        together=True,
     )
     accepts_new_classes: ClassVar[bool] = True
 

@@ -173,16 +173,18 @@ class Axis:
 class Grid:
     """What `auto` chooses from: every combination of the axes' values.
 
-    robust: the values that hold where no image can be held out to choose by.
+    robust: the values that hold where no image can be held out to choose by. together: a step looks at stored features
+    alone, so that the candidates train as one batch.
     """
 
     axes: tuple[Axis, ...]
     robust: Mapping[str, Any]
+    together: bool = False
 
     def without(self, names: Collection[str]) -> Grid:
         """The grid of what is not fixed already."""
         axes = tuple(axis for axis in self.axes if axis.name not in names)
-        return Grid(axes, {name: value for name, value in self.robust.items() if name not in names})
+        return Grid(axes, {name: value for name, value in self.robust.items() if name not in names}, self.together)
 
     def points(self) -> list[dict[str, Any]]:
         """Every combination, those nearest the paper's first.

@@ -53,6 +53,7 @@ class TaskRes(Method):
             Axis("steps", (200,), "a cosine of 200 steps ends where one of 400 does"),
         ),
         robust={"alpha": 2.0, "lr": 2e-3, "steps": 200},
+        together=True,
     )
 
     alpha: float = option(0.5, "scale of the residual; the authors use 1.0 on OxfordFlowers", above=0)

@@ -164,6 +164,7 @@ class TipAdapterF(TipAdapter):
             Axis("steps", (200,), "what the published epochs are for 2,500 images"),
         ),
         robust={"beta": 1.0, "lr": 1e-3, "steps": 20},
+        together=True,
     )
 
     def keep(self, keys: Tensor) -> None:
@@ -172,7 +173,7 @@ class TipAdapterF(TipAdapter):
 
     def keys(self) -> Tensor:
         """[support, embed]."""
-        return self.get_parameter("cache_keys")
+        return self.cache_keys
 
     def searches(self, validation: Validation) -> bool:
         """Only where there is a validation part."""

@@ -93,6 +93,7 @@ class DualAdapter(DualAdapterOptions):
             Axis("steps", (100,), "at the higher rates the residuals have settled by then"),
         ),
         robust={"positive_weight": 0.75, "lr": 1e-4, "steps": 30},
+        together=True,
     )
 
     def training_recipe(self) -> Recipe | None:
