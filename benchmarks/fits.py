@@ -111,7 +111,14 @@ def whole_fit(size: Size, repeats: int) -> Line:
 
     def ours() -> object:
         return fit(
-            runs.task, "coop", shots=shots, epochs=epochs, backbone=runs.backbone, store=MemoryStore(), check=False
+            runs.task,
+            "coop",
+            shots=shots,
+            epochs=epochs,
+            backbone=runs.backbone,
+            store=MemoryStore(),
+            check=False,
+            recipe="paper",
         )
 
     timing = alternate(ours, lambda: runs.fit(shots, 1, epochs), long(repeats)).fields()
@@ -128,7 +135,9 @@ def compare_seeds(size: Size, repeats: int) -> Line:
     difference = runs.check()
 
     def ours() -> object:
-        return compare(runs.task, ["coop"], [1], seeds, backbone=runs.backbone, epochs=epochs, store=MemoryStore())
+        return compare(
+            runs.task, ["coop"], [1], seeds, backbone=runs.backbone, epochs=epochs, store=MemoryStore(), recipe="paper"
+        )
 
     def one_by_one() -> list[float]:
         return [runs.accuracy(runs.fit(1, seed, epochs)) for seed in seeds]
@@ -159,7 +168,7 @@ def second_fit(size: Size, repeats: int) -> Line:
 
 def _command(task: Path, folder: Path, method: str) -> None:
     command = [sys.executable, "-m", "shotfit", "fit", str(task), "--shots", "16", "--method", method]
-    command += ["--precision", "float32"]
+    command += ["--precision", "float32", "--recipe", "paper"]
     surroundings = os.environ | {"SHOTFIT_CACHE": str(folder / "cache")}
     ended = subprocess.run([*command, "--out", str(folder / "model")], env=surroundings, capture_output=True, text=True)
     if ended.returncode:

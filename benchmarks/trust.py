@@ -155,7 +155,9 @@ def trust(
         for seed in seeds:
             support = lesson.support(shots, seed)
             with mock.patch.object(sys.modules[fit.__module__], "trust_of", wraps=trust_of) as asked:
-                model = fit(support, method, shots=None, seed=seed, backbone=backbone, store=store, keep=True)
+                model = fit(
+                    support, method, shots=None, seed=seed, backbone=backbone, store=store, keep=True, recipe="paper"
+                )
             held: HeldOut = asked.call_args.args[0]
             run = Run(held, held_out(model.method, items, "test"), model.method.sizes)
             row = {"name": "trust", "data": task.name, "method": method, "shots": shots, "seed": seed}

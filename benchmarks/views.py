@@ -46,7 +46,7 @@ def views(
         for method in methods:
             (row,) = compare(
                 task, [method], [shots], seeds,
-                backbone=backbone, epochs=epochs, views=as_views(kind), store=store, out=out,
+                backbone=backbone, epochs=epochs, views=as_views(kind), store=store, out=out, recipe="paper",
             )  # fmt: skip
             yield {
                 "name": "views",

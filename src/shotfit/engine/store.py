@@ -29,7 +29,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import TEMPORARY, write_atomically
 from shotfit.progress import say, track
 
-__all__ = ["Entry", "Kind", "MemoryStore", "Store", "cache_folder", "open_store", "parse_size"]
+__all__ = ["Compute", "Entry", "Kind", "MemoryStore", "Store", "cache_folder", "open_store", "parse_size"]
 
 Kind = Mapping[str, str | int | float | bool]
 Compute = Callable[[list[int]], Iterator[Tensor]]
