@@ -147,7 +147,7 @@ def compare(
                             lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
                             backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
                             steps=variant.steps, recipe=variant.recipe, check=protocol == "open-set",
-                            keep=True, store=store, memory=memory,
+                            keep=True, store=store, memory=memory, spare_classes=_asks_for_new(lesson),
                         )  # fmt: skip
                     judged, said = _judged(model, lesson)
                     run |= judged | {"peak_memory": peak.bytes, "model_bytes": saved_bytes(model)}
@@ -257,6 +257,11 @@ def _cells(
                 fingerprints[id(lesson)] = _fingerprint(lesson)
             drawn = {"lesson": fingerprints[id(lesson)], "shots": number, "seed": seed}
             yield variant, number, seed, lesson, base | method | drawn
+
+
+def _asks_for_new(lesson: Lesson) -> bool:
+    """Whether a lesson is examined in classes that are not fitted."""
+    return any(exam.classes is not None for exam in lesson.exams)
 
 
 def _judged(model: Model, lesson: Lesson) -> tuple[dict[str, Any], dict[str, Answers]]:

@@ -63,6 +63,7 @@ def fit(
     recipe: RecipeName = "auto",
     budget: float | None = None,
     needs: Needs | None = None,
+    spare_classes: bool | None = None,
     views: Views | None = None,
     validation: Literal["few", "full"] = "few",
     check: bool = True,
@@ -80,18 +81,19 @@ def fit(
     cannot be read.
     shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone; None, the default,
     and 0 take all.
-    method: a name, "path/to/file.py:Class", or a method with its options; "auto" races a shortlist on held-out images
-    and keeps the best or an ensemble, needs="new-classes" among methods that predict classes they do not know.
-    recipe: "paper" is the published one; "auto" chooses rate, length and the method's decisive options on images
-    that are held out from the support, within a budget of work, or of `budget` seconds. epochs, lr: in place of the
-    recipe's; steps: length of a cosine by step, in place of epochs. They are not chosen then, nor are options that are
-    given. views: random views of each image, "center"
-    for the center view alone, "fresh" for new random crops at every step. validation: "few" selects on at most four
-    images a class of a validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on the
-    validation part or by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for
-    the activations of a training step. precision: in which the towers compute; "auto" is the one that the processor
-    is fast at, or that of a backbone that is given. A backbone that is named runs on a GPU if there is one; one
-    that is given, where it is. savings: which are in use; without an exact one the time alone changes.
+    method: a name, "path/to/file.py:Class", or a method with its options; "auto" races a shortlist on held-out
+    images and keeps the best or an ensemble, needs="new-classes" among methods that predict classes they do not
+    know. recipe: "paper" is the published one; "auto" chooses rate, length and the method's decisive options on
+    images that are held out from the support, within a budget of work, or of `budget` seconds. epochs, lr: in place
+    of the recipe's; steps: length of a cosine by step, in place of epochs. They are not chosen then, nor are
+    options that are given. spare_classes: choose by classes, too, that a candidate has not been fitted to (None:
+    where `needs` asks for new classes). views: random views of each image, "center" for the center view alone,
+    "fresh" for new random crops at every step. validation: "few" selects on at most four images a class of a
+    validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or
+    by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the activations of a
+    training step. precision: in which the towers compute; "auto" is the one that the processor is fast at, or that
+    of a backbone that is given. A backbone that is named runs on a GPU if there is one; one that is given, where it
+    is. savings: which are in use; without an exact one the time alone changes.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used, and
     DivergedError for a training whose numbers do not stay finite.
@@ -121,7 +123,9 @@ def fit(
         entered = [find(ALONE)()]
     budget = None if budget is None else budget / len(entered)
     setting = Setting(lr, epochs, steps)
-    entrants = [_entrant(Judge(fitter, support, selection, budget), one, recipe, setting, check) for one in entered]
+    spare = needs is not None if spare_classes is None else spare_classes
+    judges = [Judge(fitter, support, selection, budget, spare) for _ in entered]
+    entrants = [_entrant(judge, one, recipe, setting, check) for judge, one in zip(judges, entered, strict=True)]
     winner, rows = decided(entrants) if len(entrants) > 1 else (entrants[0], [])
     found, fitted = winner.choice, winner.fitted
     parts = winner.parts if fitted.name != "zero_shot" else []  # it is what others are compared with

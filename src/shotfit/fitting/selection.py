@@ -30,6 +30,7 @@ from shotfit.errors import DivergedError
 from shotfit.fitting.fitter import Fitter, Setting, held_out_by
 from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods, pooled
 from shotfit.fitting.program import program_of
+from shotfit.fitting.spared import can_spare, logits_with_spared
 from shotfit.methods import address
 from shotfit.methods.base import Fold, Method, Validation
 from shotfit.methods.recipe import Grid
@@ -38,6 +39,7 @@ from shotfit.progress import track
 __all__ = ["Candidate", "Choice", "Judge", "Trial", "as_found", "candidate_at", "choose", "hold_out", "points_of"]
 
 KEPT = 4  # one in so many candidates goes on from the first rung, two at least
+CHOOSING = (1, 2)  # rungs
 HELD_OUT = 1.5  # trainings of the chosen candidate that holding out every image once may cost
 FEWEST_STEPS = 4  # of a training that is judged
 OVERRUN = 1.2  # of a budget in seconds, at most
@@ -115,7 +117,7 @@ def choose(judge: Judge, candidates: Sequence[Candidate], together: bool = False
     """
     every, longest = judge.validation.folds, max(one.length for one in candidates)
     alive = list(candidates)
-    for number in (1, 2):
+    for number in CHOOSING:
         folds = every if together else every[(number - 1) % len(every) :][:1]
         steps, work = sum(one.length for one in alive), len(every) / 2 if together else 0.5
         share = min(0.5, work * longest / steps / len(folds))
@@ -179,9 +181,15 @@ class Judge:
     """Trials: each is made once, kept in the store under all that it depends on, and counted."""
 
     def __init__(
-        self, fitter: Fitter, items: Sequence[Item], validation: Validation, budget: float | None = None
+        self,
+        fitter: Fitter,
+        items: Sequence[Item],
+        validation: Validation,
+        budget: float | None = None,
+        spare: bool = False,
     ) -> None:
         self.fitter, self.items, self.validation, self.budget = fitter, items, validation, budget
+        self.spare = spare  # choose by classes, too, that a candidate has not been fitted to
         self.began, self.worked = time.perf_counter(), 0.0
         self.told: list[Trial] = []
         self.rungs: list[str] = []
@@ -204,9 +212,14 @@ class Judge:
         """What candidates say of a fold after a share of their length, by rank; None of one that diverged."""
         sizes, part = self.fitter.sizes, [self.items[index] for index in fold.train.tolist()]
         settings = [_for_share(one.setting, share) for one in candidates]
-        keys = [self._key(one, setting, part, fold) for one, setting in zip(candidates, settings, strict=True)]
+        spared = self.spare and rung in CHOOSING and can_spare(candidates[0].prototype, self.fitter.classes)
+        keys = [self._key(one, setting, part, fold, spared) for one, setting in zip(candidates, settings, strict=True)]
 
         def compute(missing: list[int]) -> Iterator[Tensor]:
+            if spared:
+                for k in missing:
+                    yield self._with_spared(candidates[k], settings[k], part, fold)
+                return
             for method in self._fitted([candidates[k] for k in missing], [settings[k] for k in missing], part, what):
                 if method is None:
                     yield torch.full((1, len(fold.labels), sum(sizes)), torch.nan)
@@ -220,7 +233,7 @@ class Judge:
         held: dict[int, HeldOut | None] = {}
         for one, setting, logits in zip(candidates, settings, rows, strict=True):
             self.worked += setting.steps or 0
-            found = self.known(logits, fold) if logits.isfinite().all() else None
+            found = None if logits.isnan().any() else self.known(logits, fold)
             score = None if found is None else float(log_likelihoods(logits, fold.labels, sizes).mean())
             right = 0.0 if found is None else float(found.right(sizes).double().mean())
             self.told.append(Trial(rung, dict(one.point), setting.steps, len(fold.labels), right, score))
@@ -247,7 +260,17 @@ class Judge:
         features = frozen_features(self.fitter.frozen, fold.held)
         return HeldOut(logits, fold.labels, features, self.validation.description)
 
-    def _key(self, candidate: Candidate, setting: Setting, part: Sequence[Item], fold: Fold) -> str:
+    def _with_spared(self, candidate: Candidate, setting: Setting, part: Sequence[Item], fold: Fold) -> Tensor:
+        """Logits [1, images, classes] by a fit that has not seen some of the classes."""
+        number = next(index for index, one in enumerate(self.validation.folds) if one.held is fold.held)
+        try:
+            return logits_with_spared(self.fitter, candidate.prototype, setting, part, fold, number)[None]
+        except DivergedError:
+            return torch.full((1, len(fold.labels), sum(self.fitter.sizes)), torch.nan)
+
+    def _key(
+        self, candidate: Candidate, setting: Setting, part: Sequence[Item], fold: Fold, spared: bool = False
+    ) -> str:
         """Of all that a trial depends on."""
         backbone, method, held = self.fitter.frozen.backbone, candidate.prototype, fold.held
         assert held.pool is not None
@@ -258,6 +281,7 @@ class Judge:
             "train": [(item.digest or str(item.path), item.label) for item in part],
             "held": [*zip(held.pool.keys(), held.pool.labels.tolist(), strict=True)],
             "rows": held.rows.tolist(),
+            "spared": spared,
             "seed": [self.fitter.seed, self.fitter.views, torch.get_num_threads()],
         }
         return hashlib.sha256(json.dumps(content, default=str).encode(errors="surrogateescape")).hexdigest()

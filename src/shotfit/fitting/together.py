@@ -7,7 +7,6 @@ more than one. Each candidate has its own parameters, rate and length, and sees 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +39,9 @@ def train_together(
 
     recipes: one a method, alike but for the rate. steps: one a method; one that has done its own leaves the batch.
     """
-    sizes, device = methods[0].sizes, methods[0].frozen.backbone.device
+    sizes, frozen = methods[0].sizes, methods[0].frozen
+    device = frozen.backbone.device
+    frozen.image(support.random.all())  # encoded before functional torch looks on, which the towers do not allow
     optimizers = [
         recipe.optimizer.over(method.parameter_groups()) for method, recipe in zip(methods, recipes, strict=True)
     ]
@@ -80,8 +81,4 @@ def _losses(methods: Sequence[Method], images: Images, targets: Tensor) -> Tenso
         return vmap(one_loss)(named, values) if values else vmap(lambda tensors: one_loss(tensors, {}))(named)
     finally:
         for name in differing:
-            _put_back(first, name, options[name])
-
-
-def _put_back(method: Method, name: str, value: Any) -> None:
-    setattr(method, name, value)
+            setattr(first, name, options[name])
