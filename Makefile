@@ -24,7 +24,7 @@ test: $(VENV)/test
 
 data:
 	@test -n "$(DATA)" || { echo "Say where the archives are: make data DATA=../shared/data"; exit 2; }
-	@for archive in caltech101 pacs dtd flowers17 gtsrb; do \
+	@for archive in caltech101 pacs dtd flowers17 gtsrb rbc_shapes grocery clipart omniglot; do \
 		echo "data/$$archive"; \
 		mkdir -p data/$$archive && tar -xf "$(DATA)/$$archive.tar" -C data/$$archive || exit 1; \
 	done

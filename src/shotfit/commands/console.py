@@ -100,6 +100,8 @@ def say_checked(model: Model, say: Say) -> None:
     record = model.record
     checked = record.get("checked")
     say(f"selection: {record['selection']}")
+    if record.get("race"):
+        say("tried on held-out images:")
     for row in record.get("race", ()):
         if row["accuracy"] is not None:
             what = f"{row['method']} of {row['chosen']['members']}" if row["method"] == "ensemble" else row["method"]
