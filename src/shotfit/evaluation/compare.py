@@ -246,6 +246,7 @@ def _cells(
             "method": variant.prototype.name,
             "program": program_of(variant.prototype),
             "options": variant.prototype.options(),
+            "given": _fixed(variant),
             "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in variant.prototype.files()],
             "epochs": variant.epochs,
             "steps": variant.steps,
@@ -257,6 +258,13 @@ def _cells(
                 fingerprints[id(lesson)] = _fingerprint(lesson)
             drawn = {"lesson": fingerprints[id(lesson)], "shots": number, "seed": seed}
             yield variant, number, seed, lesson, base | method | drawn
+
+
+def _fixed(variant: Variant) -> list[str]:
+    """Options that are given, maybe at their defaults, and that `auto` would else choose."""
+    grid = variant.prototype.grid
+    axes = grid.axes if grid is not None and variant.recipe == "auto" else ()
+    return sorted({axis.name for axis in axes} & variant.prototype.given)
 
 
 def _judged(model: Model, lesson: Lesson) -> tuple[dict[str, Any], dict[str, Answers]]:

@@ -28,7 +28,7 @@ from shotfit.data.tasks import Item
 from shotfit.engine.frozen import ImagePool
 from shotfit.errors import DivergedError
 from shotfit.fitting.fitter import Fitter, Setting, held_out_by
-from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods
+from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods, standard_error
 from shotfit.fitting.program import program_of
 from shotfit.methods import address
 from shotfit.methods.base import Fold, Method, Validation
@@ -90,6 +90,7 @@ class Choice:
         """For `adapter.json` and --json."""
         return {
             "chosen": dict(self.candidate.point),
+            "setting": asdict(self.candidate.setting),
             "rungs": list(self.rungs),
             "tried": [asdict(trial) for trial in self.trials],
         }
@@ -160,7 +161,7 @@ def _ranked(alive: Sequence[Candidate], held: Mapping[int, HeldOut | None], size
 
     def near(rank: int) -> bool:
         lost = best - scores[rank]
-        return float(lost.mean()) <= float(lost.std()) / len(lost) ** 0.5
+        return float(lost.mean()) <= standard_error(lost)
 
     first = min(rank for rank in order if rank == order[0] or near(rank))
     return [next(one for one in alive if one.rank == rank) for rank in dict.fromkeys([first, *order])]
@@ -231,9 +232,11 @@ class Judge:
         assert held.pool is not None
         content = {
             "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device.type)],
-            "method": [address(type(method)), program_of(method), method.options(), setting.__dict__],
+            "method": [address(type(method)), program_of(method), method.options(), asdict(setting)],
+            "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in method.files()],
+            "savings": asdict(self.fitter.frozen.savings),  # one of them is not exact
             "classes": [asdict(one) for one in self.fitter.classes],
-            "train": [(item.digest or str(item.path), item.label) for item in part],
+            "train": [(item.digest or str(item.path), item.label, item.group) for item in part],
             "held": [*zip(held.pool.keys(), held.pool.labels.tolist(), strict=True)],
             "rows": held.rows.tolist(),
             "seed": [self.fitter.seed, self.fitter.views, torch.get_num_threads()],
