@@ -291,7 +291,7 @@ def test_full_validation_part_is_used_if_asked_and_named(task: Task, backbone: B
             backbone=backbone,
             store=MemoryStore(),
             validation=choice,
-        )  # fmt: skip
+        )
         for choice in ("few", "full")
     )
     assert few.record["selection"] == "validation part (3 images)"

@@ -49,7 +49,7 @@ def refit(model: Model, tasks: Sequence[Task], *, shots: int | None = None, seed
 
     def once_more(fitted: Method, setting: Mapping[str, Any]) -> Model:
         prototype = type(fitted)(**fitted.options() | fitted.chosen())
-        return fit(labelled, prototype, shots=None, seed=seed, **given | setting)
+        return fit(labelled, prototype, shots=None, seed=seed, **{**given, **setting})
 
     if isinstance(method, Ensemble):
         settings_of = {row["method"]: row["setting"] for row in record["race"]}
