@@ -145,6 +145,35 @@ def test_last_line_of_fit_is_the_result(home: Home) -> None:
     assert 0 <= result["accuracy"] <= 1
 
 
+def test_json_of_fit_keeps_its_keys_and_tells_the_choice(home: Home, shell: Shell, tmp_path: Path) -> None:
+    words = ["fit", home.photos, "--backbone", home.backbone, "--method", "taskres", "--steps", 8, "--keep", "--json"]
+    result = shell(*words, "--out", tmp_path / "m")
+    assert result.code == 0 and len(result.out.splitlines()) == 1, result.err
+    found = json.loads(result.out)
+    kept = {"method", "model", "predicts_with", "shots", "seed", "seconds", "selection", "fell_back", "test_images"}
+    new = {"support_images", "labelled_images", "learned_images", "refit", "recipe", "choice", "race", "training"}
+    new |= {"checked", "half_of_the_labels", "trust"}
+    assert found.keys() == kept | {"zero_shot_accuracy", "accuracy"} | new
+    assert found["choice"]["chosen"].keys() == {"alpha", "lr"} and found["recipe"] == "auto"
+    assert {"rung", "point", "steps", "images", "accuracy", "score"} == found["choice"]["tried"][0].keys()
+    told = shell("fit", "--help").out.split("Keys of --json")[1].split("Options:")[0]
+    assert {word.strip(",:") for word in told.split()} >= found.keys()
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "| taskres | alpha=0.5, lr=0.002 | 4 |" in card and card.count("| taskres | ") == 9 + 3
+
+
+def test_json_of_a_fit_by_default_is_one_object_too(home: Home, shell: Shell, tmp_path: Path) -> None:
+    result = shell("fit", home.photos, "--backbone", home.backbone, "--out", tmp_path / "m", "--json")
+    assert result.code == 0, result.err
+    (line,) = result.out.splitlines()
+    found = json.loads(line)
+    assert (
+        found["method"] == "auto"
+        and found["predicts_with"] == json.loads((tmp_path / "m" / "adapter.json").read_text())["method"]
+    )
+    assert {row["method"] for row in found["race"]} >= {"zero_shot", "linear_probe"}
+
+
 def test_fit_tells_reader_test_part_and_both_accuracies(home: Home, shell: Shell, tmp_path: Path) -> None:
     result = shell("fit", home.photos, "--backbone", home.backbone, "--shots", 2, "--method", "taskres", "--epochs", 1,
                    "--out", tmp_path / "m", "--no-check", "--set", "alpha=0.3", "--template", "a {}.")  # fmt: skip

@@ -21,7 +21,7 @@ from shotfit.checkpoints.weights import load_backbone
 from shotfit.commands.cli import main
 from shotfit.data.tasklist import read_tasks
 from shotfit.fitting.fit import fit
-from shotfit.methods import METHODS
+from shotfit.methods import METHODS, find
 from shotfit.testing import check
 from shotfit.towers.texts import Texts
 
@@ -154,6 +154,24 @@ def test_every_method_has_a_row_whose_link_leads_to_its_section() -> None:
     rows = dict(re.findall(r"^\| \[`(\w+)`\]\(#([\w-]+)\)", page.read_text(encoding="utf-8"), re.MULTILINE))
     assert rows.keys() == METHODS.keys()
     assert set(rows.values()) <= anchors(page)
+
+
+def test_grids_of_the_page_are_those_of_the_methods() -> None:
+    def shown(value: object) -> str:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    expected = [
+        f"| `{name}` | `{axis.name}` | {', '.join(map(shown, axis.values))} | {shown(grid.robust[axis.name])} | "
+        f"{axis.reason} |"
+        for name in METHODS
+        if (grid := find(name).grid) is not None
+        for axis in grid.axes
+    ]
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    head = "| method | what | tried | alone | why |\n|---|---|---|---|---|\n"
+    assert page.split(head)[1].split("\n\n")[0].splitlines() == expected
+    without = [name for name in METHODS if find(name).grid is None]
+    assert f"{', '.join(f'`{name}`' for name in without[:-1])} and `{without[-1]}` take no gradient steps" in page
 
 
 @pytest.mark.parametrize("page", [*PAGES, *LOGS], ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,10 +20,13 @@ from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.evaluation.compare import compare
 from shotfit.fitting.fit import fit
+from shotfit.fitting.fitter import Fitter, Setting
 from shotfit.fitting.learned import count_learned
 from shotfit.fitting.model import Model
 from shotfit.fitting.record import read_record
+from shotfit.fitting.refit import refit
 from shotfit.methods import METHODS, find
+from shotfit.methods.base import Method
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
@@ -184,6 +188,40 @@ def test_refit_is_the_fit_of_all_images(shell: Shell, photos: Path, tmp_path: Pa
     expected = fit(whole, "taskres", epochs=2, backbone="backbone", store=MemoryStore(), check=False, recipe="paper")
     found = Model.open(tmp_path / "m", "backbone").method.state()
     assert all(torch.equal(found[name], value) for name, value in expected.method.state().items())
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("taskres", {"steps": 8}),
+        ("taskres", {"epochs": 3, "lr": 0.01}),
+        ("taskres", {"epochs": 3, "recipe": "paper"}),
+        ("tip_adapter_f", {"steps": 8, "views": "center"}),
+        ("linear_probe", {}),
+    ],
+)
+def test_refit_chooses_nothing_anew(
+    photos: Path, backbone: Backbone, method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, store = read_task(photos), MemoryStore()
+    model = fit(task.sealed(), method, backbone=backbone, store=store, keep=True, **settings)
+    trained: list[tuple[Setting, dict[str, Any]]] = []
+    train = Fitter.fit
+
+    def note(fitter: Fitter, *words: Any, **named: Any) -> Method:
+        prototype, items, _, _, setting = words
+        trained.append((setting, prototype.options()))
+        assert len(items) == 30
+        return train(fitter, *words, **named)
+
+    monkeypatch.setattr(Fitter, "fit", note)
+    again = refit(model, [task], **{name: settings[name] for name in settings if name != "recipe"})
+    expected = model.method.options() | model.method.chosen()
+    assert trained == [(Setting(**model.record["choice"]["setting"]), expected)]
+    same = ("recipe", "choice", "race", "selection", "checked", "trust", "shots")
+    assert all(again.record[name] == model.record[name] for name in same)
+    assert again.trust is model.trust and again.trust is not None
+    assert again.record["training"].get("steps") == model.record["training"].get("steps")
 
 
 def test_refit_of_drawn_shots_adds_the_held_out_images(shell: Shell, photos: Path, tmp_path: Path) -> None:

@@ -129,10 +129,10 @@ def of(frozen: Frozen, task: Task, *said: Tensor | None) -> list[Entrant]:
 
 def test_simplest_within_one_standard_error_wins(frozen: Frozen, task: Task) -> None:
     near = logits(2.0, 1)
-    winner, rows = decided(of(frozen, task, near, near + 0.1 * logits(0.0, 6), near + 0.1 * logits(0.0, 4)))
+    winner, rows = decided(of(frozen, task, near, near + 0.1 * logits(0.0, 11)))
     assert winner.fitted.name == "zero_shot"
-    assert min(row["score"] for row in rows[1:3]) > rows[0]["score"]  # better, but not by a standard error
-    assert [row["method"] for row in rows] == ["zero_shot", "tip_adapter", "linear_probe", "ensemble", "ensemble"]
+    assert min(row["score"] for row in rows[1:]) > rows[0]["score"]  # better, but not by a standard error
+    assert [row["method"] for row in rows] == ["zero_shot", "tip_adapter", "ensemble"]
 
 
 def test_clearly_better_method_wins_though_it_stands_last(frozen: Frozen, task: Task) -> None:

@@ -93,7 +93,7 @@ def fitted(task: Task, backbone: Backbone, method: Method | None = None, **setti
         "check": False,
         "views": "center",
     } | settings
-    return fit(task, Shift() if method is None else method, backbone=backbone, **given)
+    return fit(task, Shift() if method is None else method, backbone=backbone, **given | settings)
 
 
 def points(model: Model, rung: int = 1) -> list[dict[str, Any]]:
