@@ -75,6 +75,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
             folder / "photos",
             "--backbone",
             folder / "backbone",
+            "--method",
+            "tip_adapter_f",
+            "--recipe",
+            "paper",
             "--shots",
             3,
             "--out",
@@ -141,6 +145,35 @@ def test_last_line_of_fit_is_the_result(home: Home) -> None:
     assert 0 <= result["accuracy"] <= 1
 
 
+def test_json_of_fit_keeps_its_keys_and_tells_the_choice(home: Home, shell: Shell, tmp_path: Path) -> None:
+    words = ["fit", home.photos, "--backbone", home.backbone, "--method", "taskres", "--steps", 8, "--keep", "--json"]
+    result = shell(*words, "--out", tmp_path / "m")
+    assert result.code == 0 and len(result.out.splitlines()) == 1, result.err
+    found = json.loads(result.out)
+    kept = {"method", "model", "predicts_with", "shots", "seed", "seconds", "selection", "fell_back", "test_images"}
+    new = {"support_images", "labelled_images", "learned_images", "refit", "recipe", "choice", "race", "training"}
+    new |= {"checked", "half_of_the_labels", "trust"}
+    assert found.keys() == kept | {"zero_shot_accuracy", "accuracy"} | new
+    assert found["choice"]["chosen"].keys() == {"alpha", "lr"} and found["recipe"] == "auto"
+    assert {"rung", "point", "steps", "images", "accuracy", "score"} == found["choice"]["tried"][0].keys()
+    told = shell("fit", "--help").out.split("Keys of --json")[1].split("Options:")[0]
+    assert {word.strip(",:") for word in told.split()} >= found.keys()
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "| taskres | alpha=0.5, lr=0.002 | 4 |" in card and card.count("| taskres | ") == 9 + 3
+
+
+def test_json_of_a_fit_by_default_is_one_object_too(home: Home, shell: Shell, tmp_path: Path) -> None:
+    result = shell("fit", home.photos, "--backbone", home.backbone, "--out", tmp_path / "m", "--json")
+    assert result.code == 0, result.err
+    (line,) = result.out.splitlines()
+    found = json.loads(line)
+    assert (
+        found["method"] == "auto"
+        and found["predicts_with"] == json.loads((tmp_path / "m" / "adapter.json").read_text())["method"]
+    )
+    assert {row["method"] for row in found["race"]} >= {"zero_shot", "linear_probe"}
+
+
 def test_fit_tells_reader_test_part_and_both_accuracies(home: Home, shell: Shell, tmp_path: Path) -> None:
     result = shell("fit", home.photos, "--backbone", home.backbone, "--shots", 2, "--method", "taskres", "--epochs", 1,
                    "--out", tmp_path / "m", "--no-check", "--set", "alpha=0.3", "--template", "a {}.")  # fmt: skip
@@ -178,32 +211,36 @@ def test_evaluate_takes_all_images_if_asked(home: Home, shell: Shell) -> None:
 
 
 def test_evaluate_prints_every_class_if_asked_and_all_of_it_as_json(home: Home, shell: Shell) -> None:
-    text = shell("evaluate", home.model, home.photos, "--per-class").out
-    found = json.loads(shell("evaluate", home.model, home.photos, "--json").out)
+    on_it = ["--backbone", home.backbone]
+    text = shell("evaluate", home.model, home.photos, "--per-class", *on_it).out
+    found = json.loads(shell("evaluate", home.model, home.photos, "--json", *on_it).out)
     assert f"accuracy               {100 * found['accuracy']:.1f} %" in text.splitlines()
     low, high = (100 * end for end in found["accuracy_interval"])
     assert f"accuracy {low:.1f} to {high:.1f} %" in text
-    table = text.split("classes:\n")[1].splitlines()
+    table = text.split("classes:\n")[1].split("calibrated")[0].splitlines()
     assert {line[2:].split("  ")[0] for line in table[1:]} == {own["name"] for own in found["per_class"]}
     assert f"{found['log_loss']:.3f}" in text
 
 
 def test_evaluate_compares_two_models_on_the_same_images(home: Home, shell: Shell, tmp_path: Path) -> None:
-    words = ["fit", home.photos, "--backbone", home.backbone, "--method", "zero_shot", "--out", tmp_path / "plain"]
+    on_it = ["--backbone", home.backbone]
+    words = ["fit", home.photos, *on_it, "--method", "zero_shot", "--out", tmp_path / "plain"]
     assert shell(*words).code == 0
-    result = shell("evaluate", tmp_path / "plain", home.model, home.photos, "--json")
+    result = shell("evaluate", tmp_path / "plain", home.model, home.photos, "--json", *on_it)
     assert result.code == 0, result.err
     found = json.loads(result.out)
-    first = json.loads(shell("evaluate", tmp_path / "plain", home.photos, "--json").out)
-    second = json.loads(shell("evaluate", home.model, home.photos, "--json").out)
+    first = json.loads(shell("evaluate", tmp_path / "plain", home.photos, "--json", *on_it).out)
+    second = json.loads(shell("evaluate", home.model, home.photos, "--json", *on_it).out)
     assert found["models"] == [first.pop("model"), second.pop("model")]
+    assert first.pop("trust").keys() == second.pop("trust").keys()  # what each model says of itself alone
+    assert first.pop("learned_images") == second.pop("learned_images") == 0
     assert (found["first"], found["second"]) == (first, second)
     assert found["difference"] == pytest.approx(second["accuracy"] - first["accuracy"])
     counts = [found[name] for name in ("both_right", "only_first", "only_second", "both_wrong")]
     assert sum(counts) == first["images"]
-    text = shell("evaluate", tmp_path / "plain", home.model, home.photos).out
+    text = shell("evaluate", tmp_path / "plain", home.model, home.photos, *on_it).out
     assert "McNemar's exact test: p " in text and f"only with plain: {counts[1]}" in text
-    same = json.loads(shell("evaluate", home.model, home.model, home.photos, "--json").out)
+    same = json.loads(shell("evaluate", home.model, home.model, home.photos, "--json", *on_it).out)
     assert (same["difference"], same["difference_interval"], same["p"]) == (0.0, [0.0, 0.0], 1.0)
 
 
@@ -383,7 +420,7 @@ def test_limit_of_the_cache_that_is_no_size_is_named(shell: Shell, monkeypatch: 
         (["fit", "PHOTOS", "--shots", "few"], 2, "Invalid value for '--shots'"),
         (["fit", "PHOTOS", "--method", "tipadapter"], 2, "There is no method 'tipadapter'. Did you mean tip_adapter?"),
         (["fit", "PHOTOS", "--set", "alpha"], 2, "is no option=value"),
-        (["fit", "PHOTOS", "--set", "size=3"], 2, "has no option 'size'"),
+        (["fit", "PHOTOS", "--method", "tip_adapter_f", "--set", "size=3"], 2, "has no option 'size'"),
         (["fit", "PHOTOS", "--seed", "4294967296"], 2, "Invalid value for '--seed'"),
         (["fit", "PHOTOS", "--views", "100000"], 2, "views is 100000; expected a whole number from 0 to 1,000"),
         (["fit", "PHOTOS", "--method", "linear_probe", "--lr", "1"], 2, "linear_probe takes no gradient steps"),

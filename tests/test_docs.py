@@ -1,7 +1,7 @@
 """The README, docs/ and docstrings as they stand: commands and examples run, tables and links agree.
 
-Commands and blocks run as they stand, but fits for one epoch, and comparisons on one shot and seed. What names
-..., data/ or examples/tasks needs the evaluation sets and is left to people, as are `make` and pip.
+Commands and blocks run as they stand, but fits of a method for one epoch, and comparisons on one shot and seed. What
+names ..., data/ or examples/tasks needs the evaluation sets and is left to people, as are `make` and pip.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shotfit.checkpoints.weights import load_backbone
 from shotfit.commands.cli import main
 from shotfit.data.tasklist import read_tasks
 from shotfit.fitting.fit import fit
-from shotfit.methods import METHODS
+from shotfit.methods import METHODS, find
 from shotfit.testing import check
 from shotfit.towers.texts import Texts
 
@@ -88,14 +88,15 @@ def test_command_runs(place: Path, command: str) -> None:
     program, *words = shlex.split(command, comments=True)
     assert program == "shotfit"
     words = words[: words.index(">")] if ">" in words else words
-    cheaper = [] if words[:2] == ["fit", "--classes"] else CHEAPER.get(words[0], [])  # trains nothing
+    raced = words[0] == "fit" and "--method" not in words  # or nothing is trained, as with --classes
+    cheaper = [] if raced else CHEAPER.get(words[0], [])
     assert main([*words, *cheaper]) == 0
 
 
 @pytest.mark.parametrize(("page", "printed"), [("README.md", "new.jpg"), ("docs/protocols.md", "coop+length=4")])
 def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str], page: str, printed: str) -> None:
     for block in blocks(ROOT / page, "python"):
-        exec(block, {})
+        exec(block.replace("[4], [1, 2, 3]", "[1], [1]"), {})
     assert printed in capsys.readouterr().out
 
 
@@ -153,6 +154,24 @@ def test_every_method_has_a_row_whose_link_leads_to_its_section() -> None:
     rows = dict(re.findall(r"^\| \[`(\w+)`\]\(#([\w-]+)\)", page.read_text(encoding="utf-8"), re.MULTILINE))
     assert rows.keys() == METHODS.keys()
     assert set(rows.values()) <= anchors(page)
+
+
+def test_grids_of_the_page_are_those_of_the_methods() -> None:
+    def shown(value: object) -> str:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    expected = [
+        f"| `{name}` | `{axis.name}` | {', '.join(map(shown, axis.values))} | {shown(grid.robust[axis.name])} | "
+        f"{axis.reason} |"
+        for name in METHODS
+        if (grid := find(name).grid) is not None
+        for axis in grid.axes
+    ]
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    head = "| method | what | tried | alone | why |\n|---|---|---|---|---|\n"
+    assert page.split(head)[1].split("\n\n")[0].splitlines() == expected
+    without = [name for name in METHODS if find(name).grid is None]
+    assert f"{', '.join(f'`{name}`' for name in without[:-1])} and `{without[-1]}` take no gradient steps" in page
 
 
 @pytest.mark.parametrize("page", [*PAGES, *LOGS], ids=lambda page: page.relative_to(ROOT).as_posix())

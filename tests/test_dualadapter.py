@@ -47,7 +47,7 @@ def fitted(task: Task, backbone: Backbone) -> Callable[..., Model]:
     def fit_with(**options: str) -> Model:
         epochs = 1 if DualAdapter.with_options(options).training_recipe() else None
         return fit(task, "dualadapter", shots=3, epochs=epochs, backbone=backbone, options=options, check=False,
-                   store=MemoryStore())  # fmt: skip
+                   recipe="paper", store=MemoryStore())  # fmt: skip
 
     return fit_with
 
@@ -239,7 +239,7 @@ def test_first_of_equal_points_is_kept_and_nothing_right_keeps_none() -> None:
 
 def test_fold_is_judged_by_a_cache_without_its_images(task: Task, backbone: Backbone) -> None:
     grids = {"beta_grid": "0.5,8,3", "alpha_grid": "0.5,40,3", "lambda_grid": "0.3,0.9,2"}
-    model = fit(task, "dualadapter", shots=None, backbone=backbone, store=MemoryStore(), check=False,
+    model = fit(task, "dualadapter", recipe="paper", shots=None, backbone=backbone, store=MemoryStore(), check=False,
                 options=grids | {"training_free": "true"})  # fmt: skip
     method = model.method
     assert isinstance(method, DualAdapter)
@@ -273,7 +273,7 @@ def test_trained_residuals_are_not_searched_by_cross_validation(fitted: Callable
 
 
 def test_one_shot_keeps_the_defaults(task: Task, backbone: Backbone) -> None:
-    model = fit(task, "dualadapter", shots=1, epochs=1, backbone=backbone, store=MemoryStore())
+    model = fit(task, "dualadapter", recipe="paper", shots=1, epochs=1, backbone=backbone, store=MemoryStore())
     assert model.record["selection"].startswith("fixed defaults (no validation part")
     assert model.method.get_buffer("coefficients").tolist() == [1.0, 3.0, 0.75]
 
@@ -282,7 +282,16 @@ def test_full_validation_part_is_used_if_asked_and_named(task: Task, backbone: B
     val = tuple(item for item in task.train for _ in range(2))  # more than four a class
     split = replace(task, val=val)
     few, full = (
-        fit(split, "dualadapter", shots=1, epochs=1, backbone=backbone, store=MemoryStore(), validation=choice)
+        fit(
+            split,
+            "dualadapter",
+            recipe="paper",
+            shots=1,
+            epochs=1,
+            backbone=backbone,
+            store=MemoryStore(),
+            validation=choice,
+        )
         for choice in ("few", "full")
     )
     assert few.record["selection"] == "validation part (3 images)"
@@ -292,7 +301,7 @@ def test_full_validation_part_is_used_if_asked_and_named(task: Task, backbone: B
 
 def test_full_validation_without_a_part_is_refused(task: Task, backbone: Backbone) -> None:
     with pytest.raises(UsageError, match="no validation part that could be used in full"):
-        fit(task, "dualadapter", shots=1, backbone=backbone, store=MemoryStore(), validation="full")
+        fit(task, "dualadapter", recipe="paper", shots=1, backbone=backbone, store=MemoryStore(), validation="full")
     with pytest.raises(UsageError, match="--validation is 'all'; expected few"):
         as_validation("all")
 
@@ -331,5 +340,5 @@ def test_last_batch_of_an_epoch_is_kept_only_if_the_recipe_says_so(task: Task, b
             def adjust_gradients(self, steps: list[int] = steps) -> None:
                 steps.append(1)
 
-        fit(task, Counting(), shots=3, backbone=backbone, store=MemoryStore(), check=False)
+        fit(task, Counting(), recipe="paper", shots=3, backbone=backbone, store=MemoryStore(), check=False)
         assert len(steps) == expected

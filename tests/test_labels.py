@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,16 +20,20 @@ from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.evaluation.compare import compare
 from shotfit.fitting.fit import fit
+from shotfit.fitting.fitter import Fitter, Setting
 from shotfit.fitting.learned import count_learned
 from shotfit.fitting.model import Model
 from shotfit.fitting.record import read_record
+from shotfit.fitting.refit import refit
 from shotfit.methods import METHODS, find
+from shotfit.methods.base import Method
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
 from .test_cli import Result, Shell, one_line
 
 PROBE = ["--method", "linear_probe", "--keep"]
+ON_IT = ["--backbone", "backbone"]  # a model that was fitted on a path opens where it is named
 OPTIONS = {"coop": {"length": "4"}, "coop_mt": {"length": "4"}, "softcpt": {"length": "4"}}
 
 
@@ -109,10 +114,10 @@ def test_comparisons_keep_their_shots(photos: Path, backbone: Backbone, tmp_path
 
 def test_evaluate_says_where_it_judges_on_learned_images(shell: Shell, photos: Path, tmp_path: Path) -> None:
     shell("fit", photos, "--backbone", "backbone", *PROBE, "--out", tmp_path / "m")
-    held_out = shell("evaluate", tmp_path / "m", photos, "--json")
+    held_out = shell("evaluate", tmp_path / "m", photos, "--json", *ON_IT)
     assert last(held_out)["learned_images"] == 0
     assert "held-out figure" not in held_out.err
-    everything = shell("evaluate", tmp_path / "m", photos, "--all")
+    everything = shell("evaluate", tmp_path / "m", photos, "--all", *ON_IT)
     said = "24 of these 30 images are among those that the model learned from: this is no held-out figure"
     assert said in everything.out.splitlines()
 
@@ -122,7 +127,9 @@ def test_learned_images_are_known_under_another_name(shell: Shell, photos: Path,
     for image in sorted(photos.glob("*/*.png")):
         (tmp_path / "moved" / image.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(image, tmp_path / "moved" / image.parent.name / f"copy-{image.name}")
-    assert last(shell("evaluate", tmp_path / "m", tmp_path / "moved", "--all", "--json"))["learned_images"] == 24
+    assert (
+        last(shell("evaluate", tmp_path / "m", tmp_path / "moved", "--all", "--json", *ON_IT))["learned_images"] == 24
+    )
 
 
 def test_images_that_a_fit_was_chosen_by_count_as_learned(photos: Path, backbone: Backbone) -> None:
@@ -167,19 +174,54 @@ def test_refit_learns_the_held_out_images_after_they_were_measured(
     assert "fitted again to 30 labelled images, the 6 held-out ones among them" in result.err
     assert "has no held-out figure of its own" in (tmp_path / "again" / "README.md").read_text()
     said = "6 of these 6 images are among those that the model learned from: this is no held-out figure"
-    judged = shell("evaluate", tmp_path / "again", photos, "--json")
+    judged = shell("evaluate", tmp_path / "again", photos, "--json", *ON_IT)
     assert said in judged.err
     assert last(judged)["learned_images"] == 6
 
 
 def test_refit_is_the_fit_of_all_images(shell: Shell, photos: Path, tmp_path: Path) -> None:
     words = ["fit", photos, "--backbone", "backbone", "--method", "taskres", "--epochs", 2, "--keep", "--no-check"]
+    words += ["--recipe", "paper"]
     assert shell(*words, "--refit", "--out", tmp_path / "m").code == 0
     task = read_task(photos)
     whole = replace(task, train=(*task.train, *task.test), held_out=())
-    expected = fit(whole, "taskres", epochs=2, backbone="backbone", store=MemoryStore(), check=False, keep=True)
-    found = Model.open(tmp_path / "m").method.state()
+    expected = fit(whole, "taskres", epochs=2, backbone="backbone", store=MemoryStore(), check=False, recipe="paper")
+    found = Model.open(tmp_path / "m", "backbone").method.state()
     assert all(torch.equal(found[name], value) for name, value in expected.method.state().items())
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("taskres", {"steps": 8}),
+        ("taskres", {"epochs": 3, "lr": 0.01}),
+        ("taskres", {"epochs": 3, "recipe": "paper"}),
+        ("tip_adapter_f", {"steps": 8, "views": "center"}),
+        ("linear_probe", {}),
+    ],
+)
+def test_refit_chooses_nothing_anew(
+    photos: Path, backbone: Backbone, method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, store = read_task(photos), MemoryStore()
+    model = fit(task.sealed(), method, backbone=backbone, store=store, keep=True, **settings)
+    trained: list[tuple[Setting, dict[str, Any]]] = []
+    train = Fitter.fit
+
+    def note(fitter: Fitter, *words: Any, **named: Any) -> Method:
+        prototype, items, _, _, setting = words
+        trained.append((setting, prototype.options()))
+        assert len(items) == 30
+        return train(fitter, *words, **named)
+
+    monkeypatch.setattr(Fitter, "fit", note)
+    again = refit(model, [task], **{name: settings[name] for name in settings if name != "recipe"})
+    expected = model.method.options() | model.method.chosen()
+    assert trained == [(Setting(**model.record["choice"]["setting"]), expected)]
+    same = ("recipe", "choice", "race", "selection", "checked", "trust", "shots")
+    assert all(again.record[name] == model.record[name] for name in same)
+    assert again.trust is model.trust and again.trust is not None
+    assert again.record["training"].get("steps") == model.record["training"].get("steps")
 
 
 def test_refit_of_drawn_shots_adds_the_held_out_images(shell: Shell, photos: Path, tmp_path: Path) -> None:
@@ -218,7 +260,7 @@ def test_folder_of_single_images_is_fitted_without_a_figure(shell: Shell, tmp_pa
     assert "warning: 3 classes have a single train image" in result.err
     found = last(result)
     assert (found["test_images"], found["accuracy"], found["zero_shot_accuracy"]) == (0, None, None)
-    assert shell("predict", tmp_path / "m", tmp_path / "photos").code == 0
+    assert shell("predict", tmp_path / "m", tmp_path / "photos", *ON_IT).code == 0
 
 
 def test_task_of_single_images_among_others_is_fitted(shell: Shell, tmp_path: Path) -> None:
@@ -243,8 +285,8 @@ def test_groups_of_a_manifest_stay_together_from_fit_to_evaluate(shell: Shell, p
     result = shell("fit", *grouped, "--backbone", "backbone", *PROBE, "--out", tmp_path / "m")
     assert result.code == 0, result.err
     assert "test part: about a fifth of each class, in whole groups of patient" in result.out
-    assert last(shell("evaluate", tmp_path / "m", *grouped, "--json"))["learned_images"] == 0
-    torn = shell("evaluate", tmp_path / "m", tmp_path / "labels.csv")
+    assert last(shell("evaluate", tmp_path / "m", *grouped, "--json", *ON_IT))["learned_images"] == 0
+    torn = shell("evaluate", tmp_path / "m", tmp_path / "labels.csv", *ON_IT)
     assert "images are among those that the model learned from" in torn.out
     assert shell("doctor", *grouped).code == 0
     words = [
@@ -288,7 +330,7 @@ def test_class_names_alone_make_a_zero_shot_model(shell: Shell, photos: Path, tm
     assert record["classes"][0]["names"] == ["red kite", "gull, herring"]
     assert record["classes"][0]["templates"] == ["a sketch of a {}."]
     assert "Learned from: no image" in (tmp_path / "m" / "README.md").read_text()
-    predicted = shell("predict", tmp_path / "m", photos, "--format", "jsonl").out.splitlines()
+    predicted = shell("predict", tmp_path / "m", photos, "--format", "jsonl", *ON_IT).out.splitlines()
     assert len(predicted) == 30
 
 
@@ -328,7 +370,7 @@ def test_class_names_come_from_a_file_for_fit_and_predict(shell: Shell, photos: 
     assert as_classes(names) == ["red kite", "gull, herring"]
     assert shell("fit", "--classes", names, "--backbone", "backbone", "--out", tmp_path / "m").code == 0
     picture = next(photos.rglob("*.png"))
-    predicted = shell("predict", tmp_path / "m", picture, "--classes", names, "--format", "jsonl")
+    predicted = shell("predict", tmp_path / "m", picture, "--classes", names, "--format", "jsonl", *ON_IT)
     assert predicted.code == 0, predicted.err
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from shotfit.commands.describe import describe
+from shotfit.errors import UsageError
+from shotfit.methods import Grid, find
 from shotfit.testing.tiny import tiny_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
@@ -33,6 +35,35 @@ def test_each_saving_is_told_where_it_is_used(backbone: Backbone, saving: str) -
     assert words in used
     assert saving == "cut" or words not in off
     assert saving != "cut" or "231 tokens run instead of 231" in off
+
+
+def test_what_auto_chooses_is_told_with_its_reasons(backbone: Backbone) -> None:
+    lines = describe("taskres", backbone)
+    grid = find("taskres").grid
+    assert grid is not None
+    for axis in grid.axes:
+        (line,) = [line for line in lines if line.endswith(axis.reason)]
+        values = ", ".join(f"{value:g}" for value in axis.values)
+        assert line.split(maxsplit=1) == [axis.name, line.split(maxsplit=1)[1]] and values in line
+    assert any(line.startswith("  where none can be held out: alpha=2, lr=0.002") for line in lines)
+
+
+def test_option_that_is_given_is_not_told_to_be_chosen(backbone: Backbone) -> None:
+    reasons = {axis.name: axis.reason for axis in (find("taskres").grid or Grid((), {})).axes}
+    told = "\n".join(describe("taskres", backbone, {"alpha": "0.5"}))
+    assert reasons["alpha"] not in told and reasons["lr"] in told
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("linear_probe", {}), ("zero_shot", {}), ("dualadapter", {"training_free": "true"})]
+)
+def test_method_without_a_choice_says_so(backbone: Backbone, method: str, options: dict[str, str]) -> None:
+    assert "Recipe auto: chooses nothing" in describe(method, backbone, options)
+
+
+def test_ensemble_is_not_shown_as_a_method(backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match="ensemble is made by --method auto"):
+        describe("ensemble", backbone)
 
 
 def test_input_of_a_block_is_told_to_be_kept(backbone: Backbone) -> None:

@@ -198,7 +198,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def format_1(home: Path, folder: Path) -> Path:
     """The model as an older shotfit wrote it."""
-    model = Model.open(home / "model", store=MemoryStore())
+    model = Model.open(home / "model", store=MemoryStore(), trust_backbone=True)
     model.trust = None
     model.record.pop("trust")
     model.save(folder)
@@ -210,7 +210,10 @@ def format_1(home: Path, folder: Path) -> Path:
 def test_saved_model_answers_as_the_fitted_one(home: Path) -> None:
     images = sorted((home / "photos").rglob("*.png"))[:5]
     asked = Asked(coverage=0.9, unknown=True, known_share=0.9)
-    first, again = (Model.open(home / "model", store=MemoryStore()).predict(images, asked=asked) for _ in range(2))
+    first, again = (
+        Model.open(home / "model", store=MemoryStore(), trust_backbone=True).predict(images, asked=asked)
+        for _ in range(2)
+    )
     assert first == again
     assert all(one.set is not None and one.unknown is not None for one in first)
     record = json.loads((home / "model" / "adapter.json").read_text())
@@ -219,17 +222,17 @@ def test_saved_model_answers_as_the_fitted_one(home: Path) -> None:
 
 
 def test_prediction_is_calibrated(home: Path) -> None:
-    model = Model.open(home / "model", store=MemoryStore())
+    model = Model.open(home / "model", store=MemoryStore(), trust_backbone=True)
     assert model.trust is not None
     model.trust = None
     image = next((home / "photos").rglob("*.png"))
     plain = model.predict(image, top=3)[0]
-    calibrated = Model.open(home / "model", store=MemoryStore()).predict(image, top=3)[0]
+    calibrated = Model.open(home / "model", store=MemoryStore(), trust_backbone=True).predict(image, top=3)[0]
     assert plain.labels == calibrated.labels and plain.probabilities != calibrated.probabilities
 
 
 def test_model_of_format_1_opens_and_says_what_it_lacks(home: Path, tmp_path: Path) -> None:
-    model = Model.open(format_1(home, tmp_path / "old"), store=MemoryStore())
+    model = Model.open(format_1(home, tmp_path / "old"), store=MemoryStore(), trust_backbone=True)
     image = next((home / "photos").rglob("*.png"))
     assert model.predict(image)[0].set is None
     for asked in (Asked(unknown=True), Asked(coverage=0.9)):
@@ -256,16 +259,16 @@ def test_other_classes_keep_the_temperature_and_refuse_the_rest(home: Path) -> N
 
 
 def test_tensors_of_another_model_are_refused(home: Path, tmp_path: Path) -> None:
-    model = Model.open(home / "model", store=MemoryStore())
+    model = Model.open(home / "model", store=MemoryStore(), trust_backbone=True)
     model.record["trust"] = model.record["trust"] | {"temperature": -1.0}
     model.save(tmp_path / "model")
     with pytest.raises(ShotfitError, match="is damaged or of another version"):
-        Model.open(tmp_path / "model", store=MemoryStore())
+        Model.open(tmp_path / "model", store=MemoryStore(), trust_backbone=True)
 
 
 def test_evaluation_shows_before_and_after(home: Path) -> None:
     task = tiny_task(home / "photos", images=14)
-    model = Model.open(home / "model", store=MemoryStore())
+    model = Model.open(home / "model", store=MemoryStore(), trust_backbone=True)
     found = evaluate_trust(model, task.test, Asked(coverage=0.9), unknown=task.train[:6])
     assert model.trust is not None and found.calibration_error != found.calibration_error_before
     assert found.covered is not None and found.mean_set_size is not None and found.auroc is not None

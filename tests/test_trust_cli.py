@@ -31,6 +31,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 def test_sets_and_marks_stand_in_each_format(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["predict", home / "model", home / "photos" / "blue", "--coverage", 0.9, "--unknown", "--known-share", 0.9]
+    asked += ["--trust-backbone"]
     code, out, error = run(capsys, *asked, "--format", "csv")
     assert code == 0, error
     rows = list(csv.DictReader(out.splitlines()))
@@ -42,7 +43,9 @@ def test_sets_and_marks_stand_in_each_format(home: Path, capsys: pytest.CaptureF
 
 
 def test_nothing_is_said_that_was_not_asked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = run(capsys, "predict", home / "model", home / "photos" / "blue", "--format", "jsonl")
+    _, out, _ = run(
+        capsys, "predict", home / "model", home / "photos" / "blue", "--format", "jsonl", "--trust-backbone"
+    )
     assert set(json.loads(out.splitlines()[0])) == {"image", "predictions"}
 
 
@@ -61,7 +64,7 @@ def test_nothing_is_said_that_was_not_asked(home: Path, capsys: pytest.CaptureFi
 def test_what_cannot_be_answered_is_one_line(
     home: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
 ) -> None:
-    code, out, error = run(capsys, "predict", home / "model", home / "photos" / "blue", *words)
+    code, out, error = run(capsys, "predict", home / "model", home / "photos" / "blue", *words, "--trust-backbone")
     assert (code, out) == (2, "") and sentence in error
 
 
@@ -75,13 +78,14 @@ def test_unknown_of_a_model_of_format_1_is_one_line(
 ) -> None:
     from tests.test_trust import format_1
 
-    code, out, error = run(capsys, "predict", format_1(home, tmp_path / "old"), home / "photos" / "blue", "--unknown")
+    words = ["predict", format_1(home, tmp_path / "old"), home / "photos" / "blue", "--unknown", "--trust-backbone"]
+    code, out, error = run(capsys, *words)
     assert (code, out) == (2, "")
     assert "--unknown needs images that were held out" in error and "fit it again" in error
 
 
 def test_evaluate_reports_sets_and_unknown_images(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["evaluate", home / "model", home / "photos", "--all", "--coverage", 0.9]
+    words = ["evaluate", home / "model", home / "photos", "--all", "--coverage", 0.9, "--trust-backbone"]
     code, out, error = run(capsys, *words, "--unknown-images", home / "photos" / "blue", "--json")
     assert code == 0, error
     found = json.loads(out)["trust"]

@@ -87,7 +87,7 @@ def describe(
     if rows:
         width, default = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
         lines += [f"  {option:{width}}  {value:{default}}  {text}" for option, value, text in rows]
-    lines += ["", *_recipe_lines(prototype.training_recipe()), ""]
+    lines += ["", *_recipe_lines(prototype.training_recipe()), "", *_grid_lines(prototype), ""]
     lines.append(f"New class names after the fit: {'yes' if method.accepts_new_classes else 'no'}")
     loaded = load_in(backbone, device="cpu")
     lines += ["", f"Calls of the towers of {loaded.name}, for the class names {', '.join(classes)}:"]
@@ -165,6 +165,25 @@ def _recipe_lines(recipe: Recipe | None) -> list[str]:
         f"  batch      {recipe.batch} images" + (f", {recipe.updates} updates on each" if recipe.updates > 1 else ""),
         f"  views      {views}",
     ]
+
+
+def _grid_lines(prototype: Method) -> list[str]:
+    """What `auto` chooses from, axis by axis, each with its reason."""
+    if prototype.grid is None or prototype.training_recipe() is None:
+        return ["Recipe auto: chooses nothing"]
+    grid = prototype.grid.without(prototype.given)
+    values = {axis.name: ", ".join(map(_value, axis.values)) for axis in grid.axes}
+    width, column = (max(map(len, words), default=0) for words in (values, values.values()))
+    robust = ", ".join(f"{name}={_value(value)}" for name, value in grid.robust.items())
+    return [
+        "Recipe auto, a cosine by step, chooses on held-out images:",
+        *(f"  {axis.name:{width}}  {values[axis.name]:{column}}  {axis.reason}" for axis in grid.axes),
+        f"  where none can be held out: {robust}",
+    ]
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _calls(phase: Phase) -> list[str]:

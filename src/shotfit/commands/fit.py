@@ -119,6 +119,17 @@ def fit(
       shotfit fit photos/ --method mma --recipe paper
       shotfit fit photos/ --method coop --set length=4 --steps 200
       shotfit fit labels.csv --images photos/ --template "a sketch of a {}." --json
+
+    \b
+    Keys of --json, which is one object, the last line:
+      method, model, predicts_with, shots, seed, seconds, selection, fell_back
+      test_images, accuracy, zero_shot_accuracy, and of several tasks: tasks, models
+      support_images, labelled_images, learned_images, refit: what it learned from
+      recipe, choice: what was tried, what it scored, and what was chosen
+      race: of --method auto, the accuracy and score of each method on held-out images
+      training: steps, first and last loss, support images right before and after
+      checked, half_of_the_labels: accuracy on held-out images, and with half the labels
+      trust: how the probabilities are calibrated, and log loss before and after
     """
     say = to(sys.stderr if as_json else sys.stdout)
     settings, chosen, bound = as_options(options or []), as_views(views), as_bytes("--memory", memory)

@@ -19,7 +19,7 @@ def show(
     memory: flags.Memory = None,
     without: flags.Without = None,
 ) -> None:
-    """Show a method: what it computes, its options, its recipe, and each call of a tower.
+    """Show a method: what it computes, its options, its recipe, what --recipe auto chooses, and each call of a tower.
 
     \b
     Example:

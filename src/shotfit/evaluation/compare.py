@@ -246,6 +246,7 @@ def _cells(
             "method": variant.prototype.name,
             "program": program_of(variant.prototype),
             "options": variant.prototype.options(),
+            "given": _fixed(variant),
             "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in variant.prototype.files()],
             "epochs": variant.epochs,
             "steps": variant.steps,
@@ -262,6 +263,13 @@ def _cells(
 def _asks_for_new(lesson: Lesson) -> bool:
     """Whether a lesson is examined in classes that are not fitted."""
     return any(exam.classes is not None for exam in lesson.exams)
+
+
+def _fixed(variant: Variant) -> list[str]:
+    """Options that are given, maybe at their defaults, and that `auto` would else choose."""
+    grid = variant.prototype.grid
+    axes = grid.axes if grid is not None and variant.recipe == "auto" else ()
+    return sorted({axis.name for axis in axes} & variant.prototype.given)
 
 
 def _judged(model: Model, lesson: Lesson) -> tuple[dict[str, Any], dict[str, Answers]]:

@@ -29,6 +29,8 @@ from shotfit.towers.precision import Precision
 RECORDED = (
     "shots", "seed", "seconds", "selection", "fell_back", "support_images", "labelled_images", "learned_images",
 )  # fmt: skip
+# Of fits to images: how it was trained and chosen, and what is known by images that were held out.
+CHOSEN = ("recipe", "choice", "race", "training", "checked", "half_of_the_labels", "trust")
 
 __all__ = ["Fitted", "load_task", "merged", "models_of", "overview", "places", "scored", "table"]
 
@@ -45,6 +47,7 @@ class Fitted:
     def as_json(self) -> dict[str, Any]:
         """What a program wants to know of the fit."""
         record = {name: self.model.record[name] for name in RECORDED}
+        record |= {name: self.model.record[name] for name in CHOSEN if name in self.model.record}
         names = {"model": str(self.place), "predicts_with": self.model.record["method"]}
         scores: dict[str, Any] = self.model.record["scores"]
         return names | record | {"refit": self.model.record.get("refit", False)} | scores

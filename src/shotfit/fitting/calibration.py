@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotfit.data.shots import deal
-from shotfit.fitting.heldout import HeldOut
+from shotfit.fitting.heldout import HeldOut, standard_error
 from shotfit.methods.numbering import among_own
 
 __all__ = ["Calibration", "calibrate", "log_losses"]
@@ -112,7 +112,7 @@ def _bias_helps(held: HeldOut, sizes: Sequence[int]) -> bool:
         log_losses(_crossed(held, sizes, blocks, kind), held.labels, sizes) for kind in (_temperature, _biased)
     )
     gain = plain - biased  # [images]
-    return gain.mean().item() > max(LEAST_GAIN, SURE * _standard_error(gain))
+    return gain.mean().item() > max(LEAST_GAIN, SURE * standard_error(gain))
 
 
 def _temperature(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Calibration:
@@ -122,7 +122,7 @@ def _temperature(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Calibr
     for step in range(steps):
         found = best ** (step / steps)
         more = log_losses(logits / found, labels, sizes) - lowest
-        if more.mean() <= _standard_error(more):
+        if more.mean() <= standard_error(more):
             return Calibration(found, found)
     return Calibration(best, best)
 
@@ -162,7 +162,3 @@ def _biased(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Calibration
     log_factor, bias = torch.from_numpy(found).float().split([1, classes])
     plain = _temperature(logits, labels, sizes).temperature
     return Calibration(start / math.exp(log_factor.item()), plain, bias.clone())
-
-
-def _standard_error(values: Tensor) -> float:
-    return values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.inf

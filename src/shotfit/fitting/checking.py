@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from shotfit.data.shots import cross_validation
-from shotfit.fitting.heldout import HeldOut
+from shotfit.fitting.heldout import HeldOut, standard_error
 from shotfit.fitting.race import Entrant
 from shotfit.fitting.selection import Judge, as_found
 from shotfit.fitting.train import hits
@@ -77,5 +78,7 @@ def with_half(judge: Judge, entrant: Entrant) -> dict[str, Any]:
         return {}
     sizes = lead.fitted.sizes
     ours, theirs = held.right(sizes).double(), other.right(sizes).double()
-    error = float((ours - theirs).std()) / len(ours) ** 0.5
+    error = standard_error(ours - theirs)
+    if not math.isfinite(error):
+        return {}
     return {"accuracy": float(ours.mean()), "half": float(theirs.mean()), "images": len(ours), "error": error}

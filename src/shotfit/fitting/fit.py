@@ -147,6 +147,7 @@ def fit(
         "labelled_images": sum(len(task.train) for task in whole),
         "learned_images": len(learned),
         "recipe": recipe,
+        "views": views,
         "selection": found.said(selection) or fitted.selection(selection),
         "choice": found.record(),
         "race": rows,

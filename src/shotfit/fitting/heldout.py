@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.fitting.train import right_of
 from shotfit.methods.numbering import among_own
 
-__all__ = ["HeldOut", "best_temperature", "frozen_features", "log_likelihoods", "pooled"]
+__all__ = ["HeldOut", "best_temperature", "frozen_features", "log_likelihoods", "pooled", "standard_error"]
 
 TEMPERATURES = torch.logspace(-2, 2, 81, dtype=torch.float64)  # a tenth of a factor of ten apart
 
@@ -64,9 +65,18 @@ def best_temperature(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> fl
     """What logits are to be divided by so that the classes of these images are as probable as can be."""
     finite = among_own(logits.double(), labels, sizes)
     finite = finite[finite.isfinite()]
-    spread = max(float(finite.std()), 1e-12)  # logits have no unit of their own
+    spread = max(float(finite.std()) if len(finite) > 1 else 0.0, 1e-12)  # logits have no unit of their own
     tried = [spread * float(one) for one in TEMPERATURES]
     return max(tried, key=lambda by: float(_at(logits, labels, sizes, by).mean()))
+
+
+def standard_error(values: Tensor) -> float:
+    """Of the mean of values [images]; infinite for fewer than two, of which nothing is known.
+
+    >>> round(standard_error(torch.tensor([0.0, 1.0, 0.0, 1.0])), 3), standard_error(torch.tensor([1.0]))
+    (0.289, inf)
+    """
+    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else math.inf
 
 
 def _at(logits: Tensor, labels: Tensor, sizes: Sequence[int], temperature: float) -> Tensor:

@@ -34,7 +34,8 @@ from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import standing, write_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
-from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target, how_to_open
+from shotfit.fitting.card import card
+from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.record import FORMAT, damaged, kind_of, mark_of, read_record, read_tensors, record_of
@@ -299,28 +300,7 @@ class Model:
 
     def card(self) -> str:
         """The model card."""
-        record, title, lists = self.record, self.method.title, self.method.classes
-        scores = {name: value for name, value in record.get("scores", {}).items() if name != "tasks"}
-        several = len(lists) > 1
-        count = sum(self.method.sizes)
-        lines = [
-            f"# {title} on {self.frozen.backbone.name}",
-            "",
-            f"An image classifier for {count} classes{f' of {len(lists)} tasks' if several else ''}, fitted with "
-            f"shotfit {record['versions']['shotfit']} ({self.method.paper}).",
-            "",
-            f"- Method: `{record['method']}`, options {json.dumps(record['options'])}",
-            f"- Backbone: `{record['backbone']['name']}`, fingerprint `{record['backbone']['fingerprint']}`",
-            f"- Learned from: {_said_of_support(record)}",
-            f"- Selection: {record.get('selection', 'none')}",
-            *[f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()],
-            "",
-            *[f"{f'Classes of {task.task}' if several else 'Classes'}: {', '.join(task.names)}\n" for task in lists],
-            f"Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg{' --task TASK' if several else ''}"
-            f"{how_to_open(record['backbone']['name'])}`",
-            "",
-        ]
-        return "\n".join(lines)
+        return card(self.method, self.record)
 
     @classmethod
     def open(
@@ -396,22 +376,6 @@ class Model:
 
 
 load = Model.open
-
-
-def _said_of_support(record: Mapping[str, Any]) -> str:
-    """What the card says of the images that were learned."""
-    images = record.get("support_images")
-    if images == 0:
-        return "no image (zero-shot, by the names of the classes alone)"
-    if record.get("refit"):
-        return (
-            f"{images} labelled images, the held-out ones among them; what was measured on those, was measured before "
-            "that, and the model has no held-out figure of its own"
-        )
-    of = f" of {record['labelled_images']}" if "labelled_images" in record else ""
-    shots = f"{record['shots']} shots" if record.get("shots") else "all shots"
-    number = "an unknown number of" if images is None else f"{images}{of}"
-    return f"{number} labelled images ({shots}, seed {record.get('seed')})"
 
 
 def _not_finite(source: str) -> str:

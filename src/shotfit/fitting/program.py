@@ -12,7 +12,7 @@ from shotfit.methods.base import Method
 __all__ = ["program_of"]
 
 PACKAGE = Path(__file__).parent.parent
-FITTING = ("fit", "fitter", "replay", "selection", "together", "train")
+FITTING = ("fit", "fitter", "heldout", "replay", "selection", "spared", "together", "train")
 SHARED = ("towers/edits", "engine/frozen", *(f"fitting/{name}" for name in FITTING))
 
 

@@ -12,13 +12,13 @@ by more than one standard error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from shotfit.fitting.fitter import Setting
-from shotfit.fitting.heldout import HeldOut, best_temperature, log_likelihoods, pooled
+from shotfit.fitting.heldout import HeldOut, best_temperature, log_likelihoods, pooled, standard_error
 from shotfit.fitting.selection import Candidate, Choice
 from shotfit.methods.base import Fold, Method
 from shotfit.methods.ensemble import Ensemble, averaged
@@ -83,7 +83,7 @@ def _score(held: HeldOut | None, sizes: Sequence[int]) -> Tensor:
 def _better(one: Tensor, other: Tensor) -> bool:
     """Whether scores [images] are higher on the mean, by more than a standard error of the differences."""
     gain = one - other
-    return float(gain.mean()) > float(gain.std()) / len(gain) ** 0.5
+    return float(gain.mean()) > standard_error(gain)
 
 
 def _ensemble(members: Sequence[Entrant], sizes: Sequence[int]) -> Entrant:
@@ -110,4 +110,5 @@ def _row(entrant: Entrant, held: HeldOut | None, score: Tensor | None) -> dict[s
         "accuracy": right,
         "score": None if score is None else float(score.mean()),
         "chosen": dict(entrant.choice.candidate.point),
+        "setting": asdict(entrant.choice.candidate.setting),
     }

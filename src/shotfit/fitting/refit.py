@@ -7,25 +7,24 @@ model = refit(model, [task])                    # has learned the test images to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from shotfit.data.tasks import Task
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
+from shotfit.fitting.record import record_of
+from shotfit.methods.base import Method
+from shotfit.methods.ensemble import Ensemble
 
 __all__ = ["everything", "refit"]
 
+# With the model that it replaces.
 MEASURED = (
-    "shots",
-    "choice",
-    "selection",
-    "checked",
-    "scores",
-    "fell_back",
+    "shots", "recipe", "choice", "race", "selection", "checked", "half_of_the_labels", "trust", "scores", "fell_back",
     "fitted_method",
-)  # with the model that it replaces
+)  # fmt: skip
 
 
 def everything(task: Task, shots: int | None, seed: int) -> Task:
@@ -35,18 +34,34 @@ def everything(task: Task, shots: int | None, seed: int) -> Task:
 
 
 def refit(model: Model, tasks: Sequence[Task], *, shots: int | None = None, seed: int = 1, **settings: Any) -> Model:
-    """The same method with the same options, fitted to the images of `model` and the held-out ones of its tasks.
+    """The same method with the same options, rate and length, fitted to the images of `model` and the held-out ones.
 
-    shots, seed and the further settings of `fit` are those that `model` was fitted with. What was measured stays in the
-    record and says `refit`. A model that fell back to zero-shot learns nothing, and is given back as it is.
+    Nothing is chosen anew. shots, seed and the further settings of `fit` are those that `model` was fitted with. What
+    was measured, and what the model knows of its own reliability, is of the model before; the record says `refit`. Of
+    an ensemble each member is fitted. A model that fell back to zero-shot learns nothing, and is given back as it is.
     """
-    if model.method.name == "zero_shot":
+    method, record = model.method, model.record
+    if method.name == "zero_shot":
         return model
-    prototype = type(model.method)(**model.method.options() | model.method.chosen())
-    given = {"backbone": model.frozen.backbone, "store": model.frozen.store} | settings | {"check": False}
-    given |= {name: value for name, value in model.record["choice"]["chosen"].items() if name in ("lr", "steps")}
-    again = fit([everything(task, shots, seed) for task in tasks], prototype, shots=None, seed=seed, **given)
-    measured = {name: model.record[name] for name in MEASURED if name in model.record}
-    seconds = round(model.record["seconds"] + again.record["seconds"], 3)
-    again.record |= measured | {"refit": True, "seconds": seconds}
+    labelled = [everything(task, shots, seed) for task in tasks]
+    given = {"backbone": model.frozen.backbone, "store": model.frozen.store} | settings
+    given |= {"check": False, "recipe": "paper", "views": record["views"]}  # that recipe chooses nothing
+
+    def once_more(fitted: Method, setting: Mapping[str, Any]) -> Model:
+        prototype = type(fitted)(**fitted.options() | fitted.chosen())
+        return fit(labelled, prototype, shots=None, seed=seed, **{**given, **setting})
+
+    if isinstance(method, Ensemble):
+        settings_of = {row["method"]: row["setting"] for row in record["race"]}
+        parts = [once_more(part, settings_of[part.name]) for part in method.parts]
+        again = max(parts, key=lambda part: len(part.learned))  # zero-shot among them has learned nothing
+        again.method = Ensemble.of([part.method for part in parts], method.temperatures)
+        again.record |= record_of(again.method, again.frozen.backbone)
+        seconds = sum(part.record["seconds"] for part in parts)
+    else:
+        again = once_more(method, record["choice"]["setting"])
+        seconds = again.record["seconds"]
+    measured = {name: record[name] for name in MEASURED if name in record}
+    again.record |= measured | {"refit": True, "seconds": round(record["seconds"] + seconds, 3)}
+    again.trust = model.trust
     return again

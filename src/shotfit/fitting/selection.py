@@ -28,7 +28,7 @@ from shotfit.data.tasks import Item
 from shotfit.engine.frozen import ImagePool
 from shotfit.errors import DivergedError
 from shotfit.fitting.fitter import Fitter, Setting, held_out_by
-from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods, pooled
+from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods, pooled, standard_error
 from shotfit.fitting.program import program_of
 from shotfit.fitting.spared import can_spare, logits_with_spared
 from shotfit.methods import address
@@ -92,6 +92,7 @@ class Choice:
         """For `adapter.json` and --json."""
         return {
             "chosen": dict(self.candidate.point),
+            "setting": asdict(self.candidate.setting),
             "rungs": list(self.rungs),
             "tried": [asdict(trial) for trial in self.trials],
         }
@@ -171,7 +172,7 @@ def _ranked(alive: Sequence[Candidate], held: Mapping[int, HeldOut | None], size
 
     def near(rank: int) -> bool:
         lost = best - scores[rank]
-        return float(lost.mean()) <= float(lost.std()) / len(lost) ** 0.5
+        return float(lost.mean()) <= standard_error(lost)
 
     first = min(rank for rank in order if rank == order[0] or near(rank))
     return [next(one for one in alive if one.rank == rank) for rank in dict.fromkeys([first, *order])]
@@ -276,9 +277,11 @@ class Judge:
         assert held.pool is not None
         content = {
             "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device.type)],
-            "method": [address(type(method)), program_of(method), method.options(), setting.__dict__],
+            "method": [address(type(method)), program_of(method), method.options(), asdict(setting)],
+            "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in method.files()],
+            "savings": asdict(self.fitter.frozen.savings),  # one of them is not exact
             "classes": [asdict(one) for one in self.fitter.classes],
-            "train": [(item.digest or str(item.path), item.label) for item in part],
+            "train": [(item.digest or str(item.path), item.label, item.group) for item in part],
             "held": [*zip(held.pool.keys(), held.pool.labels.tolist(), strict=True)],
             "rows": held.rows.tolist(),
             "spared": spared,

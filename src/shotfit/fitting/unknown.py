@@ -52,7 +52,13 @@ def entropy(probabilities: Tensor) -> Tensor:
 
 
 def strangeness_of(probabilities: Tensor, features: Tensor, labels: Tensor, classes: int) -> tuple[Strangeness, Tensor]:
-    """The measure of held-out images of one task, and their own strangeness [images]; labels: [images]."""
+    """The measure of held-out images of one task, and their own strangeness [images]; labels: [images].
+
+    A task of which none could be held out has a measure that says nothing.
+    """
+    if not len(labels):
+        nothing = torch.zeros(classes, features.shape[1]).half()
+        return Strangeness(nothing, torch.zeros(2), torch.ones(2)), torch.zeros(0)
     sums = torch.zeros(classes, features.shape[1]).index_add(0, labels, features)
     cosines = features @ F.normalize(sums, dim=1).T  # [images, classes]
     without = F.normalize(sums[labels] - features, dim=1)  # [images, embed]; zero where an image is alone in its class

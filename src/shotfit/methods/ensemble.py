@@ -17,8 +17,8 @@ from torch import Tensor
 
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
-from shotfit.errors import ShotfitError
-from shotfit.methods import find
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.methods import find, in_file
 from shotfit.methods.base import Method, option
 
 __all__ = ["Ensemble", "averaged"]
@@ -43,16 +43,28 @@ class Ensemble(Method):
         ensemble = cls(json.dumps(plain))
         ensemble.attach(fitted[0].frozen, fitted[0].classes)
         ensemble.parts = list(fitted)
+        for part in ensemble.parts:
+            part.attach(ensemble.frozen, ensemble.classes)  # one frozen model, whose image tower runs once
         return ensemble
+
+    def check(self) -> None:
+        """Refuse a fit: only methods that are fitted make one."""
+        raise UsageError("ensemble is made by --method auto, of methods that it has fitted: name auto, or a method.")
+
+    def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        """Refuse, as `check` does."""
+        self.check()
 
     def attach(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Make the members too; what they learned comes by `restore`."""
         super().attach(frozen, classes)
         try:
             plain: list[dict[str, Any]] = json.loads(self.members)
+            if any(in_file(one["method"]) for one in plain):
+                raise ValueError("a model runs no file that it names")
             self.parts = [find(one["method"])(**one["options"]) for one in plain]
             self.temperatures = [float(one["temperature"]) for one in plain]
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ShotfitError("The ensemble's list of members cannot be read: fit the model again.") from error
         for part in self.parts:
             part.attach(frozen, classes)
@@ -60,6 +72,13 @@ class Ensemble(Method):
     def logits(self, images: Images) -> Tensor:
         """[images, classes], log probabilities."""
         return averaged([part.logits(images) for part in self.parts], self.temperatures)
+
+    def for_classes(self, classes: Sequence[ClassList]) -> Method:
+        """Each member on another class list.
+
+        Raises NewClassesError where one of them knows no other classes.
+        """
+        return Ensemble.of([part.for_classes(classes) for part in self.parts], self.temperatures)
 
     def bake(self) -> None:
         """The members are baked already."""

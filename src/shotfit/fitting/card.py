@@ -1,0 +1,82 @@
+"""The model card: what a model is, what it learned from, what was tried, and how to predict with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shotfit.fitting.folder import how_to_open
+from shotfit.methods.base import Method
+
+__all__ = ["card"]
+
+
+def card(method: Method, record: Mapping[str, Any]) -> str:
+    """The card of a fitted method, in Markdown, by the model's record."""
+    lists, backbone = method.classes, record["backbone"]
+    scores = {name: value for name, value in record.get("scores", {}).items() if name != "tasks"}
+    several = len(lists) > 1
+    lines = [
+        f"# {method.title} on {backbone['name']}",
+        "",
+        f"An image classifier for {sum(method.sizes)} classes{f' of {len(lists)} tasks' if several else ''}, fitted "
+        f"with shotfit {record['versions']['shotfit']} ({method.paper}).",
+        "",
+        f"- Method: `{record['method']}`, options {json.dumps(record['options'])}",
+        f"- Backbone: `{backbone['name']}`, fingerprint `{backbone['fingerprint']}`",
+        f"- Learned from: {_said_of_support(record)}",
+        f"- Selection: {record.get('selection', 'none')}",
+        *[f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()],
+        "",
+        *_tried(record),
+        *[f"{f'Classes of {task.task}' if several else 'Classes'}: {', '.join(task.names)}\n" for task in lists],
+        f"Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg{' --task TASK' if several else ''}"
+        f"{how_to_open(backbone['name'])}`",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _said_of_support(record: Mapping[str, Any]) -> str:
+    """What the card says of the images that were learned."""
+    images = record.get("support_images")
+    if images == 0:
+        return "no image (zero-shot, by the names of the classes alone)"
+    if record.get("refit"):
+        return (
+            f"{images} labelled images, the held-out ones among them; what was measured on those, was measured before "
+            "that, and the model has no held-out figure of its own"
+        )
+    of = f" of {record['labelled_images']}" if "labelled_images" in record else ""
+    shots = f"{record['shots']} shots" if record.get("shots") else "all shots"
+    number = "an unknown number of" if images is None else f"{images}{of}"
+    return f"{number} labelled images ({shots}, seed {record.get('seed')})"
+
+
+def _tried(record: Mapping[str, Any]) -> list[str]:
+    """What was tried on held-out images, as a table: the methods of a race, and the settings of the one it is."""
+    rows = [
+        (row["method"], _point(row["chosen"]), "", row["accuracy"], row["score"]) for row in record.get("race") or ()
+    ]
+    tried = (record.get("choice") or {}).get("tried") or ()
+    rows += [
+        (record.get("fitted_method", ""), _point(row["point"]), row["steps"], row["accuracy"], row["score"])
+        for row in tried
+        if row["point"]
+    ]
+    if not rows:
+        return []
+    head = ["Tried on held-out images (score: mean log probability of the true class, at the best temperature):", ""]
+    head += ["| method | setting | steps | accuracy | score |", "|---|---|---|---|---|"]
+    return [*head, *(_row(*row) for row in rows), ""]
+
+
+def _row(method: str, point: str, steps: object, accuracy: float | None, score: float | None) -> str:
+    shown = ("-", "diverged") if score is None or accuracy is None else (f"{100 * accuracy:.1f} %", f"{score:.3f}")
+    return f"| {method} | {point} | {'' if steps is None else steps} | {shown[0]} | {shown[1]} |"
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in
+                     point.items())  # fmt: skip
