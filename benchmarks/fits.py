@@ -111,8 +111,9 @@ def whole_fit(size: Size, repeats: int) -> Line:
 
     def ours() -> object:
         return fit(
-            runs.task, "coop", shots=shots, epochs=epochs, backbone=runs.backbone, store=MemoryStore(), check=False
-        )
+            runs.task, "coop", shots=shots, epochs=epochs, recipe="paper", backbone=runs.backbone, store=MemoryStore(),
+            check=False,
+        )  # fmt: skip
 
     timing = alternate(ours, lambda: runs.fit(shots, 1, epochs), long(repeats)).fields()
     sizes = {"backbone": "mini", "classes": len(runs.task.classes.names), "shots": shots, "epochs": epochs}
@@ -128,7 +129,9 @@ def compare_seeds(size: Size, repeats: int) -> Line:
     difference = runs.check()
 
     def ours() -> object:
-        return compare(runs.task, ["coop"], [1], seeds, backbone=runs.backbone, epochs=epochs, store=MemoryStore())
+        return compare(
+            runs.task, ["coop@paper"], [1], seeds, backbone=runs.backbone, epochs=epochs, store=MemoryStore()
+        )
 
     def one_by_one() -> list[float]:
         return [runs.accuracy(runs.fit(1, seed, epochs)) for seed in seeds]
@@ -159,7 +162,7 @@ def second_fit(size: Size, repeats: int) -> Line:
 
 def _command(task: Path, folder: Path, method: str) -> None:
     command = [sys.executable, "-m", "shotfit", "fit", str(task), "--shots", "16", "--method", method]
-    command += ["--precision", "float32"]
+    command += ["--precision", "float32", "--recipe", "paper"]
     surroundings = os.environ | {"SHOTFIT_CACHE": str(folder / "cache")}
     ended = subprocess.run([*command, "--out", str(folder / "model")], env=surroundings, capture_output=True, text=True)
     if ended.returncode:
