@@ -111,15 +111,9 @@ def whole_fit(size: Size, repeats: int) -> Line:
 
     def ours() -> object:
         return fit(
-            runs.task,
-            "coop",
-            shots=shots,
-            epochs=epochs,
-            backbone=runs.backbone,
-            store=MemoryStore(),
+            runs.task, "coop", shots=shots, epochs=epochs, recipe="paper", backbone=runs.backbone, store=MemoryStore(),
             check=False,
-            recipe="paper",
-        )
+        )  # fmt: skip
 
     timing = alternate(ours, lambda: runs.fit(shots, 1, epochs), long(repeats)).fields()
     sizes = {"backbone": "mini", "classes": len(runs.task.classes.names), "shots": shots, "epochs": epochs}
@@ -136,7 +130,7 @@ def compare_seeds(size: Size, repeats: int) -> Line:
 
     def ours() -> object:
         return compare(
-            runs.task, ["coop"], [1], seeds, backbone=runs.backbone, epochs=epochs, store=MemoryStore(), recipe="paper"
+            runs.task, ["coop@paper"], [1], seeds, backbone=runs.backbone, epochs=epochs, store=MemoryStore()
         )
 
     def one_by_one() -> list[float]:

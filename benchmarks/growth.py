@@ -88,15 +88,9 @@ def by_shots(repeats: int, places: Sequence[int] = (1, 2, 4, 8, 16), epochs: int
         def ours() -> object:
             store = MemoryStore()
             return fit(
-                runs.task,
-                "coop",
-                shots=shots,
-                epochs=epochs,
-                backbone=runs.backbone,
-                store=store,
+                runs.task, "coop", shots=shots, epochs=epochs, recipe="paper", backbone=runs.backbone, store=store,
                 check=False,
-                recipe="paper",
-            )
+            )  # fmt: skip
 
         return {OURS: ours, REFERENCE: lambda: runs.fit(shots, 1, epochs)}
 

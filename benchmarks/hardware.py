@@ -82,7 +82,7 @@ def _accuracies(size: Size) -> Line:
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         backbone = load_backbone("mini").to(size.device, dtype)
         model = fit(
-            task, "mma", shots=16, backbone=backbone, store=MemoryStore(), check=False, keep=True, recipe="paper"
+            task, "mma", shots=16, recipe="paper", backbone=backbone, store=MemoryStore(), check=False, keep=True
         )
         found[f"accuracy_{name}"] = 100 * evaluate(model, task.test).accuracy
     return found | {"accuracy_target": 0.3}  # points between the two, at most

@@ -38,7 +38,7 @@ from shotfit.evaluation.evaluate import score
 from shotfit.evaluation.protocols import Lesson, plan_protocol
 from shotfit.evaluation.trust import auroc, fpr_at
 from shotfit.fitting.calibration import calibrate, log_losses
-from shotfit.fitting.fit import fit
+from shotfit.fitting.fit import RecipeName, fit
 from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.trust import Trust, trust_of
@@ -144,7 +144,7 @@ def held_out(method: Method, items: Sequence[Item], source: str) -> HeldOut:
 
 
 def trust(
-    folder: Path, methods: list[str], shots: int, seeds: list[int], open_set: bool
+    folder: Path, methods: list[str], shots: int, seeds: list[int], open_set: bool, recipe: RecipeName = "paper"
 ) -> Iterator[tuple[dict[str, Any], Run]]:
     """One measurement for each method and seed, and what it was made of."""
     task, store = read_task(folder, cache=cache_folder()), open_store()
@@ -156,7 +156,7 @@ def trust(
             support = lesson.support(shots, seed)
             with mock.patch.object(sys.modules[fit.__module__], "trust_of", wraps=trust_of) as asked:
                 model = fit(
-                    support, method, shots=None, seed=seed, backbone=backbone, store=store, keep=True, recipe="paper"
+                    support, method, shots=None, seed=seed, recipe=recipe, backbone=backbone, store=store, keep=True
                 )
             held: HeldOut = asked.call_args.args[0]
             run = Run(held, held_out(model.method, items, "test"), model.method.sizes)
@@ -209,12 +209,13 @@ def main() -> None:
     parser.add_argument("--methods", default="linear_probe,tip_adapter_f", help="names between commas")
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--seeds", default="1", help="numbers between commas")
+    parser.add_argument("--recipe", choices=("paper", "auto"), default="paper", help="of the methods")
     parser.add_argument("--open-set", action="store_true", help="fit to half of the classes, ask for the others")
     given = parser.parse_args()
     methods, seeds = as_list("--methods", given.methods), as_numbers("--seeds", given.seeds)
     pooled: dict[str, list[Run]] = {}
     for folder in given.data:
-        for found, run in trust(folder, methods, given.shots, seeds, given.open_set):
+        for found, run in trust(folder, methods, given.shots, seeds, given.open_set, given.recipe):
             pooled.setdefault(found["method"], []).append(run)
             print(json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in found.items()}), flush=True)
     for method, runs in pooled.items() if not given.open_set else ():

@@ -46,7 +46,7 @@ def views(
         for method in methods:
             (row,) = compare(
                 task, [method], [shots], seeds,
-                backbone=backbone, epochs=epochs, views=as_views(kind), store=store, out=out, recipe="paper",
+                backbone=backbone, epochs=epochs, recipe="paper", views=as_views(kind), store=store, out=out,
             )  # fmt: skip
             yield {
                 "name": "views",

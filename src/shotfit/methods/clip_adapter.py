@@ -50,7 +50,7 @@ class ClipAdapter(Method):
             Axis("lr", (2e-3, 2e-2, 0.2), "SGD at the published rate hardly moves in few steps"),
             Axis("steps", (400,), "twice the published epochs of a small folder; more changed nothing"),
         ),
-        robust={"ratio": 0.2, "lr": 2e-3, "steps": 100},
+        robust={"ratio": 0.2, "lr": 2e-2, "steps": 200},
         together=True,
     )
     accepts_new_classes: ClassVar[bool] = True

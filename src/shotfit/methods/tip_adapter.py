@@ -163,7 +163,7 @@ class TipAdapterF(TipAdapter):
             Axis("lr", (1e-3, 3e-3, 1e-2), "20 epochs of a small folder are 20 steps"),
             Axis("steps", (200,), "what the published epochs are for 2,500 images"),
         ),
-        robust={"beta": 1.0, "lr": 1e-3, "steps": 20},
+        robust={"beta": 1.0, "lr": 1e-2, "steps": 100},
         together=True,
     )
 

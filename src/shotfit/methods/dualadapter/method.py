@@ -92,7 +92,7 @@ class DualAdapter(DualAdapterOptions):
             Axis("lr", (1e-4, 1e-3, 1e-2), "30 epochs of a small folder are 30 steps"),
             Axis("steps", (100,), "at the higher rates the residuals have settled by then"),
         ),
-        robust={"positive_weight": 0.75, "lr": 1e-4, "steps": 30},
+        robust={"positive_weight": 0.75, "lr": 1e-3, "steps": 100},
         together=True,
     )
 
