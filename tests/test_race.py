@@ -368,6 +368,16 @@ def test_wrong_flags_are_one_line_before_images_are_read(
     assert sentence in captured.err and len(captured.err.splitlines()) == 1
 
 
+def test_several_tasks_are_not_raced_together(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    other = tiny_task(tmp_path / "other", ("wet", "dry"))
+    with pytest.raises(UsageError, match="but 2 were given: fit each on its own, or name a method of several"):
+        fit([task.sealed(), other.sealed()], backbone=backbone, store=MemoryStore())
+
+
+def test_list_of_one_task_is_raced(task: Task, backbone: Backbone, short: None) -> None:
+    assert fit([task.sealed()], shots=2, backbone=backbone, store=MemoryStore(), keep=True).record["race"]
+
+
 # What a fit says of itself
 
 
