@@ -180,6 +180,8 @@ def test_race_runs_the_shortlist_and_records_every_method(task: Task, backbone: 
     assert [name for name in rows if name != "ensemble"] == list(SHORTLIST)
     assert rows.keys() >= {model.record["fitted_method"]}
     assert all(0 <= row["accuracy"] <= 1 for row in rows.values())
+    assert {name for name, row in rows.items() if row["tried"]} == {"taskres", "dualadapter"}
+    assert rows["taskres"]["chosen"] in [trial["point"] for trial in rows["taskres"]["tried"]]
     assert model.record["views"] == "center" and model.record["checked"]["images"] == 9
 
 
