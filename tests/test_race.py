@@ -180,6 +180,8 @@ def test_race_runs_the_shortlist_and_records_every_method(task: Task, backbone: 
     assert [name for name in rows if name != "ensemble"] == list(SHORTLIST)
     assert rows.keys() >= {model.record["fitted_method"]}
     assert all(0 <= row["accuracy"] <= 1 for row in rows.values())
+    assert {name for name, row in rows.items() if row["tried"]} == {"taskres", "dualadapter"}
+    assert rows["taskres"]["chosen"] in [trial["point"] for trial in rows["taskres"]["tried"]]
     assert model.record["views"] == "center" and model.record["checked"]["images"] == 9
 
 
@@ -366,6 +368,16 @@ def test_wrong_flags_are_one_line_before_images_are_read(
     captured = capsys.readouterr()
     assert (code, captured.out) == (2, "")
     assert sentence in captured.err and len(captured.err.splitlines()) == 1
+
+
+def test_several_tasks_are_not_raced_together(task: Task, backbone: Backbone, tmp_path: Path) -> None:
+    other = tiny_task(tmp_path / "other", ("wet", "dry"))
+    with pytest.raises(UsageError, match="but 2 were given: fit each on its own, or name a method of several"):
+        fit([task.sealed(), other.sealed()], backbone=backbone, store=MemoryStore())
+
+
+def test_list_of_one_task_is_raced(task: Task, backbone: Backbone, short: None) -> None:
+    assert fit([task.sealed()], shots=2, backbone=backbone, store=MemoryStore(), keep=True).record["race"]
 
 
 # What a fit says of itself

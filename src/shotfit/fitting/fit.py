@@ -108,6 +108,11 @@ def fit(
         views = "center"  # others are encoded for a method that is named
     store = open_store() if store is None else store
     whole = _tasks(data, templates, skip_broken)
+    if method == AUTO and len(whole) > 1:
+        raise UsageError(
+            f"--method auto tries methods of one task, but {len(whole)} were given: fit each on its own, or name a "
+            "method of several, such as softcpt."
+        )
     tasks = [task.support(shots or None, seed, validation) for task in whole]
     classes = tuple(task.classes for task in tasks)
     for task in tasks:

@@ -12,7 +12,7 @@ by more than one standard error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -52,7 +52,7 @@ class Entrant:
 
 
 def decided(entrants: Sequence[Entrant]) -> tuple[Entrant, list[dict[str, Any]]]:
-    """The winner, and a row of each entrant for the record: method, accuracy, score, and what was chosen of it."""
+    """The winner, and a row of each entrant for the record: method, accuracy, score, what was tried and chosen."""
     held = [entrant.held_out() for entrant in entrants]
     sizes = entrants[0].fitted.sizes
     judged = [number for number, found in enumerate(held) if found is not None]
@@ -105,10 +105,6 @@ def _ensemble(members: Sequence[Entrant], sizes: Sequence[int]) -> Entrant:
 
 def _row(entrant: Entrant, held: HeldOut | None, score: Tensor | None) -> dict[str, Any]:
     right = None if held is None else float(held.right(entrant.fitted.sizes).double().mean())
-    return {
-        "method": entrant.fitted.name,
-        "accuracy": right,
-        "score": None if score is None else float(score.mean()),
-        "chosen": dict(entrant.choice.candidate.point),
-        "setting": asdict(entrant.choice.candidate.setting),
-    }
+    score_of_all = None if score is None else float(score.mean())
+    row: dict[str, Any] = {"method": entrant.fitted.name, "accuracy": right, "score": score_of_all}
+    return row | entrant.choice.record()
