@@ -309,9 +309,10 @@ def test_budget_of_seconds_leaves_out_what_would_overrun_it(task: Task, backbone
 def test_budget_of_seconds_stops_at_the_end_of_a_rung(
     task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([0.0, 0.0, 10.0, 10.0])
-    monkeypatch.setattr("shotfit.fitting.selection.time", SimpleNamespace(perf_counter=lambda: next(clock, 10.0)))
-    model = fitted(task, backbone, budget=5.0)
+    # begun; two trainings of 4 and 20 steps that are timed; before the first rung; before the second
+    clock = iter([0.0, 0.0, 1.0, 1.0, 3.0, 3.0, 4.5])
+    monkeypatch.setattr("shotfit.fitting.selection.time", SimpleNamespace(perf_counter=lambda: next(clock, 4.5)))
+    model = fitted(task, backbone, budget=4.8)
     assert model.record["choice"]["rungs"] == ["rung 1: done", "rung 2: left out, it would overrun the budget"]
     assert len(points(model)) == 4 and points(model, 2) == []
 
@@ -334,10 +335,13 @@ class _Said:
         fold = Fold(torch.arange(4), ImagePool(()).all(), labels)
         self.validation, self.said, self.labels = Validation("cross-validation", (fold, fold)), said, labels
         self.fitter = SimpleNamespace(sizes=(2,))
-        self.told, self.rungs = list[Any](), list[str]()
+        self.told, self.rungs, self.budget = list[Any](), list[str](), None
 
     def affords(self, steps: float, rung: str) -> bool:
         return True
+
+    def tell(self, *_: object) -> None:
+        """Nothing is recorded."""
 
     def trials(self, candidates: Sequence[Candidate], fold: Fold, share: float, rung: int) -> dict[int, HeldOut]:
         none = torch.zeros(len(self.labels), 1)

@@ -132,10 +132,10 @@ def training_lines(record: dict[str, Any]) -> list[str]:
     losses = f"loss {training['first_loss']:.3g} to {training['last_loss']:.3g}"
     lines = [f"training: {training['steps']:,} steps, {losses}, support images right {before:.1f} to {after:.1f} %"]
     noise = 100 * (0.25 / training["looked_at"]) ** 0.5
-    if abs(after - before) <= noise:
+    if abs(after - 100 * training["right_zero_shot"]) <= noise:
         lines.append(
-            f"{record['fitted_method']} has learned next to nothing: give it more steps (--steps) or a higher rate "
-            "(--lr), or let --recipe auto choose them."
+            f"{record['fitted_method']} is no better than zero-shot on the images that it has learned from: give it "
+            f"more steps (--steps) or a higher rate (--lr){'' if record['recipe'] == 'auto' else ', or --recipe auto'}."
         )
     return lines
 

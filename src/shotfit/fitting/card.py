@@ -43,6 +43,8 @@ def _said_of_support(record: Mapping[str, Any]) -> str:
     images = record.get("support_images")
     if images == 0:
         return "no image (zero-shot, by the names of the classes alone)"
+    if record.get("method") == "zero_shot":
+        return f"no image (zero-shot); {images} labelled images were used to choose it and to calibrate it"
     if record.get("refit"):
         return (
             f"{images} labelled images, the held-out ones among them; what was measured on those, was measured before "

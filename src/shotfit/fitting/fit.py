@@ -30,7 +30,7 @@ from shotfit.fitting.checking import compared, with_half
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
-from shotfit.fitting.race import ALONE, AUTO, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided
+from shotfit.fitting.race import ALONE, AUTO, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided, refused_row
 from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
 from shotfit.fitting.trust import trust_of
@@ -125,13 +125,21 @@ def fit(
     support = joined([(task.classes, task.train) for task in tasks])
     selection = replace(fitter.validation(tasks, support), full=validation == "full")
     if method == AUTO and not selection.folds:
-        entered = [find(ALONE)()]
+        entered = [find(ALONE if needs is None else "zero_shot")()]
     budget = None if budget is None else budget / len(entered)
     setting = Setting(lr, epochs, steps)
     spare = needs is not None if spare_classes is None else spare_classes
-    judges = [Judge(fitter, support, selection, budget, spare) for _ in entered]
-    entrants = [_entrant(judge, one, recipe, setting, check) for judge, one in zip(judges, entered, strict=True)]
+    entrants: list[Entrant] = []
+    refused: list[dict[str, Any]] = []
+    for one in entered:
+        try:
+            entrants.append(_entrant(Judge(fitter, support, selection, budget, spare), one, recipe, setting, check))
+        except ShotfitError as error:
+            if len(entered) == 1:
+                raise
+            refused.append(refused_row(one, str(error)))  # the others run on
     winner, rows = decided(entrants) if len(entrants) > 1 else (entrants[0], [])
+    rows += refused
     found, fitted = winner.choice, winner.fitted
     parts = winner.parts if fitted.name != "zero_shot" else []  # it is what others are compared with
     half = with_half(Judge(fitter, support, selection), winner)
@@ -229,7 +237,8 @@ def _entrant(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setti
     again = len(selection.folds) if check and selection.source == "cross-validation" else 0
     chosen, what = found.candidate, f"Fitting {prototype.name}"
     fitted = judge.fitter.fit(chosen.prototype, judge.items, selection, what, chosen.setting, trainings=1 + again)
-    return Entrant(found, fitted, hold_out(judge, chosen, fitted) if check else [])
+    parts = hold_out(judge, chosen, fitted) if check else []
+    return Entrant(found, fitted, parts, spared=judge.spared(chosen, fitted) if check else None)
 
 
 def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setting) -> Choice:

@@ -109,6 +109,7 @@ class Fitter:
                 "last_loss": losses[-1],
                 "right_before": before,
                 "right_after": self._right(method, support),
+                "right_zero_shot": self._right(zero_shot(self.frozen, self.classes), support),
                 "looked_at": min(LOOKED_AT, len(items)),
             }
         if not all(tensor.isfinite().all() for tensor in method.state().values()):

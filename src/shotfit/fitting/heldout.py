@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -58,16 +59,26 @@ def log_likelihoods(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Ten
     Two methods whose logits differ in scale alone are equal by it, and it moves where the count of right images does
     not. logits: [images, classes]; labels: [images]; sizes: classes of each task.
     """
-    return _at(logits, labels, sizes, best_temperature(logits, labels, sizes))
+    own = among_own(logits.double(), labels, sizes)
+    return _scores(own, labels, best_temperature(logits, labels, sizes))
 
 
 def best_temperature(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> float:
     """What logits are to be divided by so that the classes of these images are as probable as can be."""
-    finite = among_own(logits.double(), labels, sizes)
-    finite = finite[finite.isfinite()]
+    own = among_own(logits.double(), labels, sizes)
+    finite = own[own.isfinite()]
     spread = max(float(finite.std()) if len(finite) > 1 else 0.0, 1e-12)  # logits have no unit of their own
     tried = [spread * float(one) for one in TEMPERATURES]
-    return max(tried, key=lambda by: float(_at(logits, labels, sizes, by).mean()))
+
+    @cache
+    def score(place: int) -> float:
+        return float(_scores(own, labels, tried[place]).mean())
+
+    low, high = 0, len(tried) - 1
+    while high - low > 2:  # the score has one peak: it is concave in 1 / T
+        left, right = low + (high - low) // 3, high - (high - low) // 3
+        low, high = (left, high) if score(left) < score(right) else (low, right)
+    return tried[max(range(low, high + 1), key=score)]
 
 
 def standard_error(values: Tensor) -> float:
@@ -79,6 +90,5 @@ def standard_error(values: Tensor) -> float:
     return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else math.inf
 
 
-def _at(logits: Tensor, labels: Tensor, sizes: Sequence[int], temperature: float) -> Tensor:
-    own = among_own(logits.double(), labels, sizes) / temperature
-    return own.log_softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+def _scores(own: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    return (own / temperature).log_softmax(dim=1).gather(1, labels[:, None]).squeeze(1)

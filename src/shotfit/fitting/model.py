@@ -267,9 +267,8 @@ class Model:
         measured = ("checked", "fell_back", "scores", "trust")  # on the classes of the fit
         kept = {name: value for name, value in self.record.items() if name not in measured}
         trust = None if self.trust is None else self.trust.for_new_classes()
-        return Model(
-            method, self.frozen, kept | record_of(method, self.frozen.backbone), learned=self.learned, trust=trust
-        )
+        kept |= record_of(method, self.frozen.backbone) | ({} if trust is None else {"trust": trust.summary})
+        return Model(method, self.frozen, kept, learned=self.learned, trust=trust)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, all or nothing; an older model there is replaced, anything else is not.

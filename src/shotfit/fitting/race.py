@@ -23,7 +23,7 @@ from shotfit.fitting.selection import Candidate, Choice
 from shotfit.methods.base import Fold, Method
 from shotfit.methods.ensemble import Ensemble, averaged
 
-__all__ = ["ALONE", "AUTO", "SHORTLIST", "WITH_NEW_CLASSES", "Entrant", "decided"]
+__all__ = ["ALONE", "AUTO", "SHORTLIST", "WITH_NEW_CLASSES", "Entrant", "decided", "refused_row"]
 
 AUTO = "auto"  # in place of a method's name
 # Chosen on the development sets; docs/log has the table. Methods that only look at stored features of center views.
@@ -37,13 +37,15 @@ LARGEST = 3  # members of an ensemble
 class Entrant:
     """One method of a race: its choice, fitted to all, and what it says of held-out images (None: it diverged).
 
-    lead: of an ensemble, its best member.
+    lead: of an ensemble, its best member. spared: what it says where a third of the classes was spared, which decides
+    in its place if new classes are asked for.
     """
 
     choice: Choice
     fitted: Method
     parts: Sequence[tuple[Fold, HeldOut | None]]
     lead: Entrant | None = None
+    spared: HeldOut | None = None
 
     def held_out(self) -> HeldOut | None:
         """All of its parts as one; None where one of them diverged, or there are none."""
@@ -53,7 +55,7 @@ class Entrant:
 
 def decided(entrants: Sequence[Entrant]) -> tuple[Entrant, list[dict[str, Any]]]:
     """The winner, and a row of each entrant for the record: method, accuracy, score, what was tried and chosen."""
-    held = [entrant.held_out() for entrant in entrants]
+    held = [entrant.spared or entrant.held_out() for entrant in entrants]
     sizes = entrants[0].fitted.sizes
     judged = [number for number, found in enumerate(held) if found is not None]
     scores = {number: _score(held[number], sizes) for number in judged}
@@ -66,7 +68,7 @@ def decided(entrants: Sequence[Entrant]) -> tuple[Entrant, list[dict[str, Any]]]
     best: tuple[float, Entrant] | None = None
     for count in range(2, min(LARGEST, len(order)) + 1):
         together = _ensemble([entrants[number] for number in order[:count]], sizes)
-        found = together.held_out()
+        found = together.spared or together.held_out()
         assert found is not None
         score = _score(found, sizes)
         rows.append(_row(together, found, score))
@@ -88,9 +90,9 @@ def _better(one: Tensor, other: Tensor) -> bool:
 
 def _ensemble(members: Sequence[Entrant], sizes: Sequence[int]) -> Entrant:
     """The members as one, with what they say together of the same held-out images."""
-    temperatures, parts = [], []
+    temperatures, parts, spared = [], [], [member.spared for member in members]
     for member in members:
-        held = member.held_out()
+        held = member.spared or member.held_out()
         assert held is not None
         temperatures.append(best_temperature(held.logits, held.labels, sizes))
     for columns in zip(*(member.parts for member in members), strict=True):
@@ -100,7 +102,14 @@ def _ensemble(members: Sequence[Entrant], sizes: Sequence[int]) -> Entrant:
         parts.append((fold, replace(first, logits=logits)))
     fitted = Ensemble.of([member.fitted for member in members], temperatures)
     names = "+".join(member.fitted.name for member in members)
-    return Entrant(Choice(Candidate(fitted, Setting(), {"members": names}, 0)), fitted, parts, members[0])
+    known = [held for held in spared if held is not None]
+    both = replace(known[0], logits=averaged([held.logits for held in known], temperatures)) if known else None
+    return Entrant(Choice(Candidate(fitted, Setting(), {"members": names}, 0)), fitted, parts, members[0], both)
+
+
+def refused_row(prototype: Method, reason: str) -> dict[str, Any]:
+    """The row of a method that could not be fitted, and why."""
+    return {"method": prototype.name, "accuracy": None, "score": None, "chosen": {}, "refused": reason}
 
 
 def _row(entrant: Entrant, held: HeldOut | None, score: Tensor | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from shotfit.data.tasks import Task
+from shotfit.errors import UsageError
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.fitting.record import record_of
@@ -43,20 +44,24 @@ def refit(model: Model, tasks: Sequence[Task], *, shots: int | None = None, seed
     method, record = model.method, model.record
     if method.name == "zero_shot":
         return model
+    if "choice" not in record:
+        raise UsageError("This model was fitted by an older version of shotfit, and does not say how: fit it again.")
     labelled = [everything(task, shots, seed) for task in tasks]
     given = {"backbone": model.frozen.backbone, "store": model.frozen.store} | settings
     given |= {"check": False, "recipe": "paper", "views": record["views"]}  # that recipe chooses nothing
 
     def once_more(fitted: Method, setting: Mapping[str, Any]) -> Model:
         prototype = type(fitted)(**fitted.options() | fitted.chosen())
-        return fit(labelled, prototype, shots=None, seed=seed, **{**given, **setting})
+        found = fit(labelled, prototype, shots=None, seed=seed, **{**given, **setting})
+        found.method.keep_chosen(fitted)
+        return found
 
     if isinstance(method, Ensemble):
         settings_of = {row["method"]: row["setting"] for row in record["race"]}
         parts = [once_more(part, settings_of[part.name]) for part in method.parts]
         again = max(parts, key=lambda part: len(part.learned))  # zero-shot among them has learned nothing
         again.method = Ensemble.of([part.method for part in parts], method.temperatures)
-        again.record |= record_of(again.method, again.frozen.backbone)
+        again.record |= record_of(again.method, again.frozen.backbone) | {"training": {}}
         seconds = sum(part.record["seconds"] for part in parts)
     else:
         again = once_more(method, record["choice"]["setting"])

@@ -17,6 +17,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
@@ -41,8 +42,8 @@ __all__ = ["Candidate", "Choice", "Judge", "Trial", "as_found", "candidate_at", 
 KEPT = 4  # one in so many candidates goes on from the first rung, two at least
 CHOOSING = (1, 2)  # rungs
 HELD_OUT = 1.5  # trainings of the chosen candidate that holding out every image once may cost
+PROBED = 20  # steps of a training that is timed
 FEWEST_STEPS = 4  # of a training that is judged
-OVERRUN = 1.2  # of a budget in seconds, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,11 @@ class Choice:
             f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in self.candidate.point.items()
         )
-        return f"{point} by {validation.description}" if point else ""
+        if not point:
+            return ""
+        if not self.trials and self.rungs:
+            return f"{point}, beside which nothing was tried ({', '.join(self.rungs)})"
+        return f"{point} by {validation.description}"
 
     def record(self) -> dict[str, Any]:
         """For `adapter.json` and --json."""
@@ -118,6 +123,8 @@ def choose(judge: Judge, candidates: Sequence[Candidate], together: bool = False
     """
     every, longest = judge.validation.folds, max(one.length for one in candidates)
     alive = list(candidates)
+    if judge.budget is not None:
+        judge.measure(alive[0])
     for number in CHOOSING:
         folds = every if together else every[(number - 1) % len(every) :][:1]
         steps, work = sum(one.length for one in alive), len(every) / 2 if together else 0.5
@@ -126,6 +133,7 @@ def choose(judge: Judge, candidates: Sequence[Candidate], together: bool = False
             break
         found = [judge.trials(alive, fold, share, number) for fold in track(folds, f"Choosing, rung {number} of 2")]
         held = {one.rank: _whole([trials[one.rank] for trials in found]) for one in alive}
+        judge.tell(number, alive, share, sum(len(fold.labels) for fold in folds), held)
         alive = _ranked(alive, held, judge.fitter.sizes)[: max(2, ceil(len(alive) / KEPT)) if number == 1 else 1]
     return Choice(alive[0], tuple(judge.told), tuple(judge.rungs))
 
@@ -145,7 +153,8 @@ def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[F
     if fitted.name == "zero_shot" and not validation.folds:  # it learns from no image, so that none need be spared
         pool = ImagePool(judge.items)
         whole = Fold(torch.arange(len(judge.items)), pool.all(), pool.labels)
-        return [(whole, judge.known(held_out_by(fitted, whole), whole))]
+        source = f"the {len(judge.items):,} support images, which zero-shot does not learn from"
+        return [(whole, replace(judge.known(held_out_by(fitted, whole), whole), source=source))]
     if validation.source == "validation part" or fitted.name == "zero_shot":
         return [(fold, judge.known(held_out_by(fitted, fold), fold)) for fold in validation.folds]
     own, parts = as_found(candidate, fitted), []
@@ -191,7 +200,7 @@ class Judge:
     ) -> None:
         self.fitter, self.items, self.validation, self.budget = fitter, items, validation, budget
         self.spare = spare  # choose by classes, too, that a candidate has not been fitted to
-        self.began, self.worked = time.perf_counter(), 0.0
+        self.began, self.speed = time.perf_counter(), 0.0  # seconds a step, measured where there is a budget
         self.told: list[Trial] = []
         self.rungs: list[str] = []
 
@@ -200,10 +209,18 @@ class Judge:
         """Of its length, what the chosen candidate trains for in each fold; of a length in epochs, all."""
         return min(1.0, HELD_OUT / max(len(self.validation.folds), 1))
 
+    def measure(self, candidate: Candidate) -> None:
+        """Find out what a step takes, by two short trainings: the first also encodes what the second reads."""
+        for steps in (FEWEST_STEPS, PROBED):
+            began, setting = time.perf_counter(), replace(candidate.setting, epochs=None, steps=steps)
+            with suppress(DivergedError):
+                self.fitter.fit(candidate.prototype, self.items, Validation("none", ()), "Measuring", setting)
+            self.speed = (time.perf_counter() - began) / steps
+
     def affords(self, steps: float, rung: str) -> bool:
         """Whether a rung of so many steps ends within the budget, by what steps took so far."""
-        seconds = time.perf_counter() - self.began
-        fits = self.budget is None or (seconds + steps * seconds / max(self.worked, 1) <= OVERRUN * self.budget)
+        ends = time.perf_counter() - self.began + steps * self.speed
+        fits = self.budget is None or ends <= self.budget
         self.rungs.append(f"{rung}: {'done' if fits else 'left out, it would overrun the budget'}")
         return fits
 
@@ -232,14 +249,21 @@ class Judge:
         }  # fmt: skip
         rows = self.fitter.frozen.store.rows(kind, keys, compute, "")
         held: dict[int, HeldOut | None] = {}
-        for one, setting, logits in zip(candidates, settings, rows, strict=True):
-            self.worked += setting.steps or 0
-            found = None if logits.isnan().any() else self.known(logits, fold)
-            score = None if found is None else float(log_likelihoods(logits, fold.labels, sizes).mean())
-            right = 0.0 if found is None else float(found.right(sizes).double().mean())
-            self.told.append(Trial(rung, dict(one.point), setting.steps, len(fold.labels), right, score))
-            held[one.rank] = found
+        for one, logits in zip(candidates, rows, strict=True):
+            held[one.rank] = None if logits.isnan().any() else self.known(logits, fold)
         return held
+
+    def tell(
+        self, rung: int, candidates: Sequence[Candidate], share: float, images: int, held: Mapping[int, HeldOut | None]
+    ) -> None:
+        """Note what became of the candidates on a rung, by rank."""
+        for one in candidates:
+            found, steps = held[one.rank], _for_share(one.setting, share).steps
+            score = right = None
+            if found is not None:
+                score = float(log_likelihoods(found.logits, found.labels, self.fitter.sizes).mean())
+                right = float(found.right(self.fitter.sizes).double().mean())
+            self.told.append(Trial(rung, dict(one.point), steps, images, right or 0.0, score))
 
     def _fitted(
         self, candidates: Sequence[Candidate], settings: Sequence[Setting], part: Sequence[Item], what: str
@@ -255,6 +279,13 @@ class Judge:
                 yield self.fitter.fit(one.prototype, part, inner, what or f"Trying {one.prototype.name}", setting)
             except DivergedError:
                 yield None
+
+    def spared(self, candidate: Candidate, fitted: Method) -> HeldOut | None:
+        """What the candidate says of a fold where a third of the classes was spared; None unless that is asked for."""
+        if not (self.spare and self.validation.folds and can_spare(fitted, self.fitter.classes)):
+            return None
+        fold = self.validation.folds[0]
+        return self.trials([as_found(candidate, fitted)], fold, self.share, CHOOSING[-1])[candidate.rank]
 
     def known(self, logits: Tensor, fold: Fold) -> HeldOut:
         """Logits of a fold with what else is known of its images."""

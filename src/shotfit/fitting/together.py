@@ -70,7 +70,8 @@ def _losses(methods: Sequence[Method], images: Images, targets: Tensor) -> Tenso
         own = [dict([*one.named_parameters(), *one.named_buffers()])[name] for one in methods]
         if any(other is not tensor and not torch.equal(other, tensor) for other in own) or tensor.requires_grad:
             named[f"method.{name}"] = torch.stack(own)
-    values = {name: torch.tensor([float(one.options()[name]) for one in methods]) for name in differing}
+    device = first.frozen.backbone.device
+    values = {name: torch.tensor([float(one.options()[name]) for one in methods], device=device) for name in differing}
 
     def one_loss(tensors: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Tensor:
         for name, value in given.items():

@@ -97,12 +97,14 @@ class Trust:
 
     def for_new_classes(self) -> Trust:
         """For other classes: the temperature, and nothing that was measured on the fitted ones."""
-        none = torch.zeros(0)
         plain = Calibration(self.calibration.plain_temperature, self.calibration.plain_temperature)
-        return Trust(plain, none, none.long(), none, none, none, none)
+        kept = {"temperature": plain.temperature, "plain_temperature": plain.temperature, "other_classes": True}
+        return _of_other_classes(plain, kept)
 
     def state(self) -> dict[str, Tensor]:
         """Its tensors as they are saved."""
+        if not len(self):
+            return {}
         names = ("scores", "labels", "strange", "means", "center", "width")
         tensors = {f"{PREFIX}{name}": getattr(self, name).contiguous() for name in names}
         bias = self.calibration.bias
@@ -116,6 +118,9 @@ class Trust:
         """
         own = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
         if not own:
+            match summary:
+                case {"temperature": float(one), "other_classes": True} if one > 0:
+                    return _of_other_classes(Calibration(one, one), summary)
             return None
         match summary:
             case {"temperature": float(temperature), "plain_temperature": float(plain)} if _fit_together(own, sizes):
@@ -123,6 +128,12 @@ class Trust:
                     calibration = Calibration(temperature, plain, own.pop("bias", None))
                     return cls(calibration, **own, summary=dict(summary))
         raise ValueError("what is kept of held-out images does not fit together")
+
+
+def _of_other_classes(calibration: Calibration, summary: Mapping[str, Any]) -> Trust:
+    """The temperature alone: no image of other classes was held out."""
+    none = torch.zeros(0)
+    return Trust(calibration, none, none.long(), none, none, none, none, dict(summary))
 
 
 def trust_of(held: HeldOut, sizes: Sequence[int]) -> Trust:

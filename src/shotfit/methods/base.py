@@ -157,6 +157,9 @@ class Method(nn.Module):
         """What `solve` chose, as options that fix it, where choosing it anew costs too much for the check's folds."""
         return {}
 
+    def keep_chosen(self, fitted: Method) -> None:
+        """Take over the coefficients that `solve` chose for an earlier fit, so that no fit chooses them anew."""
+
     def selection(self, validation: Validation) -> str:
         """How a result names what this method chose anything by."""
         recipe = self.training_recipe()

@@ -105,6 +105,10 @@ class TipAdapter(Method):
         if self.searches(validation):
             self.search_on(validation)
 
+    def keep_chosen(self, fitted: Method) -> None:
+        """Beta and alpha."""
+        self.get_buffer("beta_alpha").copy_(fitted.get_buffer("beta_alpha"))
+
     def searches(self, validation: Validation) -> bool:
         """Whether there is something to search on."""
         return self.search and bool(validation.folds)

@@ -54,7 +54,7 @@ from torch.nn import functional as F
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
-from shotfit.methods.base import Support, Validation, check_prompts
+from shotfit.methods.base import Method, Support, Validation, check_prompts
 from shotfit.methods.class_features import class_features, mean_features
 from shotfit.methods.coefficients import best_first, right_along
 from shotfit.methods.dualadapter.descriptions import read_descriptions
@@ -258,6 +258,10 @@ class DualAdapter(DualAdapterOptions):
         """Search the coefficients where that is honest."""
         if self._searches(validation):
             self.search_on(validation)
+
+    def keep_chosen(self, fitted: Method) -> None:
+        """Beta, alpha and lambda."""
+        self.get_buffer("coefficients").copy_(fitted.get_buffer("coefficients"))
 
     def _searches(self, validation: Validation) -> bool:
         seen = validation.source == "cross-validation" and self.trained()  # the residuals know the held images

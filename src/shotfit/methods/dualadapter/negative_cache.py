@@ -16,6 +16,9 @@ from shotfit.errors import UsageError
 __all__ = ["Cache", "check_left_out", "negative_keys", "trust"]
 
 
+DEPTH = 256  # images of every class that are looked at together
+
+
 @dataclass(frozen=True, eq=False)
 class Cache:
     """Support images as a cache.
@@ -67,11 +70,14 @@ def negative_keys(cache: Cache, left_out: int = 1) -> Tensor:
     means = F.normalize(torch.stack([cache.keys[own].mean(dim=0) for own in rows]), dim=1)
     similar = (means @ means.T).fill_diagonal_(torch.inf)  # a class is never among its own negatives
     negatives = torch.ones_like(similar).scatter_(1, similar.topk(left_out, dim=1).indices, 0.0)
-    sums = torch.einsum("ij,jkd->ikd", negatives, cache.keys[table])  # [present, shots, embed]
-    opposite = F.normalize(sums, dim=-1)
     result = torch.empty_like(cache.keys)
-    for index, own in enumerate(rows):
-        result[own] = opposite[index, : len(own)]
+    for start in range(0, deepest, DEPTH):  # a class of thousands of images would ask for as many rows of every class
+        some = table[:, start : start + DEPTH]
+        sums = torch.einsum("ij,jkd->ikd", negatives, cache.keys[some])  # [present, depth, embed]
+        opposite = F.normalize(sums, dim=-1)
+        for index, own in enumerate(rows):
+            place = own[start : start + DEPTH]
+            result[place] = opposite[index, : len(place)]
     return result
 
 
