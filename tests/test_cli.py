@@ -159,7 +159,8 @@ def test_json_of_fit_keeps_its_keys_and_tells_the_choice(home: Home, shell: Shel
     told = shell("fit", "--help").out.split("Keys of --json")[1].split("Options:")[0]
     assert {word.strip(",:") for word in told.split()} >= found.keys()
     card = (tmp_path / "m" / "README.md").read_text()
-    assert "| taskres | alpha=0.5, lr=0.002 | 4 |" in card and card.count("| taskres | ") == 9 + 3
+    tried = {(trial["rung"], *trial["point"].values()) for trial in found["choice"]["tried"]}
+    assert "| taskres | alpha=0.5, lr=0.002 | " in card and card.count("| taskres | ") == len(tried) == 9 + 3
 
 
 def test_json_of_a_fit_by_default_is_one_object_too(home: Home, shell: Shell, tmp_path: Path) -> None:
