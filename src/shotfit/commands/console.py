@@ -106,6 +106,9 @@ def say_checked(model: Model, say: Say) -> None:
         if row["accuracy"] is not None:
             what = f"{row['method']} of {row['chosen']['members']}" if row["method"] == "ensemble" else row["method"]
             say(f"  {100 * row['accuracy']:5.1f} %  {what}")
+    for row in record.get("race", ()):
+        if "refused" in row:
+            say(f"not tried: {row['method']} ({row['refused'].rstrip('.')})")
     for line in training_lines(record):
         say(line)
     if not checked:

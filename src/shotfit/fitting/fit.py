@@ -135,7 +135,7 @@ def fit(
         try:
             entrants.append(_entrant(Judge(fitter, support, selection, budget, spare), one, recipe, setting, check))
         except ShotfitError as error:
-            if len(entered) == 1:
+            if not entrants and one is entered[-1]:
                 raise
             refused.append(refused_row(one, str(error)))  # the others run on
     winner, rows = decided(entrants) if len(entrants) > 1 else (entrants[0], [])

@@ -46,11 +46,14 @@ def frozen_features(frozen: Frozen, images: Images) -> Tensor:
     return normalize(frozen.image(images)).float().cpu()
 
 
-def pooled(parts: Sequence[HeldOut]) -> HeldOut:
-    """Several as one, in order."""
-    columns = zip(*((part.logits, part.labels, part.features) for part in parts), strict=True)
+def pooled(parts: Sequence[HeldOut | None]) -> HeldOut | None:
+    """Several as one, in order; None where there are none, or one of them diverged."""
+    known = [part for part in parts if part is not None]
+    if not known or len(known) < len(parts):
+        return None
+    columns = zip(*((part.logits, part.labels, part.features) for part in known), strict=True)
     logits, labels, features = (torch.cat(column) for column in columns)
-    return HeldOut(logits, labels, features, parts[0].source)
+    return HeldOut(logits, labels, features, known[0].source)
 
 
 def log_likelihoods(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:

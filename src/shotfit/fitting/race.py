@@ -49,13 +49,13 @@ class Entrant:
 
     def held_out(self) -> HeldOut | None:
         """All of its parts as one; None where one of them diverged, or there are none."""
-        known = [held for _, held in self.parts if held is not None]
-        return pooled(known) if known and len(known) == len(self.parts) else None
+        return pooled([held for _, held in self.parts])
 
 
 def decided(entrants: Sequence[Entrant]) -> tuple[Entrant, list[dict[str, Any]]]:
     """The winner, and a row of each entrant for the record: method, accuracy, score, what was tried and chosen."""
-    held = [entrant.spared or entrant.held_out() for entrant in entrants]
+    spare = any(entrant.spared is not None for entrant in entrants)  # all are judged on the same images
+    held = [entrant.spared if spare else entrant.held_out() for entrant in entrants]
     sizes = entrants[0].fitted.sizes
     judged = [number for number, found in enumerate(held) if found is not None]
     scores = {number: _score(held[number], sizes) for number in judged}

@@ -57,7 +57,7 @@ def refit(model: Model, tasks: Sequence[Task], *, shots: int | None = None, seed
         return found
 
     if isinstance(method, Ensemble):
-        settings_of = {row["method"]: row["setting"] for row in record["race"]}
+        settings_of = {row["method"]: row["setting"] for row in record["race"] if "setting" in row}
         parts = [once_more(part, settings_of[part.name]) for part in method.parts]
         again = max(parts, key=lambda part: len(part.learned))  # zero-shot among them has learned nothing
         again.method = Ensemble.of([part.method for part in parts], method.temperatures)

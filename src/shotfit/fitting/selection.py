@@ -123,7 +123,7 @@ def choose(judge: Judge, candidates: Sequence[Candidate], together: bool = False
     """
     every, longest = judge.validation.folds, max(one.length for one in candidates)
     alive = list(candidates)
-    if judge.budget is not None:
+    if judge.budget is not None and len(alive) > 1:
         judge.measure(alive[0])
     for number in CHOOSING:
         folds = every if together else every[(number - 1) % len(every) :][:1]
@@ -132,16 +132,10 @@ def choose(judge: Judge, candidates: Sequence[Candidate], together: bool = False
         if len(alive) == 1 or not judge.affords(steps * share * len(folds), f"rung {number}"):
             break
         found = [judge.trials(alive, fold, share, number) for fold in track(folds, f"Choosing, rung {number} of 2")]
-        held = {one.rank: _whole([trials[one.rank] for trials in found]) for one in alive}
+        held = {one.rank: pooled([trials[one.rank] for trials in found]) for one in alive}
         judge.tell(number, alive, share, sum(len(fold.labels) for fold in folds), held)
         alive = _ranked(alive, held, judge.fitter.sizes)[: max(2, ceil(len(alive) / KEPT)) if number == 1 else 1]
     return Choice(alive[0], tuple(judge.told), tuple(judge.rungs))
-
-
-def _whole(parts: Sequence[HeldOut | None]) -> HeldOut | None:
-    """Held-out images of several folds as one; None where a fold diverged."""
-    known = [part for part in parts if part is not None]
-    return pooled(known) if len(known) == len(parts) else None
 
 
 def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[Fold, HeldOut | None]]:
@@ -218,7 +212,7 @@ class Judge:
             self.speed = (time.perf_counter() - began) / steps
 
     def affords(self, steps: float, rung: str) -> bool:
-        """Whether a rung of so many steps ends within the budget, by what steps took so far."""
+        """Whether a rung of so many steps ends within the budget, by what a step was measured to take."""
         ends = time.perf_counter() - self.began + steps * self.speed
         fits = self.budget is None or ends <= self.budget
         self.rungs.append(f"{rung}: {'done' if fits else 'left out, it would overrun the budget'}")

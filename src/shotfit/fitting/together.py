@@ -56,6 +56,7 @@ def train_together(
             optimizers[number].zero_grad()
         torch.autograd.backward(_losses([methods[number] for number in alive], images, targets).sum())
         for number in alive:
+            methods[number].adjust_gradients()
             for _ in range(recipes[number].updates):
                 optimizers[number].step()
 

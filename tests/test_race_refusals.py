@@ -1,0 +1,64 @@
+"""A method of a race that cannot be fitted: the others run on, and the user is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from shotfit.commands.console import say_checked
+from shotfit.data.tasks import Task
+from shotfit.engine.store import MemoryStore
+from shotfit.errors import ShotfitError
+from shotfit.fitting.fit import fit
+from shotfit.fitting.heldout import HeldOut, pooled
+from shotfit.fitting.refit import refit
+from shotfit.methods.linear_probe import LinearProbe
+from shotfit.methods.tip_adapter import TipAdapter
+from shotfit.testing.tiny import tiny_backbone, tiny_task
+from shotfit.towers.backbone import Backbone
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return tiny_backbone(tmp_path_factory.mktemp("refusals") / "backbone")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return tiny_task(tmp_path_factory.mktemp("refusals") / "images", images=8)
+
+
+def refuse(self: object) -> None:
+    raise ShotfitError("its prompts are too long for this backbone.")
+
+
+def test_race_runs_on_without_a_method_that_cannot_be_fitted(
+    task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("shotfit.fitting.fit.SHORTLIST", ("zero_shot", "tip_adapter", "linear_probe"))
+    monkeypatch.setattr(TipAdapter, "check", refuse)
+    model, lines = fit(task.sealed(), shots=4, backbone=backbone, store=MemoryStore(), keep=True), list[str]()
+    say_checked(model, lines.append)
+    assert "not tried: tip_adapter (its prompts are too long for this backbone)" in lines
+    assert model.record["method"] in ("zero_shot", "linear_probe", "ensemble")
+    assert "tip_adapter" in (model.save(tmp_path / "model") / "README.md").read_text()
+    assert refit(model, [task], shots=4).record["method"] == model.record["method"]
+
+
+def test_race_of_which_no_method_can_be_fitted_says_why(
+    task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shotfit.fitting.fit.SHORTLIST", ("tip_adapter", "linear_probe"))
+    for method in (TipAdapter, LinearProbe):
+        monkeypatch.setattr(method, "check", refuse)
+    with pytest.raises(ShotfitError, match="its prompts are too long"):
+        fit(task.sealed(), shots=4, backbone=backbone, store=MemoryStore())
+
+
+def test_folds_are_pooled_only_where_none_diverged() -> None:
+    part = HeldOut(torch.zeros(2, 3), torch.zeros(2).long(), torch.zeros(2, 4), "here")
+    whole = pooled([part, part])
+    assert whole is not None and (len(whole), whole.source) == (4, "here")
+    assert pooled([part, None]) is None and pooled([]) is None
