@@ -191,7 +191,7 @@ def test_predictions_are_kept_and_made_again_where_they_are_gone(
     (row,) = once()
     (file,) = kept.iterdir()
     lines = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
-    assert [line["image"] for line in lines] == [str(item.path) for item in photos.test]
+    assert [line["image"] for line in lines] == [str(item.picture.path) for item in photos.test]
     assert np.mean([line["label"] == line["predicted"] for line in lines]) == row.mean
     once()
     file.unlink()

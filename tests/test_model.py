@@ -298,17 +298,17 @@ def test_prediction_that_is_not_finite_is_refused(saved: Path, monkeypatch: pyte
     model, task = Model.open(saved, trust_backbone=True), tiny_task(saved.parent / "images")
     monkeypatch.setattr(type(model.method), "logits", lambda _, images: torch.full((len(images), 3), torch.nan))
     with pytest.raises(ShotfitError, match=r"\.png has no prediction: the model gives numbers that are not finite"):
-        model.predict(task.train[0].path)
+        model.predict(task.train[0].picture.path)
     with pytest.raises(ShotfitError, match="has no prediction"):
         model.probabilities(task.train)
-    (kept,) = model.predict(task.train[0].path, keep_broken=True)
+    (kept,) = model.predict(task.train[0].picture.path, keep_broken=True)
     assert kept.labels == () and "not finite" in str(kept.error)
 
 
 def test_broken_picture_is_an_error_unless_it_is_kept(saved: Path, tmp_path: Path) -> None:
     model, task = Model.open(saved, trust_backbone=True), tiny_task(saved.parent / "images")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    paths = [task.train[0].path, tmp_path / "broken.png", task.train[1].path]
+    paths = [task.train[0].picture.path, tmp_path / "broken.png", task.train[1].picture.path]
     with pytest.raises(ShotfitError, match=r"broken\.png is no image of a format that is read"):
         model.predict(paths)
     first, broken, last = model.predict(paths, keep_broken=True)

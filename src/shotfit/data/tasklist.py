@@ -11,7 +11,8 @@
     data = "dtd/labels.csv"
     images = "dtd/images"                   # where a manifest's paths begin
     class_names = "dtd/names.toml"          # by default the classes.toml beside the data
-    group_column = "source"                 # of a manifest: images of one group stay together
+    group_column = "source"                 # of a table: images of one group stay together
+    # path_column, label_column, read_as     as `read_task` takes them
 
     tasks = read_tasks(Path("tasks.toml"))
 
@@ -34,7 +35,8 @@ from shotfit.errors import ShotfitError, UsageError
 
 __all__ = ["check_names", "read_tasks"]
 
-KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", "group_column")
+_WAYS = ("path_column", "label_column", "group_column", "read_as")  # as `read_task` takes them
+KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", *_WAYS)
 
 
 def read_tasks(path: Path, *, cache: Path | None = None) -> list[Task]:
@@ -109,9 +111,9 @@ def _read(entry: Mapping[str, Any], path: Path, where: str, cache: Path | None) 
             path.parent / entry["data"],
             templates=templates,
             name=entry.get("name"),
-            group_column=entry.get("group_column"),
             cache=cache,
             **places,
+            **{key: entry[key] for key in _WAYS if key in entry},
         )
     except ShotfitError as error:
         raise type(error)(f"{where}: {error}") from error

@@ -344,7 +344,7 @@ def _speed(model: Model, lesson: Lesson) -> float | None:
     """Images a second on the first exam that the model takes."""
     for exam in lesson.exams:
         try:
-            return prediction_rate(_asked(model, exam), [item.path for item in exam.items])
+            return prediction_rate(_asked(model, exam), [item.picture for item in exam.items])
         except NewClassesError:
             continue
     return None
@@ -364,7 +364,7 @@ def _fingerprint(lesson: Lesson) -> str:
             digest.update(b"part")
             for item in part:
                 group = f" {item.group}" if item.group else ""  # decides in which fold it is
-                digest.update(f"{item.label} {item.digest or item.path}{group}\n".encode(errors="surrogateescape"))
+                digest.update(f"{item.label} {item.digest or item.picture}{group}\n".encode(errors="surrogateescape"))
 
     for task in lesson.tasks:
         add(task.classes, task.train, task.val)

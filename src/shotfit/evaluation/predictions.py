@@ -57,7 +57,7 @@ def write_predictions(folder: Path, files: Mapping[str, tuple[Sequence[Item], An
             items, answers.labels, answers.predicted, answers.probabilities, strict=True
         ):
             named = answers.class_names[label], answers.class_names[predicted]
-            writer.writerow([item.path, *named, f"{probabilities[predicted]:.6f}", f"{probabilities[label]:.6f}"])
+            writer.writerow([item.picture, *named, f"{probabilities[predicted]:.6f}", f"{probabilities[label]:.6f}"])
         try:
             write_atomically(folder / name, text.getvalue().encode("utf-8", "backslashreplace"))
         except OSError as error:

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.images import as_rgb, shown
+from shotfit.data.images import shown
+from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.decoding import center_view, read_ahead
@@ -44,14 +44,11 @@ from shotfit.methods.base import Method
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, fast_precision
-from shotfit.towers.preprocess import preprocess
 
 __all__ = ["Model", "Prediction", "load"]
 
 BATCH = 32
 SCORED = 256  # stored images that run together
-
-Picture = str | Path | Image.Image
 
 
 @dataclass(frozen=True)
@@ -153,19 +150,19 @@ class Model:
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
-            raise ShotfitError(_not_finite(shown(items[wrong[0]].path)))
+            raise ShotfitError(_not_finite(shown(items[wrong[0]].picture)))
         return found
 
     @torch.no_grad()
     def predict(
         self,
-        images: Picture | Sequence[Picture],
+        images: PictureLike | Sequence[PictureLike],
         top: int = 1,
         task: str | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
     ) -> list[Prediction]:
-        """The `top` most probable classes of each image: paths or PIL images.
+        """The `top` most probable classes of each image: paths, bytes, PIL images or arrays [height, width, 3].
 
         task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
         with an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
@@ -175,8 +172,7 @@ class Model:
         """
         if task is not None:
             return self.for_task(task).predict(images, top, keep_broken=keep_broken, asked=asked)
-        listed = [images] if isinstance(images, (str, Path, Image.Image)) else images
-        return [*self.predict_each(listed, top, keep_broken, asked)]
+        return [*self.predict_each(pictures_of(images), top, keep_broken, asked)]
 
     @torch.no_grad()
     def predict_each(
@@ -194,9 +190,7 @@ class Model:
 
         def read(picture: Picture) -> Tensor | ShotfitError:
             try:
-                if isinstance(picture, Image.Image):
-                    return preprocess(as_rgb(picture), rule)
-                return center_view(Path(picture), rule, self.frozen.savings.reduced_images)
+                return center_view(picture, rule, self.frozen.savings.reduced_images)
             except ShotfitError as error:
                 return error
 
@@ -206,7 +200,7 @@ class Model:
                 pixels = [view for view in found if isinstance(view, Tensor)]
                 rows = self._answered(torch.stack(pixels).to(dtype), answers) if pixels else iter(())
                 for picture, view in zip(batch, found, strict=True):
-                    source = "image" if isinstance(picture, Image.Image) else str(picture)
+                    source = str(picture)
                     values, verdict = next(rows) if isinstance(view, Tensor) else (None, Verdict())
                     error = view if isinstance(view, ShotfitError) else None
                     if values is not None and not values.isfinite().all():

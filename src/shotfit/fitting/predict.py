@@ -19,6 +19,7 @@ from typing import Literal
 from rich.cells import cell_len
 
 from shotfit.data.images import SUFFIXES, is_unread
+from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.asked import NOTHING_MORE, Asked
 from shotfit.fitting.model import BATCH, Model, Prediction
@@ -36,12 +37,13 @@ COLUMNS = ("image", "rank", "label", "probability", "set", "unknown", "error")
 class Found:
     """Images, and what lies in the same folders and was passed over: pictures that are not read, unread folders."""
 
-    images: list[Path]
+    images: list[Picture]
     passed_over: list[Path]
 
 
 def find_images(sources: Iterable[str], listed: Iterable[str] = ()) -> Found:
-    """The images that are meant: files as they are, folders with all that lies below them, patterns like `a/*.jpg`.
+    """The images that are meant: files and their parts (`a.tar::1.jpg`) as they are, folders with all that lies below
+    them, patterns like `a/*.jpg`.
 
     listed: the lines that stand for the source "-" (empty lines are passed over). A line that names nothing stays an
     image, which cannot be read.
@@ -65,19 +67,22 @@ def _find(source: str, found: Found, listed: bool = False) -> None:
     if Path(source).is_dir():
         _below(Path(source), found)
         return
-    if os.path.lexists(source):
-        found.images.append(Path(source))
+    named = Picture.of(source)
+    if named.exists():
+        found.images.append(named)
         return
     matches = [Path(path) for path in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207 (absolute ones too)
     if not matches and not listed:
         raise ShotfitError(f"There is no image {source}: name files, folders, patterns, or - for standard input.")
-    found.images.extend([path for path in matches if path.suffix.lower() in SUFFIXES] if matches else [Path(source)])
+    found.images.extend(Picture(path) for path in matches if path.suffix.lower() in SUFFIXES)
+    if not matches:
+        found.images.append(named)
     found.passed_over.extend(path for path in matches if is_unread(path))
 
 
 def lines(
     model: Model,
-    images: Sequence[Path],
+    images: Sequence[Picture],
     form: Format = "table",
     top: int = 1,
     broken: Broken = "stop",
@@ -167,7 +172,7 @@ def _below(folder: Path, found: Found) -> None:
     for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(parent) / name for name in sorted(names) if not name.startswith(".")]
-        found.images.extend(path for path in paths if path.suffix.lower() in SUFFIXES)
+        found.images.extend(Picture(path) for path in paths if path.suffix.lower() in SUFFIXES)
         found.passed_over.extend(path for path in paths if is_unread(path))
         found.passed_over.extend(path for name in folders if (path := Path(parent) / name).is_symlink())
     if len(found.images) == before:

@@ -306,7 +306,7 @@ class Judge:
             "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in method.files()],
             "savings": asdict(self.fitter.frozen.savings),  # one of them is not exact
             "classes": [asdict(one) for one in self.fitter.classes],
-            "train": [(item.digest or str(item.path), item.label, item.group) for item in part],
+            "train": [(item.digest or str(item.picture), item.label, item.group) for item in part],
             "held": [*zip(held.pool.keys(), held.pool.labels.tolist(), strict=True)],
             "rows": held.rows.tolist(),
             "spared": spared,

@@ -61,7 +61,7 @@ class TipAdapter(Method):
     def prepare(self, support: Support) -> None:
         """Average the views of each support image to its key."""
         pool = support.center.in_views(self.cache_views)
-        items = torch.arange(len(pool.paths))
+        items = torch.arange(len(pool.pictures))
         views = [self.frozen.image(pool.take(items, view)) for view in range(max(self.cache_views, 1))]
         self.prepared = normalize(torch.stack(views).mean(dim=0)), support.labels
 
