@@ -100,7 +100,7 @@ class BrokenImageError(ShotfitError):
 
     def __init__(self, picture: Picture, reason: str) -> None:
         super().__init__(f"{shown(picture)} {reason}. {self.advice}")
-        self.reason = reason
+        self.picture, self.reason = picture, reason
 
 
 class TooLargeImageError(BrokenImageError):
