@@ -19,7 +19,7 @@ import typer
 from shotfit.commands.arguments import as_repeated
 from shotfit.commands.cache import cache
 from shotfit.commands.compare import compare
-from shotfit.commands.console import warn
+from shotfit.commands.console import to, warn
 from shotfit.commands.doctor import doctor
 from shotfit.commands.evaluate import evaluate
 from shotfit.commands.fit import fit
@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         except Exception as error:
             if debug:
-                traceback.print_exc()
+                for line in traceback.format_exc().rstrip().split("\n"):
+                    to(sys.stderr)(line)
             if isinstance(error, typer.Abort):  # older versions of typer
                 return _failed("interrupted", INTERRUPTED)
             if isinstance(error, ShotfitError):
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(sentence: str, code: int) -> int:
-    print(" ".join(sentence.split()), file=sys.stderr)
+    to(sys.stderr)(" ".join(sentence.split()))
     return code
 
 

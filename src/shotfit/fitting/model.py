@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.checkpoints.weights import load_in
@@ -38,9 +37,10 @@ from shotfit.fitting.card import card
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
-from shotfit.fitting.record import FORMAT, damaged, kind_of, mark_of, read_record, read_tensors, record_of
+from shotfit.fitting.record import damaged, here, kind_of, portable, read_record, read_tensors, record_of, weights_of
 from shotfit.fitting.trust import PREFIX, Trust
 from shotfit.methods.base import Method
+from shotfit.printing import printable
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, fast_precision
@@ -277,7 +277,6 @@ class Model:
         """
         folder = Path(folder)
         check_target(folder)
-        metadata = {"format": "shotfit", "version": str(FORMAT), "classes": mark_of(self.record["classes"])}
         kept = ({LEARNED: self.learned} if len(self.learned) else {}) | (
             {} if self.trust is None else self.trust.state()
         )
@@ -286,11 +285,11 @@ class Model:
             raise ShotfitError(
                 f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
             )
-        state = save(tensors, metadata=metadata)
-        content = self.record | {"weights": hashlib.sha256(state).hexdigest(), "format": FORMAT}
-        record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-        try:
-            texts = {RECORD: record, CARD: self.card()}  # a folder's name need not be text: escaped, JSON gives it back
+        state, record = weights_of(tensors, self.record["classes"]), portable(self.record, self.method, folder)
+        content = json.dumps(record | {"weights": hashlib.sha256(state).hexdigest()}, indent=2, ensure_ascii=False,
+                             default=str)  # fmt: skip
+        try:  # a folder's name need not be text: escaped, JSON gives it back
+            texts = {RECORD: content, CARD: card(self.method, record)}
             files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
             write_folder(folder.resolve(), {WEIGHTS: state, **files})
         except OSError as error:
@@ -329,11 +328,11 @@ class Model:
         asked, folder = Path(folder), standing(Path(folder))
         if folder != asked:
             warnings.warn(
-                f"{asked} was being replaced when its writer was stopped; the older one is used, which is kept in "
-                f"{folder}.",
+                f"{printable(asked)} was being replaced when its writer was stopped; the older one is used, which is "
+                f"kept in {printable(folder)}.",
                 stacklevel=2,
             )
-        record = read_record(folder)
+        record = here(read_record(folder), asked)
         tensors, kind = read_tensors(folder, record), kind_of(folder, record, method)
         learned = tensors.pop(LEARNED, None)
         if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):

@@ -13,15 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.fitting.folder import RECORD, WEIGHTS
+from shotfit.fitting.folder import RECORD, WEIGHTS, in_record, out_of_record
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.towers.backbone import Backbone
 
-__all__ = ["FORMAT", "damaged", "kind_of", "mark_of", "read_record", "read_tensors", "record_of"]
+__all__ = [
+    "FORMAT",
+    "damaged",
+    "here",
+    "kind_of",
+    "mark_of",
+    "portable",
+    "read_record",
+    "read_tensors",
+    "record_of",
+    "weights_of",
+]
 
 FORMAT = 2  # 1: without what `trust.py` keeps
 
@@ -39,6 +51,40 @@ def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
         "preprocessing": asdict(backbone.config.preprocessing),
         "versions": {name: version(name) for name in ("shotfit", "torch")} | {"python": platform.python_version()},
     }
+
+
+def portable(record: Mapping[str, Any], method: Method, folder: Path) -> dict[str, Any]:
+    """The record as it is saved in a folder: paths lead from there, and tell nothing of the machine."""
+    file, _, attribute = record["found_at"].rpartition(":")
+    files = {str(path) for path in method.files()}
+    return dict(record) | {
+        "format": FORMAT,
+        "found_at": f"{in_record(file, folder)}:{attribute}" if in_file(record["found_at"]) else record["found_at"],
+        "options": {
+            name: in_record(value, folder) if value in files else value for name, value in record["options"].items()
+        },
+        "backbone": record["backbone"] | {"name": in_record(record["backbone"]["name"], folder)},
+    }
+
+
+def here(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A record that was read from a folder, with the paths that lead from there as paths of this machine."""
+    name = out_of_record(record["backbone"]["name"], folder)
+    return dict(record) | {
+        "found_at": out_of_record(record["found_at"], folder),
+        "backbone": record["backbone"] | {"name": name},
+    }
+
+
+def weights_of(tensors: Mapping[str, Tensor], classes: Sequence[Mapping[str, Any]]) -> bytes:
+    """The bytes of `adapter.safetensors`: the same for the same tensors and classes, whenever they are written."""
+    content = save(dict(tensors))
+    size = int.from_bytes(content[:8], "little")
+    # the library writes metadata in an order that changes from process to process
+    metadata = {"format": "shotfit", "version": str(FORMAT), "classes": mark_of(classes)}
+    header = json.dumps({"__metadata__": metadata} | json.loads(content[8 : 8 + size]), separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def kind_of(folder: Path, record: Mapping[str, Any], method: str | type[Method] | None) -> type[Method]:
