@@ -1,20 +1,186 @@
-"""Write files and folders all or nothing: to a temporary name beside the target, flushed, then renamed.
+"""Open files for reading, and write files and folders all or nothing. All of shotfit does both here.
 
-A folder that replaces another takes two renames. A writer that is killed between them leaves the older one under a name
-that `standing` knows.
+    text = read_text(Path("labels.csv"), LIST_BYTES, "a manifest")
+    with open_regular(path, IMAGE_BYTES, "an image") as file: ...
+    write_atomically(Path("rows.csv"), data)
+
+What is read is a regular file: a pipe would keep a reader waiting for ever, a device may do something when it is
+opened. It has a bound for its kind, which holds for what is read too: files of /proc have no size, others grow.
+
+What is written goes to a temporary name beside the target, is flushed, then renamed. The writer holds a lock on that
+name; the next writer removes those that nobody holds any more. A folder that replaces another takes two renames. A
+writer that is killed between them leaves the older one under a name that `standing` knows.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO, cast
 
-__all__ = ["TEMPORARY", "can_hold", "standing", "write_atomically", "write_folder"]
+from shotfit.errors import ShotfitError
+
+__all__ = [
+    "CODE_BYTES",
+    "LIST_BYTES",
+    "MODEL_BYTES",
+    "SETTINGS_BYTES",
+    "TEMPORARY",
+    "WEIGHTS_BYTES",
+    "UnreadableError",
+    "can_hold",
+    "check_regular",
+    "open_regular",
+    "read_bytes",
+    "read_text",
+    "standing",
+    "write_atomically",
+    "write_folder",
+]
 
 TEMPORARY = ".shotfit-"  # prefix of temporary names
+
+# Bounds of files by kind, far above what honest ones have
+CODE_BYTES = 16 * 2**20  # a file of code: a method
+SETTINGS_BYTES = 64 * 2**20  # configurations, records, task lists, class names; real ones stay below 1 MiB
+LIST_BYTES = 256 * 2**20  # manifests, split files, results: some million lines
+MODEL_BYTES = 4 * 2**30  # what a method learned
+WEIGHTS_BYTES = 32 * 2**30  # a backbone; the largest CLIP in float32 has 10 GiB
+
+_BLOCK = 2**20
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class UnreadableError(ShotfitError):
+    """A file that is not read.
+
+    reason: the sentence without the path: "is a pipe; expected a manifest, which is a regular file".
+    missing: there is no such file.
+    """
+
+    def __init__(self, path: Path, reason: str, missing: bool = False) -> None:
+        super().__init__(f"{_printable(path)} {reason}.")
+        self.reason, self.missing = reason, missing
+
+
+def open_regular(path: Path, limit: int, what: str) -> BinaryIO:
+    """A file that is open for reading, a regular one of at most `limit` bytes. Opening and reading never wait.
+
+    what: the kind of file, as an error says it: "a manifest".
+
+    Raises:
+        UnreadableError: missing, not permitted, not a regular file, too large. Reading raises it where the file turns
+            out to be longer than `limit`.
+    """
+    return cast("BinaryIO", io.BufferedReader(_opened(path, limit, what)))
+
+
+def check_regular(path: Path, limit: int, what: str) -> int:
+    """The size of a file that a library is to open by its path. Raises UnreadableError, as `open_regular` does."""
+    with _opened(path, limit, what) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def read_bytes(path: Path, limit: int, what: str) -> bytes:
+    """The bytes of a file. Raises UnreadableError, as `open_regular` does."""
+    with _opened(path, limit, what) as file:
+        content, block = bytearray(), max(os.fstat(file.fileno()).st_size + 1, _BLOCK)
+        try:
+            while part := file.read(block):  # None where the system would have us wait
+                content += part
+                block = _BLOCK
+        except OSError as error:
+            raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
+    return bytes(content)
+
+
+def read_text(path: Path, limit: int, what: str, errors: str = "strict") -> str:
+    r"""The text of a UTF-8 file, without a byte order mark, with lines that end in \n.
+
+    errors: what becomes of other bytes, as in `bytes.decode`.
+
+    Raises:
+        UnreadableError: as `open_regular` does, and where the file is not UTF-8 text.
+    """
+    try:
+        text = read_bytes(path, limit, what).decode("utf-8-sig", errors)
+    except UnicodeDecodeError:
+        raise UnreadableError(path, "cannot be read (it is not UTF-8 text)") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+class _Bounded(io.FileIO):
+    """A file that is not read beyond its bound, whatever size it says it has."""
+
+    path: Path
+    limit: int
+    what: str
+
+    def readinto(self, buffer: object) -> int | None:
+        length = super().readinto(buffer)  # type: ignore[arg-type]
+        if length and self.tell() > self.limit:
+            raise _too_large(self.path, None, self.limit, self.what)
+        return cast("int | None", length)
+
+    def read(self, size: int | None = -1) -> bytes | None:  # type: ignore[override]
+        return io.RawIOBase.read(self, -1 if size is None else size)  # by `readinto`
+
+    def readall(self) -> bytes | None:  # type: ignore[override]
+        return io.RawIOBase.readall(self)  # by `read`
+
+
+def _opened(path: Path, limit: int, what: str) -> _Bounded:
+    try:
+        _check(path, path.stat(), limit, what)  # before opening, which has effects on some devices
+        file = _Bounded(path, "rb", opener=_open_at_once)
+        try:
+            _check(path, os.fstat(file.fileno()), limit, what)  # what stands there now, whatever stood there before
+        except BaseException:
+            file.close()
+            raise
+    except UnreadableError:
+        raise
+    except OSError as error:
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        raise UnreadableError(path, f"cannot be read ({error.strerror})", missing) from None
+    except ValueError:  # a zero byte, or what the file system cannot say
+        raise UnreadableError(path, "cannot be read (no file can have that name)", missing=True) from None
+    file.path, file.limit, file.what = path, limit, what
+    return file
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def _check(path: Path, found: os.stat_result, limit: int, what: str) -> None:
+    kind = stat.S_IFMT(found.st_mode)
+    if kind != stat.S_IFREG:
+        raise UnreadableError(path, f"is {_KINDS.get(kind, 'no file')}; expected {what}, which is a regular file")
+    if found.st_size > limit:
+        raise _too_large(path, found.st_size, limit, what)
+
+
+def _too_large(path: Path, size: int | None, limit: int, what: str) -> UnreadableError:
+    count = "more bytes than" if size is None else f"{size:,} bytes, more than"
+    return UnreadableError(path, f"has {count} the {limit:,} that are read of {what}")
+
+
+def _printable(path: Path) -> str:
+    """File names need not be text."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def can_hold(path: Path) -> bool:
