@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ from shotfit.fitting.card import card
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
-from shotfit.fitting.record import damaged, here, kind_of, portable, read_record, read_tensors, record_of, weights_of
-from shotfit.fitting.trust import PREFIX, Trust
+from shotfit.fitting.opening import read_saved
+from shotfit.fitting.record import portable, record_of, weights_of
+from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
 from shotfit.printing import printable
 from shotfit.progress import say
@@ -332,11 +333,8 @@ class Model:
                 f"kept in {printable(folder)}.",
                 stacklevel=2,
             )
-        record = here(read_record(folder), asked)
-        tensors, kind = read_tensors(folder, record), kind_of(folder, record, method)
-        learned = tensors.pop(LEARNED, None)
-        if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):
-            raise damaged(folder)
+        saved = read_saved(folder, method, asked)
+        record = saved.record
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
         if isinstance(backbone, Backbone):
@@ -353,24 +351,8 @@ class Model:
                 f"{folder} was fitted on {name} (fingerprint {fingerprint[:12]}), but {loaded.name} has fingerprint "
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
-        if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
-            raise damaged(folder)
-        fitted = kind(**record["options"])
-        classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
-        try:
-            trust = Trust.restore(tensors, record.get("trust"), [len(task.names) for task in classes])
-        except ValueError:
-            raise damaged(folder) from None
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
-        fitted.attach(frozen, classes)
-        fitted.restore(
-            {
-                key: value.to(frozen.parameter_dtype) if value.is_floating_point() else value
-                for key, value in tensors.items()
-                if not key.startswith(PREFIX)
-            }
-        )
-        return cls(fitted, frozen, record, learned=learned, trust=trust)
+        return cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
 
 
 load = Model.open

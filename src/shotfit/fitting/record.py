@@ -12,11 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import MODEL_BYTES, SETTINGS_BYTES, UnreadableError, read_bytes, read_text
 from shotfit.fitting.folder import RECORD, WEIGHTS, in_record, out_of_record
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
@@ -24,6 +26,7 @@ from shotfit.towers.backbone import Backbone
 
 __all__ = [
     "FORMAT",
+    "HEADER_BYTES",
     "damaged",
     "here",
     "kind_of",
@@ -36,6 +39,8 @@ __all__ = [
 ]
 
 FORMAT = 2  # 1: without what `trust.py` keeps
+HEADER_BYTES = 2**20  # of adapter.safetensors; the largest model of ours has 20 kB
+KINDS = (torch.float16, torch.float32, torch.float64, torch.int64)  # of tensors of a saved model
 
 
 def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
@@ -115,13 +120,14 @@ def read_record(folder: Path) -> dict[str, Any]:
 
     Raises ShotfitError for a folder that is no whole model.
     """
-    path = folder / RECORD
-    if not path.is_file():
+    try:
+        record = json.loads(read_text(folder / RECORD, SETTINGS_BYTES, "the record of a model"))
+    except UnreadableError as error:
+        if not error.missing:
+            raise
         raise ShotfitError(
             f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote."
-        )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        ) from None
     except (ValueError, RecursionError):
         raise damaged(folder) from None
     match record:
@@ -149,21 +155,35 @@ def _is_class_list(plain: Any) -> bool:
 def read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     try:
-        content = path.read_bytes()
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "shotfit":
-                raise ShotfitError(f"{path} was not written by shotfit: fit the model again.")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except FileNotFoundError:
+        content = read_bytes(path, MODEL_BYTES, "what a method learned")
+        metadata = _metadata_of(content)
+        if metadata.get("format") != "shotfit":
+            raise ShotfitError(f"{path} was not written by shotfit: fit the model again.")
+        tensors = load(content)
+    except UnreadableError as error:
+        if not error.missing:
+            raise
         raise ShotfitError(f"{folder} lacks {WEIGHTS}: fit the model again.") from None
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, ValueError, RecursionError):
         raise ShotfitError(f"{path} is damaged or cut off: fit the model again.") from None
     if hashlib.sha256(content).hexdigest() != record["weights"] or metadata.get("classes") != mark_of(
         record["classes"]
     ):
         raise ShotfitError(f"{path} is not the file that {RECORD} was written with: fit the model again.")
     for name, tensor in tensors.items():
+        if tensor.dtype not in KINDS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ShotfitError(f"{path} has {name} of {kind}, which no method keeps: fit the model again.")
         if not tensor.isfinite().all():
             raise ShotfitError(f"{path} holds numbers that are not finite ({name}): fit the model again.")
     return tensors
+
+
+def _metadata_of(content: bytes) -> Mapping[str, Any]:
+    """What the file says of itself. Raises ValueError, or RecursionError, for a header that shotfit does not write."""
+    size = int.from_bytes(content[:8], "little")
+    if not 0 < size <= min(HEADER_BYTES, len(content) - 8):
+        raise ValueError("no header, or a huge one")
+    header = json.loads(content[8 : 8 + size])
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return metadata if isinstance(metadata, dict) else {}

@@ -24,11 +24,13 @@ from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
     from shotfit.methods.base import Method, option
+    from shotfit.methods.declared import Declared
     from shotfit.methods.recipe import Axis, Grid, Optimizer, ParameterGroup, Recipe, Schedule
 
 __all__ = [
     "METHODS",
     "Axis",
+    "Declared",
     "Grid",
     "Method",
     "Optimizer",
@@ -44,6 +46,7 @@ __all__ = [
 
 _WRITTEN_WITH = {
     "base": ("Method", "option"),
+    "declared": ("Declared",),
     "recipe": ("Axis", "Grid", "Optimizer", "ParameterGroup", "Recipe", "Schedule"),
 }
 
