@@ -26,6 +26,7 @@ from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
 from shotfit.commands.predict import predict
 from shotfit.commands.show import show
+from shotfit.commands.verify import verify
 from shotfit.errors import ShotfitError, UsageError
 
 __all__ = ["app", "main"]
@@ -71,7 +72,7 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, methods, show, doctor, cache):
+for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, cache):
     app.command(epilog=EXIT_CODES)(command)
 
 
