@@ -14,6 +14,8 @@ writer that is killed between them leaves the older one under a name that `stand
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import os
 import shutil
@@ -35,9 +37,11 @@ __all__ = [
     "UnreadableError",
     "can_hold",
     "check_regular",
+    "is_exhausted",
     "open_regular",
     "read_bytes",
     "read_text",
+    "sha256",
     "standing",
     "write_atomically",
     "write_folder",
@@ -70,21 +74,28 @@ class UnreadableError(ShotfitError):
     missing: there is no such file.
     """
 
-    def __init__(self, path: Path, reason: str, missing: bool = False) -> None:
-        super().__init__(f"{_printable(path)} {reason}.")
-        self.reason, self.missing = reason, missing
+    reason, missing = "", False
+
+    @classmethod
+    def of(cls, path: Path, reason: str, missing: bool = False) -> UnreadableError:
+        """The error for a file."""
+        error = cls(f"{_printable(path)} {reason}.")
+        error.reason, error.missing = reason, missing
+        return error
 
 
-def open_regular(path: Path, limit: int, what: str) -> BinaryIO:
+def open_regular(path: Path, limit: int, what: str, buffered: bool = True) -> BinaryIO:
     """A file that is open for reading, a regular one of at most `limit` bytes. Opening and reading never wait.
 
-    what: the kind of file, as an error says it: "a manifest".
+    what: the kind of file, as an error says it: "a manifest". Python's own OSError comes where the system has no more
+    descriptors or memory, which is not the file's fault.
 
     Raises:
         UnreadableError: missing, not permitted, not a regular file, too large. Reading raises it where the file turns
             out to be longer than `limit`.
     """
-    return cast("BinaryIO", io.BufferedReader(_opened(path, limit, what)))
+    file = _opened(path, limit, what)
+    return cast("BinaryIO", io.BufferedReader(file) if buffered else file)
 
 
 def check_regular(path: Path, limit: int, what: str) -> int:
@@ -102,8 +113,13 @@ def read_bytes(path: Path, limit: int, what: str) -> bytes:
                 content += part
                 block = _BLOCK
         except OSError as error:
-            raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
+            raise UnreadableError.of(path, f"cannot be read ({error.strerror})") from None
     return bytes(content)
+
+
+def sha256(path: Path, limit: int, what: str) -> str:
+    """The sha256 of a file's bytes as 64 hex digits. Raises UnreadableError, as `open_regular` does."""
+    return hashlib.sha256(read_bytes(path, limit, what)).hexdigest()
 
 
 def read_text(path: Path, limit: int, what: str, errors: str = "strict") -> str:
@@ -117,8 +133,13 @@ def read_text(path: Path, limit: int, what: str, errors: str = "strict") -> str:
     try:
         text = read_bytes(path, limit, what).decode("utf-8-sig", errors)
     except UnicodeDecodeError:
-        raise UnreadableError(path, "cannot be read (it is not UTF-8 text)") from None
+        raise UnreadableError.of(path, "cannot be read (it is not UTF-8 text)") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_exhausted(error: OSError) -> bool:
+    """Whether a file could not be opened because the system, not the file, has no more to give."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class _Bounded(io.FileIO):
@@ -153,10 +174,12 @@ def _opened(path: Path, limit: int, what: str) -> _Bounded:
     except UnreadableError:
         raise
     except OSError as error:
+        if is_exhausted(error):
+            raise
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        raise UnreadableError(path, f"cannot be read ({error.strerror})", missing) from None
+        raise UnreadableError.of(path, f"cannot be read ({error.strerror})", missing) from None
     except ValueError:  # a zero byte, or what the file system cannot say
-        raise UnreadableError(path, "cannot be read (no file can have that name)", missing=True) from None
+        raise UnreadableError.of(path, "cannot be read (no file can have that name)", missing=True) from None
     file.path, file.limit, file.what = path, limit, what
     return file
 
@@ -168,14 +191,14 @@ def _open_at_once(name: str, flags: int) -> int:
 def _check(path: Path, found: os.stat_result, limit: int, what: str) -> None:
     kind = stat.S_IFMT(found.st_mode)
     if kind != stat.S_IFREG:
-        raise UnreadableError(path, f"is {_KINDS.get(kind, 'no file')}; expected {what}, which is a regular file")
+        raise UnreadableError.of(path, f"is {_KINDS.get(kind, 'no file')}; expected {what}, which is a regular file")
     if found.st_size > limit:
         raise _too_large(path, found.st_size, limit, what)
 
 
 def _too_large(path: Path, size: int | None, limit: int, what: str) -> UnreadableError:
     count = "more bytes than" if size is None else f"{size:,} bytes, more than"
-    return UnreadableError(path, f"has {count} the {limit:,} that are read of {what}")
+    return UnreadableError.of(path, f"has {count} the {limit:,} that are read of {what}")
 
 
 def _printable(path: Path) -> str:

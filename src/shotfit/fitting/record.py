@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import MODEL_BYTES, SETTINGS_BYTES, UnreadableError, read_bytes, read_text
 from shotfit.fitting.folder import RECORD, WEIGHTS
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
@@ -69,13 +70,14 @@ def read_record(folder: Path) -> dict[str, Any]:
 
     Raises ShotfitError for a folder that is no whole model.
     """
-    path = folder / RECORD
-    if not path.is_file():
+    try:
+        record = json.loads(read_text(folder / RECORD, SETTINGS_BYTES, "the record of a model"))
+    except UnreadableError as error:
+        if not error.missing:
+            raise
         raise ShotfitError(
             f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote."
-        )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        ) from None
     except (ValueError, RecursionError):
         raise damaged(folder) from None
     match record:
@@ -103,13 +105,15 @@ def _is_class_list(plain: Any) -> bool:
 def read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MODEL_BYTES, "what a method learned")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != "shotfit":
                 raise ShotfitError(f"{path} was not written by shotfit: fit the model again.")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except FileNotFoundError:
+    except UnreadableError as error:
+        if not error.missing:
+            raise
         raise ShotfitError(f"{folder} lacks {WEIGHTS}: fit the model again.") from None
     except (SafetensorError, OSError):
         raise ShotfitError(f"{path} is damaged or cut off: fit the model again.") from None
