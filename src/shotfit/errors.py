@@ -3,9 +3,9 @@
 0    success
 1    a bug of shotfit: anything that is not a ShotfitError (`--debug` shows the traceback)
 2    wrong usage: an unknown flag, method, option or backbone name
-3    wrong input: images, manifests, checkpoints, models
+3    wrong input: images, manifests, checkpoints, models; or the system has no more to give: disk, memory, descriptors
 4    done, but something was left out: pictures that cannot be read
-130  interrupted
+130  interrupted, or ended by SIGTERM or SIGHUP
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from typing import Any
 from shotfit.data.images import shown
 from shotfit.data.listing import PART_NAMES, PARTS, Listing, Part
 from shotfit.errors import ShotfitError
+from shotfit.files import LIST_BYTES, UnreadableError, read_text
 from shotfit.printing import from_cell
 
 __all__ = ["read_manifest", "read_split_file"]
@@ -197,7 +198,6 @@ def _is_path(text: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ShotfitError(f"{shown(path)} cannot be read: {reason}.") from error
+        return read_text(path, LIST_BYTES, "a manifest")
+    except UnreadableError as error:
+        raise ShotfitError(f"{shown(path)} {error.reason}.") from None

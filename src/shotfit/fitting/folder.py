@@ -11,7 +11,7 @@ from pathlib import Path
 from shotfit.checkpoints.names import retired
 from shotfit.checkpoints.weights import is_known, load_backbone, load_known
 from shotfit.errors import ShotfitError, UsageError, first_few
-from shotfit.files import TEMPORARY, can_hold
+from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, can_hold, read_text
 from shotfit.towers.backbone import Backbone
 
 __all__ = [
@@ -59,8 +59,8 @@ def check_target(folder: Path) -> None:
 def _is_own(path: Path) -> bool:
     """Whether an `adapter.json` is shotfit's, of any version: whole or not, nobody else's has these names."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = json.loads(read_text(path, SETTINGS_BYTES, "the record of a model"))
+    except (UnreadableError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and {"format", "method", "found_at", "classes", "backbone"} <= record.keys()
 
