@@ -162,7 +162,8 @@ def test_manifest_reads_neutralised_cells_back(home: Path, tmp_path: Path) -> No
     with (tmp_path / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["path", "label"], *cells])
     task = read_task(tmp_path / "labels.csv")
-    assert task.classes.names == (FORMULA, "@cat") and {item.picture.path.name for item in task.train} <= {"-0.png", "-1.png"}
+    assert task.classes.names == (FORMULA, "@cat")
+    assert {item.picture.path.name for item in task.train} <= {"-0.png", "-1.png"}
 
 
 def test_tables_of_a_comparison_are_escaped() -> None:
