@@ -35,6 +35,7 @@ __all__ = [
     "box_of",
     "entry",
     "label_of",
+    "left_out",
     "listed_annotated",
     "number_of",
     "objects",
@@ -181,7 +182,7 @@ def listed_annotated(
         raise ShotfitError(f"{shown(source)} has no picture or box with a label ({len(images):,} pictures{told}).")
     used, known = {row.label for row in rows}, list(dict.fromkeys(classes))
     if unused := [name for name in known if name not in used]:
-        notes.append(f"{len(unused):,} of the {len(known):,} classes have no image: {first_few(unused, 5)}")
+        notes.append(f"left out: {len(unused):,} of {len(known):,} classes, without an image ({first_few(unused, 5)})")
     return listed(
         rows,
         reader if whole else f"{reader}, each box an image",
@@ -210,9 +211,9 @@ def _whole(images: Sequence[Annotated], notes: list[str]) -> list[Row]:
             several += 1
         else:
             without += 1
-    _count(notes, without, "pictures have no label and are left out")
-    _count(notes, several, "pictures have several labels and are left out, because an image has one class here")
-    _count(notes, boxes, "boxes are left out, because pictures have labels of their own")
+    notes += left_out(without, "picture", "without a label")
+    notes += left_out(several, "picture", "with several labels (an image has one class here)")
+    notes += left_out(boxes, "box", "(pictures have labels of their own)")
     return rows
 
 
@@ -244,15 +245,20 @@ def _boxes(images: Sequence[Annotated], notes: list[str]) -> list[Row]:
                 counts["outside"] += 1
             else:
                 rows.append(Row(picture.of_crop(crop), box.label, image.part, group=str(picture)))
-    _count(notes, len(images) - len(boxed), "pictures have no box and are left out")
-    _count(notes, counts["outside"], "boxes are empty or outside of their picture and are left out")
-    _count(notes, counts["size"], f"pictures have another size than the file states and are left out ({example})")
+    notes += left_out(len(images) - len(boxed), "picture", "without a box")
+    notes += left_out(counts["outside"], "box", "with nothing of the picture in it")
+    notes += left_out(counts["size"], "picture", f"of another size than the source states ({example})")
     return rows
 
 
-def _count(notes: list[str], count: int, said: str) -> None:
-    if count:
-        notes.append(f"{count:,} {said}")
+def left_out(count: int, word: str, said: str) -> list[str]:
+    """The note of what was left out; none of nothing.
+
+    >>> left_out(2, "box", "of a crowd"), left_out(0, "box", "of a crowd")
+    (['left out: 2 boxes of a crowd'], [])
+    """
+    words = word if count == 1 else f"{word}es" if word.endswith("x") else f"{word}s"
+    return [f"left out: {count:,} {words} {said}"] * bool(count)
 
 
 def _stored(picture: Picture) -> tuple[int, int, int] | None:

@@ -19,6 +19,7 @@ from shotfit.data.formats.annotated import (
     box_of,
     entry,
     label_of,
+    left_out,
     listed_annotated,
     number_of,
     objects,
@@ -62,9 +63,9 @@ def read(source: Path, how: How) -> Listing:
         names = _names(path, content)
         for number, name in names.items():
             classes.setdefault(name, number if isinstance(number, int) else len(classes))
-        found, left_out = _images(path, part, content, names, how)
+        found, crowded = _images(path, part, content, names, how)
         images += found
-        crowds += left_out
+        crowds += crowded
     called = {path: str(path.relative_to(source)) if source.is_dir() else path.name for path in parts}
     return listed_annotated(
         images,
@@ -72,7 +73,7 @@ def read(source: Path, how: How) -> Listing:
         source,
         f"the images of {first_few([called[path] for path, part in parts.items() if part == 'test'])}",
         sorted(classes, key=lambda name: classes[name]),
-        [f"{crowds:,} boxes of crowds (iscrowd) are left out"] * bool(crowds),
+        left_out(crowds, "box", "of a crowd (iscrowd)"),
     )
 
 

@@ -23,6 +23,7 @@ from shotfit.data.formats.annotated import (
     Files,
     entry,
     label_of,
+    left_out,
     listed_annotated,
     number_of,
     of_corners,
@@ -144,22 +145,22 @@ def _from_xml(source: Path, name: str, export: _Export) -> Listing:
         raise ShotfitError(f"{where} begins with <{root.tag[:40]}>; expected CVAT's <annotations>.")
     if root.find("track") is not None:
         raise ShotfitError(f"{where} has tracks of a video; export as CVAT for images 1.1.")
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     images = [
         _image(f"{where}, image {number}", found, export, counts) for number, found in enumerate(root.findall("image"))
     ]
-    classes = [name for found in root.iterfind(".//label/name") if (name := (found.text or "").strip())]
+    classes = [text for label in root.iterfind(".//label/name") if (text := (label.text or "").strip())]
     return listed_annotated(
         images,
         f"CVAT file {name}",
         source,
         "the images of the subset test",
         classes,
-        [f"{count:,} {said} are left out" for said, count in counts.items()],
+        [note for (word, said), count in counts.items() for note in left_out(count, word, said)],
     )
 
 
-def _image(where: str, found: Element, export: _Export, counts: Counter[str]) -> Annotated:
+def _image(where: str, found: Element, export: _Export, counts: Counter[tuple[str, str]]) -> Annotated:
     picture = export.picture(found.get("name") or "", where)
     sides = [number_of(found.get(side) or 0, where, side) for side in ("width", "height")]
     size = (sides[0], sides[1]) if min(sides) > 0 else None
@@ -167,12 +168,12 @@ def _image(where: str, found: Element, export: _Export, counts: Counter[str]) ->
     boxes: list[Box] = []
     for box in found.findall("box"):
         if number_of(box.get("rotation") or 0, where, "rotation"):
-            counts["turned boxes"] += 1
+            counts["box", "at an angle"] += 1
         else:
             boxes.append(of_corners(label_of(box.get("label"), where), [box.get(side) for side in _SIDES], where))
     for shape in _SHAPES:
         if others := len(found.findall(shape)):
-            counts["shapes that are no boxes"] += others
+            counts["shape", "other than a box"] += others
     part: Part = part_named(found.get("subset") or "") or "train"
     return Annotated(picture, part, labels, boxes, size)
 

@@ -27,6 +27,7 @@ from shotfit.data.formats.annotated import (
     box_of,
     entry,
     label_of,
+    left_out,
     listed_annotated,
     number_of,
     objects,
@@ -48,6 +49,8 @@ _OWN = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_ti
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 _LOCAL = "/data/local-files/"
 
+_Counts = Counter[tuple[str, str]]  # of what is left out: a word for one, and what is said of it
+
 
 def recognizes(source: Path) -> bool:
     """A JSON list of tasks with data and annotations or predictions, or with an annotation_id; CSV with one."""
@@ -65,7 +68,7 @@ def read(source: Path, how: How) -> Listing:
     entries = list(_entries(path))
     tasks = [one for _, one in entries if isinstance(one.get("data"), dict)]
     notes: list[str] = []
-    counts: Counter[str] = Counter()
+    counts: _Counts = Counter()
     root = how.images or path.parent
     files = Files([root, root / "images", root / "upload", root / "data"])
     if len(tasks) < len(entries):
@@ -77,13 +80,13 @@ def read(source: Path, how: How) -> Listing:
             if any(results.values()):
                 notes.append("no task has an annotation: the labels are predictions")
         images = [_task(where, one, results[id(one)], how, files, counts) for where, one in entries]
-    notes += [f"{count:,} {said}" for said, count in counts.items()]
+    notes += [note for (word, said), count in counts.items() for note in left_out(count, word, said)]
     return listed_annotated(images, f"Label Studio export {path.name}", source, notes=notes)
 
 
 def _files(folder: Path) -> list[Path]:
     try:
-        return [path for path in sorted(folder.iterdir()) if path.is_file() and _is_export(path)]
+        return [path for path in sorted(folder.iterdir()) if _is_export(path)]
     except OSError:
         return []
 
@@ -133,7 +136,7 @@ def _annotations(where: str, task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _task(
-    where: str, task: dict[str, Any], results: list[dict[str, Any]], how: How, files: Files, counts: Counter[str]
+    where: str, task: dict[str, Any], results: list[dict[str, Any]], how: How, files: Files, counts: _Counts
 ) -> Annotated:
     picture = _picture(where, _name(where, task["data"], how, ()), files)
     labels: list[str] = []
@@ -149,7 +152,7 @@ def _task(
     return Annotated(picture, "train", labels, boxes, size)
 
 
-def _line(where: str, line: dict[str, Any], how: How, files: Files, counts: Counter[str]) -> Annotated:
+def _line(where: str, line: dict[str, Any], how: How, files: Files, counts: _Counts) -> Annotated:
     """A picture of JSON-MIN or CSV."""
     name = _name(where, line, how, _OWN)
     key = how.label_column or _label_key(where, line, name)
@@ -193,7 +196,7 @@ def _choices(value: Any, where: str) -> Iterator[str]:
 
 
 def _boxes(
-    regions: Iterable[Mapping[str, Any]], where: str, counts: Counter[str]
+    regions: Iterable[Mapping[str, Any]], where: str, counts: _Counts
 ) -> tuple[list[Box], tuple[float, float] | None]:
     """The rectangles in pixels, and the size of the picture that they are in."""
     boxes: list[Box] = []
@@ -201,9 +204,9 @@ def _boxes(
     for region in regions:
         names = region.get("rectanglelabels") or region.get("choices") or []
         if not isinstance(names, list) or len(names) != 1 or "width" not in region:
-            counts["regions are no rectangles with one label and are left out"] += 1
+            counts["region", "other than a rectangle with one label"] += 1
         elif number_of(region.get("rotation") or 0, where, "rotation"):
-            counts["turned rectangles are left out"] += 1
+            counts["rectangle", "at an angle"] += 1
         else:
             width, height = (number_of(region.get(f"original_{side}"), where, side) for side in ("width", "height"))
             if min(width, height) < 1:

@@ -14,7 +14,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from shotfit.data.formats.annotated import Annotated, Box, Files, label_of, listed_annotated, number_of, of_corners
+from shotfit.data.formats.annotated import (
+    Annotated,
+    Box,
+    Files,
+    label_of,
+    left_out,
+    listed_annotated,
+    number_of,
+    of_corners,
+)
 from shotfit.data.formats.documents import read_xml, root_tag
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.listing import How, Listing, Part, parts_named
@@ -59,11 +68,10 @@ def read(source: Path, how: How) -> Listing:
     images: list[Annotated] = []
     difficult = 0
     for path, part in listed:
-        found, left_out = _image(path, part, files)
+        found, hard = _image(path, part, files)
         images.append(found)
-        difficult += left_out
-    if difficult:
-        notes.append(f"{difficult:,} objects are marked difficult and are left out")
+        difficult += hard
+    notes += left_out(difficult, "object", "marked as difficult")
     reader = f"VOC files under {inside.name}/" if inside.is_dir() else "VOC files beside the pictures"
     return listed_annotated(images, reader, source, origin, notes=notes)
 
@@ -121,9 +129,8 @@ def _sets(source: Path, files: Iterable[Path]) -> tuple[list[tuple[Path, Part]],
                 listed.setdefault(path, part)
     if not sets:
         return [(path, "train") for path in by_name.values()], []
-    notes = [f"{lost:,} pictures of the image sets have no file in Annotations/"] * bool(lost)
-    unlisted = len(by_name) - len(listed)
-    notes += [f"{unlisted:,} files of Annotations/ are in no image set and are left out"] * bool(unlisted)
+    notes = left_out(lost, "picture", "of the image sets, without a file in Annotations/")
+    notes += left_out(len(by_name) - len(listed), "file", "of Annotations/, in no image set")
     return list(listed.items()), notes
 
 
