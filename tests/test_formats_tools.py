@@ -40,7 +40,7 @@ from .formats import (
     shares,
     voc,
 )
-from .pictures import picture, save
+from .pictures import picture, save, tree
 
 
 @pytest.mark.parametrize("name", EXPORTS)
@@ -329,6 +329,13 @@ def test_line_that_is_no_box_of_yolo_is_refused_with_its_number(tmp_path: Path, 
     (source / "labels" / "train" / "a.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
     with pytest.raises(ShotfitError, match=r"a\.txt, line 2"):
         read_task(source)
+
+
+@pytest.mark.parametrize("read_as", ["label-studio", "coco", "yolo", "voc", "cvat", "fiftyone"])
+def test_class_folders_are_no_export_and_asking_for_one_is_a_sentence(tmp_path: Path, read_as: str) -> None:
+    assert not FORMATS[read_as].recognizes(tree(tmp_path, cat=1, dog=1))
+    with pytest.raises(ShotfitError, match=r"holds no |expected|has no "):
+        read_task(tmp_path, read_as=read_as)
 
 
 def test_zip_bomb_is_refused(tmp_path: Path) -> None:

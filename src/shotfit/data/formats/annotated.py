@@ -194,9 +194,12 @@ def listed_annotated(
 
 def only_file(source: Path, files: Sequence[Path], what: str) -> Path:
     """The file that is meant in a folder. Raises ShotfitError for none or several."""
-    if len(files) != 1:
-        found = first_few([path.name for path in files]) or "none"
-        raise ShotfitError(f"{shown(source)} holds {len(files)} {what} ({found}); name one.")
+    if not files:
+        raise ShotfitError(f"{shown(source)} holds no {what}; name the file, or the folder that it lies in.")
+    if len(files) > 1:
+        raise ShotfitError(
+            f"{shown(source)} holds {len(files)} {what} ({first_few([path.name for path in files])}); name one."
+        )
     return files[0]
 
 

@@ -56,6 +56,8 @@ def read(source: Path, how: How) -> Listing:
     replace(how, label_column=None).check_columns(source, "FiftyOne's data sets")
     folder = source if source.is_dir() else source.parent
     path = source if not source.is_dir() else folder / _SAMPLES if (folder / _SAMPLES).is_file() else folder / _LABELS
+    if not path.exists():
+        raise ShotfitError(f"{shown(folder)} holds no {_LABELS} and no {_SAMPLES}; expected a data set of FiftyOne.")
     content = read_json(path, WHAT)
     places = [how.images] if how.images else [folder, folder / "data"]
     if isinstance(content, dict) and isinstance(content.get("labels"), dict):

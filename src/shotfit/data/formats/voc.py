@@ -54,6 +54,8 @@ def read(source: Path, how: How) -> Listing:
         ShotfitError: no such files, XML that is malformed, objects without a name or box.
     """
     how.check_columns(source, "VOC's files")
+    if not source.is_dir():
+        raise ShotfitError(f"{shown(source)} is a file; expected the folder of Annotations/ or of the XML files.")
     inside = source / "Annotations"
     if inside.is_dir():
         listed, notes = _sets(source, _xml_files(inside))
