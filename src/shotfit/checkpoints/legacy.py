@@ -44,7 +44,7 @@ class Legacy:
         """What the pickle describes: dicts by name, with a `Described` in place of each tensor."""
         self._file.seek(0)
         head = io.BytesIO(self._file.read(LARGEST_PICKLE))
-        if not head.getbuffer()[:2] == b"\x80\x02" or (self._next(head), self._next(head)) != (MAGIC, VERSION):
+        if head.getvalue()[:2] != b"\x80\x02" or (self._next(head), self._next(head)) != (MAGIC, VERSION):
             raise ShotfitError(f"{self.path} is truncated, damaged or no weights file. Fetch it again.")
         machine = self._next(head)
         if type(machine) is not dict or machine.get("little_endian") is not True:

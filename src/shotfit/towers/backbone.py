@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from shotfit.errors import ShotfitError, first_few
 from shotfit.towers.config import BackboneConfig, ResNetConfig
+from shotfit.towers.forks import check_device, outlive_forks
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.tokenizer import Tokenizer
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
@@ -46,6 +47,7 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.eval()
         self.fingerprint = self._fingerprint()
+        outlive_forks()
 
     @property
     def embed(self) -> int:
@@ -54,8 +56,8 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.logit_scale.device
+        """Where the weights are. Raises ShotfitError in a forked process, which cannot use a GPU of its parent."""
+        return check_device(self.logit_scale.device)
 
     @property
     def dtype(self) -> torch.dtype:
