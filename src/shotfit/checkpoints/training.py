@@ -146,7 +146,8 @@ def _has(name: str, words: tuple[str, ...]) -> bool:
 
 def _shown(name: object) -> str:
     text = name if isinstance(name, str) else kind_of(name)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    return text if text.isprintable() else ascii(text)
 
 
 def listing(names: Any, shown: int = 3) -> str:

@@ -20,6 +20,9 @@ from shotfit.towers.transformer import TextTransformer, VisionTransformer
 __all__ = ["Backbone"]
 
 
+LARGEST_SCALE = 20.0  # CLIP's training stops at ln 100; e ** 20 makes every probability 0 or 1
+
+
 class Backbone(nn.Module):
     """Two frozen towers, built from a configuration and weights under shotfit's own names.
 
@@ -97,6 +100,12 @@ class Backbone(nn.Module):
                     f"{self.name or 'The checkpoint'} is damaged: {key} holds numbers that are not finite. Fetch it "
                     "again."
                 )
+        scale = float(weights["logit_scale"])
+        if abs(scale) > LARGEST_SCALE:
+            raise ShotfitError(
+                f"{self.name or 'The checkpoint'} is damaged: its logit_scale is {scale:.3g}, expected at most "
+                f"{LARGEST_SCALE:g}. Fetch it again."
+            )
         self.load_state_dict({key: value.float() for key, value in weights.items()}, strict=True, assign=True)
 
     def _fingerprint(self) -> str:
