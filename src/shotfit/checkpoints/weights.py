@@ -28,6 +28,7 @@ from torch import Tensor
 
 from shotfit.checkpoints import huggingface, names, open_clip, saved
 from shotfit.checkpoints.openai import read_openai
+from shotfit.checkpoints.recorded import check_recorded
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.state_dict import read_index, read_tensors
 from shotfit.checkpoints.tokenizers import load_tokenizer
@@ -66,7 +67,7 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
     entry = names.find(source) if isinstance(source, str) else None
     if entry is not None and entry.repository is None:
         _refuse_revision(source, revision)
-        return _load_folder(_asset(entry.name), entry.name)
+        return _recorded(entry, _load_folder(_asset(entry.name), entry.name))
     path = Path(source).expanduser()
     if path.exists() and (entry is None or source == entry.repository):
         _refuse_revision(source, revision)
@@ -76,7 +77,9 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
         assert entry.repository is not None
         pinned = revision in (None, entry.revision)
         name = entry.name if pinned else f"{entry.repository}@{revision}"
-        return _load_hub(entry.repository, revision or entry.revision, entry.file if pinned else None, name)
+        if pinned:
+            return _recorded(entry, _load_hub(entry.repository, entry.revision, entry.file, name))
+        return _load_hub(entry.repository, revision or entry.revision, None, name)
     if not isinstance(source, str) or path.suffix in _FILES or source.startswith((".", "/", "~")):
         raise ShotfitError(f"{source} does not exist: name a folder or a file of a checkpoint.{_hint(path)}")
     from shotfit.checkpoints import hub  # its client takes as long to import as a small backbone to load
@@ -112,8 +115,13 @@ def load_known(source: str) -> Backbone:
         repository, _, revision = source.partition("@")
         return _load_hub(repository, revision or "main", None, source, cached=True)
     if entry.repository is None:
-        return _load_folder(_asset(entry.name), entry.name)
-    return _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True)
+        return _recorded(entry, _load_folder(_asset(entry.name), entry.name))
+    return _recorded(entry, _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True))
+
+
+def _recorded(entry: names.Name, backbone: Backbone) -> Backbone:
+    check_recorded(entry, backbone.fingerprint)
+    return backbone
 
 
 def _refuse_revision(source: str | Path, revision: str | None) -> None:
