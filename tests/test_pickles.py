@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from shotfit.checkpoints.archive import is_archive, read_archive
+from shotfit.checkpoints.archive import Archive
 from shotfit.checkpoints.pickles import Machine
 from shotfit.checkpoints.state_dict import read_tensors
 from shotfit.checkpoints.weights import load_backbone
@@ -86,20 +86,21 @@ ROW = tensor("0", 4, numbers(4), numbers(1))
 
 def test_archive_gives_tensors_by_their_dotted_names(tmp_path: Path) -> None:
     body = module(training=b"\x88", inner=module(weight=ROW, hook=b"N", sizes=b"]" + number(3) + b"a"))
-    tensors = read_archive(write(tmp_path / "a.pt", body, {"data/0": FOUR}))
+    tensors = read_tensors(write(tmp_path / "a.pt", body, {"data/0": FOUR}))
     assert list(tensors) == ["inner.weight"]
     assert tensors["inner.weight"].tolist() == [0, 1, 2, 3]
 
 
 def test_archive_tensor_may_be_a_part_of_its_storage(tmp_path: Path) -> None:
     body = module(weight=tensor("0", 4, numbers(2, 1), numbers(1, 4), offset=1))
-    assert read_archive(write(tmp_path / "a.pt", body, {"data/0": FOUR}))["weight"].tolist() == [[1], [2]]
+    assert read_tensors(write(tmp_path / "a.pt", body, {"data/0": FOUR}))["weight"].tolist() == [[1], [2]]
 
 
 def test_archive_of_torch_itself_is_read(tmp_path: Path) -> None:
-    # a pickled state dict in a zip file is none, and torch's own restricted loader reads it
+    # a pickled state dict in a zip file is none, and is read as dicts
     torch.save(openai_weights(), tmp_path / "clip.pt")
-    assert not is_archive(tmp_path / "clip.pt")
+    with Archive(tmp_path / "clip.pt") as archive:
+        assert not archive.scripted
     assert read_tensors(tmp_path / "clip.pt").keys() == openai_weights().keys()
 
 
@@ -127,7 +128,7 @@ def test_archive_of_torch_itself_is_read(tmp_path: Path) -> None:
 )
 def test_archive_that_asks_for_more_than_tensors_is_refused(tmp_path: Path, body: bytes, message: str) -> None:
     with pytest.raises(ShotfitError) as caught:
-        read_archive(write(tmp_path / "a.pt", body))
+        read_tensors(write(tmp_path / "a.pt", body))
     assert message in str(caught.value)
 
 
@@ -154,18 +155,18 @@ def test_archive_of_a_pickled_command_runs_nothing(tmp_path: Path) -> None:
 )
 def test_archive_tensor_beyond_its_storage_is_refused(tmp_path: Path, weight: bytes) -> None:
     with pytest.raises(ShotfitError, match=r"a\.pt is damaged"):
-        read_archive(write(tmp_path / "a.pt", module(weight=weight), {"data/0": FOUR}))
+        read_tensors(write(tmp_path / "a.pt", module(weight=weight), {"data/0": FOUR}))
 
 
 def test_archive_of_compressed_members_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShotfitError, match="claim more bytes than the file has"):
-        read_archive(write(tmp_path / "a.pt", module(weight=ROW), {"data/0": bytes(10**6)}, compress=True))
+        read_tensors(write(tmp_path / "a.pt", module(weight=ROW), {"data/0": bytes(10**6)}, compress=True))
 
 
 def test_archive_of_modules_in_a_circle_is_refused(tmp_path: Path) -> None:
     body = b"c__torch__.m\nM\n)\x81q\x01}" + text("inner") + b"h\x01" + b"sb"
     with pytest.raises(ShotfitError, match="modules contain each other"):
-        read_archive(write(tmp_path / "a.pt", body))
+        read_tensors(write(tmp_path / "a.pt", body))
 
 
 def test_truncated_archive_is_refused(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_archive_member_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
     content[content.index(FOUR) + 5] ^= 1
     path.write_bytes(content)
     with pytest.raises(ShotfitError, match=r"a\.pt is truncated, damaged .*\(Bad CRC"):
-        read_archive(path)
+        read_tensors(path)
 
 
 # Pickles that are small and never end

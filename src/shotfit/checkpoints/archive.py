@@ -25,7 +25,7 @@ from torch import Tensor
 from shotfit.checkpoints.pickles import LARGEST_PICKLE, Described, Machine, Node, Storage
 from shotfit.errors import ShotfitError
 
-__all__ = ["Archive", "is_archive", "is_zip", "read_archive"]
+__all__ = ["Archive", "is_zip"]
 
 LARGEST_DIRECTORY = 8 * 2**20  # bytes of a zip file's table of members; a thousand members take 0.1 MiB
 DEEPEST = 64  # modules within modules
@@ -39,25 +39,6 @@ def is_zip(path: Path) -> bool:
     """Whether a file begins as a zip file does."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file is a TorchScript archive rather than a pickled state dict in a zip file."""
-    try:
-        with Archive(path) as archive:
-            return archive.scripted
-    except ShotfitError:
-        return False
-
-
-def read_archive(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive, by their dotted names, in the precision on disk.
-
-    Raises ShotfitError if the archive is damaged, mentions anything that such archives do not hold, or if a tensor
-    reaches beyond its storage.
-    """
-    with Archive(path) as archive:
-        return archive.tensors(archive.modules())
 
 
 class _Table:

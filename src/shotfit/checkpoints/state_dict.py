@@ -59,12 +59,14 @@ def read_index(path: Path) -> dict[str, Tensor]:
     names = read_json(path).section("weight_map").entries
     if not names or not all(isinstance(shard, str) and Path(shard).name == shard for shard in names.values()):
         raise ShotfitError(f"{path}: weight_map must name a file of the same folder for each tensor.")
+    by_shard: dict[str, set[str]] = {}
+    for name, shard in names.items():
+        by_shard.setdefault(shard, set()).add(name)
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(names.values())):
+    for shard, expected in sorted(by_shard.items()):
         if not path.with_name(shard).is_file():
             raise ShotfitError(f"{path.with_name(shard)} is missing: {path.name} lists it. Fetch it, too.")
         content = _read(path.with_name(shard))
-        expected = {name for name, file in names.items() if file == shard}
         if content.keys() != expected:
             problem = "lacks" if expected - content.keys() else "holds, not in the index,"
             odd = sorted(expected - content.keys()) or sorted(content.keys() - expected)
