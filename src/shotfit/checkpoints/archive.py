@@ -28,6 +28,7 @@ from shotfit.errors import ShotfitError
 __all__ = ["Archive", "is_zip"]
 
 LARGEST_DIRECTORY = 8 * 2**20  # bytes of a zip file's table of members; a thousand members take 0.1 MiB
+PIECE = 2**18  # bytes that are read at once
 DEEPEST = 64  # modules within modules
 MOST_MODULES = 100_000  # modules that are walked; one that stands in several places is walked in each
 LONGEST_NAME = 500  # characters of a tensor's name
@@ -107,6 +108,18 @@ class Archive:
         except _DAMAGED as error:
             raise self._damaged(error) from None
 
+    def _read_into(self, name: str, size: int) -> bytearray:
+        """As `_read`, in pieces, so that no more memory is taken than the storage has bytes."""
+        content, place = bytearray(size), 0
+        try:
+            with self._zip.open(name) as member:
+                while piece := member.read(PIECE):
+                    content[place : place + len(piece)] = piece
+                    place += len(piece)
+        except _DAMAGED as error:
+            raise self._damaged(error) from None
+        return content
+
     def values(self) -> Any:
         """What the pickle describes: dicts by name, with a `Described` in place of each tensor."""
         order = f"{self.folder}/byteorder"
@@ -159,7 +172,7 @@ class Archive:
                 raise ShotfitError(
                     f"{self.path} is damaged: {name} should have {expected:,} bytes, found {found}. Fetch it again."
                 )
-            content = bytearray(self._read(name))
+            content = self._read_into(name, expected)
             empty = torch.empty(0, dtype=storage.dtype)
             self._storages[storage.key] = torch.frombuffer(content, dtype=storage.dtype) if content else empty
         return self._storages[storage.key]

@@ -79,7 +79,8 @@ class Legacy:
             if int.from_bytes(self._file.read(8), "little") != storage.entries:
                 raise ShotfitError(f"{self.path} is damaged: it says two things of the storage {key}. Fetch it again.")
             if key in wanted:
-                content = bytearray(self._file.read(size))
+                content = bytearray(size)
+                self._file.readinto(content)
                 empty = torch.empty(0, dtype=storage.dtype)
                 contents[key] = torch.frombuffer(content, dtype=storage.dtype) if content else empty
             place += 8 + size
