@@ -93,10 +93,13 @@ def test_command_runs(place: Path, command: str) -> None:
     assert main([*words, *cheaper]) == 0
 
 
-@pytest.mark.parametrize(("page", "printed"), [("README.md", "new.jpg"), ("docs/protocols.md", "coop+length=4")])
+@pytest.mark.parametrize(
+    ("page", "printed"), [("README.md", "new.jpg"), ("docs/protocols.md", "coop+length=4"), ("docs/python.md", "castle")]
+)
 def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str], page: str, printed: str) -> None:
+    names: dict[str, object] = {}
     for block in blocks(ROOT / page, "python"):
-        exec(block.replace("[4], [1, 2, 3]", "[1], [1]"), {})
+        exec(block.replace("[4], [1, 2, 3]", "[1], [1]"), names)
     assert printed in capsys.readouterr().out
 
 
