@@ -167,14 +167,15 @@ def say_accuracies(result: Fitted, say: Say) -> None:
     if not result.fitted.tasks:
         say("no image could be held out (no class has a second one), so the accuracy is not known")
         return
-    width = max(len("zero-shot"), len(name))
     say(f"accuracy on {plural(result.fitted.images, 'held-out image')}:")
+    both = {"zero-shot": result.plain} | ({} if name == "zero_shot" else {name: result.fitted})
     if len(result.fitted.tasks) > 1:
-        for line in table({"zero-shot": result.plain, name: result.fitted}):
+        for line in table(both):
             say(f"  {line}")
         return
-    say(f"  {'zero-shot':{width}}  {100 * result.plain.accuracy:5.1f} %")
-    say(f"  {name:{width}}  {100 * result.fitted.accuracy:5.1f} %")
+    width = max(map(len, both))
+    for title, scores in both.items():
+        say(f"  {title:{width}}  {100 * scores.accuracy:5.1f} %")
 
 
 def plural(number: int, word: str, words: str = "") -> str:

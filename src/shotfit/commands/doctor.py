@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ __all__ = ["doctor"]
 
 def doctor(
     folder: flags.Folder,
+    backbone: flags.Backbone = "mini",
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
     group_column: flags.GroupColumn = None,
@@ -24,6 +26,8 @@ def doctor(
 ) -> None:
     """Look for problems in a folder of images: everything that would stop a fit, and what is odd.
 
+    The text tower of --backbone, which you mean to fit on, says which class names it reads alike.
+
     Exits with 3 if there are errors, with 0 if there are only warnings.
 
     \b
@@ -31,13 +35,21 @@ def doctor(
       shotfit doctor photos/
     """
     say = to(sys.stderr if as_json else sys.stdout)
-    from shotfit.data.doctor import examine
+    from shotfit.data.doctor import Problem, examine
     from shotfit.data.readers import read_task
     from shotfit.engine.store import cache_folder
 
     task = read_task(folder, images=images, class_names=class_names, group_column=group_column, cache=cache_folder())
     say_task(task, say)
     report = examine(task, shots or None, cache_folder())
+    if not report.errors:  # else it is not worth the wait for a backbone
+        from shotfit.checkpoints.weights import load_in
+        from shotfit.engine.frozen import Frozen
+        from shotfit.engine.store import open_store
+        from shotfit.fitting.names import shared_texts
+
+        alike = shared_texts(Frozen(load_in(backbone), open_store()), [task.classes])
+        report = replace(report, warnings=(*report.warnings, *(Problem("alike to the tower", one) for one in alike)))
     for kind, problems in (("error", report.errors), ("warning", report.warnings)):
         for problem in problems:
             say(f"{kind}: {problem.message}")

@@ -24,6 +24,7 @@ import PIL
 
 from shotfit.data.filecache import FileCache, in_threads
 from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, is_unread, shown
+from shotfit.data.namecheck import naming_advice, without_meaning
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.errors import ShotfitError, first_few
 from shotfit.progress import track
@@ -152,6 +153,7 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None, to_
     warnings = [
         *(_few_images(task, train, shots) if to_fit else ()),
         *_similar_names(task),
+        *_meaningless_names(task),
         *_copies(readable([*task.train, *task.val]), readable(held_out)),
         *_torn_groups(readable([*task.train, *task.val]), readable(held_out)),
         *_peculiar(usable),
@@ -242,6 +244,12 @@ def _similar_names(task: Task) -> Iterator[Problem]:
             yield Problem("similar names", f"the class names {listed} differ only in case or underscores")
         elif len(names) > 1:
             yield Problem("similar names", f"{len(names)} classes have the same name {names[0]!r}")
+
+
+def _meaningless_names(task: Task) -> Iterator[Problem]:
+    found = without_meaning(task.classes.names)
+    if found:
+        yield Problem("meaningless names", naming_advice(found, len(set(task.classes.names))))
 
 
 def _copies(learned: Sequence[Item], held_out: Sequence[Item]) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from shotfit.data.images import shown
 from shotfit.data.listing import PART_NAMES, PARTS, Listing, Part
+from shotfit.data.tasks import composed
 from shotfit.errors import ShotfitError
 
 __all__ = ["read_manifest", "read_split_file"]
@@ -54,7 +55,7 @@ def read_manifest(path: Path, images: Path, group_column: str | None = None) -> 
             )
         columns |= {key for key in line if isinstance(key, str)}
         group = _text_of(path, number, line, group_column) if group_column else ""
-        rows.append((part, images / file, label, group))
+        rows.append((part, images / file, composed(label), composed(group)))
     if not rows:
         raise ShotfitError(f"{shown(path)} lists no image; expected one a line, as path,label[,split].")
     if group_column and not any(group for *_, group in rows):
@@ -96,6 +97,7 @@ def read_split_file(path: Path, images: Path) -> Listing:
         triples[part] = []
         for entry in content.get(part, []):
             file, label, name = _triple(path, part, entry)
+            name = composed(name)
             if names.setdefault(label, name) != name:
                 raise ShotfitError(f"{shown(path)} gives label {label} two names: {names[label]!r} and {name!r}.")
             triples[part].append((images / file, label))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from shotfit.data.held_out import held_out_share
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.listing import PART_NAMES, PARTS, Listing, Part
 from shotfit.data.manifests import read_manifest, read_split_file
-from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
+from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates
 from shotfit.errors import ShotfitError, UsageError, first_few
 
 __all__ = ["read_task"]
@@ -146,7 +147,7 @@ def _read(source: Path, images: Path | None, group_column: str | None) -> Listin
 
 def _items(listing: Listing, cache: FileCache) -> dict[Part, list[Item]]:
     files = [
-        (part, _absolute(path), label, group)
+        (part, _on_disk(_absolute(path)), label, group)
         for part in PARTS
         for (path, label), group in zip(listing.parts[part], listing.groups_of(part), strict=True)
     ]
@@ -155,6 +156,17 @@ def _items(listing: Listing, cache: FileCache) -> dict[Part, list[Item]]:
     for (part, path, label, group), digest in zip(files, digests, strict=True):
         parts[part].append(Item(path, label, digest, group))
     return parts
+
+
+def _on_disk(path: Path) -> Path:
+    """The path, or the one of a file whose name has the same characters in another Unicode form (see `composed`)."""
+    text = os.fspath(path)
+    if not text.isascii() and not os.path.lexists(path):
+        for form in ("NFC", "NFD"):
+            other = Path(unicodedata.normalize(form, text))
+            if os.path.lexists(other):
+                return other
+    return path
 
 
 def _check_found(parts: dict[Part, list[Item]], source: Path) -> None:
@@ -191,12 +203,12 @@ def _read_folders(source: Path) -> Listing:
             loops += inside.loops
     else:
         below["train"] = _check_classes(top)
-    classes = sorted({inside.path.name for folders in below.values() for inside in folders})
+    classes = sorted({composed(inside.path.name) for folders in below.values() for inside in folders})
     position = {name: i for i, name in enumerate(classes)}
     parts: dict[Part, list[tuple[Path, int]]] = {part: [] for part in PARTS}
     for part, folders in below.items():
         for inside in folders:
-            parts[part] += [(image, position[inside.path.name]) for image in inside.images]
+            parts[part] += [(image, position[composed(inside.path.name)]) for image in inside.images]
             ignored += [*inside.folders, *inside.others]
             loops += inside.loops
     listed = [f"{part_folders[part].name}/" for part in PARTS if part in part_folders]

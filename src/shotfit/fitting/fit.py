@@ -30,6 +30,7 @@ from shotfit.fitting.checking import compared, with_half
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
+from shotfit.fitting.names import warn_of_names
 from shotfit.fitting.race import ALONE, AUTO, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided, refused_row
 from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
@@ -121,6 +122,7 @@ def fit(
     loaded = load_in(backbone, precision)
     check_prompts(loaded, classes)
     frozen = Frozen(loaded, store, savings, memory)
+    warn_of_names(frozen, classes, meaning=isinstance(data, (str, Path)))  # of a task that was read, its doctor tells
     fitter = Fitter(frozen, classes, seed, views)
     support = joined([(task.classes, task.train) for task in tasks])
     selection = replace(fitter.validation(tasks, support), full=validation == "full")

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.images import as_rgb, shown
-from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
+from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.decoding import center_view, read_ahead
 from shotfit.engine.frozen import Frozen, ImagePool, Images
@@ -250,6 +250,7 @@ class Model:
         Example (needs a saved model):
             Model.open("shotfit-model").for_task("garden birds", ["robin", "wren"]).predict("a.jpg")
         """
+        name = composed(name)
         known = name in self.tasks
         if not classes and not known:
             raise UsageError(

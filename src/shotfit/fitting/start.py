@@ -13,6 +13,7 @@ from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.fitting.fitter import zero_shot as zero_shot_method
 from shotfit.fitting.model import Model
+from shotfit.fitting.names import warn_of_names
 from shotfit.fitting.record import record_of
 from shotfit.methods.base import check_prompts
 from shotfit.towers.backbone import Backbone
@@ -51,6 +52,7 @@ def zero_shot(
     loaded = load_in(backbone, precision, device)
     check_prompts(loaded, lists)
     frozen = Frozen(loaded, MemoryStore())
+    warn_of_names(frozen, lists, meaning=True, where="")
     method = zero_shot_method(frozen, lists)
     record = record_of(method, loaded) | {
         "fitted_method": method.name,
