@@ -85,6 +85,8 @@ def evaluate(
     own |= {"--group-column": group_column, "--coverage": coverage, "--unknown-images": unknown_images}
     source = one_source(folder, tasks, own)
     computing = None if precision is None else as_precision(precision)
+    if coverage_per_class and coverage is None:
+        raise UsageError("--coverage-per-class is about prediction sets: add --coverage, such as --coverage 0.9.")
     from shotfit.data.reading import Reading
     from shotfit.engine.store import open_store
     from shotfit.evaluation.evaluate import evaluate as evaluate_model

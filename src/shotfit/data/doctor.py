@@ -71,8 +71,10 @@ class Report:
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
 
-    def raise_for_errors(self, skip_broken: bool = False) -> None:
+    def raise_for_errors(self, skip_broken: bool = False, flags: str = "") -> None:
         """Raise one sentence if there are errors; with `skip_broken`, those of single files do not count.
+
+        flags: with which the source was read, for the command that shows all of them.
 
         Raises:
             ShotfitError: how many problems there are, the first of them, and what to do.
@@ -86,7 +88,7 @@ class Report:
         skip = ", or pass --skip-broken to leave these files out" if files_only else ""
         raise ShotfitError(
             f"{shown(self.source)} has {_count(len(errors), 'problem')}: {first}{more}. Run "
-            f"`shotfit doctor {shlex.quote(shown(self.source))}` to see all of them{skip}."
+            f"`shotfit doctor {shlex.quote(shown(self.source))}{flags}` to see all of them{skip}."
         )
 
     def without_broken(self, task: Task) -> Task:

@@ -139,19 +139,27 @@ def _triple(path: Path, part: Part, entry: object) -> tuple[str, int, str]:
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     text = io.StringIO(_text(path), newline="")
-    reader = csv.DictReader(text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", skipinitialspace=True)
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.DictReader(text, delimiter=separator, skipinitialspace=True)
     try:
         columns = [name.strip() for name in reader.fieldnames or []]
         if not {"path", "label"} <= set(columns):
             raise ShotfitError(
                 f"{shown(path)} has the columns {', '.join(columns)[:80] or '(none)'}; expected path,label or "
-                "path,label,split in its first line."
+                f"path,label,split in its first line{_other_separator(columns, separator)}."
             )
         reader.fieldnames = columns
         for line in reader:
             yield reader.line_num, line
     except csv.Error as error:
         raise ShotfitError(f"{shown(path)}, line {reader.line_num}: not valid CSV ({error}).") from error
+
+
+def _other_separator(columns: list[str], used: str) -> str:
+    """What to say of columns that are one because another character stands between them."""
+    signs = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+    found = next((sign for sign in signs if sign != used and len(columns) == 1 and sign in columns[0]), None)
+    return "" if found is None else f": it has {signs[found]} between them, where {signs[used]} are read"
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

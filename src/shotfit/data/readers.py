@@ -25,6 +25,7 @@ from shotfit.data.held_out import held_out_share
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.listing import PART_NAMES, PARTS, Listing, Part
 from shotfit.data.manifests import read_manifest, read_split_file
+from shotfit.data.missing import reason_none_exists
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates
 from shotfit.errors import ShotfitError, UsageError, first_few
 
@@ -72,7 +73,7 @@ def read_task(
         templates=expand_templates(templates) or names.templates or (DEFAULT_TEMPLATE,),
     )
     parts = _items(listing, FileCache(cache))
-    _check_found(parts, source)
+    _check_found(parts, source, images)
     test_origin = listing.test_origin
     if not parts["test"]:
         parts["train"], parts["test"] = held_out_share(parts["train"], parts["val"])
@@ -169,13 +170,15 @@ def _on_disk(path: Path) -> Path:
     return path
 
 
-def _check_found(parts: dict[Part, list[Item]], source: Path) -> None:
+def _check_found(parts: dict[Part, list[Item]], source: Path, images: Path | None) -> None:
     """A list whose files are all missing has the wrong folder; one sentence says more than a line for each."""
     items = [item for part in PARTS for item in parts[part]]
     if items and not any(item.digest or os.path.lexists(item.path) for item in items):
+        base = _absolute(images or (source if source.is_dir() else source.parent))
+        reason = reason_none_exists([item.path for item in items], base, images is not None)
         raise ShotfitError(
-            f"none of the {len(items):,} images that {shown(source)} lists exists, e.g. {shown(items[0].path)}; pass "
-            "the folder that the paths are relative to (--images DIR)."
+            f"none of the {len(items):,} images that {shown(source)} lists exists, e.g. {shown(items[0].path)}; "
+            f"{reason}."
         )
 
 

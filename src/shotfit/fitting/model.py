@@ -153,7 +153,7 @@ class Model:
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
-            raise ShotfitError(_not_finite(shown(items[wrong[0]].path)))
+            raise ShotfitError(_not_finite(shown(items[wrong[0]].path), self.frozen))
         return found
 
     @torch.no_grad()
@@ -210,7 +210,7 @@ class Model:
                     values, verdict = next(rows) if isinstance(view, Tensor) else (None, Verdict())
                     error = view if isinstance(view, ShotfitError) else None
                     if values is not None and not values.isfinite().all():
-                        error, values = ShotfitError(_not_finite(source)), None
+                        error, values = ShotfitError(_not_finite(source, self.frozen)), None
                     if error is not None and not keep_broken:
                         raise error
                     if values is None:
@@ -378,8 +378,6 @@ class Model:
 load = Model.open
 
 
-def _not_finite(source: str) -> str:
-    return (
-        f"{source} has no prediction: the model gives numbers that are not finite for it. Try --precision float32, or "
-        "fit the model again."
-    )
+def _not_finite(source: str, frozen: Frozen) -> str:
+    precise = "" if frozen.backbone.dtype == torch.float32 else "try --precision float32, or "
+    return f"{source} has no prediction: the model gives numbers that are not finite for it; {precise}fit it again."
