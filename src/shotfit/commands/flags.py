@@ -133,7 +133,9 @@ Memory = Annotated[
     typer.Option(help="Bound on what a training step keeps of the towers, such as 500MB or 4GB.", show_default="none"),
 ]
 Precision = Annotated[str, typer.Option(help="The towers compute in float32, bfloat16, or auto: the fast one here.")]
-Device = Annotated[str, typer.Option(help="The towers run on cpu, cuda, cuda:1, or auto: a GPU if there is one.")]
+Device = Annotated[
+    str, typer.Option(help="The towers run on cpu, cuda, cuda:1, mps, or auto: a GPU of CUDA if there is one.")
+]
 ModelPrecision = Annotated[
     str | None,
     typer.Option("--precision", help="The towers compute in float32 or bfloat16.", show_default="as fitted"),

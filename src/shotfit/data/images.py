@@ -250,8 +250,12 @@ def _reduce(image: Image.Image, shorter: int) -> None:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An opened picture as 8-bit RGB by the rules above, as if it came from its file."""
-    return _rgb(image, image.getexif().get(_ORIENTATION, 1) in range(2, 9))
+    """An opened picture as 8-bit RGB by the rules above, as if it came from its file.
+
+    Raises BrokenImageError for one that cannot be decoded: Pillow reads the pixels when they are first asked for.
+    """
+    with _told(Path(getattr(image, "filename", "") or "the image")):
+        return _rgb(image, image.getexif().get(_ORIENTATION, 1) in range(2, 9))
 
 
 def _rgb(image: Image.Image, rotated: bool) -> Image.Image:

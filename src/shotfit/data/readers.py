@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from shotfit.calls import checked
 from shotfit.data.classnames import NAMES_FILE, ClassNames, read_class_names, without_numbers
 from shotfit.data.filecache import FileCache
 from shotfit.data.held_out import held_out_share
@@ -35,11 +36,12 @@ _SPLIT_FILES = "split_zhou_*.json"
 _MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
+@checked
 def read_task(
-    source: Path,
+    source: str | Path,
     *,
-    images: Path | None = None,
-    class_names: Path | None = None,
+    images: str | Path | None = None,
+    class_names: str | Path | None = None,
     templates: Sequence[str] = (),
     name: str | None = None,
     group_column: str | None = None,
@@ -64,9 +66,10 @@ def read_task(
         UsageError: `images` together with class folders, or `group_column` with anything but a manifest.
     """
     source = _absolute(source)
-    listing = _read(source, None if images is None else _absolute(images), group_column)
+    images = None if images is None else _absolute(images)
+    listing = _read(source, images, group_column)
     beside = (source if source.is_dir() else source.parent) / NAMES_FILE
-    names = read_class_names(class_names or beside) if class_names or beside.is_file() else ClassNames()
+    names = read_class_names(Path(class_names or beside)) if class_names or beside.is_file() else ClassNames()
     classes = ClassList(
         task=name or (source.name if source.is_dir() else source.stem.removeprefix("split_zhou_")),
         names=names.apply(listing.classes, without_numbers(listing.classes) if listing.numbered else listing.classes),
@@ -293,7 +296,7 @@ def _holds_images(folder: Path) -> bool:
     )
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - without following links, whose names the user knows
 
 

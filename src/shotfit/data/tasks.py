@@ -165,6 +165,8 @@ class Task:
 
         Raises UsageError for "full" of a task without a val part, and as `shots` does.
         """
+        if validation not in ("few", "full"):
+            raise UsageError(f"validation is {validation!r}; expected few or full.")
         drawn = self.sealed() if shots is None else self.sealed().shots(shots, seed)
         if validation == "few":
             return drawn

@@ -12,18 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shotfit.calls import checked
+from shotfit.checkpoints.weights import device_of
+from shotfit.data.reading import Reading
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
-from shotfit.errors import ShotfitError, first_few
+from shotfit.engine.store import cache_folder
+from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.evaluation.intervals import Interval, accuracy_intervals
 from shotfit.fitting.fitter import zero_shot
-from shotfit.fitting.model import Model
+from shotfit.fitting.model import Model, load
 
 __all__ = [
     "BINS",
@@ -154,14 +159,44 @@ class Answers:
         return score(self.labels, self.probabilities, self.class_names)
 
 
-def evaluate(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Scores:
-    """Score a model on images whose labels count its classes (`labelled_for` renumbers those of another list).
+@checked
+def evaluate(
+    model: Model | str | Path,
+    items: Task | str | Path | Sequence[Item],
+    among: Sequence[int] = (),
+    *,
+    device: str = "auto",
+) -> Scores:
+    """Score a model on labelled images.
 
-    among: positions of the classes that are candidates, where images of a part of them are judged among these alone.
+    model: a model, or the folder of one. items: a task, or what `read_task` reads, whose test part is scored; or images
+    whose labels count the model's classes (`labelled_for` renumbers those of another list). among: positions of the
+    classes that are candidates, where images of a part of them are judged among these alone. device: as in `fit`, for
+    a folder; a model is scored where it is.
 
-    Raises ShotfitError if there is no image, or a label that the model has no class for.
+    Raises ShotfitError if there is no image, or a label that the model has no class for, and UsageError for a device
+    where the model is not.
+
+    Example (needs a saved model):
+        evaluate("shotfit-model", "photos").accuracy
     """
+    if isinstance(model, Model):
+        _check_place(model, device)
+    else:
+        model = load(model, device=device)
+    if isinstance(items, (str, Path)):
+        items = Reading(to_fit=False).task(Path(items), cache_folder())
+    if isinstance(items, Task):
+        items = labelled_for(model.one_task().names, items)
     return answers(model, items, among).scores()
+
+
+def _check_place(model: Model, device: str) -> None:
+    """Refuse a device where a model is not: its features are kept there."""
+    if device != "auto":
+        wanted, place = device_of(device), model.frozen.backbone.device
+        if (wanted.type, wanted.index or 0) != (place.type, place.index or 0):
+            raise UsageError(f"The model is on {place}, not on {device}: open it there, load(..., device={device!r}).")
 
 
 def answers(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Answers:
@@ -180,6 +215,7 @@ def answers(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> A
     return Answers(labels, model.probabilities(items, among).double().numpy(), model.class_names)
 
 
+@checked
 def evaluate_tasks(model: Model, tasks: Sequence[Task], everything: bool = False) -> TaskScores:
     """Score a model on the test images, or all images, of each task, among that task's own classes.
 

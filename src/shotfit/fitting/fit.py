@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.reading import Reading
 from shotfit.data.tasklist import check_names
@@ -48,6 +49,7 @@ RecipeName = Literal["auto", "paper"]
 Needs = Literal["new-classes"]
 
 
+@checked
 @kept_memory()
 def fit(
     data: Task | str | Path | Sequence[Task],
@@ -56,7 +58,7 @@ def fit(
     shots: int | None = None,
     seed: int = 1,
     backbone: str | Backbone = "mini",
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, str | float | bool] | None = None,
     templates: Sequence[str] = (),
     epochs: int | None = None,
     lr: float | None = None,
@@ -73,6 +75,7 @@ def fit(
     memory: int | None = None,
     skip_broken: bool = False,
     precision: Precision = "auto",
+    device: str = "auto",
     savings: Savings = Savings(),
 ) -> Model:
     """Fit a method to the images of a task, or of several at once, and give back the fitted model.
@@ -93,8 +96,8 @@ def fit(
     validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or
     by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the activations of a
     training step. precision: in which the towers compute; "auto" is the one that the processor is fast at, or that
-    of a backbone that is given. A backbone that is named runs on a GPU if there is one; one that is given, where it
-    is. savings: which are in use; without an exact one the time alone changes.
+    of a backbone that is given. device: cpu, cuda, cuda:1, mps, or "auto": a GPU of CUDA if there is one, and for a
+    backbone that is given, where it is. savings: which are in use; without an exact one the time alone changes.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used, and
     DivergedError for a training whose numbers do not stay finite.
@@ -119,7 +122,7 @@ def fit(
     for task in tasks:
         if not task.train:
             raise ShotfitError(f"{task.name} has no train images to fit to: name a folder or manifest that has some.")
-    loaded = load_in(backbone, precision)
+    loaded = load_in(backbone, precision, device)
     check_prompts(loaded, classes)
     frozen = Frozen(loaded, store, savings, memory)
     warn_of_names(frozen, classes, meaning=isinstance(data, (str, Path)))  # of a task that was read, its doctor tells
@@ -178,7 +181,7 @@ def fit(
 
 def entrants_of(
     method: str | Method,
-    options: Mapping[str, str] | None,
+    options: Mapping[str, str | float | bool] | None,
     needs: Needs | None,
     check: bool,
     shots: int | None,
@@ -307,8 +310,6 @@ def _check_count(name: str, count: object, least: int, most: int = 2**32 - 1, wo
 
 
 def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str], skip_broken: bool) -> Sequence[Task]:
-    if isinstance(templates, str):
-        raise UsageError(f"templates is the text {templates!r}; expected a list of templates: [{templates!r}].")
     if templates and (not isinstance(data, (str, Path)) or Path(data).suffix == ".toml"):
         raise UsageError("Templates go with a path to a task's images; a task, and a task list, have their own.")
     if isinstance(data, (str, Path)):
@@ -318,9 +319,10 @@ def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str], s
     return tasks
 
 
-def _prototype(method: str | Method, options: Mapping[str, str]) -> Method:
+def _prototype(method: str | Method, options: Mapping[str, str | float | bool]) -> Method:
     if isinstance(method, Method):
         if options:
             raise UsageError("Give options either to the method object or as `options`, not both.")
         return method
-    return find(method).with_options(options)
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
+    return find(method).with_options(texts)

@@ -24,6 +24,7 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
+from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.images import as_rgb, shown
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, composed, expand_templates, plain_name
@@ -156,6 +157,7 @@ class Model:
             raise ShotfitError(_not_finite(shown(items[wrong[0]].path), self.frozen))
         return found
 
+    @checked
     @torch.no_grad()
     def predict(
         self,
@@ -226,6 +228,7 @@ class Model:
         probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
         return zip(probabilities, answers(probabilities, partial(frozen_features, self.frozen, shown)), strict=True)
 
+    @checked
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
         """The model for another class list, or a refusal that names the methods that can.
 
@@ -239,6 +242,7 @@ class Model:
             raise UsageError("Other classes are a list of different names, at least one.")
         return self.for_task(self.one_task().task, classes)
 
+    @checked
     def for_task(self, name: str, classes: Sequence[str] = (), templates: Sequence[str] = ()) -> Model:
         """The model for one of its tasks, or for a task and classes that it was not fitted to, or a refusal.
 
@@ -271,6 +275,7 @@ class Model:
         kept |= record_of(method, self.frozen.backbone) | ({} if trust is None else {"trust": trust.summary})
         return Model(method, self.frozen, kept, learned=self.learned, trust=trust)
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, all or nothing; an older model there is replaced, anything else is not.
 
@@ -303,6 +308,7 @@ class Model:
         return card(self.method, self.record)
 
     @classmethod
+    @checked
     def open(
         cls,
         folder: str | Path,
@@ -321,8 +327,8 @@ class Model:
 
         method: the class, or path/to/file.py:Class, of a model whose method is not installed. A file that only the
         model names is never run. precision: in which the towers compute; as recorded, or as those of a backbone that is
-        given, without one. device: cpu, cuda, cuda:1, or auto, which is a GPU if
-        there is one.
+        given, without one. device: cpu, cuda, cuda:1, mps, or auto, which is a GPU of
+        CUDA if there is one.
 
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, expand_templates, plain_name
 from shotfit.engine.frozen import Frozen
@@ -22,6 +23,7 @@ from shotfit.towers.precision import Precision
 __all__ = ["zero_shot"]
 
 
+@checked
 def zero_shot(
     classes: Sequence[str],
     *,
@@ -42,7 +44,7 @@ def zero_shot(
         ('red kite', 'buzzard')
     """
     started = time.perf_counter()
-    if isinstance(classes, str) or not classes:
+    if not classes:
         raise UsageError(f"The classes are {classes!r}; expected a list of different names, at least one.")
     counts = Counter(map(plain_name, classes))
     twice = next((own for own in classes if counts[plain_name(own)] > 1), None)

@@ -59,6 +59,8 @@ def right_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[
 
     fixed, sloped: [images, classes]; the values are not negative. Of equal logits the first class wins.
     """
+    if fixed.device.type == "mps":  # which has no float64
+        fixed, sloped, labels = fixed.cpu(), sloped.cpu(), labels.cpu()
     rows = max(1, ENTRIES // fixed.shape[1])
     parts = zip(fixed.split(rows), sloped.split(rows), labels.split(rows), strict=True)
     tried = torch.tensor(values, dtype=torch.float64, device=fixed.device)
