@@ -37,6 +37,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shotfit.errors import ShotfitError
+from shotfit.printing import printable
 
 __all__ = [
     "FORMATS",
@@ -196,7 +197,7 @@ def shown(path: Path) -> str:
     """A path as people read it: relative to the working folder where it lies inside, and always printable."""
     with suppress(ValueError, OSError):  # elsewhere, or the working folder was removed
         path = path.relative_to(Path.cwd())
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    return printable(path)
 
 
 def _check_file(path: Path) -> None:

@@ -3,6 +3,7 @@
 A manifest has one image a line: `path,label[,split]`, as CSV (or tab-separated .tsv) with these column names in its
 first line, or as one JSON object a line. Without a split an image belongs to train. A further column may name the
 group of each image (a patient, a track, a shop), where one is asked for; others are left alone.
+In CSV an apostrophe in front of = + - @, which keeps a spreadsheet from running the cell, is not part of the text.
 Classes are the labels in sorted order, by number if all are numbers. Paths are relative to the manifest's folder, or to
 `images`.
 
@@ -25,6 +26,8 @@ from shotfit.data.images import shown
 from shotfit.data.listing import PART_NAMES, PARTS, Listing, Part
 from shotfit.data.tasks import composed
 from shotfit.errors import ShotfitError
+from shotfit.files import LIST_BYTES, UnreadableError, read_text
+from shotfit.printing import from_cell
 
 __all__ = ["read_manifest", "read_split_file"]
 
@@ -150,7 +153,8 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             )
         reader.fieldnames = columns
         for line in reader:
-            yield reader.line_num, line
+            plain = {key: from_cell(cell) if isinstance(cell, str) else cell for key, cell in line.items()}
+            yield reader.line_num, plain
     except csv.Error as error:
         raise ShotfitError(f"{shown(path)}, line {reader.line_num}: not valid CSV ({error}).") from error
 
@@ -204,7 +208,6 @@ def _is_path(text: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ShotfitError(f"{shown(path)} cannot be read: {reason}.") from error
+        return read_text(path, LIST_BYTES, "a manifest")
+    except UnreadableError as error:
+        raise ShotfitError(f"{shown(path)} {error.reason}.") from None
