@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from shotfit.errors import first_few
+from shotfit.errors import UsageError, first_few
 from shotfit.printing import as_json, printable
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Say",
+    "check_order",
     "plural",
     "print_json",
     "read_all",
@@ -29,6 +31,7 @@ __all__ = [
     "say_refit",
     "say_support",
     "say_task",
+    "say_terms",
     "to",
     "training_lines",
     "warn",
@@ -176,6 +179,27 @@ def say_accuracies(result: Fitted, say: Say) -> None:
     width = max(map(len, both))
     for title, scores in both.items():
         say(f"  {title:{width}}  {100 * scores.accuracy:5.1f} %")
+
+
+def say_terms(backbone: str, say: Say) -> None:
+    """For what the weights may be used, of a backbone that ships with shotfit."""
+    from shotfit.checkpoints.names import terms_of
+
+    terms = terms_of(backbone)
+    if terms:
+        say(f"note: {terms}; for a product, choose another --backbone")
+
+
+def check_order(command: str, model: Path, images: Sequence[str]) -> None:
+    """Refuse images in the place of the model where a model is in theirs.
+
+    Raises UsageError with the command that was meant.
+    """
+    places = [place for place in images if (Path(place) / "adapter.json").is_file()]
+    if places and model.exists() and not (model / "adapter.json").is_file():
+        others = [str(model), *(image for image in images if image != places[0])]
+        words = " ".join(map(shlex.quote, [places[0], *others[:3]])) + (" ..." if len(others) > 3 else "")
+        raise UsageError(f"{places[0]} is the model, and comes first: shotfit {command} {words}")
 
 
 def plural(number: int, word: str, words: str = "") -> str:

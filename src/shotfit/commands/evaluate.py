@@ -11,7 +11,7 @@ import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_precision, one_source
-from shotfit.commands.console import print_json, read_all, to
+from shotfit.commands.console import check_order, print_json, read_all, to
 from shotfit.errors import UsageError
 
 __all__ = ["evaluate"]
@@ -81,6 +81,7 @@ def evaluate(
     models = [model, *(place for place in between if place is not None)]
     if len(models) > 2:
         raise UsageError(f"{len(models)} models were named; expected one or two, and the folder of images last.")
+    check_order("evaluate", model, [str(folder)] if folder is not None else [])
     own: dict[str, object] = {"--images": images, "--class-names": class_names, "--task": task}
     own |= {"--group-column": group_column, "--coverage": coverage, "--unknown-images": unknown_images}
     source = one_source(folder, tasks, own)

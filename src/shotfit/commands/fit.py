@@ -22,7 +22,16 @@ from shotfit.commands.arguments import (
     as_views,
     one_source,
 )
-from shotfit.commands.console import print_json, read_all, say_accuracies, say_checked, say_refit, say_support, to
+from shotfit.commands.console import (
+    print_json,
+    read_all,
+    say_accuracies,
+    say_checked,
+    say_refit,
+    say_support,
+    say_terms,
+    to,
+)
 from shotfit.commands.start import start
 
 if TYPE_CHECKING:
@@ -191,6 +200,7 @@ def fit(
         if in_file(model.record["found_at"]):
             flags += f" --method {shlex.quote(model.record['found_at'])}"
         say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{flags})")
+    say_terms(loaded.name, say)
     if len(results) > 1 and any(one.fitted.tasks for one in results):
         plain, fitted = merged([one.plain for one in results]), merged([one.fitted for one in results])
         for line in table({"zero-shot": plain, method: fitted}):

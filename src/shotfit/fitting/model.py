@@ -35,7 +35,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import standing, write_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
 from shotfit.fitting.card import card
-from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target
+from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.opening import read_saved
@@ -293,12 +293,18 @@ class Model:
                 f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
             )
         state, record = weights_of(tensors, self.record["classes"]), portable(self.record, self.method, folder)
-        content = json.dumps(record | {"weights": hashlib.sha256(state).hexdigest()}, indent=2, ensure_ascii=False,
-                             default=str)  # fmt: skip
-        try:  # a folder's name need not be text: escaped, JSON gives it back
-            texts = {RECORD: content, CARD: card(self.method, record)}
-            files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
-            write_folder(folder.resolve(), {WEIGHTS: state, **files})
+        written = _encoded(card(self.method, record))
+        record |= {name: hashlib.sha256(data).hexdigest() for name, data in (("weights", state), ("card", written))}
+        content = _encoded(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+        edited = card_to_keep(folder)
+        if edited is not None:
+            warnings.warn(
+                f"{folder / CARD} was changed by hand, and is kept as it is: delete it before a fit for a new one.",
+                stacklevel=3,
+            )
+        try:
+            kept_card = written if edited is None else edited
+            write_folder(folder.resolve(), {WEIGHTS: state, RECORD: content, CARD: kept_card})
         except OSError as error:
             raise ShotfitError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
         return folder
@@ -363,6 +369,11 @@ class Model:
 
 
 load = Model.open
+
+
+def _encoded(text: str) -> bytes:
+    """As UTF-8; the name of a folder need not be text, and JSON gives back what is escaped."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _not_finite(source: str, frozen: Frozen) -> str:
