@@ -94,7 +94,8 @@ def as_markdown(text: object) -> str:
     >>> as_markdown("<b>|`x`](http://a)")
     '\\<b\\>\\|\\`x\\`\\](http:\\//a)'
     """
-    return re.sub(r"([\\|*_`<>~\[\]&$]|(?<=:)/)", r"\\\1", printable(text))
+    # an underscore within a word is none of Markdown's, and names of methods have it
+    return re.sub(r"([\\|*`<>~\[\]&$]|(?<=:)/|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", printable(text))
 
 
 def as_code(text: object) -> str:

@@ -64,8 +64,8 @@ class Ensemble(Method):
         super().attach(frozen, classes)
         try:
             plain: list[dict[str, Any]] = json.loads(self.members)
-            if not 1 <= len(plain) <= MOST:
-                raise ValueError("no member, or too many")
+            if not isinstance(plain, list) or len(plain) > MOST:
+                raise ValueError("no list, or too many members")
             if any(in_file(one["method"]) or one["method"] == self.name for one in plain):
                 raise ValueError("a model runs no file that it names, and no member is an ensemble")
             self.parts = [find(one["method"])(**one["options"]) for one in plain]
@@ -93,6 +93,8 @@ class Ensemble(Method):
 
     def all_declared(self) -> dict[str, Declared] | None:
         """What the members declare, each under its number; None where one of them does not say."""
+        if not self.parts:
+            raise ShotfitError("The ensemble has no members")
         found: dict[str, Declared] = {}
         for number, part in enumerate(self.parts):
             own = part.all_declared()
