@@ -51,7 +51,6 @@ app = typer.Typer(
     name="shotfit",
     epilog=EXIT_CODES,
     context_settings=SETTINGS,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from shotfit.commands import flags
+from shotfit.commands import completion, flags
 from shotfit.commands.arguments import (
     as_bytes,
     as_methods,
@@ -46,13 +46,18 @@ def compare(
         str,
         typer.Option(
             help="Methods, separated by commas; name+option=value makes a variant (also +lr=, +steps=, +epochs=), "
-            "name@paper the published one."
+            "name@paper the published one.",
+            autocompletion=completion.method_lists,
         ),
     ] = "zero_shot,tip_adapter_f",
     shots: Annotated[str, typer.Option(help="Numbers of labelled images a class, separated by commas.")] = "16",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
     protocol: Annotated[
-        str, typer.Option(help="few-shot, base-to-new, transfer, domain-shift or open-set; see above.")
+        str,
+        typer.Option(
+            help="few-shot, base-to-new, transfer, domain-shift or open-set; see above.",
+            autocompletion=completion.choices("few-shot", "base-to-new", "transfer", "domain-shift", "open-set"),
+        ),
     ] = "few-shot",
     targets: Annotated[
         list[Path] | None,

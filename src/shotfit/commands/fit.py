@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shotfit.commands import flags
+from shotfit.commands import completion, flags
 from shotfit.commands.arguments import (
     as_bytes,
     as_needs,
@@ -53,7 +53,10 @@ def fit(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="A method's name (`shotfit methods`), path/to/file.py:Class, or auto, which tries several."),
+        typer.Option(
+            help="A method's name (`shotfit methods`), path/to/file.py:Class, or auto, which tries several.",
+            autocompletion=completion.methods,
+        ),
     ] = "auto",
     needs: Annotated[
         str | None,
