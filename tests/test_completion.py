@@ -30,7 +30,7 @@ def complete(words: str, home: Path) -> list[str]:
         ("shotfit do", ["doctor"]),
         ("shotfit fit --method tip", ["tip_adapter", "tip_adapter_f"]),
         ("shotfit compare --methods zero_shot,so", ["zero_shot,softcpt"]),
-        ("shotfit fit --backbone siglip", ["SigLIP-B/16"]),
+        ("shotfit fit --backbone Sig", ["SigLIP-B/16"]),
     ],
 )
 def test_tab_proposes(tmp_path: Path, words: str, proposed: list[str]) -> None:
@@ -49,5 +49,5 @@ def test_completion_is_installed_in_the_shells_settings(tmp_path: Path) -> None:
 def test_every_proposal_is_one_that_the_command_takes() -> None:
     assert methods("") == ["auto", *METHODS]
     assert method_lists("a,b,coop_") == ["a,b,coop_mt"]
-    assert backbones("vit-l") == ["ViT-L/14", "ViT-L/14@336"]
+    assert backbones("ViT-L") == ["ViT-L/14", "ViT-L/14@336"]
     assert choices("auto", "cpu")("c") == ["cpu"]

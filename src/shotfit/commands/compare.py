@@ -20,7 +20,7 @@ from shotfit.commands.arguments import (
     as_views,
     one_source,
 )
-from shotfit.commands.console import plural, print_json, read_all, read_one, reporter, to
+from shotfit.commands.console import is_terminal, plural, print_json, read_all, read_one, reporter, show_table, to
 from shotfit.errors import UsageError
 
 __all__ = ["compare"]
@@ -148,7 +148,16 @@ def compare(
     from shotfit.evaluation.compare import plan_of, read_variants
     from shotfit.evaluation.protocols import check_protocol
     from shotfit.evaluation.published import caption
-    from shotfit.evaluation.table import cost_lines, interval_lines, marks, selections, table
+    from shotfit.evaluation.table import (
+        MARKS,
+        MOST,
+        cells,
+        cost_cells,
+        interval_cells,
+        interval_lines,
+        marks,
+        selections,
+    )
     from shotfit.evaluation.written import check_table, write_table
 
     of_one = {"--images": images, "--class-names": class_names, "--group-column": group_column}
@@ -194,10 +203,22 @@ def compare(
     title = f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}"
     notes = [*plan.notes, *selections(rows)]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not as_json else None
-    for line in [*table(rows, plan.columns, width), f"{title}; runs in {out}", *marks(rows), *notes]:
+    stream = sys.stderr if as_json else sys.stdout
+    for number, part in enumerate(cells(rows, plan.columns, width)):
+        if number and not is_terminal(stream):
+            say("")
+        show_table(part, stream, best=MARKS["best"])
+    for line in [f"{title}; runs in {out}", *marks(rows), *notes, ""]:
         say(line)
-    for line in ["", *interval_lines(rows), "", *cost_lines(rows), COSTS]:
-        say(line)
+    intervals = interval_cells(rows)
+    if intervals and len(intervals) <= MOST + 1:
+        show_table(intervals, stream)
+    else:
+        for line in interval_lines(rows):
+            say(line)
+    say("")
+    show_table(cost_cells(rows), stream)
+    say(COSTS)
     if caption(rows):
         say(f"{caption(rows)}: with --json or --out-table")
     if out_table is not None:

@@ -27,15 +27,14 @@ def method_lists(begun: str) -> list[str]:
 
 
 def backbones(begun: str) -> list[str]:
-    """Short names of backbones, in any case.
+    """Short names of backbones.
 
-    >>> backbones("vit-b")
+    >>> backbones("ViT-B")
     ['ViT-B/32', 'ViT-B/16']
     """
     from shotfit.checkpoints.names import NAMES
 
-    names = ["mini", *(entry.name for entry in NAMES)]
-    return [name for name in names if name.lower().startswith(begun.lower())]
+    return _beginning(begun, ["mini", *(entry.name for entry in NAMES)])
 
 
 def choices(*words: str) -> Callable[[str], list[str]]:

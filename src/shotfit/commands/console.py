@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from shotfit.errors import UsageError, first_few
 from shotfit.printing import as_json, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from shotfit.data.reading import Reading
     from shotfit.data.tasks import Task
     from shotfit.evaluation.several import Fitted
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Say",
     "check_order",
+    "is_terminal",
     "plural",
     "print_json",
     "read_all",
@@ -32,6 +36,7 @@ __all__ = [
     "say_support",
     "say_task",
     "say_terms",
+    "show_table",
     "to",
     "training_lines",
     "warn",
@@ -44,9 +49,64 @@ def warn(message: Warning | str, *_: object, **__: object) -> None:
     to(sys.stderr)(f"warning: {' '.join(str(message).split())}")
 
 
+COLORS = {"error: ": "red", "warning: ": "yellow", "note: ": "cyan"}  # of how a line begins, on a terminal
+
+
 def to(stream: TextIO) -> Say:
-    """Print lines to a stream, for people: whatever stands in them, a terminal shows it and does nothing else."""
-    return lambda line: print(printable(line), file=stream, flush=True)
+    """Print lines to a stream, for people: whatever stands in them, a terminal shows it and does nothing else.
+
+    On a terminal, "error:", "warning:" and "note:" have colors, unless NO_COLOR is set.
+    """
+
+    def say(line: str) -> None:
+        text = printable(line)
+        begin = next((begin for begin in COLORS if text.startswith(begin)), None)
+        if begin is not None and is_terminal(stream):
+            from rich.text import Text
+
+            styled = Text(text)
+            styled.stylize(COLORS[begin], 0, len(begin) - 1)
+            _terminal(stream).print(styled, soft_wrap=True)
+            stream.flush()
+        else:
+            print(text, file=stream, flush=True)
+
+    return say
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether somebody looks at what is printed there, on a terminal that can do more than print."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+def show_table(rows: Sequence[Sequence[str]], stream: TextIO, best: str = "", left: bool = False) -> None:
+    """Print cells in columns, the first row as the head: ruled on a terminal, as wide as that; aligned elsewhere.
+
+    best: how a cell ends that is the best of its column. left: all columns hold texts, on a terminal to the left.
+    """
+    from shotfit.evaluation.printed import aligned
+
+    if not is_terminal(stream):
+        for line in aligned(rows):
+            to(stream)(line)
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for number, title in enumerate(rows[0]):
+        table.add_column(Text(printable(title)), justify="right" if number and not left else "left", overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*(Text(printable(cell), "green" if best and cell.endswith(best) else "") for cell in row))
+    _terminal(stream).print(table)
+    stream.flush()
+
+
+def _terminal(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: dict[str, Any]) -> None:

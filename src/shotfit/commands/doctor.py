@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.console import plural, print_json, say_task, to
+from shotfit.commands.console import is_terminal, plural, print_json, say_task, show_table, to
 from shotfit.errors import ShotfitError
 
 __all__ = ["doctor"]
@@ -50,9 +50,13 @@ def doctor(
 
         alike = shared_texts(Frozen(load_in(backbone), open_store()), [task.classes])
         report = replace(report, warnings=(*report.warnings, *(Problem("alike to the tower", one) for one in alike)))
-    for kind, problems in (("error", report.errors), ("warning", report.warnings)):
-        for problem in problems:
-            say(f"{kind}: {problem.message}")
+    stream = sys.stderr if as_json else sys.stdout
+    told = [("error", one) for one in report.errors] + [("warning", one) for one in report.warnings]
+    if told and is_terminal(stream):
+        show_table([["", "what", "found"], *([kind, one.kind, one.message] for kind, one in told)], stream, left=True)
+    else:
+        for kind, one in told:
+            say(f"{kind}: {one.message}")
     found = f"{plural(len(report.errors), 'error')}, {plural(len(report.warnings), 'warning')}"
     say(f"{report.images:,} images of {plural(report.classes, 'class', 'classes')}: {found}")
     if as_json:
