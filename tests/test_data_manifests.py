@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shotfit.data.readers import read_task
-from shotfit.data.tasks import Item, Task
+from shotfit.data.tasks import Item, Task, composed
 from shotfit.errors import ShotfitError
 
 from .pictures import save, tree
@@ -216,4 +216,4 @@ def test_any_label_survives_both_kinds_of_manifest(
         writer.writerows(listed)
     tasks = [read_task(folder / name) for name in ("a.jsonl", "a.csv")]
     assert len({task.classes.names for task in tasks}) == 1
-    assert set(tasks[0].classes.names) <= {label for label, _ in rows}
+    assert set(tasks[0].classes.names) <= {composed(label) for label, _ in rows}

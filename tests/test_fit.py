@@ -135,7 +135,7 @@ def test_class_name_that_is_too_long_is_refused_before_images_are_read(
         ({"shots": 1.5}, "shots is 1.5; expected a whole number"),
         ({"seed": 2**32}, "seed is 4294967296; expected"),
         ({"method": "zero_shot", "lr": 0.1}, "lr is given, but zero_shot takes no gradient steps"),
-        ({"templates": "a photo of {}"}, "templates is the text 'a photo of {}'; expected a list"),
+        ({"templates": "a photo of {}"}, "templates is 'a photo of {}'; expected a list of texts"),
     ],
 )
 def test_numbers_out_of_range_are_refused(

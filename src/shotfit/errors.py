@@ -14,7 +14,10 @@ from collections.abc import Sequence
 
 from shotfit.printing import printable
 
-__all__ = ["LEFT_OUT", "DivergedError", "FallbackWarning", "NewClassesError", "ShotfitError", "UsageError", "first_few"]
+__all__ = [
+    "LEFT_OUT", "DivergedError", "FallbackWarning", "NamesWarning", "NewClassesError", "ShotfitError", "UsageError",
+    "first_few",
+]  # fmt: skip
 
 
 LEFT_OUT = 4  # the exit code of a command that did its work, but for some of its input
@@ -57,3 +60,7 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
 
 class FallbackWarning(UserWarning):
     """A fit was worse than zero-shot on held-out images, and zero-shot was given in its place."""
+
+
+class NamesWarning(UserWarning):
+    """Class names say nothing to a text tower, or it reads two of them alike."""

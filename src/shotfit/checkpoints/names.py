@@ -10,12 +10,15 @@ import difflib
 import re
 from dataclasses import dataclass
 
-__all__ = ["NAMES", "Name", "find", "markdown", "retired", "suggestions"]
+__all__ = ["NAMES", "Name", "find", "markdown", "retired", "suggestions", "terms_of"]
 
 
 @dataclass(frozen=True)
 class Name:
-    """One backbone by name. `repository` is None for what ships with shotfit, in `assets/NAME`."""
+    """One backbone by name. `repository` is None for what ships with shotfit, in `assets/NAME`.
+
+    terms: for what its weights may be used, and why, where shotfit ships them.
+    """
 
     name: str
     about: str
@@ -23,6 +26,7 @@ class Name:
     file: str
     revision: str
     aliases: tuple[str, ...] = ()
+    terms: str = ""
 
 
 NAMES = (
@@ -33,6 +37,7 @@ NAMES = (
         "model.safetensors",
         "",
         ("mini",),
+        "for research use, as are the pictures that they were trained on (ImageNet, Tiny-ImageNet, Flickr8k, drawings)",
     ),
     Name(
         "ViT-B/32",
@@ -113,6 +118,17 @@ def find(source: str) -> Name | None:
         if wanted in {_plain(name) for name in (entry.name, *entry.aliases, *filter(None, [entry.repository]))}:
             return entry
     return None
+
+
+def terms_of(name: str) -> str:
+    """For what a backbone's weights may be used, in a sentence; "" where shotfit does not ship them.
+
+    Example:
+        >>> terms_of("mini").partition(",")[0]
+        'the weights of mini-6 are for research use'
+    """
+    entry = find(name)
+    return f"the weights of {entry.name} are {entry.terms}" if entry is not None and entry.terms else ""
 
 
 def retired(source: str) -> str | None:

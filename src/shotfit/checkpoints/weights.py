@@ -26,6 +26,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from shotfit.calls import checked
 from shotfit.checkpoints import huggingface, names, open_clip, saved
 from shotfit.checkpoints.openai import read_openai
 from shotfit.checkpoints.recorded import check_recorded
@@ -37,7 +38,7 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BoundsError
 from shotfit.towers.precision import Precision, fast_precision
 
-__all__ = ["is_known", "load_backbone", "load_in", "load_known", "save_backbone"]
+__all__ = ["device_of", "is_known", "load_backbone", "load_in", "load_known", "save_backbone"]
 
 save_backbone = saved.save_backbone
 
@@ -54,6 +55,7 @@ _MISSPELLED = re.compile(r"(vit|laion|siglip)-[a-z]+/\d", re.IGNORECASE)
 _FILES = (".pt", ".pth", ".bin", ".safetensors")
 
 
+@checked
 def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
     """Load a backbone, in float32 on the CPU.
 
@@ -273,14 +275,14 @@ def load_in(backbone: str | Path | Backbone, precision: Precision = "auto", devi
     """A backbone that computes in a precision, on a device.
 
     precision: "auto" is the one that the device is fast at, or that of a backbone that is given, which is copied where
-    its precision is another. device: cpu, cuda or cuda:1; "auto" is a GPU where CUDA has one, else the CPU, or where a
-    backbone is that is given.
+    its precision is another. device: cpu, mps, cuda or cuda:1; "auto" is a GPU where CUDA has one, else the CPU, or
+    where a backbone is that is given.
 
     Raises UsageError for an unknown precision or device, and what `load_backbone` raises.
     """
     if precision not in get_args(Precision):
         raise UsageError(f"There is no precision {precision!r}: use auto, float32 or bfloat16.")
-    place = _place(device)
+    place = device_of(device)
     if isinstance(backbone, Backbone):
         dtype = backbone.dtype if precision == "auto" else getattr(torch, precision)
         backbone = backbone if backbone.dtype == dtype else deepcopy(backbone).to(dtype)
@@ -289,12 +291,15 @@ def load_in(backbone: str | Path | Backbone, precision: Precision = "auto", devi
     return loaded.to(fast_precision(loaded.device) if precision == "auto" else getattr(torch, precision))
 
 
-def _place(device: str) -> torch.device:
+def device_of(device: str) -> torch.device:
+    """The device of a name, "auto" or one that torch finds here. Raises UsageError for any other."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise UsageError(f"There is no device {device!r}: use auto, cpu, cuda or, of several GPUs, cuda:1.")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", device):
+        raise UsageError(f"There is no device {device!r}: use auto, cpu, mps, cuda or, of several GPUs, cuda:1.")
     place = torch.device(device)
+    if place.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("There is no device mps: torch finds no GPU of Apple's here. Use cpu or auto.")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise UsageError(f"There is no device {device}: torch finds {found} CUDA GPUs here. Use cpu or auto.")

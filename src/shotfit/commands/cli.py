@@ -51,7 +51,6 @@ app = typer.Typer(
     name="shotfit",
     epilog=EXIT_CODES,
     context_settings=SETTINGS,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -108,9 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(error, ShotfitError):
                 return _failed(f"error: {error}", error.exit_code)
             if hasattr(error, "format_message"):  # of the parser of arguments; older versions of typer have click's
-                return _failed(
-                    f"error: {error.format_message().strip().rstrip('.')}. See shotfit --help.", UsageError.exit_code
-                )
+                said = error.format_message().strip().rstrip(".")
+                said += "" if said.endswith(("?", "!")) else "."
+                return _failed(f"error: {said} See shotfit --help.", UsageError.exit_code)
             line = line_of(error)
             if line is not None:
                 drop_output()

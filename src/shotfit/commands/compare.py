@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from shotfit.commands import flags
+from shotfit.commands import completion, flags
 from shotfit.commands.arguments import (
     as_bytes,
     as_methods,
@@ -20,7 +20,7 @@ from shotfit.commands.arguments import (
     as_views,
     one_source,
 )
-from shotfit.commands.console import plural, print_json, read_all, read_one, reporter, to
+from shotfit.commands.console import is_terminal, plural, print_json, read_all, read_one, reporter, show_table, to
 from shotfit.errors import UsageError
 
 __all__ = ["compare"]
@@ -46,13 +46,18 @@ def compare(
         str,
         typer.Option(
             help="Methods, separated by commas; name+option=value makes a variant (also +lr=, +steps=, +epochs=), "
-            "name@paper the published one."
+            "name@paper the published one.",
+            autocompletion=completion.method_lists,
         ),
     ] = "zero_shot,tip_adapter_f",
     shots: Annotated[str, typer.Option(help="Numbers of labelled images a class, separated by commas.")] = "16",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
     protocol: Annotated[
-        str, typer.Option(help="few-shot, base-to-new, transfer, domain-shift or open-set; see above.")
+        str,
+        typer.Option(
+            help="few-shot, base-to-new, transfer, domain-shift or open-set; see above.",
+            autocompletion=completion.choices("few-shot", "base-to-new", "transfer", "domain-shift", "open-set"),
+        ),
     ] = "few-shot",
     targets: Annotated[
         list[Path] | None,
@@ -147,7 +152,16 @@ def compare(
     from shotfit.evaluation.compare import plan_of, read_variants
     from shotfit.evaluation.protocols import check_protocol
     from shotfit.evaluation.published import caption
-    from shotfit.evaluation.table import cost_lines, interval_lines, marks, selections, table
+    from shotfit.evaluation.table import (
+        MARKS,
+        MOST,
+        cells,
+        cost_cells,
+        interval_cells,
+        interval_lines,
+        marks,
+        selections,
+    )
     from shotfit.evaluation.written import check_table, write_table
 
     way = How(images, path_column, label_column, group_column, read_as)
@@ -194,10 +208,22 @@ def compare(
     title = f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}"
     notes = [*plan.notes, *selections(rows)]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not as_json else None
-    for line in [*table(rows, plan.columns, width), f"{title}; runs in {out}", *marks(rows), *notes]:
+    stream = sys.stderr if as_json else sys.stdout
+    for number, part in enumerate(cells(rows, plan.columns, width)):
+        if number and not is_terminal(stream):
+            say("")
+        show_table(part, stream, best=MARKS["best"])
+    for line in [f"{title}; runs in {out}", *marks(rows), *notes, ""]:
         say(line)
-    for line in ["", *interval_lines(rows), "", *cost_lines(rows), COSTS]:
-        say(line)
+    intervals = interval_cells(rows)
+    if intervals and len(intervals) <= MOST + 1:
+        show_table(intervals, stream)
+    else:
+        for line in interval_lines(rows):
+            say(line)
+    say("")
+    show_table(cost_cells(rows), stream)
+    say(COSTS)
     if caption(rows):
         say(f"{caption(rows)}: with --json or --out-table")
     if out_table is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from shotfit.errors import first_few
+from shotfit.errors import UsageError, first_few
 from shotfit.printing import as_json, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from shotfit.data.reading import Reading
     from shotfit.data.tasks import Task
     from shotfit.evaluation.several import Fitted
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Say",
+    "check_order",
+    "is_terminal",
     "plural",
     "print_json",
     "read_all",
@@ -29,6 +35,8 @@ __all__ = [
     "say_refit",
     "say_support",
     "say_task",
+    "say_terms",
+    "show_table",
     "to",
     "training_lines",
     "warn",
@@ -41,9 +49,64 @@ def warn(message: Warning | str, *_: object, **__: object) -> None:
     to(sys.stderr)(f"warning: {' '.join(str(message).split())}")
 
 
+COLORS = {"error: ": "red", "warning: ": "yellow", "note: ": "cyan"}  # of how a line begins, on a terminal
+
+
 def to(stream: TextIO) -> Say:
-    """Print lines to a stream, for people: whatever stands in them, a terminal shows it and does nothing else."""
-    return lambda line: print(printable(line), file=stream, flush=True)
+    """Print lines to a stream, for people: whatever stands in them, a terminal shows it and does nothing else.
+
+    On a terminal, "error:", "warning:" and "note:" have colors, unless NO_COLOR is set.
+    """
+
+    def say(line: str) -> None:
+        text = printable(line)
+        begin = next((begin for begin in COLORS if text.startswith(begin)), None)
+        if begin is not None and is_terminal(stream):
+            from rich.text import Text
+
+            styled = Text(text)
+            styled.stylize(COLORS[begin], 0, len(begin) - 1)
+            _terminal(stream).print(styled, soft_wrap=True)
+            stream.flush()
+        else:
+            print(text, file=stream, flush=True)
+
+    return say
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether somebody looks at what is printed there, on a terminal that can do more than print."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+def show_table(rows: Sequence[Sequence[str]], stream: TextIO, best: str = "", left: bool = False) -> None:
+    """Print cells in columns, the first row as the head: ruled on a terminal, as wide as that; aligned elsewhere.
+
+    best: how a cell ends that is the best of its column. left: all columns hold texts, on a terminal to the left.
+    """
+    from shotfit.evaluation.printed import aligned
+
+    if not is_terminal(stream):
+        for line in aligned(rows):
+            to(stream)(line)
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for number, title in enumerate(rows[0]):
+        table.add_column(Text(printable(title)), justify="right" if number and not left else "left", overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*(Text(printable(cell), "green" if best and cell.endswith(best) else "") for cell in row))
+    _terminal(stream).print(table)
+    stream.flush()
+
+
+def _terminal(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -167,14 +230,36 @@ def say_accuracies(result: Fitted, say: Say) -> None:
     if not result.fitted.tasks:
         say("no image could be held out (no class has a second one), so the accuracy is not known")
         return
-    width = max(len("zero-shot"), len(name))
     say(f"accuracy on {plural(result.fitted.images, 'held-out image')}:")
+    both = {"zero-shot": result.plain} | ({} if name == "zero_shot" else {name: result.fitted})
     if len(result.fitted.tasks) > 1:
-        for line in table({"zero-shot": result.plain, name: result.fitted}):
+        for line in table(both):
             say(f"  {line}")
         return
-    say(f"  {'zero-shot':{width}}  {100 * result.plain.accuracy:5.1f} %")
-    say(f"  {name:{width}}  {100 * result.fitted.accuracy:5.1f} %")
+    width = max(map(len, both))
+    for title, scores in both.items():
+        say(f"  {title:{width}}  {100 * scores.accuracy:5.1f} %")
+
+
+def say_terms(backbone: str, say: Say) -> None:
+    """For what the weights may be used, of a backbone that ships with shotfit."""
+    from shotfit.checkpoints.names import terms_of
+
+    terms = terms_of(backbone)
+    if terms:
+        say(f"note: {terms}; for a product, choose another --backbone")
+
+
+def check_order(command: str, model: Path, images: Sequence[str]) -> None:
+    """Refuse images in the place of the model where a model is in theirs.
+
+    Raises UsageError with the command that was meant.
+    """
+    places = [place for place in images if (Path(place) / "adapter.json").is_file()]
+    if places and model.exists() and not (model / "adapter.json").is_file():
+        others = [str(model), *(image for image in images if image != places[0])]
+        words = " ".join(map(shlex.quote, [places[0], *others[:3]])) + (" ..." if len(others) > 3 else "")
+        raise UsageError(f"{places[0]} is the model, and comes first: shotfit {command} {words}")
 
 
 def plural(number: int, word: str, words: str = "") -> str:

@@ -11,6 +11,7 @@ import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from PIL import Image
@@ -28,7 +29,7 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.preprocess import preprocess
 
-__all__ = ["Phase", "describe", "dry_run", "options_of", "overview"]
+__all__ = ["Phase", "describe", "dry_run", "facts", "options_of", "overview"]
 
 CLASSES = ("cat", "dog", "traffic light")
 
@@ -45,6 +46,14 @@ def overview() -> list[tuple[str, str, str, str]]:
     """Name, title, source, and whether it predicts classes that it was not fitted to, of every method."""
     methods = [find(name) for name in names()]
     return [(m.name, m.title, "yes" if m.accepts_new_classes else "no", m.paper) for m in methods]
+
+
+def facts(name: str) -> dict[str, Any]:
+    """A method for programs: its name, title, source, whether it predicts new classes, and its options."""
+    method = find(name)
+    options = [dict(zip(("option", "default", "help"), row, strict=True)) for row in options_of(method)]
+    head = {"method": method.name, "title": method.title, "source": method.paper}
+    return head | {"new_classes": method.accepts_new_classes, "options": options}
 
 
 def options_of(method: type[Method]) -> list[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_precision, one_source
-from shotfit.commands.console import print_json, read_all, to
+from shotfit.commands.console import check_order, is_terminal, print_json, read_all, show_table, to
 from shotfit.errors import UsageError
 
 __all__ = ["evaluate"]
@@ -86,18 +86,21 @@ def evaluate(
         raise UsageError(f"{len(models)} models were named; expected one or two, and the folder of images last.")
     from shotfit.data.listing import How
 
+    check_order("evaluate", model, [str(folder)] if folder is not None else [])
     way = How(images, path_column, label_column, group_column, read_as)
     own: dict[str, object] = {"--class-names": class_names, "--task": task, **way.flags()}
     own |= {"--coverage": coverage, "--unknown-images": unknown_images}
     source = one_source(folder, tasks, own)
     computing = None if precision is None else as_precision(precision)
+    if coverage_per_class and coverage is None:
+        raise UsageError("--coverage-per-class is about prediction sets: add --coverage, such as --coverage 0.9.")
     from shotfit.data.reading import Reading
     from shotfit.engine.store import open_store
     from shotfit.evaluation.evaluate import evaluate as evaluate_model
     from shotfit.evaluation.evaluate import evaluate_tasks, labelled_for, model_for
     from shotfit.evaluation.learned import judged_on_learned
     from shotfit.evaluation.paired import compare_models
-    from shotfit.evaluation.printed import paired_lines, score_lines
+    from shotfit.evaluation.printed import class_cells, class_lines, paired_lines, score_lines
     from shotfit.evaluation.several import load_task, merged, models_of, table
     from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines
     from shotfit.fitting.asked import Asked
@@ -134,7 +137,15 @@ def evaluate(
             print_json({"models": [str(place) for place in models]} | paired.as_json())
         return
     scores = evaluate_model(opened[0], items[0])
-    for line in score_lines(scores, per_class):
+    stream = sys.stderr if as_json else sys.stdout
+    lines = score_lines(scores, per_class)
+    if is_terminal(stream):
+        classes = class_lines(scores, per_class)
+        for line in [*lines[: -len(classes)], classes[0]]:
+            say(line)
+        show_table(class_cells(scores, per_class), stream)
+        lines = classes[-1:] if classes[-1].startswith("  and ") else []
+    for line in lines:
         say(line)
     strangers = [] if unknown_images is None else items_of(unknown_images)
     trusted = evaluate_trust(opened[0], items[0], asked, strangers)

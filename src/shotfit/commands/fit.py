@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shotfit.commands import flags
+from shotfit.commands import completion, flags
 from shotfit.commands.arguments import (
     as_bytes,
     as_needs,
@@ -22,7 +22,16 @@ from shotfit.commands.arguments import (
     as_views,
     one_source,
 )
-from shotfit.commands.console import print_json, read_all, say_accuracies, say_checked, say_refit, say_support, to
+from shotfit.commands.console import (
+    print_json,
+    read_all,
+    say_accuracies,
+    say_checked,
+    say_refit,
+    say_support,
+    say_terms,
+    to,
+)
 from shotfit.commands.start import start
 
 if TYPE_CHECKING:
@@ -44,7 +53,10 @@ def fit(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="A method's name (`shotfit methods`), path/to/file.py:Class, or auto, which tries several."),
+        typer.Option(
+            help="A method's name (`shotfit methods`), path/to/file.py:Class, or auto, which tries several.",
+            autocompletion=completion.methods,
+        ),
     ] = "auto",
     needs: Annotated[
         str | None,
@@ -196,6 +208,7 @@ def fit(
         if in_file(model.record["found_at"]):
             flags += f" --method {shlex.quote(model.record['found_at'])}"
         say(f"saved {place} (predict: shotfit predict {shlex.quote(str(place))} IMAGES{flags})")
+    say_terms(loaded.name, say)
     if len(results) > 1 and any(one.fitted.tasks for one in results):
         plain, fitted = merged([one.plain for one in results]), merged([one.fitted for one in results])
         for line in table({"zero-shot": plain, method: fitted}):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands import completion
+
 __all__ = [
     "Backbone",
     "ClassNames",
@@ -51,7 +53,12 @@ FolderOrTasks = Annotated[
 Tasks = Annotated[
     Path | None, typer.Option("--tasks", help="A task list, tasks.toml, in place of a folder.", show_default="none")
 ]
-Backbone = Annotated[str, typer.Option(help="The frozen model: a name, a folder, a file, or a Hugging Face id.")]
+Backbone = Annotated[
+    str,
+    typer.Option(
+        help="The frozen model: a name, a folder, a file, or a Hugging Face id.", autocompletion=completion.backbones
+    ),
+]
 Templates = Annotated[
     list[str] | None,
     typer.Option(
@@ -132,7 +139,10 @@ Steps = Annotated[
 ]
 Recipe = Annotated[
     str,
-    typer.Option(help="auto chooses rate, length and options on held-out images; paper is the published recipe."),
+    typer.Option(
+        help="auto chooses rate, length and options on held-out images; paper is the published recipe.",
+        autocompletion=completion.choices("auto", "paper"),
+    ),
 ]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate of training.", show_default="the method's")]
 Views = Annotated[
@@ -149,7 +159,13 @@ Memory = Annotated[
     typer.Option(help="Bound on what a training step keeps of the towers, such as 500MB or 4GB.", show_default="none"),
 ]
 Precision = Annotated[str, typer.Option(help="The towers compute in float32, bfloat16, or auto: the fast one here.")]
-Device = Annotated[str, typer.Option(help="The towers run on cpu, cuda, cuda:1, or auto: a GPU if there is one.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="The towers run on cpu, cuda, cuda:1, mps, or auto: a GPU of CUDA if there is one.",
+        autocompletion=completion.choices("auto", "cpu", "cuda", "mps"),
+    ),
+]
 ModelPrecision = Annotated[
     str | None,
     typer.Option("--precision", help="The towers compute in float32 or bfloat16.", show_default="as fitted"),

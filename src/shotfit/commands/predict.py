@@ -11,7 +11,7 @@ import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_classes, as_precision
-from shotfit.commands.console import plural, to
+from shotfit.commands.console import check_order, plural, to
 from shotfit.errors import LEFT_OUT, UsageError, first_few
 
 __all__ = ["predict"]
@@ -79,6 +79,7 @@ def predict(
     if skip_broken and strict:
         raise UsageError("--skip-broken goes on where an image cannot be read, and --strict stops there: give one.")
     computing = None if precision is None else as_precision(precision)
+    check_order("predict", model, images)
     from shotfit.evaluation.several import load_task
     from shotfit.fitting.asked import Asked
     from shotfit.fitting.model import Prediction

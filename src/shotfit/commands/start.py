@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from shotfit.commands.arguments import as_classes, as_precision
-from shotfit.commands.console import Say, plural, print_json
+from shotfit.commands.console import Say, plural, print_json, say_terms
 from shotfit.errors import UsageError, first_few
 
 __all__ = ["start"]
@@ -46,6 +46,7 @@ def start(context: typer.Context, classes: str, out: Path, say: Say) -> None:
     model.save(out)
     say(f"zero-shot model of {plural(len(names), 'class', 'classes')} ({first_few(names, 5)}), learned from no image")
     say(f"saved {out} (predict: shotfit predict {shlex.quote(str(out))} IMAGES)")
+    say_terms(model.frozen.backbone.name, say)
     if given["as_json"]:
         none = TaskScores({})
         print_json({"method": "zero_shot"} | Fitted(model, out, none, none).as_json())

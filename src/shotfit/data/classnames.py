@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shotfit.data.images import shown
-from shotfit.data.tasks import expand_templates
+from shotfit.data.tasks import composed, expand_templates
 from shotfit.data.toml import read_toml
 from shotfit.errors import ShotfitError, first_few
 
@@ -49,6 +49,7 @@ class ClassNames:
         Raises:
             ShotfitError: a name is given for a class that does not exist.
         """
+        classes = [composed(key) for key in classes]
         for unknown in self.names.keys() - set(classes):
             close = difflib.get_close_matches(unknown, classes, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the classes are {first_few(classes, 5)}."
@@ -89,4 +90,4 @@ def read_class_names(path: Path) -> ClassNames:
         raise ShotfitError(f"in {shown(path)}, `template` is one text and `templates` a list of texts.")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ShotfitError(f'in {shown(path)}, [names] is a table of lines such as Faces = "face".')
-    return ClassNames(path, expand_templates(templates), names)
+    return ClassNames(path, expand_templates(templates), {composed(key): name for key, name in names.items()})

@@ -24,6 +24,7 @@ import PIL
 
 from shotfit.data.filecache import FileCache, in_threads
 from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, is_unread, shown
+from shotfit.data.namecheck import naming_advice, without_meaning
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.errors import ShotfitError, first_few
@@ -71,8 +72,10 @@ class Report:
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
 
-    def raise_for_errors(self, skip_broken: bool = False) -> None:
+    def raise_for_errors(self, skip_broken: bool = False, flags: str = "") -> None:
         """Raise one sentence if there are errors; with `skip_broken`, those of single files do not count.
+
+        flags: with which the source was read, for the command that shows all of them.
 
         Raises:
             ShotfitError: how many problems there are, the first of them, and what to do.
@@ -86,7 +89,7 @@ class Report:
         skip = ", or pass --skip-broken to leave these files out" if files_only else ""
         raise ShotfitError(
             f"{shown(self.source)} has {_count(len(errors), 'problem')}: {first}{more}. Run "
-            f"`shotfit doctor {shlex.quote(shown(self.source))}` to see all of them{skip}."
+            f"`shotfit doctor {shlex.quote(shown(self.source))}{flags}` to see all of them{skip}."
         )
 
     def without_broken(self, task: Task) -> Task:
@@ -156,6 +159,7 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None, to_
     warnings = [
         *(_few_images(task, train, shots) if to_fit else ()),
         *_similar_names(task),
+        *_meaningless_names(task),
         *_copies(readable([*task.train, *task.val]), readable(held_out)),
         *_torn_groups(readable([*task.train, *task.val]), readable(held_out)),
         *_peculiar(usable),
@@ -246,6 +250,12 @@ def _similar_names(task: Task) -> Iterator[Problem]:
             yield Problem("similar names", f"the class names {listed} differ only in case or underscores")
         elif len(names) > 1:
             yield Problem("similar names", f"{len(names)} classes have the same name {names[0]!r}")
+
+
+def _meaningless_names(task: Task) -> Iterator[Problem]:
+    found = without_meaning(task.classes.names)
+    if found:
+        yield Problem("meaningless names", naming_advice(found, len(set(task.classes.names))))
 
 
 def _copies(learned: Sequence[Item], held_out: Sequence[Item]) -> Iterator[Problem]:

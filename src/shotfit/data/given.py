@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, Union, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from shotfit.errors import UsageError
 
 __all__ = ["Data", "Labels", "from_images", "from_table", "tasks_of"]
 
-Data: TypeAlias = Union[Task, Sequence[Task], str, "os.PathLike[str]", Iterable[PictureLike], Any]
+Data: TypeAlias = Task | Sequence[Task] | str | os.PathLike[str] | Iterable[PictureLike] | Any
 """A task or tasks, a path that `read_task` or `read_tasks` reads, images (with labels), a table or data set."""
 
 Labels: TypeAlias = Sequence[str] | Sequence[int] | Any

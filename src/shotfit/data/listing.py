@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from shotfit.data.pictures import Picture
+from shotfit.data.tasks import composed
 from shotfit.errors import UsageError
 
 __all__ = ["AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "listed", "part_named", "parts_named"]
@@ -133,6 +134,10 @@ class Listing:
         return self.groups.get(part) or [""] * len(self.parts[part])
 
 
+def _composed(row: Row) -> Row:
+    return replace(row, label=composed(row.label), group=composed(row.group))
+
+
 def listed(
     rows: Iterable[Row],
     reader: str,
@@ -148,8 +153,8 @@ def listed(
     classes: the class names in label order, where the source has an order; labels beyond them, or all, are sorted, by
     number if all are numbers. test_origin: said where rows of the test part are among them.
     """
-    rows = list(rows)
-    known = list(dict.fromkeys(classes))
+    rows = [row if row.label.isascii() and row.group.isascii() else _composed(row) for row in rows]
+    known = list(dict.fromkeys(map(composed, classes)))
     others = sorted({row.label for row in rows} - set(known))
     if all(label.isdecimal() and len(label) < _LONGEST_NUMBER for label in others):
         others.sort(key=int)

@@ -31,7 +31,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, Union
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -41,9 +41,6 @@ from shotfit.errors import UsageError
 from shotfit.files import open_regular
 
 __all__ = ["Crop", "Picture", "PictureLike", "pictures_of"]
-
-PictureLike: TypeAlias = Union["Picture", str, os.PathLike[str], bytes, Image.Image, "np.ndarray[Any, Any]"]
-"""What `Picture.of` takes."""
 
 _ORIENTATION = 0x0112
 _BOX = re.compile(r"#xywh=(?:pixel:)?(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})")
@@ -208,6 +205,10 @@ class Picture:
 
     def __hash__(self) -> int:
         return hash(self._key())
+
+
+PictureLike: TypeAlias = Picture | str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
+"""What `Picture.of` takes."""
 
 
 def pictures_of(sources: PictureLike | Iterable[PictureLike]) -> list[Picture]:

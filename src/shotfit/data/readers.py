@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from shotfit.calls import checked
 from shotfit.data.classnames import NAMES_FILE, ClassNames, read_class_names, without_numbers
 from shotfit.data.filecache import FileCache
 from shotfit.data.formats import coco, coop, csv, cvat, fiftyone, folders, jsonl, label_studio, voc, yolo
 from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
 from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part
+from shotfit.data.missing import reason_none_exists
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
 from shotfit.errors import ShotfitError, UsageError
 
@@ -54,11 +56,12 @@ FORMATS: dict[str, Format] = {
 """By the names that --read-as takes, the surest signs first."""
 
 
+@checked
 def read_task(
-    source: Path,
+    source: str | Path,
     *,
-    images: Path | None = None,
-    class_names: Path | None = None,
+    images: str | Path | None = None,
+    class_names: str | Path | None = None,
     templates: Sequence[str] = (),
     name: str | None = None,
     path_column: str | None = None,
@@ -98,7 +101,7 @@ def task_of(
     source: Path,
     how: How = AS_IT_IS,
     *,
-    class_names: Path | None = None,
+    class_names: str | Path | None = None,
     templates: Sequence[str] = (),
     name: str | None = None,
     cache: Path | None = None,
@@ -106,7 +109,7 @@ def task_of(
     """The task of a listing, with a test part; see `read_task`."""
     folder = source.is_dir()
     beside = (source if folder else source.parent) / NAMES_FILE
-    names = read_class_names(class_names or beside) if class_names or beside.is_file() else ClassNames()
+    names = read_class_names(Path(class_names or beside)) if class_names or beside.is_file() else ClassNames()
     classes = ClassList(
         task=name or (source.name if folder else source.stem.removeprefix("split_zhou_")),
         names=names.apply(listing.classes, without_numbers(listing.classes) if listing.numbered else listing.classes),
@@ -189,16 +192,14 @@ def _check_found(parts: dict[Part, list[Item]], source: Path, images: Path | Non
     """A list whose files are all missing has the wrong folder; one sentence says more than a line for each."""
     items = [item for part in PARTS for item in parts[part]]
     if items and not any(item.digest or item.picture.exists() for item in items):
-        advice = (
-            f"the paths are looked for in {shown(images)}, as --images says: compare them with what lies there."
-            if images
-            else "pass the folder that the paths are relative to (--images DIR)."
-        )
+        base = images or (source if source.is_dir() else source.parent)
+        paths = [item.picture.file for item in items if item.picture.file is not None]
+        reason = reason_none_exists(paths, base, images is not None)
         raise ShotfitError(
             f"none of the {len(items):,} images that {shown(source)} lists exists, e.g. {shown(items[0].picture)}; "
-            f"{advice}"
+            f"{reason}."
         )
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - without following links, whose names the user knows

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,11 @@ class Reading:
             return [self.task(source, cache, found, warned)]
         return [self.examined(task, cache, found, warned) for task in read_tasks(source, cache=cache)]
 
+    def _flags(self) -> str:
+        """What the command line has for how the task is read, with a space before it."""
+        given = {**self.how.flags(), "--class-names": self.class_names}
+        return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given.items() if value is not None)
+
     def examined(
         self, task: Task, cache: Path | None, found: Callable[[Task], None], warned: Callable[[str], None]
     ) -> Task:
@@ -77,7 +83,7 @@ class Reading:
         report = examine(task, self.shots, cache, self.to_fit)
         for problem in report.warnings:
             warned(problem.message)
-        report.raise_for_errors(self.skip_broken)
+        report.raise_for_errors(self.skip_broken, self._flags())
         for problem in report.errors:
             warned(f"left out: {problem.message}")
         return report.without_broken(task) if report.errors else task

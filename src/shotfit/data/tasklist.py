@@ -28,6 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from shotfit.calls import checked
 from shotfit.data.images import shown
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
@@ -40,7 +41,8 @@ _WAYS = ("path_column", "label_column", "group_column", "read_as")  # as `read_t
 KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", *_WAYS)
 
 
-def read_tasks(path: Path, *, cache: Path | None = None) -> list[Task]:
+@checked
+def read_tasks(path: str | Path, *, cache: Path | None = None) -> list[Task]:
     """The tasks of a task list, in its order.
 
     cache: a folder in which the files' digests are kept, as for `read_task`.
@@ -48,6 +50,7 @@ def read_tasks(path: Path, *, cache: Path | None = None) -> list[Task]:
     Raises ShotfitError, with the file and the task in the sentence: no such file, no TOML, no task, an unknown key, a
     value of another type, two tasks of one name, and whatever `read_task` finds wrong with a task's data.
     """
+    path = Path(path)
     entries = _entries(path)
     labels = [str(entry.get("name") or f"number {number}") for number, entry in enumerate(entries, start=1)]
     for entry, label in zip(entries, labels, strict=True):

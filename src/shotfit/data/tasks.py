@@ -11,6 +11,7 @@ itself may be any sequence; neither `sealed` nor `shots` looks at it.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "ClassList",
     "Item",
     "Task",
+    "composed",
     "expand_templates",
     "joined",
     "plain_name",
@@ -51,8 +53,9 @@ class Item:
 class ClassList:
     """The classes of a task in label order, and the templates that make prompts of their names.
 
-    Names are kept as they were given; underscores become spaces in `readable` and `prompts`. Hyphens stay: they belong
-    to words (jack-o'-lantern), and CLIP's own class names have them. Several names may be equal, as ImageNet's are.
+    Names are kept as they were given, but in Unicode's form NFC (see `composed`); underscores become spaces in
+    `readable` and `prompts`. Hyphens stay: they belong to words (jack-o'-lantern), and CLIP's own class names have
+    them. Several names may be equal, as ImageNet's are.
 
     Raises:
         ShotfitError: no class, an empty name, no template, or a template without exactly one `{}`.
@@ -63,6 +66,9 @@ class ClassList:
     templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "task", composed(self.task))
+        object.__setattr__(self, "names", tuple(map(composed, self.names)))
+        object.__setattr__(self, "templates", tuple(map(composed, self.templates)))
         if not self.names:
             raise ShotfitError(f"task {self.task!r} has no classes; expected at least one.")
         for name in self.names:
@@ -183,6 +189,8 @@ class Task:
 
         Raises UsageError for "full" of a task without a val part, and as `shots` does.
         """
+        if validation not in ("few", "full"):
+            raise UsageError(f"validation is {validation!r}; expected few or full.")
         drawn = self.sealed() if shots is None else self.sealed().shots(shots, seed)
         if validation == "few":
             return drawn
@@ -195,12 +203,23 @@ class Task:
 
 
 def plain_name(name: str) -> str:
-    """What class names of two tasks are compared by: case, underscores and further spaces do not count.
+    """What class names of two tasks are compared by: case, underscores, further spaces and Unicode form do not count.
 
     >>> plain_name("Red__Fox ")
     'red fox'
     """
-    return " ".join(name.replace("_", " ").split()).casefold()
+    return " ".join(composed(name).replace("_", " ").split()).casefold()
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's form NFC: an accent and its letter are one character, however they were written.
+
+    macOS and some archives write é in file names as e and an accent; keyboards and most programs write one character.
+
+    >>> composed("cafe\u0301") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 def joined(parts: Sequence[tuple[ClassList, Sequence[Item]]]) -> tuple[Item, ...]:

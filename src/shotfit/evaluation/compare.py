@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import shotfit
+from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.given import Data, Labels, tasks_of
 from shotfit.data.tasks import ClassList, Item, Task
@@ -69,6 +70,7 @@ MEASURED = (
 Report = Callable[[Mapping[str, Any]], None]
 
 
+@checked
 def compare(
     data: Data,
     methods: Sequence[str],
@@ -89,8 +91,9 @@ def compare(
     store: Store | MemoryStore | None = None,
     memory: int | None = None,
     precision: Precision = "auto",
-    out: Path | None = None,
-    keep_predictions: Path | None = None,
+    device: str = "auto",
+    out: str | Path | None = None,
+    keep_predictions: str | Path | None = None,
     speed: bool = False,
     report: Report | None = None,
 ) -> Rows:
@@ -102,7 +105,7 @@ def compare(
     added beside them. apart: several tasks are data sets, each fitted on its own by every method. methods: names,
     with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer and domain-shift evaluate
     on, all their images. recipe: of methods whose name does not say one (mma@paper). epochs, lr: in place of the
-    recipes'. validation, memory, precision: as in `fit`. out: the JSONL file of finished runs (None: nothing is
+    recipes'. validation, memory, precision, device: as in `fit`. out: the JSONL file of finished runs (None: nothing is
     kept). keep_predictions: a folder for a CSV file of each run and column, image by image; a finished run that has
     none there is done again. speed: measure images a second of prediction too, once for each method and number of
     shots. report: called with each run, also with those found in the file (`resumed` is true in them), and told its
@@ -113,6 +116,7 @@ def compare(
     Raises UsageError for an unknown method, option or protocol or an empty list, and ShotfitError for tasks that the
     protocol cannot use, before anything is fitted.
     """
+    out, keep_predictions = (None if place is None else Path(place) for place in (out, keep_predictions))
     if leave_out and "zero_shot" not in methods:
         methods = ["zero_shot", *methods]
     tasks = tasks_of(data, labels, cache=cache_folder(), shots=max(shots), warned=lambda said: say(f"warning: {said}"))
@@ -121,7 +125,7 @@ def compare(
     plan = plan_of(data, protocol, targets, leave_out, apart)
     if isinstance(data, Task):
         warn_of_shared_images(data, targets)
-    loaded = load_in(backbone, precision)
+    loaded = load_in(backbone, precision, device)
     store = open_store() if store is None else store
     _check_prompts(plan, loaded)
     for lesson in plan.all_lessons:  # refused before the first fit, not after it

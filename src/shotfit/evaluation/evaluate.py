@@ -13,12 +13,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shotfit.calls import checked
+from shotfit.checkpoints.weights import device_of
 from shotfit.data.given import Data, Labels, tasks_of
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
@@ -26,7 +29,7 @@ from shotfit.engine.store import cache_folder
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.evaluation.intervals import Interval, accuracy_intervals
 from shotfit.fitting.fitter import zero_shot
-from shotfit.fitting.model import Model
+from shotfit.fitting.model import Model, load
 from shotfit.fitting.notebook import frame, html_table
 
 if TYPE_CHECKING:
@@ -170,25 +173,35 @@ class Answers:
         return score(self.labels, self.probabilities, self.class_names)
 
 
+@checked
 def evaluate(
-    model: Model,
+    model: Model | str | Path,
     data: Sequence[Item] | Data,
     labels: Labels | None = None,
     *,
     among: Sequence[int] = (),
     everything: bool = False,
+    device: str = "auto",
 ) -> Scores:
     """Score a model on labelled images.
 
-    data: items of a task, whose labels count the model's classes (`labelled_for` renumbers those of another list); or
-    what `fit` takes: a task or a path, of which the test part counts, or with `everything` all images; images with
-    `labels`, or a table, of which all count. among: positions of the classes that are candidates, where images of a
-    part of them are judged among these alone.
+    model: a model, or the folder of one. data: what `fit` takes: a task or a path, of which the test part counts, or
+    with `everything` all images; images with `labels`, or a table, of which all count; or items of a task, whose labels
+    count the model's classes (`labelled_for` renumbers those of another list). among: positions of the classes that are
+    candidates, where images of a part of them are judged among these alone. device: as in `fit`, for a folder; a model
+    is scored where it is.
 
-    Raises ShotfitError if there is no image, or a label that the model has no class for; UsageError for several tasks.
+    Raises ShotfitError if there is no image, or a label that the model has no class for, and UsageError for several
+    tasks and for a device where the model is not.
+
+    Example (needs a saved model):
+        evaluate("shotfit-model", "photos").accuracy
     """
-    items = _items_of(model, data, labels, everything)
-    return answers(model, items, among).scores()
+    if isinstance(model, Model):
+        _check_place(model, device)
+    else:
+        model = load(model, device=device)
+    return answers(model, _items_of(model, data, labels, everything), among).scores()
 
 
 def _items_of(model: Model, data: Sequence[Item] | Data, labels: Labels | None, everything: bool) -> Sequence[Item]:
@@ -199,6 +212,14 @@ def _items_of(model: Model, data: Sequence[Item] | Data, labels: Labels | None, 
         raise UsageError(f"{len(tasks)} tasks are given; evaluate_tasks judges several.")
     everything |= labels is not None or not isinstance(data, (Task, str, os.PathLike))
     return labelled_for(model.class_names, tasks[0], everything)
+
+
+def _check_place(model: Model, device: str) -> None:
+    """Refuse a device where a model is not: its features are kept there."""
+    if device != "auto":
+        wanted, place = device_of(device), model.frozen.backbone.device
+        if (wanted.type, wanted.index or 0) != (place.type, place.index or 0):
+            raise UsageError(f"The model is on {place}, not on {device}: open it there, load(..., device={device!r}).")
 
 
 def answers(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Answers:
@@ -217,6 +238,7 @@ def answers(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> A
     return Answers(labels, model.probabilities(items, among).double().numpy(), model.class_names)
 
 
+@checked
 def evaluate_tasks(model: Model, tasks: Sequence[Task], everything: bool = False) -> TaskScores:
     """Score a model on the test images, or all images, of each task, among that task's own classes.
 

@@ -15,7 +15,7 @@ from shotfit.evaluation.intervals import Interval
 from shotfit.evaluation.paired import Paired
 from shotfit.printing import printable
 
-__all__ = ["aligned", "class_lines", "p_value", "paired_lines", "score_lines"]
+__all__ = ["aligned", "class_cells", "class_lines", "p_value", "paired_lines", "score_lines"]
 
 WORST = 10  # classes that are shown, unless all are asked for
 NAMES = 22  # width of the column of names
@@ -36,17 +36,21 @@ def score_lines(scores: Scores, every_class: bool = False) -> list[str]:
 
 def class_lines(scores: Scores, every: bool = False) -> list[str]:
     """The classes as a table, worst F1 first. every: all of them, else the worst ten and how many more there are."""
+    rows = class_cells(scores, every)
+    shown, known = len(rows) - 1, len(scores.per_class)
+    head = "classes:" if shown == known else f"classes, the {shown} with the lowest F1:"
+    more = [f"  and {known - shown:,} more (--per-class shows all)"] if shown < known else []
+    return [head, *(f"  {line}" for line in aligned(rows)), *more]
+
+
+def class_cells(scores: Scores, every: bool = False) -> list[list[str]]:
+    """The classes as cells with their head, worst F1 first."""
     ordered = sorted(scores.per_class, key=lambda own: 2.0 if own.f1 is None else own.f1)
-    shown = ordered if every else ordered[:WORST]
-    head = "classes:" if len(shown) == len(ordered) else f"classes, the {len(shown)} with the lowest F1:"
     rows = [["class", "images", "predicted", "precision", "recall", "F1"]]
-    for own in shown:
+    for own in ordered if every else ordered[:WORST]:
         shares = [_percent(value) for value in (own.precision, own.recall, own.f1)]
         rows.append([own.name, f"{own.images:,}", f"{own.predicted:,}", *shares])
-    lines = [head, *(f"  {line}" for line in aligned(rows))]
-    if len(shown) < len(ordered):
-        lines.append(f"  and {len(ordered) - len(shown):,} more (--per-class shows all)")
-    return lines
+    return rows
 
 
 def paired_lines(paired: Paired, names: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ from typing import Literal, get_args
 
 from shotfit.data.shots import base_and_new, renumbered
 from shotfit.data.tasklist import check_names
-from shotfit.data.tasks import ClassList, Item, Task, plain_name
+from shotfit.data.tasks import ClassList, Item, Task, composed, plain_name
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.evaluation.evaluate import labelled_for
 from shotfit.methods.base import Method
@@ -204,7 +204,7 @@ def plan_tasks(tasks: Sequence[Task], leave_out: Sequence[str] = (), protocol: s
             f"Several tasks are compared by few-shot or base-to-new, not by {protocol}: name one folder for that."
         )
     check_names(tasks)
-    names = [task.name for task in tasks]
+    names, leave_out = [task.name for task in tasks], [composed(name) for name in leave_out]
     unknown = [name for name in leave_out if name not in names]
     if unknown:
         raise UsageError(f"There is no task {unknown[0]!r} to leave out; the tasks: {', '.join(names)}.")

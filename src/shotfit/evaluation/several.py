@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shotfit.data.tasklist import check_names
-from shotfit.data.tasks import Task
+from shotfit.data.tasks import Task, composed
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.evaluate import TaskScores, evaluate_tasks, zero_shot_of
@@ -197,7 +197,7 @@ def _below(folder: Path) -> list[str]:
 
 
 def _place(out: Path, task: str) -> Path:
-    return out / (re.sub(r"[^\w.-]+", "_", task).strip("._") or "task")
+    return out / (re.sub(r"[^\w.-]+", "_", composed(task)).strip("._") or "task")
 
 
 def _accuracies(plain: TaskScores, fitted: TaskScores) -> dict[str, Any]:

@@ -10,14 +10,25 @@ from shotfit.evaluation.intervals import Interval
 from shotfit.evaluation.printed import aligned, p_value
 from shotfit.evaluation.rows import SIGNIFICANT, Row, Standing
 
-__all__ = ["cost_lines", "interval_lines", "marks", "selections", "table"]
+__all__ = [
+    "MARKS", "MOST", "cells", "cost_cells", "cost_lines", "interval_cells", "interval_lines", "marks", "selections",
+    "table",
+]  # fmt: skip
 
 MARKS: dict[Standing, str] = {"best": " *", "alike": " ~", "worse": "  ", "untested": " ?", "": "  "}
 MOST = 40  # lines of intervals
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] = (), width: int | None = None) -> list[str]:
-    """The rows as lines: a method a line, accuracies in percent, "-" where there is none, marks as `marks` says.
+    """The rows as lines: those of `cells`, one table below the other."""
+    lines = []
+    for part in cells(rows, columns, width):
+        lines += [*aligned(part), ""]
+    return lines[:-1]
+
+
+def cells(rows: Sequence[Row], columns: Sequence[str] = (), width: int | None = None) -> list[list[list[str]]]:
+    """Tables of cells with their heads: a method a row, accuracies in percent, "-" where there is none, and marks.
 
     One column of scores: a number of shots a column. Several: one table for each number of shots. columns: all that are
     to stand there, in order; else those that have rows. width: of a line at most, so that more columns go into a table
@@ -25,7 +36,7 @@ def table(rows: Sequence[Row], columns: Sequence[str] = (), width: int | None = 
     """
     methods, shots, titles = _axes(rows, columns)
     tested = any(row.standing for row in rows)
-    cells = {
+    texts = {
         (row.method, row.shots, row.column): f"{100 * row.mean:.1f}"
         + _plus_minus(row.spread)
         + (MARKS[row.standing] if tested else "")
@@ -35,16 +46,15 @@ def table(rows: Sequence[Row], columns: Sequence[str] = (), width: int | None = 
     room = "  " if tested else ""
     if len(titles) == 1:
         head = ["method", *(_shots(number) + room for number in shots)]
-        return aligned(
-            [head, *([name, *(cells.get((name, number, titles[0]), none) for number in shots)] for name in methods)]
-        )
-    lines = []
+        return [
+            [head, *([name, *(texts.get((name, number, titles[0]), none) for number in shots)] for name in methods)]
+        ]
+    found = []
     for number in shots:
         head = [_shots(number), *(title + room for title in titles)]
-        whole = [head, *([name, *(cells.get((name, number, title), none) for title in titles)] for name in methods)]
-        for part in _fitting(whole, width):
-            lines += [*aligned(part), ""]
-    return lines[:-1]
+        whole = [head, *([name, *(texts.get((name, number, title), none) for title in titles)] for name in methods)]
+        found += _fitting(whole, width)
+    return found
 
 
 def marks(rows: Sequence[Row]) -> list[str]:
@@ -69,11 +79,15 @@ def marks(rows: Sequence[Row]) -> list[str]:
 
 def interval_lines(rows: Sequence[Row]) -> list[str]:
     """95 % intervals of the means and p of the tests, a row a line; a note in their place where they are too many."""
+    found = interval_cells(rows)
+    if len(found) > MOST + 1:
+        return [f"95 % intervals and p of {len(found) - 1} cells: with --json, or --out-table FILE.csv"]
+    return aligned(found) if found else []
+
+
+def interval_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The intervals as cells with their head; nothing where no row has any."""
     shown = [row for row in rows if row.interval_by_image or row.interval_by_seed]
-    if len(shown) > MOST:
-        return [f"95 % intervals and p of {len(shown)} cells: with --json, or --out-table FILE.csv"]
-    if not shown:
-        return []
     _, shots, titles = _axes(rows)
     lines = [["95 % interval", "by image", "by seed", "p"]]
     for row in shown:
@@ -82,17 +96,22 @@ def interval_lines(rows: Sequence[Row]) -> list[str]:
         parts += [row.column] if len(titles) > 1 else []
         p = "-" if row.p is None else p_value(row.p)
         lines.append([", ".join(parts), _between(row.interval_by_image), _between(row.interval_by_seed), p])
-    return aligned(lines)
+    return lines if shown else []
 
 
 def cost_lines(rows: Sequence[Row]) -> list[str]:
     """Seconds of the fits, peak memory, bytes of the model and speed of prediction, of each method and shots a line."""
+    return aligned(cost_cells(rows))
+
+
+def cost_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The costs as cells with their head."""
     several = len({row.shots for row in rows}) > 1
     lines = [["cost", "fit", "peak memory", "model", "prediction"]]
     for row in {(row.method, row.shots): row for row in rows}.values():
         name = f"{row.method}, {_shots(row.shots)}" if several else row.method
         lines.append([name, *costs(row)])
-    return aligned(lines)
+    return lines
 
 
 def costs(row: Row) -> list[str]:

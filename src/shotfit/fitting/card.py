@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shotfit.checkpoints.names import terms_of
 from shotfit.checkpoints.weights import is_known
 from shotfit.methods import in_file
 from shotfit.methods.base import Method
 from shotfit.printing import as_code, as_markdown
 
-__all__ = ["card"]
+__all__ = ["card", "said_of_support"]
 
 
 def card(method: Method, record: Mapping[str, Any]) -> str:
@@ -21,6 +22,7 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
     scores = {name: value for name, value in record.get("scores", {}).items() if name != "tasks"}
     several, known = len(lists) > 1, is_known(backbone["name"])
     name = backbone["name"] if known else Path(backbone["name"]).name  # where it lies is of no use elsewhere
+    terms = terms_of(name)
     to_open = "" if known else " --backbone PATH_OF_THE_BACKBONE"
     to_open += " --method PATH_OF_THE_METHOD.py:CLASS" if in_file(record["found_at"]) else ""
     lines = [
@@ -31,7 +33,8 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
         "",
         f"- Method: {as_code(record['method'])}, options {as_code(json.dumps(record['options']))}",
         f"- Backbone: {as_code(name)}, fingerprint {as_code(backbone['fingerprint'])}",
-        f"- Learned from: {as_markdown(_said_of_support(record))}",
+        *([f"- Terms: {as_markdown(terms)}; for a product, fit on another backbone"] if terms else []),
+        f"- Learned from: {as_markdown(said_of_support(record))}",
         f"- Selection: {as_markdown(record.get('selection', 'none'))}",
         *[f"- {as_markdown(title.replace('_', ' '))}: {as_markdown(value)}" for title, value in scores.items()],
         "",
@@ -47,7 +50,7 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _said_of_support(record: Mapping[str, Any]) -> str:
+def said_of_support(record: Mapping[str, Any]) -> str:
     """What the card says of the images that were learned."""
     images = record.get("support_images")
     if images == 0:

@@ -11,12 +11,14 @@ unless he keeps the fit. Of several tasks, the mean over the tasks is what is ju
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.given import Data, Labels, tasks_of
 from shotfit.data.listing import How
@@ -29,6 +31,7 @@ from shotfit.fitting.checking import compared, with_half
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
+from shotfit.fitting.names import warn_of_names
 from shotfit.fitting.race import ALONE, AUTO, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided, refused_row
 from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
@@ -47,6 +50,7 @@ RecipeName = Literal["auto", "paper"]
 Needs = Literal["new-classes"]
 
 
+@checked
 @kept_memory()
 def fit(
     data: Data,
@@ -56,7 +60,7 @@ def fit(
     shots: int | None = None,
     seed: int = 1,
     backbone: str | Backbone = "mini",
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, str | float | bool] | None = None,
     templates: Sequence[str] = (),
     path_column: str | None = None,
     label_column: str | None = None,
@@ -76,6 +80,7 @@ def fit(
     memory: int | None = None,
     skip_broken: bool = False,
     precision: Precision = "auto",
+    device: str = "auto",
     savings: Savings = Savings(),
 ) -> Model:
     """Fit a method to the images of a task, or of several at once, and give back the fitted model.
@@ -99,8 +104,8 @@ def fit(
     validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or
     by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the activations of a
     training step. precision: in which the towers compute; "auto" is the one that the processor is fast at, or that
-    of a backbone that is given. A backbone that is named runs on a GPU if there is one; one that is given, where it
-    is. savings: which are in use; without an exact one the time alone changes.
+    of a backbone that is given. device: cpu, cuda, cuda:1, mps, or "auto": a GPU of CUDA if there is one, and for a
+    backbone that is given, where it is. savings: which are in use; without an exact one the time alone changes.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used, and
     DivergedError for a training whose numbers do not stay finite.
@@ -131,9 +136,10 @@ def fit(
     for task in tasks:
         if not task.train:
             raise ShotfitError(f"{task.name} has no train images to fit to: name a folder or manifest that has some.")
-    loaded = load_in(backbone, precision)
+    loaded = load_in(backbone, precision, device)
     check_prompts(loaded, classes)
     frozen = Frozen(loaded, store, savings, memory)
+    warn_of_names(frozen, classes, meaning=isinstance(data, (str, os.PathLike)))  # its doctor tells of a task
     fitter = Fitter(frozen, classes, seed, views)
     support = joined([(task.classes, task.train) for task in tasks])
     selection = replace(fitter.validation(tasks, support), full=validation == "full")
@@ -191,7 +197,7 @@ def fit(
 
 def entrants_of(
     method: str | Method,
-    options: Mapping[str, str] | None,
+    options: Mapping[str, str | float | bool] | None,
     needs: Needs | None,
     check: bool,
     shots: int | None,
@@ -319,9 +325,10 @@ def _check_count(name: str, count: object, least: int, most: int = 2**32 - 1, wo
         raise UsageError(f"{name} is {count!r}; expected a whole number from {least} to {most:,}{words}.")
 
 
-def _prototype(method: str | Method, options: Mapping[str, str]) -> Method:
+def _prototype(method: str | Method, options: Mapping[str, str | float | bool]) -> Method:
     if isinstance(method, Method):
         if options:
             raise UsageError("Give options either to the method object or as `options`, not both.")
         return method
-    return find(method).with_options(options)
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
+    return find(method).with_options(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -11,7 +12,7 @@ from pathlib import Path
 from shotfit.checkpoints.names import retired
 from shotfit.checkpoints.weights import is_known, load_backbone, load_known
 from shotfit.errors import ShotfitError, UsageError, first_few
-from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, can_hold, read_text
+from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, can_hold, read_bytes, read_text
 from shotfit.towers.backbone import Backbone
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "SYSTEM_FILES",
     "WEIGHTS",
     "backbone_of",
+    "card_to_keep",
     "check_outside",
     "check_target",
     "how_to_open",
@@ -54,6 +56,20 @@ def check_target(folder: Path) -> None:
     if not can_hold(folder.resolve()):
         reason = "is not a folder" if not above.is_dir() else "cannot be written to"
         raise UsageError(f"{folder} cannot be made, because {above} {reason}: choose another --out.")
+
+
+def card_to_keep(folder: Path) -> bytes | None:
+    """The model card of a folder, where somebody has changed what shotfit wrote: a save leaves it as it is.
+
+    Known by the digest in the record beside it; models of older versions have none there.
+    """
+    try:
+        record = json.loads(read_text(folder / RECORD, SETTINGS_BYTES, "the record of a model"))
+        content = read_bytes(folder / CARD, SETTINGS_BYTES, "the card of a model")
+    except (UnreadableError, ValueError, RecursionError):
+        return None
+    written = record.get("card") if isinstance(record, dict) else None
+    return content if isinstance(written, str) and hashlib.sha256(content).hexdigest() != written else None
 
 
 def _is_own(path: Path) -> bool:

@@ -22,13 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.filecache import FileCache
 from shotfit.data.finding import pictures_in
 from shotfit.data.given import Data, Labels
 from shotfit.data.images import BrokenImageError, open_image, shown
 from shotfit.data.pictures import Picture, PictureLike
-from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates, plain_name
+from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
@@ -37,7 +38,7 @@ from shotfit.files import standing, write_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
 from shotfit.fitting.card import card
 from shotfit.fitting.embedding import features_of
-from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target
+from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.notebook import html_table
@@ -142,9 +143,10 @@ class Model:
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
-            raise ShotfitError(_not_finite(shown(items[wrong[0]].picture)))
+            raise ShotfitError(_not_finite(shown(items[wrong[0]].picture), self.frozen))
         return found
 
+    @checked
     @torch.no_grad()
     def predict(
         self,
@@ -183,7 +185,7 @@ class Model:
                 for picture, answer in zip(batch, self._answered(batch, answers), strict=True):
                     source = str(picture)
                     if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
-                        answer = ShotfitError(_not_finite(source))
+                        answer = ShotfitError(_not_finite(source, self.frozen))
                     if isinstance(answer, ShotfitError):
                         if not keep_broken:
                             raise answer
@@ -209,7 +211,7 @@ class Model:
                 if isinstance(answer, ShotfitError):
                     raise answer
                 if not answer[0].isfinite().all():
-                    raise ShotfitError(_not_finite(str(picture)))
+                    raise ShotfitError(_not_finite(str(picture), self.frozen))
                 rows.append(answer[0][None])
         return torch.cat(rows).numpy()
 
@@ -284,6 +286,7 @@ class Model:
                 broken[picture] = error
         return items
 
+    @checked
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
         """The model for another class list, or a refusal that names the methods that can.
 
@@ -297,6 +300,7 @@ class Model:
             raise UsageError("Other classes are a list of different names, at least one.")
         return self.for_task(self.one_task().task, classes)
 
+    @checked
     def for_task(self, name: str, classes: Sequence[str] = (), templates: Sequence[str] = ()) -> Model:
         """The model for one of its tasks, or for a task and classes that it was not fitted to, or a refusal.
 
@@ -308,6 +312,7 @@ class Model:
         Example (needs a saved model):
             Model.open("shotfit-model").for_task("garden birds", ["robin", "wren"]).predict("a.jpg")
         """
+        name = composed(name)
         known = name in self.tasks
         if not classes and not known:
             raise UsageError(
@@ -330,6 +335,7 @@ class Model:
         kept |= record_of(method, self.frozen.backbone) | ({} if trust is None else {"trust": trust.summary})
         return Model(method, self.frozen, kept, learned=self.learned, trust=trust)
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, all or nothing; an older model there is replaced, anything else is not.
 
@@ -346,12 +352,18 @@ class Model:
                 f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
             )
         state, record = weights_of(tensors, self.record["classes"]), portable(self.record, self.method, folder)
-        content = json.dumps(record | {"weights": hashlib.sha256(state).hexdigest()}, indent=2, ensure_ascii=False,
-                             default=str)  # fmt: skip
-        try:  # a folder's name need not be text: escaped, JSON gives it back
-            texts = {RECORD: content, CARD: card(self.method, record)}
-            files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
-            write_folder(folder.resolve(), {WEIGHTS: state, **files})
+        written = _encoded(card(self.method, record))
+        record |= {name: hashlib.sha256(data).hexdigest() for name, data in (("weights", state), ("card", written))}
+        content = _encoded(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+        edited = card_to_keep(folder)
+        if edited is not None:
+            warnings.warn(
+                f"{folder / CARD} was changed by hand, and is kept as it is: delete it before a fit for a new one.",
+                stacklevel=3,
+            )
+        try:
+            kept_card = written if edited is None else edited
+            write_folder(folder.resolve(), {WEIGHTS: state, RECORD: content, CARD: kept_card})
         except OSError as error:
             raise ShotfitError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
         backbone = self.frozen.backbone
@@ -363,6 +375,7 @@ class Model:
         return card(self.method, self.record)
 
     @classmethod
+    @checked
     def open(
         cls,
         folder: str | Path,
@@ -381,8 +394,8 @@ class Model:
 
         method: the class, or path/to/file.py:Class, of a model whose method is not installed. A file that only the
         model names is never run. precision: in which the towers compute; as recorded, or as those of a backbone that is
-        given, without one. device: cpu, cuda, cuda:1, or auto, which is a GPU if
-        there is one.
+        given, without one. device: cpu, cuda, cuda:1, mps, or auto, which is a GPU of
+        CUDA if there is one.
 
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
@@ -435,8 +448,11 @@ def _growing(images: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
         start, size = start + size, min(2 * size, SCORED)
 
 
-def _not_finite(source: str) -> str:
-    return (
-        f"{source} has no prediction: the model gives numbers that are not finite for it. Try --precision float32, or "
-        "fit the model again."
-    )
+def _encoded(text: str) -> bytes:
+    """As UTF-8; the name of a folder need not be text, and JSON gives back what is escaped."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _not_finite(source: str, frozen: Frozen) -> str:
+    precise = "" if frozen.backbone.dtype == torch.float32 else "try --precision float32, or "
+    return f"{source} has no prediction: the model gives numbers that are not finite for it; {precise}fit it again."

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, expand_templates, plain_name
 from shotfit.engine.frozen import Frozen
@@ -13,6 +14,7 @@ from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.fitting.fitter import zero_shot as zero_shot_method
 from shotfit.fitting.model import Model
+from shotfit.fitting.names import warn_of_names
 from shotfit.fitting.record import record_of
 from shotfit.methods.base import check_prompts
 from shotfit.towers.backbone import Backbone
@@ -21,6 +23,7 @@ from shotfit.towers.precision import Precision
 __all__ = ["zero_shot"]
 
 
+@checked
 def zero_shot(
     classes: Sequence[str],
     *,
@@ -41,7 +44,7 @@ def zero_shot(
         ('red kite', 'buzzard')
     """
     started = time.perf_counter()
-    if isinstance(classes, str) or not classes:
+    if not classes:
         raise UsageError(f"The classes are {classes!r}; expected a list of different names, at least one.")
     counts = Counter(map(plain_name, classes))
     twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
@@ -51,6 +54,7 @@ def zero_shot(
     loaded = load_in(backbone, precision, device)
     check_prompts(loaded, lists)
     frozen = Frozen(loaded, MemoryStore())
+    warn_of_names(frozen, lists, meaning=True, where="")
     method = zero_shot_method(frozen, lists)
     record = record_of(method, loaded) | {
         "fitted_method": method.name,

@@ -17,7 +17,7 @@ from shotfit.errors import UsageError
 
 __all__ = ["best_first", "grid", "parse_grid", "right_along"]
 
-ENTRIES = 2**21  # logits that are looked at together
+ENTRIES = {"cpu": 2**18, "cuda": 2**21}  # logits that are looked at together: on a CPU, what its caches hold
 
 
 def grid(low: float, high: float, steps: int) -> list[float]:
@@ -59,7 +59,9 @@ def right_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[
 
     fixed, sloped: [images, classes]; the values are not negative. Of equal logits the first class wins.
     """
-    rows = max(1, ENTRIES // fixed.shape[1])
+    if fixed.device.type == "mps":  # which has no float64
+        fixed, sloped, labels = fixed.cpu(), sloped.cpu(), labels.cpu()
+    rows = max(1, ENTRIES[fixed.device.type] // fixed.shape[1])
     parts = zip(fixed.split(rows), sloped.split(rows), labels.split(rows), strict=True)
     tried = torch.tensor(values, dtype=torch.float64, device=fixed.device)
     return torch.stack([_right(part, slope, truth, tried) for part, slope, truth in parts]).sum(dim=0).cpu()

@@ -163,7 +163,7 @@ class LinearProbe(Method):
             workers.shutdown(cancel_futures=True)  # there are some where it was interrupted
 
     def _features(self, images: Images) -> Matrix:
-        return self.frozen.image(images).double().cpu().numpy()
+        return self.frozen.image(images).cpu().double().numpy()  # in this order: MPS has no float64
 
     def _fit(self, features: Matrix, labels: Matrix, c: float) -> Solution:
         """W [classes, embed] and b [classes], float64."""

@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shotfit.data.formats.lines import is_path
+from shotfit.data.formats.lines import Places, is_path
 from shotfit.data.images import shown
 from shotfit.data.listing import PARTS, How, Listing, Part
 from shotfit.data.pictures import Picture
+from shotfit.data.tasks import composed
 from shotfit.errors import ShotfitError
 from shotfit.files import LIST_BYTES, read_text
 
@@ -35,7 +36,7 @@ def read(source: Path, how: How) -> Listing:
     """
     how.check_columns(source, "CoOp's split files")
     path = _split_file(source) if source.is_dir() else source
-    images = how.images or path.parent
+    places = Places(how.images or path.parent)
     content = _json_object(path)
     names: dict[int, str] = {}
     triples: dict[Part, list[tuple[Picture, int]]] = {}
@@ -43,9 +44,10 @@ def read(source: Path, how: How) -> Listing:
         triples[part] = []
         for entry in content.get(part, []):
             file, label, name = _triple(path, part, entry)
+            name = composed(name)
             if names.setdefault(label, name) != name:
                 raise ShotfitError(f"{shown(path)} gives label {label} two names: {names[label]!r} and {name!r}.")
-            triples[part].append((Picture.of(images / file), label))
+            triples[part].append((places.picture(file), label))
     if not names:
         raise ShotfitError(f"{shown(path)} lists no image; expected triples [path, label, class name].")
     position = {label: i for i, label in enumerate(sorted(names))}

@@ -16,6 +16,7 @@ from shotfit.data.classnames import NAMES_FILE
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.listing import PARTS, How, Listing, Part, parts_named
 from shotfit.data.pictures import Picture
+from shotfit.data.tasks import composed
 from shotfit.errors import ShotfitError, UsageError, first_few
 
 __all__ = ["read", "recognizes"]
@@ -59,7 +60,7 @@ def read(source: Path, how: How) -> Listing:
             loops += inside.loops
     else:
         below["train"] = _classes(top)
-    classes = sorted({inside.path.name for folders in below.values() for inside in folders})
+    classes = sorted({composed(inside.path.name) for folders in below.values() for inside in folders})
     if len(classes) == 1:
         _check_labels([top, *part_folders.values(), *(folder for folders in below.values() for folder in folders)])
     position = {name: i for i, name in enumerate(classes)}
@@ -68,7 +69,7 @@ def read(source: Path, how: How) -> Listing:
     for part, folders in below.items():
         for outer in folders:
             for inside in _all_below(outer):
-                parts[part] += [(Picture(image), position[outer.path.name]) for image in inside.images]
+                parts[part] += [(Picture(image), position[composed(outer.path.name)]) for image in inside.images]
                 ignored += inside.others
                 loops += inside.loops
                 deeper += len(inside.images) if inside is not outer else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -94,8 +95,8 @@ def rows_of(path: Path, lines: Iterable[tuple[int, Mapping[str, Any]]], columns:
 
 
 class Places:
-    """From a path as a list has it to the picture: relative to a folder, or absolute; with backslashes, or without its
-    ending, where nothing lies under the name as it stands.
+    """From a path as a list has it to the picture: relative to a folder, or absolute. Where nothing lies under the name
+    as it stands: with backslashes, in another Unicode form, or without its ending.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,6 +112,11 @@ class Places:
             windows = Picture.of(self.folder / PureWindowsPath(name).as_posix())
             if windows.exists():
                 return windows
+        if not name.isascii():  # é as one character or as two: macOS writes names in another form than most
+            for form in ("NFC", "NFD"):
+                other = Picture.of(self.folder / unicodedata.normalize(form, name))
+                if other.exists():
+                    return other
         bare = self.folder / name
         if bare.suffix.lower() in SUFFIXES:
             return found

@@ -1,0 +1,119 @@
+"""What a saved model is, by its record alone: nothing of it runs, and no backbone is opened.
+
+print("\\n".join(summary_lines(summary(Path("shotfit-model")))))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shotfit.checkpoints.names import terms_of
+from shotfit.errors import ShotfitError, first_few
+from shotfit.files import standing
+from shotfit.fitting.card import said_of_support
+from shotfit.fitting.folder import RECORD
+from shotfit.fitting.opening import check_record
+from shotfit.fitting.record import read_record
+
+__all__ = ["models_in", "summary", "summary_lines"]
+
+SHOWN = 20  # class names of a task
+
+
+def models_in(folder: Path) -> list[Path]:
+    """The folder, if it is a model's, or those of models directly below it, sorted by name.
+
+    Raises ShotfitError for a folder that holds neither.
+    """
+    if (standing(folder) / RECORD).exists():
+        return [folder]
+    below = sorted(path for path in folder.iterdir() if path.name[0] != "." and (path / RECORD).is_file())
+    if not below:
+        raise ShotfitError(
+            f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote, or a method."
+        )
+    return below
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """What the record of a model says, as plain data.
+
+    Raises ShotfitError for a folder that is no whole model.
+    """
+    place = standing(folder)
+    record = read_record(place)
+    check_record(place, record)
+    choice = record.get("choice") or {}
+    return {
+        "model": str(folder),
+        "method": record["method"],
+        "found_at": record["found_at"],
+        "recipe": record.get("recipe"),
+        "options": record["options"],
+        "chosen": choice.get("chosen") or {},
+        "selection": record.get("selection"),
+        "backbone": record["backbone"] | {"terms": terms_of(record["backbone"]["name"])},
+        "precision": record["precision"],
+        "tasks": [{"name": task["task"], "classes": task["names"], "templates": task["templates"]}
+                  for task in record["classes"]],
+        "learned_from": said_of_support(record),
+        "fell_back": record.get("fell_back", False),
+        "checked": record.get("checked") or {},
+        "scores": record.get("scores") or {},
+        "trust": record.get("trust") or {},
+        "versions": record.get("versions") or {},
+        "seconds": record.get("seconds"),
+        "bytes": sum(path.stat().st_size for path in place.iterdir() if path.is_file()),
+    }  # fmt: skip
+
+
+def summary_lines(found: Mapping[str, Any]) -> list[str]:
+    """The summary for people: a heading and its value a line."""
+    backbone, tasks, scores, checked, trust = (
+        found[name] for name in ("backbone", "tasks", "scores", "checked", "trust")
+    )
+    rows = [("model", f"{found['model']} ({found['bytes'] / 1e6:,.1f} MB without its backbone)")]
+    recipe = f", recipe {found['recipe']}" if found["recipe"] and found["recipe"] != "paper" else ""
+    recipe = ", published recipe" if found["recipe"] == "paper" else recipe
+    rows.append(("method", f"{found['method']}{recipe}{', in place of a worse fit' if found['fell_back'] else ''}"))
+    rows.append(("chosen", found["selection"] or "nothing"))
+    rows.append(("options", _pairs(found["options"]) or "none"))
+    rows.append(("backbone", f"{backbone['name']}, fingerprint {backbone['fingerprint'][:12]}, {found['precision']}"))
+    rows += [("terms", backbone["terms"])] if backbone["terms"] else []
+    for task in tasks:
+        rows.append(("task", f"{task['name']}: {len(task['classes']):,} classes ({first_few(task['classes'], SHOWN)})"))
+        rows.append(("templates", first_few([repr(template) for template in task["templates"]])))
+    rows.append(("learned from", found["learned_from"]))
+    if checked:
+        rows.append(("checked", f"{_percent(checked)} on {checked.get('on', 'held-out images')}"))
+    if scores.get("accuracy") is not None:
+        rows.append(("held out", f"{_percent(scores)} of {scores['test_images']:,} images"))
+    else:
+        rows.append(("held out", "no figure: no image was held out"))
+    rows.append(("trust", _said_of_trust(trust)))
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    took = "" if found["seconds"] is None else f" in {found['seconds']:,.1f} s"
+    rows.append(("fitted", f"with {versions or 'an unknown version'}{took}"))
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:{width}}  {value}" for name, value in rows]
+
+
+def _percent(found: Mapping[str, Any]) -> str:
+    plain = found.get("zero_shot_accuracy")
+    beside = "" if plain is None else f" (zero-shot {100 * plain:.1f} %)"
+    return f"accuracy {100 * found['accuracy']:.1f} %{beside}"
+
+
+def _said_of_trust(trust: Mapping[str, Any]) -> str:
+    if not trust.get("images"):
+        return "not calibrated: nothing was held out"
+    before, after = trust.get("log_loss_before"), trust.get("log_loss")
+    moved = "" if before is None or after is None else f", log loss {before:.3f} to {after:.3f}"
+    return f"calibrated ({trust.get('calibration', 'temperature')}) on {trust['images']:,} held-out images{moved}"
+
+
+def _pairs(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+                     for name, value in options.items() if value != "")  # fmt: skip

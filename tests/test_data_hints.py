@@ -1,0 +1,83 @@
+"""What a hint proposes was tried and helps: it names no flag that was given, and the folder or ending that is right."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from shotfit.commands.cli import main
+
+from .pictures import save, tree
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    capsys.readouterr()
+    assert main([str(word) for word in words]) in (2, 3)
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        save(tmp_path / "img" / f"a{number}.png", seed=number)
+    return tmp_path
+
+
+def listed(folder: Path, pattern: str) -> Path:
+    path = folder / "list.csv"
+    path.write_text("path,label\n" + "".join(f"{pattern.format(n)},c{n % 2}\n" for n in range(4)))
+    return path
+
+
+@pytest.mark.parametrize("given", [(), ("--images", "img")])
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("img\\a{}.png", r"backslashes, as on Windows: write them with /"),
+        ("C:\\me\\img\\a{}.png", r"backslashes, as on Windows: write them with /, relative to"),
+        ("/nowhere/a{}.png", r"pictures of these names lie|the paths are absolute, and of another place"),
+        ("elsewhere/b{}.png", r"--images img must be the folder|\(--images DIR\)"),
+    ],
+)
+def test_paths_that_no_flag_mends(
+    photos: Path, capsys: pytest.CaptureFixture[str], pattern: str, hint: str, given: tuple[str, ...]
+) -> None:
+    found = said(capsys, "doctor", listed(photos, pattern), *given)
+    assert re.search(hint, found)
+    if given:
+        assert "--images DIR" not in found
+    assert found.count("\n") == 1
+
+
+def test_paths_without_ending_or_of_other_case(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "lack the file's ending: a0 is a0.png" in said(capsys, "doctor", listed(photos, "img/a{}"))
+    assert "another case: A0.png is a0.png" in said(capsys, "doctor", listed(photos, "A{}.png"), "--images", "img")
+    assert "another name or ending: a0.jpg is a0.png" in said(capsys, "doctor", listed(photos, "img/a{}.jpg"))
+
+
+def test_the_right_folder_is_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "they are in img: pass --images img" in said(capsys, "doctor", listed(photos, "a{}.png"))
+    assert "they are in .: pass --images ." in said(capsys, "doctor", listed(photos, "img/a{}.png"), "--images", "img")
+
+
+def test_a_list_with_semicolons(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = photos / "semi.csv"
+    path.write_text("path;label\nimg/a0.png;c\n")
+    assert "it has semicolons between them, where commas are read" in said(capsys, "doctor", path)
+
+
+def test_the_command_that_shows_all_problems_has_the_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tree(tmp_path / "pictures", cat=2)
+    (tmp_path / "list.csv").write_text("path,label\ncat/000.png,cat\ncat/001.png,cat\ncat/gone.png,cat\n")
+    found = said(capsys, "fit", tmp_path / "list.csv", "--images", folder, "--out", tmp_path / "model")
+    assert f"list.csv --images {folder}` to see all of them, or pass --skip-broken" in found
+
+
+def test_sets_per_class_without_coverage_name_the_flag_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = said(capsys, "evaluate", tmp_path, tmp_path, "--coverage-per-class")
+    assert "--coverage-per-class is about prediction sets: add --coverage" in found
