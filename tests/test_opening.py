@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
 import pytest
 
+from shotfit.commands.cli import main
 from shotfit.files import UnreadableError, check_regular, open_regular, read_bytes, read_text
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes and devices have names on Unix")
 
@@ -66,3 +69,65 @@ def test_text_loses_its_byte_order_mark_and_windows_line_ends(tmp_path: Path) ->
         assert file.read() == b"\xef\xbb\xbfa\r\nb\n"
         file.seek(3)
         assert file.readline() == b"a\r\n"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("opening")
+    tiny_task(folder / "photos", images=2)
+    tiny_backbone(folder / "backbone")
+    words = ("fit", "--classes", "a,b", "--backbone", folder / "backbone", "--out", folder / "model")
+    assert main([str(word) for word in words]) == 0
+    return folder
+
+
+FIT = "fit photos --backbone backbone --out never"
+OPENED = {  # what is opened by each command
+    "odd.csv": f"{FIT.replace('photos', 'odd.csv')}",
+    "odd.jsonl": "doctor odd.jsonl",
+    "odd.json": "doctor odd.json",
+    "odd.toml": "fit --tasks odd.toml --backbone backbone",
+    "names.toml": f"{FIT} --class-names names.toml",
+    "names.txt": "fit --classes @names.txt --backbone backbone",
+    "odd.py": "show odd.py:Method",
+    "said.json": f"{FIT} --method dualadapter --set descriptions=said.json --recipe paper",
+    "odd.pt": "fit photos --backbone odd.pt",
+    "backbone/config.json": FIT,
+    "backbone/model.safetensors": FIT,
+    "backbone/tokenizer.json": FIT,
+    "model/adapter.json": "predict model photos --backbone backbone",
+    "model/adapter.safetensors": "predict model photos --backbone backbone",
+    "runs.jsonl": "compare photos --backbone backbone --methods zero_shot --shots 1 --out runs.jsonl",
+}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+@pytest.mark.parametrize("name", OPENED)
+def test_command_refuses_what_is_no_regular_file_in_one_line(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    kind: str,
+) -> None:
+    for part in ("photos", "backbone", "model"):
+        shutil.copytree(home / part, tmp_path / part)
+    place = tmp_path / name
+    place.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "device":
+        place.symlink_to("/dev/zero")
+    else:
+        with place.open("wb") as file:
+            file.truncate(50 * 2**30)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    code = main(OPENED[name].split())
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert code in (2, 3)
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    refused = "53,687,091,200 bytes" if kind == "sparse" else f"is a {kind}; expected"
+    assert refused in lines[0] or (name == "backbone/tokenizer.json" and "has no tokenizer" in lines[0])

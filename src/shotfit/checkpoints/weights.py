@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
@@ -71,7 +72,9 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
     if entry is not None and entry.repository is None:
         _refuse_revision(source, revision)
         return _recorded(entry, _load_folder(_asset(entry.name), entry.name))
-    path = Path(source).expanduser()
+    path = Path(source)
+    with suppress(RuntimeError):  # `~name` of a user who is not there stays a name
+        path = path.expanduser()
     if path.exists() and (entry is None or source == entry.repository):
         _refuse_revision(source, revision)
         name = str(path.absolute())  # saved models look for it by this name, from any folder

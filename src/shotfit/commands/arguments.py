@@ -21,6 +21,8 @@ __all__ = [
     "as_savings", "as_validation", "as_views", "one_source",
 ]  # fmt: skip
 
+MOST_DIGITS = 18  # of a whole number; Python refuses to read some thousands
+
 
 def as_list(flag: str, text: str) -> list[str]:
     """Words between commas.
@@ -89,7 +91,7 @@ def as_numbers(flag: str, text: str) -> list[int]:
     [1, 4, 16]
     """
     words = as_list(flag, text)
-    if not all(word.isascii() and word.isdigit() for word in words):
+    if not all(word.isascii() and word.isdigit() and len(word) <= MOST_DIGITS for word in words):
         raise UsageError(f"{flag} is {text!r}; expected whole numbers with commas between them, as in 1,4,16.")
     return [int(word) for word in words]
 
@@ -131,7 +133,7 @@ def as_views(text: str | None) -> int | Literal["center", "fresh"] | None:
     """Views: a number, "center" or "fresh"."""
     if text is None or text == "center" or text == "fresh":
         return text  # type: ignore[return-value]  # mypy does not narrow str to a literal
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS and int(text) > 0):
         raise UsageError(f"--views is {text!r}; expected a number from 1, center or fresh.")
     return int(text)
 

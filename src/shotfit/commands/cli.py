@@ -25,7 +25,7 @@ from shotfit.commands.doctor import doctor
 from shotfit.commands.evaluate import evaluate
 from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
-from shotfit.commands.outside import drop_output, line_of, open_streams, signals_end
+from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
 from shotfit.commands.predict import predict
 from shotfit.commands.show import show
 from shotfit.commands.verify import verify
@@ -82,11 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code. Errors of the user are one line, tracebacks come with --debug."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    open_streams()
-    _take_any_name()
-    with signals_end() as received, warnings.catch_warnings():
+    with standing_streams(), signals_end() as received, warnings.catch_warnings():
+        _take_any_name()
         warnings.showwarning = warn
         try:
+            check_place()
             words = as_repeated("--targets", [word for word in given if word != "--debug"]) or ["--help"]
             code = app(words, prog_name="shotfit", standalone_mode=False)
             sys.stdout.flush()
@@ -127,7 +127,8 @@ def _interrupted(received: Sequence[signal.Signals]) -> int:
 def _failed(sentence: str, code: int) -> int:
     line = " ".join(sentence.split())
     with suppress(OSError):  # nobody hears it, and the code says it too
-        to(sys.stderr)(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")
+        cut = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+        to(sys.stderr)(cut)
     drop_output()
     return code
 

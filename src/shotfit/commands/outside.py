@@ -1,8 +1,9 @@
 """What the system does to a command: streams that are closed or full, signals, no more memory, disk or descriptors.
 
-open_streams()
-with signals_end() as received: ...         # SIGTERM and SIGHUP end a command as Ctrl-C does: nothing half written
-except Exception as error: line_of(error)   # one line for what is nobody's bug, or None
+with standing_streams(), signals_end() as received:     # SIGTERM and SIGHUP end a command as Ctrl-C does
+    check_place()                                       # the folder that the user is in may be gone
+    ...
+except Exception as error: line_of(error)               # one line for what is nobody's bug, or None
 """
 
 from __future__ import annotations
@@ -15,17 +16,59 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO, cast
 
-__all__ = ["drop_output", "line_of", "open_streams", "signals_end"]
+from shotfit.errors import ShotfitError
 
+__all__ = ["check_place", "drop_output", "line_of", "signals_end", "standing_streams"]
+
+OUT, ERR = "standard output", "standard error"
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment",
               "can't start new thread", "not enough memory")  # fmt: skip
 
 
-def open_streams() -> None:
-    """Let closed streams (`shotfit ... >&-`) lead nowhere; else the next file that is opened becomes the stream."""
+class _Named:
+    """A stream whose errors name it, as those of files name them."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._stream, attribute)
+
+    def write(self, text: str) -> int:
+        with self._errors():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._errors():
+            self._stream.flush()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._name) from error
+
+
+@contextmanager
+def standing_streams() -> Iterator[None]:
+    """Closed streams (`shotfit ... >&-`) lead nowhere, else the next file that is opened becomes the stream.
+
+    Errors of those that are full name them.
+    """
+    _open_closed()
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = cast(TextIO, _Named(before[0], OUT)), cast(TextIO, _Named(before[1], ERR))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _open_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  (open as long as the process lives)
@@ -54,6 +97,17 @@ def signals_end() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
+def check_place() -> None:
+    """Refuse to work in a folder that is gone: libraries end the process there with words of their own.
+
+    Raises ShotfitError.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109  (what Path asks too)
+    except OSError:
+        raise ShotfitError("the folder that you are in is gone. Change to another one, with cd.") from None
+
+
 def line_of(error: BaseException) -> str | None:
     """The sentence for an error that comes from the machine or the system; None for any other.
 
@@ -69,14 +123,6 @@ def line_of(error: BaseException) -> str | None:
         return "something in the input is nested too deeply to be read. Look for brackets within brackets."
     if not isinstance(error, OSError):
         return None
-    if error.filename is None:
-        for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
-            if _is_broken(stream):
-                return f"{name} cannot be written to ({error.strerror})."
-    try:
-        os.getcwd()  # noqa: PTH109  (what Path asks too)
-    except OSError:
-        return "the folder that you are in is gone. Change to another one, with cd."
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many files are open. Allow more, with `ulimit -n 1024`."
     what = "a file" if error.filename is None else os.fsdecode(error.filename)
@@ -88,22 +134,13 @@ def line_of(error: BaseException) -> str | None:
 def drop_output() -> None:
     """Forget what could not be written, so that the interpreter does not try again, and complain, when it ends."""
     for stream in (sys.stdout, sys.stderr):
-        if _is_broken(stream):
+        try:
+            stream.flush()
+        except OSError:
             with suppress(OSError, ValueError):  # a stream without a descriptor, as tests have
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, stream.fileno())
                 os.close(nowhere)
-
-
-def _is_broken(stream: TextIO) -> bool:
-    """Whether what was printed cannot be written; it stays in the buffer then."""
-    try:
-        stream.flush()
-    except OSError:
-        return True
-    except ValueError:  # closed
-        return False
-    return False
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_classes, as_precision
 from shotfit.commands.console import check_order, plural, to
-from shotfit.errors import LEFT_OUT, UsageError, first_few
+from shotfit.errors import LEFT_OUT, ShotfitError, UsageError, first_few
 
 __all__ = ["predict"]
+
+LONGEST_PATH = 2**16  # characters; systems allow 4,096
 
 
 def predict(
@@ -86,7 +89,7 @@ def predict(
     from shotfit.fitting.predict import find_images, lines
 
     asked = Asked(coverage, per_class, unknown, known_share)
-    found = find_images(images, sys.stdin)
+    found = find_images(images, _lines(sys.stdin))
     say = to(sys.stderr)
     if found.passed_over:
         some = first_few([str(path) for path in found.passed_over])
@@ -111,3 +114,14 @@ def predict(
         say_row(line)
     if left_out and not skip_broken:
         raise typer.Exit(LEFT_OUT)
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """The lines of a stream, none of which is longer than a path can be.
+
+    Raises ShotfitError.
+    """
+    while line := stream.readline(LONGEST_PATH):
+        if len(line) == LONGEST_PATH:
+            raise ShotfitError(f"A line on standard input has {LONGEST_PATH:,} characters; expected a path a line.")
+        yield line

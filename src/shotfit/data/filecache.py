@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -129,7 +130,7 @@ class FileCache:
         try:
             return self._transaction(self.path, action)
         except (sqlite3.OperationalError, OSError) as error:  # locked for long, read-only, disk full, no permission
-            warnings.warn(f"{shown(self.path)} cannot be used ({error}); files are read again.", stacklevel=3)
+            _warn_once(f"{shown(self.path)} cannot be used ({error}); files are read again.")
         except sqlite3.DatabaseError:
             warnings.warn(f"{shown(self.path)} is damaged and was made anew; files are read again.", stacklevel=3)
             with suppress(OSError):
@@ -144,6 +145,11 @@ class FileCache:
             database.executescript(_SCHEMA)
             with database:
                 return action(database)
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=5)
 
 
 def in_threads(function: Callable[[A], B], values: Iterable[A]) -> Iterator[B]:

@@ -56,7 +56,7 @@ def parse_size(text: str, name: str = "the size") -> int:
         >>> parse_size("1.5GB")
         1500000000
     """
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if found is None:
         raise UsageError(f"{name}: {text!r} is no size; expected one such as 500MB, 20GB or 2GiB.")
     number, unit, binary = found.groups()

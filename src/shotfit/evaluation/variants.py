@@ -84,6 +84,6 @@ def _rate(text: str, value: str) -> float:
 
 
 def _count(text: str, key: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and int(value) > 0):
-        raise UsageError(f"{text!r}: {key} must be a whole number from 1, but is {value!r}.")
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
+        raise UsageError(f"{text!r}: {key} must be a whole number from 1, of at most nine digits, but is {value!r}.")
     return int(value)

@@ -29,6 +29,8 @@ from shotfit.towers.backbone import Backbone
 
 __all__ = ["Fold", "Method", "Support", "Validation", "check_prompts", "check_texts", "option"]
 
+LARGEST = 1_000_000  # of a whole number; far above what any is good for, and below what fills the memory unasked
+
 
 def option(
     default: Any,
@@ -302,10 +304,10 @@ class Method(nn.Module):
             kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
             kind = type(field.default)
             fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-            if kind is float and isinstance(value, int) and not isinstance(value, bool):
-                value, fits = _as_float(value), True
+            if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
+                value, fits = float(value), True
                 setattr(self, field.name, value)
-            allowed = fits and (kind is not float or math.isfinite(value))
+            allowed = fits and (kind is not float or math.isfinite(value)) and (kind is not int or value <= LARGEST)
             expected = kinds[kind]
             if rule["choices"]:
                 allowed, expected = value in rule["choices"], "one of " + ", ".join(rule["choices"])
@@ -317,6 +319,8 @@ class Method(nn.Module):
                         allowed = {"above": value > limit, "at_least": value >= limit, "at_most": value <= limit}[bound]
             if not allowed:
                 expected = f"{expected} {' and '.join(bounds)}".strip()
+                if kind is int and fits and value > LARGEST:
+                    expected += f", at most {LARGEST:,}"
                 raise UsageError(f"{self.name}: {field.name} must be {expected}, but is {value!r}.")
 
 
@@ -337,14 +341,6 @@ def check_texts(backbone: Backbone, texts: Sequence[str]) -> None:
     for text in texts:
         tokenizer.check(text)
     tokenizer.encode(texts)
-
-
-def _as_float(value: int) -> float:
-    """The number, or infinity where none is so large, which is refused."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
 
 
 def _parse(method: str, key: str, text: str, default: Any) -> Any:

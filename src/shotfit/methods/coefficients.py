@@ -17,6 +17,7 @@ from shotfit.errors import UsageError
 
 __all__ = ["best_first", "grid", "parse_grid", "right_along"]
 
+MOST_STEPS = 10_000  # of one axis of a search
 ENTRIES = {"cpu": 2**18, "cuda": 2**21}  # logits that are looked at together: on a CPU, what its caches hold
 
 
@@ -42,14 +43,15 @@ def parse_grid(option: str, text: str, at_least: float = 0.0, at_most: float = m
     words = text.split(",")
     try:
         low, high, steps = float(words[0]), float(words[1]), int(words[2])
-        possible = len(words) == 3 and at_least <= low <= high <= at_most and math.isfinite(high) and steps >= 1
+        possible = len(words) == 3 and at_least <= low <= high <= at_most and math.isfinite(high)
+        possible = possible and 1 <= steps <= MOST_STEPS
     except (ValueError, IndexError):
         possible = False
     if not possible:
         within = f"from {at_least:g}" + (f" to {at_most:g}" if math.isfinite(at_most) else " on")
         raise UsageError(
             f"{option} is {text!r}; expected low,high,steps with low not above high, both {within}, and at least one "
-            "step, as in 0,1,20 (high itself is not tried)."
+            f"step, at most {MOST_STEPS:,}, as in 0,1,20 (high itself is not tried)."
         )
     return grid(low, high, steps)
 

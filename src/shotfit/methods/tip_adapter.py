@@ -32,7 +32,7 @@ from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, option
 from shotfit.methods.class_features import class_features
-from shotfit.methods.coefficients import best_first, grid, right_along
+from shotfit.methods.coefficients import MOST_STEPS, best_first, grid, right_along
 from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import VIEWS, Axis, Grid, Optimizer, Recipe, Schedule
 
@@ -53,9 +53,9 @@ class TipAdapter(Method):
     search: bool = option(True, "search beta and alpha on validation images")
     alpha_scale: float = option(3.0, "upper end of the search for alpha, not reached", above=0.1)
     beta_scale: float = option(7.0, "upper end of the search for beta, not reached", above=0.1)
-    alpha_steps: int = option(20, "values of alpha that are tried", at_least=1)
-    beta_steps: int = option(200, "values of beta that are tried", at_least=1)
-    cache_views: int = option(VIEWS, "random views averaged to a key; 0: the center view", at_least=0)
+    alpha_steps: int = option(20, "values of alpha that are tried", at_least=1, at_most=MOST_STEPS)
+    beta_steps: int = option(200, "values of beta that are tried", at_least=1, at_most=MOST_STEPS)
+    cache_views: int = option(VIEWS, "random views averaged to a key; 0: the center view", at_least=0, at_most=1000)
     temperature: float = option(0.0, "factor of the text classifier's cosines; 0: the backbone's own", at_least=0)
 
     @torch.no_grad()
