@@ -1,5 +1,6 @@
 # make demo   fit, evaluate and predict on examples/clipart, from nothing but Python 3.11
 # make test   lint, types and all tests
+# make attacks  only the attacks of tests/attacks: make attacks SEED=7
 # make data   unpack the evaluation sets: make data DATA=../shared/data
 # make bench  time the savings against the reference manner
 
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 MODEL := demo-model
 
-.PHONY: demo test data bench clean
+.PHONY: demo test attacks data bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/shotfit fit examples/clipart --out $(MODEL)
@@ -21,6 +22,9 @@ test: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+attacks: $(VENV)/test
+	$(BIN)/python -m pytest tests/attacks --numprocesses auto --dist worksteal $(if $(SEED),--attack-seed $(SEED))
 
 data:
 	@test -n "$(DATA)" || { echo "Say where the archives are: make data DATA=../shared/data"; exit 2; }
