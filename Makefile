@@ -1,6 +1,6 @@
 # make demo   fit, evaluate and predict on examples/clipart, from nothing but Python 3.11
 # make test   lint, types and all tests
-# make attacks  only the attacks of tests/attacks: make attacks SEED=7
+# make attacks  the attacks of tests/attacks, twice as many as in the tests: make attacks SEED=7
 # make data   unpack the evaluation sets: make data DATA=../shared/data
 # make bench  time the savings against the reference manner
 
@@ -24,7 +24,7 @@ test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 attacks: $(VENV)/test
-	$(BIN)/python -m pytest tests/attacks --numprocesses auto --dist worksteal $(if $(SEED),--attack-seed $(SEED))
+	OMP_NUM_THREADS=1 SHOTFIT_ATTACK_ROUNDS=2 $(BIN)/python -m pytest tests/attacks --numprocesses auto --dist worksteal $(if $(SEED),--attack-seed $(SEED))
 
 data:
 	@test -n "$(DATA)" || { echo "Say where the archives are: make data DATA=../shared/data"; exit 2; }

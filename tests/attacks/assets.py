@@ -24,7 +24,7 @@ def import_all() -> None:
     for module in pkgutil.walk_packages(shotfit.__path__, "shotfit."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for name in ("torch._dynamo", "sklearn.linear_model", "scipy.optimize", "PIL.ImageOps", "rich.progress"):
+    for name in ("sklearn.linear_model", "scipy.optimize", "PIL.ImageOps", "rich.progress"):
         importlib.import_module(name)
     from PIL import Image
 

@@ -24,7 +24,7 @@ WIDE = 10_900  # squared, just within the bound on pixels
 Content = Callable[[Random], bytes]
 
 
-def asked_of(place: Place, random: Random, name: str, process: bool = False) -> Case:
+def asked_of(place: Place, random: Random, name: str) -> Case:
     """A command that reads the picture of this name, which lies in the class `red_thing` of the task."""
     task, file = place.folder / "task", place.folder / "task" / "red_thing" / name
     commands = {
@@ -42,7 +42,7 @@ def asked_of(place: Place, random: Random, name: str, process: bool = False) -> 
         "official": ["fit", str(task), "--method", "zero_shot", "--recipe", "paper", "--skip-broken",
                      "--out", str(place.folder / "model"), "--backbone", str(place.base / "hf")],
     }  # fmt: skip
-    return Case(commands[random.choice([*commands])], process=process)
+    return Case(commands[random.choice([*commands])])
 
 
 def named(place: Place, name: str = "bad.png") -> Path:

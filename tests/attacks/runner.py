@@ -13,7 +13,7 @@ calls what the console script calls. What must hold afterwards:
     exit code       0, 2, 3, 4 or 130
     time            10 s of processor, or of waiting
     memory          1.5 GB
-    output          no traceback, bug line, panic or control character, not longer than 100 kB, UTF-8
+    output          no traceback, bug line, panic, control character or line of more than 10,000 characters; UTF-8
     files           nothing half-written; no trace of code that ran
 """
 
@@ -43,11 +43,12 @@ __all__ = ["Case", "Family", "Outcome", "Place", "judge", "run_family"]
 CODES = (0, 2, 3, 4, 130)
 SECONDS, STARVED_SECONDS = 10.0, 180.0  # the second: on a machine that does much else
 MEMORY = 1_500 * 10**6
-ADDRESSES = 6 * 2**30  # of a child, so that no bomb fills the machine
+ADDRESSES = 4 * 2**30  # of a child, so that no bomb fills the machine
 FILE_BYTES = 2**30
-OUTPUT = 100_000
+LINE, OUTPUT = 10_000, 10**7  # characters of a line; bytes that are looked at
 RAN = "code-ran"  # the file that a payload would leave
 TORCH_START = 2.0  # seconds that a process of its own may take longer
+PROCESSES = 0.01  # share of attacks that run as a process of their own
 
 Maker = Callable[["Place", Random], "Case"]
 
@@ -162,8 +163,9 @@ def judge(outcome: Outcome, place: Place, case: Case) -> list[str]:
         odd = control_characters(text)
         if odd:
             faults.append(f"control characters on {name}: {' '.join(sorted(map(ascii, odd)))[:60]}")
-        if len(content) > OUTPUT:
-            faults.append(f"{len(content):,} bytes on {name}")
+        longest = max((len(line) for line in text.split("\n") if line[:1] != "{"), default=0)  # JSON may be long
+        if longest > LINE:
+            faults.append(f"a line of {longest:,} characters on {name}")
     if outcome.code in (2, 3) and not (outcome.errors + outcome.output).strip() and not case.streams:
         faults.append(f"exit {outcome.code} without a word")
     found = [str(path.relative_to(place.folder)) for path in walked(place.folder) if path not in place.before]
@@ -199,7 +201,7 @@ def run(case: Case, place: Place) -> Outcome:
     ended = [_waited(child, started, case) for child in children]
     os.close(ready)
     worst = max(ended, key=lambda one: (bool(one.stuck), one.code not in CODES, one.memory))
-    worst.output, worst.errors = (path.read_bytes()[: 10 * OUTPUT] if path.exists() else b"" for path in logs[:2])
+    worst.output, worst.errors = (path.read_bytes()[:OUTPUT] if path.exists() else b"" for path in logs[:2])
     for path in logs:
         path.unlink(missing_ok=True)
     return worst
@@ -340,14 +342,17 @@ def run_family(
     family: Family, seed: str, base: Path, work: Path, part: int = 0, parts: int = 1, rounds: int = 1, only: str = ""
 ) -> list[str]:
     """Run the attacks of a family, or every `parts`-th of them; gives a line for each that shows a fault."""
-    failures = []
+    failures, took = list[str](), list[tuple[float, str]]()
     wanted, _, numbered = only.partition(":")
     for place_number, (kind, number, make) in enumerate(family.attacks(rounds)):
         if (wanted and (kind != wanted or numbered not in ("", str(number)))) or place_number % parts != part:
             continue
         place = Place(work / f"{family.name}-{kind}-{number}", base)
         place.folder.mkdir(parents=True)
-        case = make(place, Random(f"{seed}/{family.name}/{kind}/{number}"))
+        random = Random(f"{seed}/{family.name}/{kind}/{number}")
+        case = make(place, random)
+        if case.before is None and case.signal is None and case.twins == 1:
+            case.process |= random.random() < PROCESSES
         place.before = frozenset(walked(place.folder))
         outcome = run(case, place)
         faults = judge(outcome, place, case)
@@ -359,18 +364,16 @@ def run_family(
             if faults:
                 failures.append(line)
             print(line, flush=True)
-        SLOW.append((outcome.seconds, outcome.processor, f"{kind}:{number}"))
+        took.append((outcome.processor, f"{kind}:{number}"))
         if only:
             print(outcome.output.decode("utf-8", "replace")[:4000].encode("ascii", "backslashreplace").decode())
             print(outcome.errors.decode("utf-8", "replace")[:8000].encode("ascii", "backslashreplace").decode())
             print(f"exit {outcome.code}, {outcome.seconds:.2f} s, {outcome.memory / 1e6:,.0f} MB; {place.folder}")
         else:
             shutil.rmtree(place.folder, ignore_errors=True)
-    print(sorted(SLOW)[-12:], sum(s[1] for s in SLOW), len(SLOW), flush=True)
+    slowest = ", ".join(f"{name} {seconds:.1f} s" for seconds, name in sorted(took, reverse=True)[:5])
+    print(f"seed {seed}: {len(took)} attacks, {len(failures)} faults; the slowest: {slowest}", flush=True)
     return failures
-
-
-SLOW: list[tuple[float, float, str]] = []
 
 
 def main() -> int:

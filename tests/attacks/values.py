@@ -106,7 +106,7 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
     "proc_environ": _link("/proc/self/environ"),
     "dangling": _link("nowhere"),
     "loop": lambda path: path.symlink_to(path.name),
-    "root": _link("/"),
+    "devices": _link("/dev"),
     "descriptor": _link("/proc/self/fd/0"),
 }
 """What may stand where a file is expected, by name: functions that make it at a path."""
