@@ -20,6 +20,7 @@ from benchmarks.reference import Clip, pad
 from benchmarks.sizes import Size, pixels_of
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.images import open_image
+from shotfit.data.pictures import Picture
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Item, Task
 from shotfit.data.views import draw_box
@@ -78,7 +79,7 @@ class CoOpRuns:
         """[n, 3, size, size]."""
         pixels = []
         for item in items:
-            image = open_image(item.path)
+            image = open_image(Picture(item.picture.path))
             box = draw_box(image.width, image.height, self.recipe.crop_scale, generator)
             pixels.append(crop_and_flip(image, box, self.backbone.config.preprocessing))
         return torch.stack(pixels)

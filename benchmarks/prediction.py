@@ -17,6 +17,7 @@ from benchmarks.measure import Line, Target, alternate, check_same, line, long
 from benchmarks.names import CALTECH101
 from benchmarks.sizes import Size
 from shotfit.checkpoints.weights import load_backbone
+from shotfit.data.pictures import Picture
 from shotfit.data.tasks import ClassList, Item
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore
@@ -112,7 +113,7 @@ def mini_images(size: Size, repeats: int) -> Line:
 
 def _features(backbone: Backbone, paths: Sequence[Path], repeats: int) -> tuple[Line, float]:
     """Timings of both, and the lowest cosine between a feature of ours and the reference's."""
-    items = [Item(path, 0, f"{index:064x}") for index, path in enumerate(paths)]
+    items = [Item(Picture(path), 0, f"{index:064x}") for index, path in enumerate(paths)]
 
     def ours() -> Tensor:
         return Frozen(backbone, MemoryStore()).image(ImagePool(items).all())

@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.measure import Line, Target, alternate, line, long, seconds
 from benchmarks.names import CALTECH101
 from benchmarks.sizes import Size
+from shotfit.data.pictures import Picture
 from shotfit.data.tasks import ClassList, Item
 from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.errors import ShotfitError
@@ -71,7 +72,9 @@ def dualadapter_search(size: Size, repeats: int) -> Line:
     backbone = size.backbone(image_tower=False)
     classes = size.classes_of(ClassList("caltech101", CALTECH101))
     count = len(classes.names)
-    items, held = ([Item(Path(), label, "") for label in range(count) for _ in range(images)] for images in (16, 4))
+    items, held = (
+        [Item(Picture(Path()), label, "") for label in range(count) for _ in range(images)] for images in (16, 4)
+    )
     frozen = Featured(backbone)
     center, judged = ImagePool(items), ImagePool(held)
     support = Support(center, ImagePool(items, 4), 16)

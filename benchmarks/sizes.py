@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.data.images import open_image
+from shotfit.data.pictures import Picture
 from shotfit.data.tasks import ClassList, Item
 from shotfit.testing.tiny import random_backbone
 from shotfit.towers.backbone import Backbone
@@ -73,11 +74,13 @@ def pictures(folder: Path, count: int, size: int, classes: int) -> list[Item]:
         path = folder / f"{index}.png"
         Image.fromarray(random.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)
         label = int(random.integers(classes))
-        items.append(Item(path, label, hashlib.sha256(path.read_bytes()).hexdigest()))
+        items.append(Item(Picture(path), label, hashlib.sha256(path.read_bytes()).hexdigest()))
     return items
 
 
 def pixels_of(items: list[Item], backbone: Backbone) -> Tensor:
     """What the image tower reads: [n, 3, size, size]."""
     rule = backbone.config.preprocessing
-    return torch.stack([preprocess(open_image(item.path), rule) for item in items]).to(backbone.device, backbone.dtype)
+    return torch.stack([preprocess(open_image(Picture(item.picture.path)), rule) for item in items]).to(
+        backbone.device, backbone.dtype
+    )

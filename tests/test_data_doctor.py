@@ -13,6 +13,7 @@ from PIL import Image
 from shotfit.data import doctor, filecache
 from shotfit.data.doctor import Report, examine
 from shotfit.data.images import Facts, inspect
+from shotfit.data.pictures import Picture
 from shotfit.data.readers import read_task
 from shotfit.errors import ShotfitError
 
@@ -24,7 +25,8 @@ def diagnose(folder: Path, shots: int | None = None, cache: Path | None = None) 
 
 
 def errors(report: Report) -> list[tuple[str, str]]:
-    return sorted((problem.kind, problem.paths[0].name if problem.paths else "") for problem in report.errors)
+    named = [(problem.kind, [picture.path.name for picture in problem.pictures[:1]]) for problem in report.errors]
+    return sorted((kind, names[0] if names else "") for kind, names in named)
 
 
 def warning(report: Report, kind: str) -> str:
@@ -178,7 +180,7 @@ def test_images_of_one_mode_are_one_line(tmp_path: Path) -> None:
         save(tmp_path / "cat" / f"{i}.png", picture(i).convert("L"))
     (problem,) = diagnose(tmp_path).warnings
     assert problem.message.startswith("30 images are gray (mode L; converted to RGB), e.g. ")
-    assert len(problem.paths) == 30
+    assert len(problem.pictures) == 30
 
 
 def test_images_of_formats_that_are_not_read_are_a_warning(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_copies_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     def counted(path: Path) -> Facts:
         decoded.append(path)
-        return inspect(path)
+        return inspect(Picture(path))
 
     monkeypatch.setattr(doctor, "inspect", counted)
     diagnose(tmp_path)
@@ -238,4 +240,4 @@ def test_report_is_plain_data(broken: Path) -> None:
     plain = json.loads(json.dumps(report.to_json()))
     assert plain["images"] == report.images
     assert [problem["kind"] for problem in plain["errors"]] == [problem.kind for problem in report.errors]
-    assert plain["errors"][0]["paths"] == [str(path) for path in report.errors[0].paths]
+    assert plain["errors"][0]["paths"] == [str(path) for path in report.errors[0].pictures]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from shotfit.data.doctor import examine
 from shotfit.data.held_out import held_out_share
+from shotfit.data.pictures import Picture
 from shotfit.data.readers import read_task
 from shotfit.data.shots import KEPT, cross_validation, deal
 from shotfit.data.tasklist import read_tasks
@@ -29,7 +30,7 @@ def apart(images: Sequence[tuple[int, str]]) -> tuple[list[int], list[str]]:
 
 
 def items_of(images: Sequence[tuple[int, str]]) -> list[Item]:
-    return [Item(Path(f"/{i}"), label, f"{i * 7919:064x}", group) for i, (label, group) in enumerate(images)]
+    return [Item(Picture(Path(f"/{i}")), label, f"{i * 7919:064x}", group) for i, (label, group) in enumerate(images)]
 
 
 @given(IMAGES, FOLDS, SEEDS)
@@ -100,7 +101,7 @@ def test_no_group_of_the_test_part_is_elsewhere(
     images: list[tuple[int, str]], val_images: list[tuple[int, str]]
 ) -> None:
     items = items_of(images)
-    val = [Item(Path(f"/val{i}"), label, f"val{i}", group) for i, (label, group) in enumerate(val_images)]
+    val = [Item(Picture(Path(f"/val{i}")), label, f"val{i}", group) for i, (label, group) in enumerate(val_images)]
     train, test = held_out_share(items, val)
     assert not {item.group for item in test} & {item.group for item in (*train, *val)} - {""}
     assert sorted(train + test, key=items.index) == items
@@ -127,7 +128,7 @@ def test_group_that_grows_stays_in_its_part() -> None:
 
 def test_copies_of_an_image_bind_their_groups() -> None:
     items = items_of([(0, f"patient {number // 2}") for number in range(40)])
-    copies = [Item(Path("/copy"), 0, items[0].digest, "patient 19"), *items]
+    copies = [Item(Picture(Path("/copy")), 0, items[0].digest, "patient 19"), *items]
     for part in held_out_share(copies):
         assert len({"patient 0", "patient 19"} & {item.group for item in part}) in (0, 2)
 
@@ -136,8 +137,8 @@ def manifest(folder: Path, suffix: str = ".csv", column: str = "patient") -> Pat
     """Twelve images of three classes, two of a patient."""
     task = tiny_task(folder / "photos", images=4)
     rows = [
-        {"path": str(item.path), "label": task.classes.names[item.label], column: number // 2}
-        for number, item in enumerate(sorted((*task.train, *task.test), key=lambda item: str(item.path)))
+        {"path": str(item.picture.path), "label": task.classes.names[item.label], column: number // 2}
+        for number, item in enumerate(sorted((*task.train, *task.test), key=lambda item: str(item.picture.path)))
     ]
     path = folder / f"labels{suffix}"
     lines = [json.dumps(row) for row in rows]
@@ -163,7 +164,7 @@ def test_task_list_names_the_group_column_of_a_task(tmp_path: Path) -> None:
 
 
 def test_column_that_no_line_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ShotfitError, match=r"no line with a 'track'.* Columns beside .*: patient\."):
+    with pytest.raises(ShotfitError, match=r"no column 'track' .*; its columns: path, label, patient\."):
         read_task(manifest(tmp_path), group_column="track")
 
 
@@ -179,7 +180,8 @@ def test_group_that_the_split_tears_apart_is_a_warning(tmp_path: Path) -> None:
     task = tiny_task(tmp_path / "photos", images=2)
     names, items = task.classes.names, [*task.train, *task.test]
     rows = [
-        f"{item.path},{names[item.label]},{part},p7" for part, item in zip(("train", "test") * 3, items, strict=True)
+        f"{item.picture.path},{names[item.label]},{part},p7"
+        for part, item in zip(("train", "test") * 3, items, strict=True)
     ]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,split,patient", *rows]))
     report = examine(read_task(tmp_path / "labels.csv", group_column="patient"))

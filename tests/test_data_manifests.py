@@ -23,7 +23,7 @@ def every(task: Task) -> list[Item]:
 
 
 def names(items: list[Item], task: Task) -> list[tuple[str, str]]:
-    return [(task.classes.names[item.label], item.path.name) for item in items]
+    return [(task.classes.names[item.label], item.picture.path.name) for item in items]
 
 
 def split_file(folder: Path, name: str = "split_zhou_Pets.json", **parts: list[tuple[str, int, str]]) -> Path:
@@ -57,7 +57,7 @@ def test_validation_images_that_are_tested_too_are_for_the_test_alone(tmp_path: 
         test=[("a/001.png", 0, "cat"), ("b/000.png", 0, "cat")],
     )
     task = read_task(tmp_path)
-    assert [item.path.name for item in task.val] == ["002.png"]
+    assert [item.picture.path.name for item in task.val] == ["002.png"]
     assert len(task.test) == 2
     assert task.test_origin.endswith("; 2 of its images were also for validation and are left out there")
 
@@ -67,7 +67,7 @@ def test_split_file_takes_its_images_from_another_folder(tmp_path: Path) -> None
     path = split_file(tmp_path, train=[("a/000.png", 0, "cat")], test=[("a/001.png", 0, "cat")])
     task = read_task(path, images=tmp_path / "images")
     assert task.name == "Pets"
-    assert task.train[0].path == tmp_path / "images" / "a" / "000.png"
+    assert task.train[0].picture.path == tmp_path / "images" / "a" / "000.png"
     assert task.train[0].digest
 
 
@@ -153,15 +153,16 @@ def test_manifest_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.csv", "", r"has the columns \(none\); expected path,label"),
-        ("a.csv", "file,class\na.png,cat\n", "has the columns file, class; expected path,label"),
+        ("a.csv", "a,b\na.png,cat\n", "has the columns a, b; expected path,label .*--path-column NAME"),
         ("a.csv", "path,label\n", "lists no image"),
         ("a.csv", "path,label\na.png\n", "line 2 has no label"),
         ("a.csv", "path,label,split\na.png,cat,train\nb.png,cat\n", "line 3 has no split"),
         ("a.csv", "path,label,split\na.png,cat,all\n", "line 2: the split is 'all'; expected train, val or test"),
-        ("a.jsonl", '{"path": "a.png"}\n', "line 1 has no label"),
+        ("a.jsonl", '{"path": "a.png"}\n', "has the columns path; expected path,label .*--label-column NAME"),
+        ("a.jsonl", '{"path": "a.png"}\n{"path": "a.png", "label": "cat"}\n', "line 1 has no label"),
         ("a.jsonl", '{"path": "a.png", "label": "cat"}\n{\n', "line 2: not valid JSON"),
         ("a.jsonl", "[1]\n", "line 1: expected an object"),
-        ("a.jsonl", '{"path": "a.png", "label": null}\n', "line 1 has no label"),
+        ("a.jsonl", '{"path": "a.png", "label": null}\n', "has the columns path; expected path,label"),
         ("a.jsonl", '{"path": "a.png", "label": 1.5}\n', "line 1: the label is 1.5; expected text or a whole number"),
         ("a.jsonl", '{"path": "a.png", "label": true}\n', "line 1: the label is true; expected text or"),
         ("a.jsonl", '{"path": ["a.png"], "label": 1}\n', 'line 1: the path is \\["a.png"\\]; expected text or'),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shotfit.data.held_out import held_out_share
+from shotfit.data.pictures import Picture
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Item, Task
 from shotfit.errors import ShotfitError, UsageError
@@ -19,7 +20,7 @@ from .pictures import save, tree
 
 DIGESTS = st.integers(0, 40).map("{:064x}".format)
 ITEMS = st.lists(st.tuples(st.integers(0, 3), DIGESTS), max_size=60).map(
-    lambda rows: [Item(Path(f"/{i}.png"), label, digest) for i, (label, digest) in enumerate(rows)]
+    lambda rows: [Item(Picture(Path(f"/{i}.png")), label, digest) for i, (label, digest) in enumerate(rows)]
 )
 
 
@@ -40,12 +41,12 @@ def test_files_are_sorted_by_name_within_a_class(tmp_path: Path) -> None:
     for name in ("b.png", "a.png", "B.JPG", "c.webp"):
         save(tmp_path / "train" / "cat" / name)
         save(tmp_path / "test" / "cat" / name, seed=7)
-    assert [item.path.name for item in read_task(tmp_path).train] == ["B.JPG", "a.png", "b.png", "c.webp"]
+    assert [item.picture.path.name for item in read_task(tmp_path).train] == ["B.JPG", "a.png", "b.png", "c.webp"]
 
 
 def test_labels_and_digests_belong_to_the_files(tmp_path: Path) -> None:
     task = read_task(tree(tmp_path, cat=3, dog=3))
-    assert all(item.path.parent.name == task.classes.names[item.label] for item in every(task))
+    assert all(item.picture.path.parent.name == task.classes.names[item.label] for item in every(task))
     assert len({item.digest for item in every(task)}) == 6
 
 
@@ -89,15 +90,15 @@ def test_empty_class_folder_stays_a_class(tmp_path: Path) -> None:
 
 
 def test_other_files_are_ignored_and_listed(tmp_path: Path) -> None:
-    tree(tmp_path, cat=2)
+    tree(tmp_path, cat=2, dog=1)
     for name in ("list.csv", "cat/notes.txt", ".DS_Store", "cat/.hidden.png"):
         (tmp_path / name).write_text("x")
     save(tmp_path / "cat" / "more" / "a.png")
     save(tmp_path / "loose.png")
     task = read_task(tmp_path)
-    assert len(every(task)) == 2
+    assert len(every(task)) == 4
+    assert task.notes == ("1 images lie in folders inside of class folders and belong to these classes",)
     assert [str(path.relative_to(tmp_path)) for path in task.ignored] == [
-        "cat/more",
         "cat/notes.txt",
         "list.csv",
         "loose.png",
@@ -156,7 +157,7 @@ def test_missing_source_is_refused(tmp_path: Path) -> None:
 
 def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png")
-    with pytest.raises(ShotfitError, match="neither a folder nor a manifest"):
+    with pytest.raises(ShotfitError, match="neither a folder nor a file of a format"):
         read_task(path)
 
 
@@ -190,7 +191,7 @@ def test_non_ascii_names_are_kept(tmp_path: Path) -> None:
     save(tmp_path / "猫" / "č.png")
     task = read_task(tmp_path)
     assert task.classes.names == ("猫",)
-    assert every(task)[0].path == tmp_path / "猫" / "č.png"
+    assert every(task)[0].picture.path == tmp_path / "猫" / "č.png"
 
 
 def test_name_is_that_of_the_folder_even_through_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,14 +199,14 @@ def test_name_is_that_of_the_folder_even_through_dots(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path / "photos" / "cat")
     task = read_task(Path(".."))
     assert task.name == "photos"
-    assert all(item.path.is_absolute() for item in task.train)
+    assert all(item.picture.path.is_absolute() for item in task.train)
 
 
 def test_unreadable_file_has_no_digest_and_is_never_held_out(tmp_path: Path) -> None:
     tree(tmp_path, cat=4)
     (tmp_path / "cat" / "gone.png").symlink_to("nowhere.png")
     task = read_task(tmp_path)
-    assert [item.path.name for item in task.train if not item.digest] == ["gone.png"]
+    assert [item.picture.path.name for item in task.train if not item.digest] == ["gone.png"]
 
 
 # The share that is held out
@@ -244,7 +245,7 @@ def test_content_of_val_or_of_two_classes_is_not_held_out(items: list[Item], val
 
 @given(st.permutations(range(23)))
 def test_order_does_not_change_what_is_held_out(order: list[int]) -> None:
-    items = [Item(Path(f"/{i}"), i % 2, f"{i * 7919 % 97:064x}") for i in range(23)]
+    items = [Item(Picture(Path(f"/{i}")), i % 2, f"{i * 7919 % 97:064x}") for i in range(23)]
     _, expected = held_out_share(items)
     _, test = held_out_share([items[i] for i in order])
     assert {item.digest for item in test} == {item.digest for item in expected}
@@ -253,7 +254,7 @@ def test_order_does_not_change_what_is_held_out(order: list[int]) -> None:
 @given(st.sets(DIGESTS, min_size=2, max_size=30), DIGESTS)
 def test_an_added_image_displaces_at_most_one(digests: set[str], added: str) -> None:
     def held_out(found: set[str]) -> set[str]:
-        return {item.digest for item in held_out_share([Item(Path("/"), 0, digest) for digest in found])[1]}
+        return {item.digest for item in held_out_share([Item(Picture(Path("/")), 0, digest) for digest in found])[1]}
 
     assert len(held_out(digests) - held_out(digests | {added})) <= 1
 

@@ -43,7 +43,7 @@ def test_tasks_stand_in_the_order_of_the_file(home: Path) -> None:
     assert pets.classes.templates == ("a photo of a {}, a type of pet.",)
     assert (toys.name, toys.description) == ("toys", "")
     assert toys.classes.templates == ("a toy {}.", "a small {}.")
-    assert all(item.path.is_file() for task in (pets, toys) for item in (*task.train, *task.test))
+    assert all(item.picture.path.is_file() for task in (pets, toys) for item in (*task.train, *task.test))
 
 
 def test_paths_are_relative_to_the_file_wherever_one_stands(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

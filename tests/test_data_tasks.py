@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
+from shotfit.data.pictures import Picture
 from shotfit.data.shots import base_and_new, deal, draw, renumbered, sample
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
 from shotfit.errors import ShotfitError, UsageError
@@ -35,7 +36,7 @@ class Touchy(Sequence[Item]):
 
 
 def items(labels: Sequence[int]) -> tuple[Item, ...]:
-    return tuple(Item(Path(f"/{i}.png"), label, f"{i:064x}") for i, label in enumerate(labels))
+    return tuple(Item(Picture(Path(f"/{i}.png")), label, f"{i:064x}") for i, label in enumerate(labels))
 
 
 def task(labels: Sequence[int] = (0, 1, 0, 1), val: Sequence[int] = (), held_out: Sequence[Item] = ()) -> Task:

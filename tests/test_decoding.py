@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from shotfit.data.images import BrokenImageError, image_size
+from shotfit.data.pictures import Picture
 from shotfit.data.views import Box
 from shotfit.engine.decoding import center_view, cut, read_ahead
 from shotfit.towers.preprocess import clip_preprocessing
@@ -35,22 +36,23 @@ def levels(pixels: Tensor) -> Tensor:
 
 
 def test_reduced_center_view_is_the_full_one_within_a_few_gray_levels(photograph: Path) -> None:
-    difference = levels(center_view(photograph, RULE) - center_view(photograph, RULE, reduced=False)).abs()
+    picture = Picture(photograph)
+    difference = levels(center_view(picture, RULE) - center_view(picture, RULE, reduced=False)).abs()
     assert 0 < float(difference.max()) <= 12 and float(difference.mean()) < 1.5
 
 
 @pytest.mark.parametrize("box", [Box(0, 0, 384, 512, False), Box(101, 53, 203, 271, True)])
 def test_reduced_crop_is_the_full_one_within_a_few_gray_levels(photograph: Path, box: Box) -> None:
-    size = image_size(photograph)
-    (reduced,), (full,) = (cut(photograph, size, [box], RULE, reduced) for reduced in (True, False))
+    size = image_size(Picture(photograph))
+    (reduced,), (full,) = (cut(Picture(photograph), size, [box], RULE, reduced) for reduced in (True, False))
     difference = levels(reduced - full).abs()
     assert 0 < float(difference.max()) <= 25 and float(difference.mean()) < 1.5
 
 
 def test_narrow_crop_is_cut_from_the_full_image(photograph: Path) -> None:
     boxes = [Box(0, 0, 384, 512, False), Box(10, 20, 100, 100, False)]
-    size = image_size(photograph)
-    for reduced, full in zip(*(cut(photograph, size, boxes, RULE, reduced) for reduced in (True, False)), strict=True):
+    picture, size = Picture(photograph), image_size(Picture(photograph))
+    for reduced, full in zip(*(cut(picture, size, boxes, RULE, reduced) for reduced in (True, False)), strict=True):
         assert torch.equal(reduced, full)
 
 
@@ -73,7 +75,7 @@ def test_next_batch_is_read_while_one_is_worked_on() -> None:
 def test_error_of_a_file_reaches_the_caller(photograph: Path) -> None:
     missing = photograph.with_name("missing.jpg")
     with pytest.raises(BrokenImageError, match=r"missing.jpg does not exist"):
-        list(read_ahead([[photograph], [missing]], lambda path: center_view(path, RULE)))
+        list(read_ahead([[photograph], [missing]], lambda path: center_view(Picture(path), RULE)))
 
 
 def test_nothing_more_is_read_once_the_caller_stops() -> None:

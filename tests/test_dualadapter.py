@@ -78,7 +78,7 @@ def test_model_with_descriptions_opens_without_their_file(
     assert not torch.equal(method.get_buffer("description"), method.get_buffer("template"))
     saved = model.save(tmp_path / "model")
     shutil.rmtree(folder)
-    paths = [item.path for item in task.train[:4]]
+    paths = [item.picture.path for item in task.train[:4]]
     opened = Model.open(saved, backbone=model.frozen.backbone)
     assert opened.predict(paths) == model.predict(paths)
 
@@ -311,7 +311,7 @@ def test_full_validation_without_a_part_is_refused(task: Task, backbone: Backbon
 
 def test_positive_path_alone_is_lambda_one(fitted: Callable[..., Model], task: Task) -> None:
     alone, weighted = fitted(paths="positive"), fitted(positive_weight="1")
-    paths = [item.path for item in task.train[:3]]
+    paths = [item.picture.path for item in task.train[:3]]
     for one, other in zip(alone.predict(paths, top=3), weighted.predict(paths, top=3), strict=True):
         assert one.labels == other.labels
         assert one.probabilities == pytest.approx(other.probabilities, rel=1e-4)

@@ -142,7 +142,7 @@ def test_input_and_output_of_a_block_are_stored_apart_from_its_output(
     for _ in range(2):  # written, then read
         frozen = Frozen(backbone, Store(tmp_path))
         for make in (beside("image", 2), deep(3), beside("image", 4)):
-            assert len(frozen.image(pool.all(), make(p))) == len(pool.paths)
+            assert len(frozen.image(pool.all(), make(p))) == len(pool.pictures)
         torch.testing.assert_close(frozen.image(pool.all(), beside("image", 2)(p)), frozen.image(pool.all()))
 
 

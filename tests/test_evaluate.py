@@ -14,6 +14,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
+from shotfit.data.pictures import Picture
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.errors import ShotfitError
 from shotfit.evaluation.evaluate import labelled_for, score
@@ -23,7 +24,7 @@ NAMES = ("cat", "dog", "red_fox")
 
 
 def task_of(*names: str) -> Task:
-    items = tuple(Item(Path(f"{label}.png"), label, str(label)) for label in range(len(names)))
+    items = tuple(Item(Picture(Path(f"{label}.png")), label, str(label)) for label in range(len(names)))
     return Task(ClassList("animals", names), train=items, held_out=items)
 
 

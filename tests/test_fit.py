@@ -177,7 +177,7 @@ def test_edited_image_is_encoded_anew(task: Task, backbone: Backbone, tmp_path: 
     store, probe = Store(tmp_path / "store"), "linear_probe"
     fit(everything, probe, shots=None, backbone=backbone, store=store, check=False)
     counts.clear()
-    Image.new("RGB", (40, 36), "orange").save(task.train[0].path)
+    Image.new("RGB", (40, 36), "orange").save(task.train[0].picture.path)
     again = read_task(tmp_path / "images")
     everything = replace(again, train=(*again.train, *again.test), held_out=())
     fit(everything, probe, shots=None, backbone=backbone, store=store, check=False)
@@ -315,7 +315,7 @@ def test_method_of_a_file_is_fitted_saved_and_opened(task: Task, backbone: Backb
     saved = model.save(tmp_path / "model")
     opened = Model.open(saved, backbone, method=f"{file}:Offset")
     assert opened.method.options() == {"start": 0.25}
-    path = task.test[0].path
+    path = task.test[0].picture.path
     assert opened.predict(path, top=3) == model.predict(path, top=3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -43,6 +44,7 @@ def _fit(folder: Path, method: str) -> Model:
 def _changed(saved: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     shutil.copytree(saved, folder)
     record = json.loads((folder / "adapter.json").read_text())
+    record["backbone"]["name"] = os.path.relpath(saved.parent / "backbone", folder)  # leads there from the copy
     change(record)
     (folder / "adapter.json").write_text(json.dumps(record))
     return folder
@@ -150,8 +152,7 @@ def test_code_that_only_the_model_names_is_not_run(
 
 
 def test_model_whose_replacement_was_killed_opens_as_it_was_and_can_be_replaced(saved: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(saved, folder)
+    folder = _changed(saved, tmp_path / "model", lambda record: None)
     script = (
         "import os, sys; from pathlib import Path; from shotfit.fitting.model import Model\n"
         "model, rename = Model.open(sys.argv[1], trust_backbone=True), os.replace\n"
@@ -246,7 +247,7 @@ def test_model_opens_from_the_local_cache_of_the_hub(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = _changed(saved, tmp_path / "model", lambda record: record["backbone"].update(name="owner/name"))
-    assert Model.open(folder).frozen.backbone.name == "owner/name"
+    assert Model.open(folder).frozen.backbone.name == f"owner/name@{commit}"
 
 
 @pytest.mark.parametrize("name", [".git/config", ".env", ".gitattributes", "labels.csv"])
@@ -298,17 +299,17 @@ def test_prediction_that_is_not_finite_is_refused(saved: Path, monkeypatch: pyte
     model, task = Model.open(saved, trust_backbone=True), tiny_task(saved.parent / "images")
     monkeypatch.setattr(type(model.method), "logits", lambda _, images: torch.full((len(images), 3), torch.nan))
     with pytest.raises(ShotfitError, match=r"\.png has no prediction: the model gives numbers that are not finite"):
-        model.predict(task.train[0].path)
+        model.predict(task.train[0].picture.path)
     with pytest.raises(ShotfitError, match="has no prediction"):
         model.probabilities(task.train)
-    (kept,) = model.predict(task.train[0].path, keep_broken=True)
+    (kept,) = model.predict(task.train[0].picture.path, keep_broken=True)
     assert kept.labels == () and "not finite" in str(kept.error)
 
 
 def test_broken_picture_is_an_error_unless_it_is_kept(saved: Path, tmp_path: Path) -> None:
     model, task = Model.open(saved, trust_backbone=True), tiny_task(saved.parent / "images")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    paths = [task.train[0].path, tmp_path / "broken.png", task.train[1].path]
+    paths = [task.train[0].picture.path, tmp_path / "broken.png", task.train[1].picture.path]
     with pytest.raises(ShotfitError, match=r"broken\.png is no image of a format that is read"):
         model.predict(paths)
     first, broken, last = model.predict(paths, keep_broken=True)

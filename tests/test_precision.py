@@ -66,7 +66,7 @@ def test_model_opens_in_the_precision_it_was_fitted_in(tmp_path: Path, capsys: p
         store=MemoryStore(), keep=True, check=False,
     )  # fmt: skip
     assert fitted.method.get_parameter("context").dtype == torch.float32
-    saved, path = fitted.save(tmp_path / "model"), task.train[0].path
+    saved, path = fitted.save(tmp_path / "model"), task.train[0].picture.path
     opened = Model.open(saved, trust_backbone=True)
     assert opened.predict(path, top=3) == fitted.predict(path, top=3)
     slow = fast_precision(torch.device("cpu")) != torch.bfloat16

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from shotfit.commands.cli import main
+from shotfit.data.pictures import Picture
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.engine.frozen import ImagePool
@@ -80,7 +81,9 @@ def run(task: Task, backbone: Backbone, *methods: str, **settings: Any) -> dict[
 def listed(train: list[int], test: list[int], classes: int) -> Task:
     """A task of images that are only names."""
     parts = {
-        part: tuple(Item(Path(f"{part}{place}"), label, f"{part}{place}") for place, label in enumerate(labels))
+        part: tuple(
+            Item(Picture(Path(f"{part}{place}")), label, f"{part}{place}") for place, label in enumerate(labels)
+        )
         for part, labels in (("train", train), ("test", test))
     }
     names = tuple(f"class {label}" for label in range(classes))
@@ -95,7 +98,7 @@ def test_shots_are_drawn_from_all_classes_before_the_new_ones_are_left_out() -> 
     generator = random.Random(7)
     drawn = {label: generator.sample([f"train{p}" for p, x in enumerate(labels) if x == label], 2) for label in
              (4, 1, 0, 2, 3)}  # fmt: skip
-    assert [item.path.name for item in support.train] == drawn[1] + drawn[0] + drawn[2]
+    assert [item.picture.path.name for item in support.train] == drawn[1] + drawn[0] + drawn[2]
     assert [item.label for item in support.train] == [1, 1, 0, 0, 2, 2]
     assert support.classes.names == ("class 0", "class 1", "class 2")
     assert support.is_sealed
@@ -106,8 +109,8 @@ def test_first_half_of_the_learned_labels_is_base_and_the_rest_is_new() -> None:
     (lesson,) = plan_protocol("base-to-new", listed([0, 2, 3, 4, 5], [0, 1, 2, 3, 4, 4, 5], 6)).lessons
     base, new = lesson.exams
     assert lesson.kept == ((0, 2, 3),)
-    assert [(item.path.name, item.label) for item in base.items] == [("test0", 0), ("test2", 1), ("test3", 2)]
-    assert [(item.path.name, item.label) for item in new.items] == [("test4", 0), ("test5", 0), ("test6", 1)]
+    assert [(item.picture.path.name, item.label) for item in base.items] == [("test0", 0), ("test2", 1), ("test3", 2)]
+    assert [(item.picture.path.name, item.label) for item in new.items] == [("test4", 0), ("test5", 0), ("test6", 1)]
     assert new.classes is not None
     assert new.classes.names == ("class 4", "class 5")
 
@@ -206,7 +209,9 @@ def test_target_with_all_classes_is_judged_by_the_model_as_it_is(source: Task, t
     assert exam.classes is None
     assert exam.among == ()
     assert len(exam.items) == 10
-    assert {(item.path.parent.name.lower(), NAMES[item.label]) for item in exam.items} == {(n, n) for n in NAMES}
+    assert {(item.picture.path.parent.name.lower(), NAMES[item.label]) for item in exam.items} == {
+        (n, n) for n in NAMES
+    }
 
 
 def test_targets_of_one_name_have_columns_of_their_own(source: Task, tmp_path: Path) -> None:

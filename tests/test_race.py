@@ -228,7 +228,7 @@ def test_needs_new_classes_races_methods_that_have_them(task: Task, backbone: Ba
     model = raced(task, backbone, needs="new-classes", shots=3)
     assert [row["method"] for row in model.record["race"] if row["method"] != "ensemble"] == list(WITH_NEW_CLASSES)
     assert all(find(name).accepts_new_classes for name in WITH_NEW_CLASSES)
-    assert len(model.for_classes(["wet", "dry"]).predict(task.test[0].path, top=2)[0].labels) == 2
+    assert len(model.for_classes(["wet", "dry"]).predict(task.test[0].picture.path, top=2)[0].labels) == 2
 
 
 # The ensemble
@@ -242,7 +242,7 @@ def ensemble(task: Task, backbone: Backbone, short: None, averaging: None) -> Mo
 def test_ensemble_that_is_saved_predicts_the_same_bits_in_a_fresh_process(
     ensemble: Model, task: Task, tmp_path: Path
 ) -> None:
-    paths = [str(item.path) for item in task.test]
+    paths = [str(item.picture.path) for item in task.test]
     expected = torch.tensor([one.probabilities for one in ensemble.predict(paths, top=3)])
     saved = ensemble.save(tmp_path / "model")
     script = (
@@ -262,7 +262,7 @@ def test_image_tower_runs_once_for_all_members(ensemble: Model, task: Task, tmp_
     opened = Model.open(ensemble.save(tmp_path / "model"), ensemble.frozen.backbone)
     for model in (ensemble, opened):
         model.frozen.plans = plans = list[Plan]()
-        model.predict(task.test[0].path)
+        model.predict(task.test[0].picture.path)
         assert [plan.tower for plan in plans] == ["image"]
     assert isinstance(opened.method, Ensemble) and [part.name for part in opened.method.parts] == [
         "tip_adapter",
@@ -282,9 +282,9 @@ def test_ensemble_knows_other_classes_if_its_members_do(
 ) -> None:
     able = raced(task, backbone, needs="new-classes", shots=3)
     assert able.record["method"] == "ensemble"
-    prediction = able.for_classes([*reversed(able.class_names), "another"]).predict(task.test[0].path, top=4)[0]
+    prediction = able.for_classes([*reversed(able.class_names), "another"]).predict(task.test[0].picture.path, top=4)[0]
     ranks = [label for label in prediction.labels if label != "another"]
-    assert ranks == list(able.predict(task.test[0].path, top=3)[0].labels)
+    assert ranks == list(able.predict(task.test[0].picture.path, top=3)[0].labels)
 
 
 def test_ensemble_of_a_method_that_knows_no_other_classes_refuses_them(ensemble: Model) -> None:
@@ -308,7 +308,7 @@ def test_ensemble_is_fitted_again_member_by_member(ensemble: Model, task: Task) 
             assert torch.equal(found[chosen], before.state()[chosen])  # nothing is chosen anew
     assert (again.record["refit"], again.record["support_images"]) == (True, len(whole.train))
     assert again.record["race"] == ensemble.record["race"] and again.trust is ensemble.trust
-    assert len(again.learned) == len(whole.train) and again.predict(task.test[0].path)[0].labels
+    assert len(again.learned) == len(whole.train) and again.predict(task.test[0].picture.path)[0].labels
 
 
 def test_ensemble_that_names_a_file_of_code_is_not_run(task: Task, frozen: Frozen, tmp_path: Path) -> None:

@@ -281,7 +281,9 @@ def test_trial_is_made_anew_where_it_depends_on_what_changed(
     elif change == "savings":
         settings = {"savings": replace(Frozen(backbone).savings, reduced_images=False)}
     elif change == "group":
-        task = replace(task, train=tuple(replace(item, group=f"{item.label}{item.path.stem}") for item in task.train))
+        task = replace(
+            task, train=tuple(replace(item, group=f"{item.label}{item.picture.path.stem}") for item in task.train)
+        )
     else:
         (tmp_path / "notes").write_text("another")
     fitted(task, backbone, method, store=store, **settings)

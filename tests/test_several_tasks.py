@@ -321,7 +321,7 @@ def test_shots_are_drawn_in_each_task_as_if_it_stood_alone(home: Home) -> None:
     tasks = read_tasks(home.tasks)
     drawn = [task.shots(2, 1) for task in tasks]
     items = joined([(task.classes, task.train) for task in drawn])
-    assert [item.path for item in items] == [item.path for task in drawn for item in task.train]
+    assert [item.picture.path for item in items] == [item.picture.path for task in drawn for item in task.train]
     assert [item.label for item in items] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # in order of first appearance
 
 

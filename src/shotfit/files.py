@@ -1,20 +1,212 @@
-"""Write files and folders all or nothing: to a temporary name beside the target, flushed, then renamed.
+"""Open files for reading, and write files and folders all or nothing. All of shotfit does both here.
 
-A folder that replaces another takes two renames. A writer that is killed between them leaves the older one under a name
-that `standing` knows.
+    text = read_text(Path("labels.csv"), LIST_BYTES, "a manifest")
+    with open_regular(path, IMAGE_BYTES, "an image") as file: ...
+    write_atomically(Path("rows.csv"), data)
+
+What is read is a regular file: a pipe would keep a reader waiting for ever, a device may do something when it is
+opened. It has a bound for its kind, which holds for what is read too: files of /proc have no size, others grow.
+
+What is written goes to a temporary name beside the target, is flushed, then renamed. The writer holds a lock on that
+name; the next writer removes those that nobody holds any more. A folder that replaces another takes two renames. A
+writer that is killed between them leaves the older one under a name that `standing` knows.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, cast
 
-__all__ = ["TEMPORARY", "can_hold", "standing", "write_atomically", "write_folder"]
+from shotfit.errors import ShotfitError
+from shotfit.printing import printable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "CODE_BYTES",
+    "LIST_BYTES",
+    "MODEL_BYTES",
+    "SETTINGS_BYTES",
+    "TEMPORARY",
+    "WEIGHTS_BYTES",
+    "UnreadableError",
+    "can_hold",
+    "check_regular",
+    "is_exhausted",
+    "open_regular",
+    "read_bytes",
+    "read_text",
+    "sha256",
+    "standing",
+    "write_atomically",
+    "write_folder",
+]
 
 TEMPORARY = ".shotfit-"  # prefix of temporary names
+HELD = f"{TEMPORARY}held-"  # of those that their writer holds a lock on
+
+# Bounds of files by kind, far above what honest ones have
+CODE_BYTES = 16 * 2**20  # a file of code: a method
+SETTINGS_BYTES = 64 * 2**20  # configurations, records, task lists, class names; real ones stay below 1 MiB
+LIST_BYTES = 256 * 2**20  # manifests, split files, results: some million lines
+MODEL_BYTES = 4 * 2**30  # what a method learned
+WEIGHTS_BYTES = 32 * 2**30  # a backbone; the largest CLIP in float32 has 10 GiB
+
+_BLOCK = 2**20
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class UnreadableError(ShotfitError):
+    """A file that is not read.
+
+    reason: the sentence without the path: "is a pipe; expected a manifest, which is a regular file".
+    missing: there is no such file.
+    """
+
+    reason, missing = "", False
+
+    @classmethod
+    def of(cls, path: Path, reason: str, missing: bool = False) -> UnreadableError:
+        """The error for a file."""
+        error = cls(f"{printable(path)} {reason}.")
+        error.reason, error.missing = reason, missing
+        return error
+
+
+def open_regular(path: Path, limit: int, what: str, buffered: bool = True) -> BinaryIO:
+    """A file that is open for reading, a regular one of at most `limit` bytes. Opening and reading never wait.
+
+    what: the kind of file, as an error says it: "a manifest". Python's own OSError comes where the system has no more
+    descriptors or memory, which is not the file's fault.
+
+    Raises:
+        UnreadableError: missing, not permitted, not a regular file, too large. Reading raises it where the file turns
+            out to be longer than `limit`.
+    """
+    file = _opened(path, limit, what)
+    return cast("BinaryIO", io.BufferedReader(file) if buffered else file)
+
+
+def check_regular(path: Path, limit: int, what: str) -> int:
+    """The size of a file that a library is to open by its path. Raises UnreadableError, as `open_regular` does."""
+    with _opened(path, limit, what) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def read_bytes(path: Path, limit: int, what: str) -> bytes:
+    """The bytes of a file. Raises UnreadableError, as `open_regular` does."""
+    with _opened(path, limit, what) as file:
+        content, block = bytearray(), max(os.fstat(file.fileno()).st_size + 1, _BLOCK)
+        try:
+            while part := file.read(block):  # None where the system would have us wait
+                content += part
+                block = _BLOCK
+        except OSError as error:
+            raise UnreadableError.of(path, f"cannot be read ({error.strerror})") from None
+    return bytes(content)
+
+
+def sha256(path: Path, limit: int, what: str) -> str:
+    """The sha256 of a file's bytes as 64 hex digits. Raises UnreadableError, as `open_regular` does."""
+    return hashlib.sha256(read_bytes(path, limit, what)).hexdigest()
+
+
+def read_text(path: Path, limit: int, what: str, errors: str = "strict") -> str:
+    r"""The text of a UTF-8 file, without a byte order mark, with lines that end in \n.
+
+    errors: what becomes of other bytes, as in `bytes.decode`.
+
+    Raises:
+        UnreadableError: as `open_regular` does, and where the file is not UTF-8 text.
+    """
+    try:
+        text = read_bytes(path, limit, what).decode("utf-8-sig", errors)
+    except UnicodeDecodeError:
+        raise UnreadableError.of(path, "cannot be read (it is not UTF-8 text)") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_exhausted(error: OSError) -> bool:
+    """Whether a file could not be opened because the system, not the file, has no more to give."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+class _Bounded(io.FileIO):
+    """A file that is not read beyond its bound, whatever size it says it has."""
+
+    path: Path
+    limit: int
+    what: str
+
+    def readinto(self, buffer: object) -> int | None:
+        length = super().readinto(buffer)  # type: ignore[arg-type]
+        if length and self.tell() > self.limit:
+            raise _too_large(self.path, None, self.limit, self.what)
+        return cast("int | None", length)
+
+    def read(self, size: int | None = -1) -> bytes | None:  # type: ignore[override]
+        return io.RawIOBase.read(self, -1 if size is None else size)  # by `readinto`
+
+    def readall(self) -> bytes | None:  # type: ignore[override]
+        return io.RawIOBase.readall(self)  # by `read`
+
+
+def _opened(path: Path, limit: int, what: str) -> _Bounded:
+    try:
+        _check(path, path.stat(), limit, what)  # before opening, which has effects on some devices
+        file = _Bounded(path, "rb", opener=_open_at_once)
+        try:
+            _check(path, os.fstat(file.fileno()), limit, what)  # what stands there now, whatever stood there before
+        except BaseException:
+            file.close()
+            raise
+    except UnreadableError:
+        raise
+    except OSError as error:
+        if is_exhausted(error):
+            raise
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        raise UnreadableError.of(path, f"cannot be read ({error.strerror})", missing) from None
+    except ValueError:  # a zero byte, or what the file system cannot say
+        raise UnreadableError.of(path, "cannot be read (no file can have that name)", missing=True) from None
+    file.path, file.limit, file.what = path, limit, what
+    return file
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def _check(path: Path, found: os.stat_result, limit: int, what: str) -> None:
+    kind = stat.S_IFMT(found.st_mode)
+    if kind != stat.S_IFREG:
+        raise UnreadableError.of(path, f"is {_KINDS.get(kind, 'no file')}; expected {what}, which is a regular file")
+    if found.st_size > limit:
+        raise _too_large(path, found.st_size, limit, what)
+
+
+def _too_large(path: Path, size: int | None, limit: int, what: str) -> UnreadableError:
+    count = "more bytes than" if size is None else f"{size:,} bytes, more than"
+    return UnreadableError.of(path, f"has {count} the {limit:,} that are read of {what}")
 
 
 def can_hold(path: Path) -> bool:
@@ -24,46 +216,43 @@ def can_hold(path: Path) -> bool:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file, so that it is the old or the new one at every moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    """Write a file, so that it is the old or the new one at every moment. Raises OSError, with the file's name."""
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(path.parent, _made_file) as name:
+            with name.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            name.chmod(0o666 & ~_umask())
+            os.replace(name, path)
+        _sync(path.parent)
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of files, all or nothing. An existing one is moved aside and removed once the new one stands."""
+    """Write a folder of files, all or nothing. An existing one is moved aside and removed once the new one stands.
+
+    Raises OSError, with the folder's name.
+    """
     folder = folder.absolute()
     aside = _aside(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
-    try:
-        for name, data in files.items():
-            write_atomically(building / name, data)
-        building.chmod(0o777 & ~_umask())
-        if folder.exists():
-            shutil.rmtree(aside.parent, ignore_errors=True)  # of a writer that was killed once the folder stood again
-            aside.parent.mkdir()
-            os.replace(folder, aside)
-        try:
-            os.replace(building, folder)
-        except BaseException:
-            if aside.exists():
-                os.replace(aside, folder)
-            raise
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    _sync(folder.parent)
+    with _named(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(folder.parent, _made_folder) as building:
+            for name, data in files.items():
+                write_atomically(building / name, data)
+            building.chmod(0o777 & ~_umask())
+            if folder.exists():
+                shutil.rmtree(aside.parent, ignore_errors=True)  # of a writer that was killed once the folder stood
+                aside.parent.mkdir()
+                os.replace(folder, aside)
+            try:
+                os.replace(building, folder)
+            except BaseException:
+                if aside.exists():
+                    os.replace(aside, folder)
+                raise
+        _sync(folder.parent)
     shutil.rmtree(aside.parent, ignore_errors=True)
 
 
@@ -76,6 +265,83 @@ def _aside(folder: Path) -> Path:
     """Where a folder stands while it is replaced: beside what a link leads to."""
     folder = folder.resolve()
     return folder.with_name(f"{TEMPORARY}old-{folder.name}") / folder.name
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the system name what was to be written, and not a temporary name, or nothing."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def _temporary(folder: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
+    """A name beside the target, which its writer holds a lock on. What still stands there in the end is removed."""
+    _remove_left(folder)
+    name, lock = _locked(folder, make)
+    try:
+        yield name
+    finally:
+        _remove(name)
+        if lock is not None:
+            os.close(lock)
+
+
+def _made_file(folder: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=HELD, dir=folder)
+    os.close(handle)
+    return Path(name)
+
+
+def _made_folder(folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=HELD, dir=folder))
+
+
+def _locked(folder: Path, make: Callable[[Path], Path]) -> tuple[Path, int | None]:
+    """A new name, and the descriptor whose lock ends when it is closed, or its process ends in any way."""
+    while True:
+        name = make(folder)
+        if fcntl is None:
+            return name, None
+        lock = None
+        try:
+            lock = os.open(name, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if name.exists():
+                return name, lock
+        except (BlockingIOError, FileNotFoundError):  # another writer took it for a dead one's, and has just removed it
+            pass
+        except OSError as error:
+            if is_exhausted(error):
+                _remove(name)
+                raise
+            return name, lock  # a file system without locks, on which nothing is taken for a dead writer's either
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what writers left that were killed: names that nobody holds a lock on."""
+    if fcntl is None:
+        return
+    with suppress(OSError):
+        for entry in [entry for entry in os.scandir(folder) if entry.name.startswith(HELD)]:
+            with suppress(OSError):  # held, gone, or not ours to remove
+                lock = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(Path(entry.path))
+                finally:
+                    os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

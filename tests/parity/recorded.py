@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shotfit.data.pictures import Picture
 from shotfit.data.tasks import ClassList, Item
 from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.fitting.train import Stepper
@@ -46,7 +47,9 @@ class PixelPool(ImagePool):
     """Recorded pixels [views, images, 3, size, size] as an image pool."""
 
     def __init__(self, recorded: Tensor, labels: Tensor) -> None:
-        super().__init__([Item(Path(f"{index}.png"), int(label), str(index)) for index, label in enumerate(labels)])
+        super().__init__(
+            [Item(Picture(Path(f"{index}.png")), int(label), str(index)) for index, label in enumerate(labels)]
+        )
         self.recorded = recorded
 
     def pixels(self, rows: tuple[int, ...], rule: Preprocessing, reduced: bool) -> list[Tensor]:
@@ -58,7 +61,9 @@ class FeaturePool(ImagePool):
     """Recorded image features [images, embed] as an image pool."""
 
     def __init__(self, features: Tensor, labels: Tensor) -> None:
-        super().__init__([Item(Path(f"{index}.png"), int(label), str(index)) for index, label in enumerate(labels)])
+        super().__init__(
+            [Item(Picture(Path(f"{index}.png")), int(label), str(index)) for index, label in enumerate(labels)]
+        )
         self.features = features
 
 

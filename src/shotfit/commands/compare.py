@@ -74,7 +74,10 @@ def compare(
     template: flags.Templates = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
+    path_column: flags.PathColumn = None,
+    label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
+    read_as: flags.ReadAs = None,
     recipe: flags.Recipe = "auto",
     epochs: flags.Epochs = None,
     lr: flags.Rate = None,
@@ -138,6 +141,7 @@ def compare(
     chosen, judged, bound = as_views(views), as_validation(validation), as_bytes("--memory", memory)
     computing, how_trained = as_precision(precision), as_recipe(recipe)
     from shotfit.checkpoints.weights import load_in
+    from shotfit.data.listing import How
     from shotfit.data.reading import Reading
     from shotfit.evaluation.compare import compare as compare_methods
     from shotfit.evaluation.compare import plan_of, read_variants
@@ -146,7 +150,8 @@ def compare(
     from shotfit.evaluation.table import cost_lines, interval_lines, marks, selections, table
     from shotfit.evaluation.written import check_table, write_table
 
-    of_one = {"--images": images, "--class-names": class_names, "--group-column": group_column}
+    way = How(images, path_column, label_column, group_column, read_as)
+    of_one = {"--class-names": class_names, **way.flags()}
     places: list[Path | None] = [*folders] if folders else [None]
     sources = [one_source(place, tasks, of_one | {"--template": template}) for place in places]
     if len(sources) > 1:
@@ -158,7 +163,7 @@ def compare(
         check_table(out_table)
     read_variants(names, numbers, draws, lr, epochs, chosen, how_trained)
     loaded = load_in(backbone, computing, device)
-    how = Reading(images, class_names, template or (), max(numbers), skip_broken, group_column=group_column)
+    how = Reading(way, class_names, template or (), max(numbers), skip_broken)
     found = [task for source in sources for task in read_all(source, how, say)]
     apart = len(sources) > 1
     data = found[0] if tasks is None and not apart else found

@@ -7,18 +7,16 @@ The calls are those of a dry run on three class names and a few made-up images, 
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
 from PIL import Image
 
 from shotfit.checkpoints.weights import load_in
+from shotfit.data.pictures import Picture
 from shotfit.data.tasks import ClassList, Item
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.plans import Plan
@@ -114,9 +112,9 @@ def dry_run(
             phases.append(Phase(name, tuple(plans)))
         plans.clear()
 
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        items = _made_up(Path(folder), len(classes))
+        items = _made_up(len(classes))
         center, recipe = ImagePool(items), method.training_recipe()
         random = ImagePool(items, recipe.views) if recipe and recipe.views else center
         support = Support(center, random, 1)
@@ -139,15 +137,10 @@ def dry_run(
     return phases
 
 
-def _made_up(folder: Path, classes: int) -> list[Item]:
+def _made_up(classes: int) -> list[Item]:
     """One image of noise a class."""
-    items = []
-    for label in range(classes):
-        pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8)
-        path = folder / f"{label}.png"
-        Image.fromarray(pixels.numpy()).save(path)
-        items.append(Item(path, label, hashlib.sha256(path.read_bytes()).hexdigest()))
-    return items
+    pictures = [Picture.of(torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()) for _ in range(classes)]
+    return [Item(picture, label, picture.digest()) for label, picture in enumerate(pictures)]
 
 
 def _recipe_lines(recipe: Recipe | None) -> list[str]:

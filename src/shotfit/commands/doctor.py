@@ -18,7 +18,10 @@ def doctor(
     folder: flags.Folder,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
+    path_column: flags.PathColumn = None,
+    label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
+    read_as: flags.ReadAs = None,
     shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 0,
     as_json: flags.Json = False,
 ) -> None:
@@ -32,11 +35,15 @@ def doctor(
     """
     say = to(sys.stderr if as_json else sys.stdout)
     from shotfit.data.doctor import examine
+    from shotfit.data.listing import How
     from shotfit.data.readers import read_task
     from shotfit.engine.store import cache_folder
 
-    task = read_task(folder, images=images, class_names=class_names, group_column=group_column, cache=cache_folder())
+    way = How(images, path_column, label_column, group_column, read_as)
+    task = read_task(folder, class_names=class_names, cache=cache_folder(), **vars(way))
     say_task(task, say)
+    for note in task.notes:
+        say(f"note: {note}")
     report = examine(task, shots or None, cache_folder())
     for kind, problems in (("error", report.errors), ("warning", report.warnings)):
         for problem in problems:

@@ -56,7 +56,10 @@ def evaluate(
     method: flags.MethodFile = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
+    path_column: flags.PathColumn = None,
+    label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
+    read_as: flags.ReadAs = None,
     skip_broken: flags.SkipBroken = False,
     precision: flags.ModelPrecision = None,
     device: flags.Device = "auto",
@@ -81,8 +84,11 @@ def evaluate(
     models = [model, *(place for place in between if place is not None)]
     if len(models) > 2:
         raise UsageError(f"{len(models)} models were named; expected one or two, and the folder of images last.")
-    own: dict[str, object] = {"--images": images, "--class-names": class_names, "--task": task}
-    own |= {"--group-column": group_column, "--coverage": coverage, "--unknown-images": unknown_images}
+    from shotfit.data.listing import How
+
+    way = How(images, path_column, label_column, group_column, read_as)
+    own: dict[str, object] = {"--class-names": class_names, "--task": task, **way.flags()}
+    own |= {"--coverage": coverage, "--unknown-images": unknown_images}
     source = one_source(folder, tasks, own)
     computing = None if precision is None else as_precision(precision)
     from shotfit.data.reading import Reading
@@ -103,7 +109,7 @@ def evaluate(
         opened = [
             load_task(place, task, backbone, method, computing, device, store, trust_backbone) for place in models
         ]
-    how = Reading(images, class_names, skip_broken=skip_broken, to_fit=False, group_column=group_column)
+    how = Reading(way, class_names, skip_broken=skip_broken, to_fit=False)
     found = read_all(source, how, say)
     if tasks is not None:
         pairs = models_of(model, found, backbone, method, computing, device, store, trust_backbone)

@@ -58,7 +58,10 @@ def fit(
     template: flags.Templates = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
+    path_column: flags.PathColumn = None,
+    label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
+    read_as: flags.ReadAs = None,
     recipe: flags.Recipe = "auto",
     budget: Annotated[
         float | None,
@@ -139,6 +142,7 @@ def fit(
     judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
     how_trained = as_recipe(recipe)
     from shotfit.checkpoints.weights import load_in
+    from shotfit.data.listing import How
     from shotfit.data.reading import Reading
     from shotfit.evaluation.several import merged, overview, places, scored, table
     from shotfit.fitting.fit import entrants_of
@@ -153,13 +157,14 @@ def fit(
         method, settings, wanted, not no_check, drawn, seed, epochs, lr, chosen, steps, how_trained, budget
     )
     prototype = method if method == AUTO else entered[0]
-    own = {"--images": images, "--class-names": class_names, "--template": template, "--group-column": group_column}
+    way = How(images, path_column, label_column, group_column, read_as)
+    own = {"--class-names": class_names, "--template": template, **way.flags()}
     source = one_source(folder, tasks, own)
     if folder is not None:
         check_target(out)
         check_outside(out, [folder])
     loaded = load_in(backbone, computing, device)
-    how = Reading(images, class_names, template or (), shots or None, skip_broken, group_column=group_column)
+    how = Reading(way, class_names, template or (), shots or None, skip_broken)
     found = read_all(source, how, say)
     for task in found:
         say_support(task, shots, seed, say)

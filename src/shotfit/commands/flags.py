@@ -18,13 +18,16 @@ __all__ = [
     "GroupColumn",
     "ImagesDir",
     "Json",
+    "LabelColumn",
     "Memory",
     "MethodFile",
     "ModelBackbone",
     "ModelPrecision",
     "Options",
+    "PathColumn",
     "Precision",
     "Rate",
+    "ReadAs",
     "Recipe",
     "SkipBroken",
     "Steps",
@@ -62,6 +65,19 @@ ClassNames = Annotated[
 ]
 ImagesDir = Annotated[
     Path | None, typer.Option("--images", help="Where a manifest's paths begin.", show_default="beside it")
+]
+PathColumn = Annotated[
+    str | None,
+    typer.Option(help="The column, or key, that names the image.", show_default="path, file_name, ..."),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="The column, or key, that names the class.", show_default="label, class, ...")
+]
+ReadAs = Annotated[
+    str | None,
+    typer.Option(
+        "--read-as", metavar="FORMAT", help="The format of the data; docs/data.md lists them.", show_default="found out"
+    ),
 ]
 GroupColumn = Annotated[
     str | None,

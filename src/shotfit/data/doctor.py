@@ -24,6 +24,7 @@ import PIL
 
 from shotfit.data.filecache import FileCache, in_threads
 from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, is_unread, shown
+from shotfit.data.pictures import Picture
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.errors import ShotfitError, first_few
 from shotfit.progress import track
@@ -53,11 +54,11 @@ _FILE_ERRORS = ("unreadable", "too large", "loop")
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: its kind (a short fixed word or two), a sentence, and the paths it concerns."""
+    """One problem: its kind (a short fixed word or two), a sentence, and the pictures it concerns."""
 
     kind: str
     message: str
-    paths: tuple[Path, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,22 @@ class Report:
 
     def without_broken(self, task: Task) -> Task:
         """The task without the files that cannot be read or are too large."""
-        broken = {path for error in self.errors if error.kind in _FILE_ERRORS for path in error.paths}
+        broken = {picture for error in self.errors if error.kind in _FILE_ERRORS for picture in error.pictures}
 
         def whole(items: Sequence[Item]) -> tuple[Item, ...]:
-            return tuple(item for item in items if item.path not in broken)
+            return tuple(item for item in items if item.picture not in broken)
 
         held_out = None if task.is_sealed else whole(task.test)
         return replace(task, train=whole(task.train), val=whole(task.val), held_out=held_out)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain data: paths as text, problems as objects of kind, message and paths."""
+        """The report as plain data: problems as objects of kind, message and paths, which are the pictures' names."""
 
         def plain(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-            return [{**asdict(problem), "paths": [str(path) for path in problem.paths]} for problem in problems]
+            return [
+                {"kind": found.kind, "message": found.message, "paths": [str(one) for one in found.pictures]}
+                for found in problems
+            ]
 
         return {
             "source": str(self.source),
@@ -136,14 +140,14 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None, to_
     verdicts = _verdicts(items, FileCache(cache))
 
     def readable(part: Sequence[Item]) -> list[Item]:
-        return [item for item in part if verdicts[item.path].facts]
+        return [item for item in part if verdicts[item.picture].facts]
 
-    usable = [(item, facts) for item in items if (facts := verdicts[item.path].facts)]
+    usable = [(item, facts) for item in items if (facts := verdicts[item.picture].facts)]
     learned = to_fit and bool(task.train)
-    train = Counter(item.label for item in task.train if verdicts[item.path].facts)
+    train = Counter(item.label for item in task.train if verdicts[item.picture].facts)
     errors = [
         *(
-            Problem("loop", f"{shown(path)} is a link that leads back to itself. Remove it.", (path,))
+            Problem("loop", f"{shown(path)} is a link that leads back to itself. Remove it.", (Picture(path),))
             for path in task.loops
         ),
         *_broken(items, verdicts),
@@ -160,15 +164,15 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None, to_
     return Report(task.source, len(items), len(task.classes.names), tuple(errors), tuple(warnings))
 
 
-def _verdicts(items: Sequence[Item], cache: FileCache) -> dict[Path, _Verdict]:
-    """The verdict on each path: kept ones by content, the others by decoding, once for all copies."""
+def _verdicts(items: Sequence[Item], cache: FileCache) -> dict[Picture, _Verdict]:
+    """The verdict on each picture: kept ones by content, the others by decoding, once for all copies."""
     kept = cache.verdicts((item.digest for item in items if item.digest), _RULES)
     found = {digest: _from_json(text) for digest, text in kept.items()}
     first: dict[str, Item] = {}
     for item in items:
         if _key(item) not in found:
             first.setdefault(_key(item), item)
-    done = in_threads(_verdict, [item.path for item in first.values()])
+    done = in_threads(_verdict, [item.picture for item in first.values()])
     new: dict[str, str] = {}
     try:
         for (key, item), verdict in zip(first.items(), track(done, "checking images", total=len(first)), strict=True):
@@ -177,16 +181,16 @@ def _verdicts(items: Sequence[Item], cache: FileCache) -> dict[Path, _Verdict]:
                 new[item.digest] = json.dumps(asdict(verdict))
     finally:
         cache.keep_verdicts(new, _RULES)  # an interrupted run goes on where it was
-    return {item.path: found[_key(item)] for item in items}
+    return {item.picture: found[_key(item)] for item in items}
 
 
 def _key(item: Item) -> str:
-    return item.digest or str(item.path)
+    return item.digest or str(item.picture)
 
 
-def _verdict(path: Path) -> _Verdict:
+def _verdict(picture: Picture) -> _Verdict:
     try:
-        return _Verdict(facts=inspect(path))
+        return _Verdict(facts=inspect(picture))
     except BrokenImageError as error:
         kind = "too large" if isinstance(error, TooLargeImageError) else "unreadable"
         from_system = isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
@@ -198,12 +202,12 @@ def _from_json(text: str) -> _Verdict:
     return _Verdict(**{**fields, "facts": Facts(**fields["facts"]) if fields["facts"] else None})
 
 
-def _broken(items: Sequence[Item], verdicts: Mapping[Path, _Verdict]) -> Iterator[Problem]:
-    for path in dict.fromkeys(item.path for item in items):
-        verdict = verdicts[path]
+def _broken(items: Sequence[Item], verdicts: Mapping[Picture, _Verdict]) -> Iterator[Problem]:
+    for picture in dict.fromkeys(item.picture for item in items):
+        verdict = verdicts[picture]
         if verdict.facts is None:
             error = TooLargeImageError if verdict.kind == "too large" else BrokenImageError
-            yield Problem(verdict.kind, str(error(path, verdict.reason)), (path,))
+            yield Problem(verdict.kind, str(error(picture, verdict.reason)), (picture,))
 
 
 def _empty_classes(task: Task, counts: Mapping[int, int], learned: bool) -> Iterator[Problem]:
@@ -262,9 +266,9 @@ def _copies(learned: Sequence[Item], held_out: Sequence[Item]) -> Iterator[Probl
         elif not apart:
             groups["copies", "there more than once"].append(group)
     for (kind, said), several in groups.items():
-        example = " and ".join(shown(item.path) for item in several[0][:2])
+        example = " and ".join(shown(item.picture) for item in several[0][:2])
         message = f"{_count(len(several), 'image', 'is', 'are')} {said}, e.g. {example}"
-        yield Problem(kind, message, tuple(item.path for group in several for item in group))
+        yield Problem(kind, message, tuple(item.picture for group in several for item in group))
 
 
 def _torn_groups(learned: Sequence[Item], held_out: Sequence[Item]) -> Iterator[Problem]:
@@ -272,8 +276,8 @@ def _torn_groups(learned: Sequence[Item], held_out: Sequence[Item]) -> Iterator[
     both = {item.group for item in learned} & {item.group for item in held_out} - {""}
     if both:
         said = f"{_count(len(both), 'group', 'has', 'have')} images in the test part and in another"
-        paths = tuple(item.path for item in (*learned, *held_out) if item.group in both)
-        yield Problem("torn groups", f"{said}, e.g. {min(both)!r}; the accuracy there is too high", paths)
+        torn = tuple(item.picture for item in (*learned, *held_out) if item.group in both)
+        yield Problem("torn groups", f"{said}, e.g. {min(both)!r}; the accuracy there is too high", torn)
 
 
 def _peculiar(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:
@@ -290,9 +294,9 @@ def _peculiar(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:
         ("small", f"smaller than {SMALL} pixels", lambda facts: min(facts.width, facts.height) < SMALL),
     ]
     for kind, said, test in tests:
-        paths = tuple(dict.fromkeys(item.path for item, facts in usable if test(facts)))
-        if paths:
-            yield Problem(kind, f"{_count(len(paths), 'image', 'is', 'are')} {said}, e.g. {shown(paths[0])}", paths)
+        odd = tuple(dict.fromkeys(item.picture for item, facts in usable if test(facts)))
+        if odd:
+            yield Problem(kind, f"{_count(len(odd), 'image', 'is', 'are')} {said}, e.g. {shown(odd[0])}", odd)
 
 
 def _has_mode(mode: str, facts: Facts) -> bool:
@@ -300,10 +304,10 @@ def _has_mode(mode: str, facts: Facts) -> bool:
 
 
 def _unread_formats(task: Task) -> Iterator[Problem]:
-    paths = tuple(path for path in task.ignored if is_unread(path))
-    if paths:
-        said = f"{_count(len(paths), 'image', 'is', 'are')} of a format that is not read, or without an ending"
-        yield Problem("format", f"{said}, e.g. {shown(paths[0])}; save as JPEG or PNG to use", paths)
+    unread = tuple(Picture(path) for path in task.ignored if is_unread(path))
+    if unread:
+        said = f"{_count(len(unread), 'image', 'is', 'are')} of a format that is not read, or without an ending"
+        yield Problem("format", f"{said}, e.g. {shown(unread[0])}; save as JPEG or PNG to use", unread)
 
 
 def _count(number: int, word: str, one: str = "", more: str = "") -> str:

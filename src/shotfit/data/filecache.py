@@ -1,11 +1,12 @@
-"""What is known about image files, kept in one small database so that a second run reads no image.
+"""What is known about pictures, kept in one small database so that a second run reads no image.
 
     cache = FileCache(folder)                  # folder/files.sqlite; None keeps nothing
-    digests = cache.digests(paths)             # sha256 of each file's bytes
+    digests = cache.digests(pictures)          # see Picture.digest
     verdicts = cache.verdicts(digests, rules)  # what the doctor found, by content
 
-A digest is trusted while the file's size, times and inode are those at the time of reading. A file that was written
-less than RACY seconds before it was read is not kept: a later write could leave size and times as they are. Several
+A digest, also of a part of a file, is trusted while the file's size, times and inode are those at the time of reading.
+A file that was written less than RACY seconds before it was read is not kept: a later write could leave size and times
+as they are. Several
 processes may use the database at once. Each row has a checksum, and one that does not match it counts as missing, so
 that no damage gives another image's digest. Nothing here is needed: a database that is damaged as a whole is set aside
 and made anew, one that cannot be read or written is done without, both with a warning.
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from shotfit.data.images import BrokenImageError, digest, shown
+from shotfit.data.pictures import Picture
 from shotfit.progress import track
 
 __all__ = ["FileCache", "in_threads"]
@@ -55,21 +57,33 @@ class FileCache:
     def __init__(self, folder: Path | None) -> None:
         self.path = None if folder is None else folder / _NAME
 
-    def digests(self, paths: Sequence[Path]) -> list[str]:
-        """The sha256 (hex) of each file's bytes; "" for one that cannot be read or is too large (`images.digest`)."""
-        stamps = [_stamp(path) for path in paths]
+    def digests(self, pictures: Sequence[Picture]) -> list[str]:
+        """The digest of each picture; "" for one that cannot be read or is too large (`images.digest`).
+
+        What boxes are cut from is read once for all of them.
+        """
+        whole = list(dict.fromkeys(picture.whole for picture in pictures))
+        found = dict(zip(whole, self._digests(whole), strict=True))
+        return [digest and picture.digest_of(digest) for picture in pictures for digest in (found[picture.whole],)]
+
+    def _digests(self, pictures: Sequence[Picture]) -> list[str]:
+        stamps = [_stamp(picture) for picture in pictures]
         nothing: dict[int, str] = {}
-        known = self._use(lambda database: _known_digests(database, paths, stamps), nothing)
-        found = [known.get(i, "") for i in range(len(paths))]
-        missing = [i for i, stamp in enumerate(stamps) if stamp and i not in known]
+        known = self._use(lambda database: _known_digests(database, pictures, stamps), nothing)
+        found = [known.get(i, "") for i in range(len(pictures))]
+        missing = [
+            i
+            for i, (picture, stamp) in enumerate(zip(pictures, stamps, strict=True))
+            if i not in known and (stamp or picture.file is None)
+        ]
 
         def read(i: int) -> tuple[int, str, tuple[int, int, int, str] | None]:
-            return i, *_read_digest(paths[i])
+            return i, *_read_digest(pictures[i])
 
-        for chunk in _chunks(track(in_threads(read, missing), "reading files", total=len(missing))):
+        for chunk in _chunks(track(in_threads(read, missing), "reading pictures", total=len(missing))):
             for i, value, _ in chunk:
                 found[i] = value
-            rows = [_sealed(os.fsencode(paths[i]), *stamp, value) for i, value, stamp in chunk if stamp]
+            rows = [_sealed(os.fsencode(str(pictures[i])), *stamp, value) for i, value, stamp in chunk if stamp]
             self._write("INSERT OR REPLACE INTO sealed_files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         return found
 
@@ -146,24 +160,29 @@ def _chunks(values: Iterable[A]) -> Iterator[list[A]]:
         yield chunk
 
 
-def _stamp(path: Path) -> tuple[int, int, int, str] | None:
+def _stamp(picture: Picture) -> tuple[int, int, int, str] | None:
     """Size, times and inode of the file; None where there is none."""
     try:
-        found = path.stat()
-    except OSError:
+        found = None if picture.file is None else picture.file.stat()
+    except (OSError, ValueError):
+        return None
+    if found is None:
         return None
     # inodes of some file systems exceed the database's integers
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, f"{found.st_dev}:{found.st_ino}"
 
 
 def _known_digests(
-    database: sqlite3.Connection, paths: Sequence[Path], stamps: Sequence[tuple[int, int, int, str] | None]
+    database: sqlite3.Connection, pictures: Sequence[Picture], stamps: Sequence[tuple[int, int, int, str] | None]
 ) -> dict[int, str]:
     query = "SELECT size, mtime_ns, ctime_ns, inode, digest, seal FROM sealed_files WHERE path = ?"
     known = {}
-    for i, (path, stamp) in enumerate(zip(paths, stamps, strict=True)):
-        row = database.execute(query, (os.fsencode(path),)).fetchone()
-        if row and row[:4] == stamp and row == _sealed(os.fsencode(path), *row[:5])[1:]:
+    for i, (picture, stamp) in enumerate(zip(pictures, stamps, strict=True)):
+        if stamp is None:
+            continue
+        name = os.fsencode(str(picture))
+        row = database.execute(query, (name,)).fetchone()
+        if row and row[:4] == stamp and row == _sealed(name, *row[:5])[1:]:
             known[i] = row[4]
     return known
 
@@ -178,12 +197,12 @@ def _text(content: bytes) -> str:
     return content.decode("utf-8", "replace")
 
 
-def _read_digest(path: Path) -> tuple[str, tuple[int, int, int, str] | None]:
+def _read_digest(picture: Picture) -> tuple[str, tuple[int, int, int, str] | None]:
     """The digest, and the stamp under which it may be kept: None if the file is or may be changing."""
-    before, begun = _stamp(path), time.time()
+    before, begun = _stamp(picture), time.time()
     try:
-        value = digest(path)
+        value = digest(picture)
     except BrokenImageError:
         return "", None
-    steady = before is not None and before == _stamp(path) and begun - before[1] / 1e9 >= RACY
+    steady = before is not None and before == _stamp(picture) and begun - before[1] / 1e9 >= RACY
     return value, before if steady else None

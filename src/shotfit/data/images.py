@@ -1,12 +1,13 @@
-"""Reading image files: which formats, how large, and how each kind of pixel becomes 8-bit RGB.
+"""Reading pictures: which formats, how large, and how each kind of pixel becomes 8-bit RGB.
 
-    image = open_image(Path("photos/cat/007.jpg"))     # a PIL image in mode RGB, upright
+    image = open_image(Picture.of("photos/cat/007.jpg"))     # a PIL image in mode RGB, upright
 
 The rules, applied in this order:
 
-    size            a file above MAX_BYTES or a picture above MAX_PIXELS is refused before anything is decoded
+    size            bytes above MAX_BYTES or a picture above MAX_PIXELS are refused before anything is decoded
     format          only FORMATS are tried, whatever the file's name says
     frames          the first frame of an animation, the first page of a TIFF
+    box             cut out of the stored pixels; what of it lies outside of the picture is left out
     rotation        the EXIF orientation is applied
     16 bit, float   scaled to 8 bit, see `_eight_bits` (Pillow alone clips at 255, which turns a 16-bit scan white)
     transparency    put on white (alpha channels, and transparent palette entries or gray levels)
@@ -23,8 +24,8 @@ stands for a square of the picture's.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
+import os
 import stat
 import threading
 import warnings
@@ -36,7 +37,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from shotfit.errors import ShotfitError
+from shotfit.data.containers import MAX_BYTES, PartError
+from shotfit.data.pictures import Picture
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import UnreadableError
+from shotfit.printing import printable
 
 __all__ = [
     "FORMATS",
@@ -46,9 +51,7 @@ __all__ = [
     "UNREAD_SUFFIXES",
     "BrokenImageError",
     "Facts",
-    "ImageFile",
     "TooLargeImageError",
-    "as_rgb",
     "digest",
     "image_size",
     "inspect",
@@ -57,7 +60,6 @@ __all__ = [
     "shown",
 ]
 
-MAX_BYTES = 256 * 1024**2
 MAX_PIXELS = 120_000_000  # a 108-megapixel photograph passes
 
 # Pillow 11.3 and later decode AVIF where they were built with it; naming an unknown format would make Pillow raise.
@@ -93,32 +95,26 @@ _header = threading.Lock()
 
 
 class BrokenImageError(ShotfitError):
-    """A file that cannot be read as an image. `reason` is the sentence without the path: "is truncated (...)"."""
+    """A picture that cannot be read as an image. `reason` is the sentence without its name: "is truncated (...)"."""
 
     advice = "Replace or remove it."
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{shown(path)} {reason}. {self.advice}")
+    def __init__(self, picture: Picture, reason: str) -> None:
+        super().__init__(f"{shown(picture)} {reason}. {self.advice}")
         self.reason = reason
 
 
 class TooLargeImageError(BrokenImageError):
-    """A file above MAX_BYTES or MAX_PIXELS."""
+    """A picture above MAX_BYTES or MAX_PIXELS."""
 
     advice = "Save it smaller or remove it."
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """An image file and the sha256 of its bytes (hex)."""
-
-    path: Path
-    digest: str
-
-
-@dataclass(frozen=True)
 class Facts:
-    """What a decoded file is, before any rule: Pillow's format and mode, the size as stored, and its peculiarities."""
+    """What a decoded picture is, before any rule: Pillow's format ("" in memory) and mode, the size as stored, of the
+    box if there is one, and its peculiarities.
+    """
 
     format: str
     mode: str
@@ -129,49 +125,40 @@ class Facts:
     animated: bool
 
 
-def open_image(path: Path, *, official: bool = False, shorter: int | None = None) -> Image.Image:
-    """The image as 8-bit RGB by the rules above; with `official`, in its own mode and unrotated.
+def open_image(picture: Picture, *, official: bool = False, shorter: int | None = None) -> Image.Image:
+    """The picture as 8-bit RGB by the rules above; with `official`, in its own mode and unrotated.
 
-    shorter: a JPEG may be decoded at reduced size where its shorter side keeps so many pixels; None: never.
+    shorter: a whole JPEG may be decoded at reduced size where its shorter side keeps so many pixels; None: never.
 
     Raises:
         BrokenImageError: missing, no image of FORMATS, truncated, damaged or not convertible.
         TooLargeImageError: above MAX_BYTES or MAX_PIXELS; nothing was decoded.
     """
-    with _told(path):
-        image, facts = _decode(path, shorter)
+    with _told(picture):
+        image, facts = _decode(picture, shorter)
         return image if official else _rgb(image, facts.rotated)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of what `open_image` gives without `shorter`, from the file's header; with the same errors."""
-    with _told(path), _opened(path) as (image, _):
+def image_size(picture: Picture) -> tuple[int, int]:
+    """Width and height of what `open_image` gives without `shorter`, from the header; with the same errors."""
+    with _told(picture), _opened(picture) as (image, facts):
         sideways = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
-        return (image.height, image.width) if sideways else image.size
+        return (facts.height, facts.width) if sideways else (facts.width, facts.height)
 
 
-def inspect(path: Path) -> Facts:
-    """Decode and convert the image in full, as `open_image` does with the same errors, and say what it is."""
-    with _told(path):
-        image, facts = _decode(path)
+def inspect(picture: Picture) -> Facts:
+    """Decode and convert the picture in full, as `open_image` does with the same errors, and say what it is."""
+    with _told(picture):
+        image, facts = _decode(picture)
         _rgb(image, facts.rotated)
         return facts
 
 
-def digest(path: Path) -> str:
-    """The sha256 of a file's bytes as 64 hex digits.
-
-    Raises:
-        BrokenImageError: the file cannot be read.
-        TooLargeImageError: the file is above MAX_BYTES; it was not read.
-    """
-    with _told(path):
-        _check_file(path)
-        found = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1024**2):
-                found.update(block)
-        return found.hexdigest()
+def digest(picture: Picture) -> str:
+    """The picture's digest, see `Picture.digest`; with the errors of `open_image` for what cannot be read."""
+    with _told(picture):
+        _check_size(picture)
+        return picture.digest()
 
 
 def is_unread(path: Path) -> bool:
@@ -192,53 +179,74 @@ def is_unread(path: Path) -> bool:
     )
 
 
-def shown(path: Path) -> str:
-    """A path as people read it: relative to the working folder where it lies inside, and always printable."""
+def shown(path: Path | Picture) -> str:
+    """A name as people read it: relative to the working folder where it lies inside, and always printable."""
+    text = str(path)
     with suppress(ValueError, OSError):  # elsewhere, or the working folder was removed
-        path = path.relative_to(Path.cwd())
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what must not be opened: a pipe would block, a huge file would fill the memory."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise BrokenImageError(path, "is not a file")
-    if found.st_size > MAX_BYTES:
-        raise TooLargeImageError(path, f"has {found.st_size:,} bytes, more than the {MAX_BYTES:,} that are read")
+        home = f"{Path.cwd()}{os.sep}"
+        text = text.removeprefix(home) if len(home) > 2 else text
+    return printable(text)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Image.Image, Facts]]:
-    """The first frame, not decoded yet, and the facts about it."""
-    _check_file(path)
-    with path.open("rb") as file:
+def _opened(picture: Picture) -> Iterator[tuple[Image.Image, Facts]]:
+    """The first frame, not decoded yet where it has bytes, and the facts about it."""
+    image = picture.pixels()
+    if image is not None:
+        yield image, _facts(picture, image)
+        return
+    _check_size(picture)
+    with picture.opened() as file:
         with _header, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(file, formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width:,} x {image.height:,}"
-                raise TooLargeImageError(path, f"has {size} pixels, more than the {MAX_PIXELS:,} that are decoded")
-            facts = Facts(
-                format=image.format or "",
-                mode=image.mode,
-                width=image.width,
-                height=image.height,
-                rotated=image.getexif().get(_ORIENTATION, 1) in range(2, 9),
-                transparent=image.has_transparency_data,
-                # the further pictures in an MPO are previews and depth maps, not frames
-                animated=image.format != "MPO" and getattr(image, "is_animated", False),
-            )
+            facts = _facts(picture, image)
         yield image, facts
 
 
-def _decode(path: Path, shorter: int | None = None) -> tuple[Image.Image, Facts]:
-    """The first frame in its own mode, decoded, and the facts about it."""
-    with _opened(path) as (image, facts):
-        if shorter is not None and facts.format in ("JPEG", "MPO"):
+def _check_size(picture: Picture) -> None:
+    """Refuse a file that is too large before it is opened, as what it is: too large."""
+    size = picture.file.stat().st_size if picture.file is not None and picture.inside is None else 0
+    if size > MAX_BYTES:
+        raise TooLargeImageError(picture, f"has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
+
+
+def _facts(picture: Picture, image: Image.Image) -> Facts:
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width:,} x {image.height:,}"
+        raise TooLargeImageError(picture, f"has {size} pixels, more than the {MAX_PIXELS:,} that are decoded")
+    left, top, right, bottom = _inside(picture, image)
+    return Facts(
+        format=image.format or "",
+        mode=image.mode,
+        width=right - left,
+        height=bottom - top,
+        rotated=image.getexif().get(_ORIENTATION, 1) in range(2, 9),
+        transparent=image.has_transparency_data,
+        # the further pictures in an MPO are previews and depth maps, not frames
+        animated=image.format != "MPO" and getattr(image, "is_animated", False),
+    )
+
+
+def _inside(picture: Picture, image: Image.Image) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what the picture shows of the image, in stored pixels."""
+    crop = picture.crop
+    if crop is None:
+        return 0, 0, image.width, image.height
+    right, bottom = min(crop.left + crop.width, image.width), min(crop.top + crop.height, image.height)
+    if right <= crop.left or bottom <= crop.top:
+        raise BrokenImageError(picture, f"is a box outside of its picture of {image.width} x {image.height} pixels")
+    return crop.left, crop.top, right, bottom
+
+
+def _decode(picture: Picture, shorter: int | None = None) -> tuple[Image.Image, Facts]:
+    """What is shown of the first frame in its own mode, decoded, and the facts about it."""
+    with _opened(picture) as (image, facts):
+        box = _inside(picture, image)
+        if picture.crop is None and shorter is not None and facts.format in ("JPEG", "MPO"):
             _reduce(image, shorter)
         image.load()
-        return image.copy(), facts  # the copy holds no file
+        return image.copy() if picture.crop is None else image.crop(box), facts  # either holds no file
 
 
 def _reduce(image: Image.Image, shorter: int) -> None:
@@ -247,11 +255,6 @@ def _reduce(image: Image.Image, shorter: int) -> None:
         if image.width % share == image.height % share == 0 and min(image.size) // share >= shorter:
             image.draft(None, (image.width // share, image.height // share))
             return
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """An opened picture as 8-bit RGB by the rules above, as if it came from its file."""
-    return _rgb(image, image.getexif().get(_ORIENTATION, 1) in range(2, 9))
 
 
 def _rgb(image: Image.Image, rotated: bool) -> Image.Image:
@@ -284,24 +287,35 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(levels * (255 / full)).astype(np.uint8))
 
 
+def _missing(picture: Picture) -> str:
+    dangling = picture.file is not None and picture.file.is_symlink()
+    return "is a link to a file that does not exist" if dangling else "does not exist"
+
+
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged file into one sentence."""
+def _told(picture: Picture) -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged picture into one sentence."""
     try:
         yield
-    except (ShotfitError, MemoryError):
+    except (BrokenImageError, UsageError, MemoryError):
         raise
+    except (PartError, UnreadableError) as error:
+        missing = isinstance(error, UnreadableError) and error.missing
+        reason = _missing(picture) if missing else error.args[0] if isinstance(error, PartError) else error.reason
+        raise BrokenImageError(picture, reason) from error
+    except ShotfitError as error:
+        raise BrokenImageError(picture, f"cannot be read ({str(error).rstrip('.')})") from error
     except Image.DecompressionBombError as error:
-        raise TooLargeImageError(path, f"has more than the {MAX_PIXELS:,} pixels that are decoded") from error
+        raise TooLargeImageError(picture, f"has more than the {MAX_PIXELS:,} pixels that are decoded") from error
     except FileNotFoundError as error:
-        reason = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
-        raise BrokenImageError(path, reason) from error
+        raise BrokenImageError(picture, _missing(picture)) from error
     except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
+        with picture.opened() as file:
+            empty = not file.read(1)
         reason = "is empty (0 bytes)" if empty else f"is no image of a format that is read ({', '.join(FORMATS)})"
-        raise BrokenImageError(path, reason) from error
+        raise BrokenImageError(picture, reason) from error
     except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error, ...
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         said = " ".join(said.split()) or type(error).__name__
         what = "is truncated" if "truncated" in said.lower() else "cannot be read as an image"
-        raise BrokenImageError(path, f"{what} ({said})") from error
+        raise BrokenImageError(picture, f"{what} ({said})") from error

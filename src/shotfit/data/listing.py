@@ -1,46 +1,172 @@
-"""What a reader finds, before it becomes a task: classes, and files by part."""
+"""What a reader of a format gets and gives: how to read, rows of pictures with labels, and the listing of classes.
+
+Each format is a module in `formats/` with two functions, and `readers.py` has the table of them:
+
+    def recognizes(source: Path) -> bool: ...                   # a quick look; never an error
+    def read(source: Path, how: How) -> Listing: ...            # ShotfitError for what is malformed
+
+Most readers make rows, and `listed` makes a listing of them.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["PARTS", "PART_NAMES", "Listing", "Part"]
+from shotfit.data.pictures import Picture
+from shotfit.errors import UsageError
+
+__all__ = ["AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "listed", "part_named", "parts_named"]
 
 Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
-PART_NAMES: dict[str, Part] = {
+_PART_WORDS: dict[str, Part] = {
     "train": "train",
     "training": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "dev": "val",
     "test": "test",
     "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
 }
-"""What folders and manifests call the parts, in any case."""
+_EVALUATION = ("eval", "evaluation")
+_HOLDERS = ("set", "images", "imgs", "data", "split", "part")  # train_images, but not train_station
+_YEAR = re.compile(r"(?:19|20)\d\d$")
+
+_LONGEST_NUMBER = 100  # digits of a label that is sorted by number
+
+
+def part_named(name: str) -> Part | None:
+    """The part that a folder, file or entry is called, in its usual spellings; None for another word.
+
+    >>> part_named("Training"), part_named("seg_valid"), part_named("train2017"), part_named("train_station")
+    ('train', 'val', 'train', None)
+    """
+    words = [word for word in re.split(r"[_\-. ]+", _YEAR.sub("", name.strip().casefold())) if word]
+    if not words:
+        return None
+    return _PART_WORDS.get(words[0] if words[-1] in _HOLDERS else words[-1])
+
+
+def parts_named(names: Iterable[str]) -> dict[str, Part]:
+    """The parts among names that stand side by side: `eval` is for validation where there is a test part beside it.
+
+    >>> parts_named(["train", "eval"]), parts_named(["train", "eval", "test", "birds"])
+    ({'train': 'train', 'eval': 'test'}, {'train': 'train', 'eval': 'val', 'test': 'test'})
+    """
+    found = {name: part for name in names if (part := part_named(name)) is not None}
+    tests = [name for name, part in found.items() if part == "test"]
+    others = [name for name in tests if not any(word in name.casefold() for word in _EVALUATION)]
+    return {name: "val" if others and name in tests and name not in others else part for name, part in found.items()}
+
+
+@dataclass(frozen=True)
+class How:
+    """What the user says about a source.
+
+    images: where its paths begin; None: beside it. path_column, label_column, group_column: names of columns, or keys;
+    None: the usual ones, and no groups. read_as: the name of its format; None: the one that recognizes it.
+    """
+
+    images: Path | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+    read_as: str | None = None
+
+    def flags(self) -> dict[str, object]:
+        """What was said, by the flags of the command line that say it; None where nothing was."""
+        return {f"--{name.replace('_', '-')}": value for name, value in vars(self).items()}
+
+    def check_columns(self, source: Path, what: str) -> None:
+        """Refuse names of columns for a source without columns; what: "class folders". Raises UsageError."""
+        for flag, name in self.flags().items():
+            if flag.endswith("-column") and name is not None:
+                raise UsageError(
+                    f"a {flag.removeprefix('--').replace('-', ' ')} ({name}) goes with a manifest or another table; "
+                    f"{source.name} is read as {what}, which have no columns."
+                )
+
+
+AS_IT_IS = How()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture as a source lists it. group: images that belong together; "" is one by itself."""
+
+    picture: Picture
+    label: str
+    part: Part = "train"
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Classes under the names they have in the source, in label order, and the files of each part with their labels.
+    """Classes under the names they have in the source, in label order, and the pictures of each part with their labels.
 
-    `numbered`: whether a number before every class name is its order (see `classnames.py`). `groups`: the group of each
-    file of a part, where the source names groups.
+    reader: what it was read as, in a few words. numbered: whether a number before every class name is its order (see
+    `classnames.py`). groups: the group of each picture of a part, where the source names groups. notes: what the user
+    should know about how it was read, a sentence each.
     """
 
     reader: str
     classes: tuple[str, ...]
-    parts: dict[Part, list[tuple[Path, int]]]
+    parts: dict[Part, list[tuple[Picture, int]]]
     numbered: bool
     test_origin: str = ""
     ignored: tuple[Path, ...] = field(default=())
     loops: tuple[Path, ...] = field(default=())
     groups: dict[Part, list[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def groups_of(self, part: Part) -> list[str]:
-        """The group of each file of a part, "" for a file by itself."""
+        """The group of each picture of a part, "" for one by itself."""
         return self.groups.get(part) or [""] * len(self.parts[part])
+
+
+def listed(
+    rows: Iterable[Row],
+    reader: str,
+    test_origin: str = "",
+    *,
+    classes: Iterable[str] = (),
+    ignored: Iterable[Path] = (),
+    loops: Iterable[Path] = (),
+    notes: Iterable[str] = (),
+) -> Listing:
+    """The listing of rows, in their order.
+
+    classes: the class names in label order, where the source has an order; labels beyond them, or all, are sorted, by
+    number if all are numbers. test_origin: said where rows of the test part are among them.
+    """
+    rows = list(rows)
+    known = list(dict.fromkeys(classes))
+    others = sorted({row.label for row in rows} - set(known))
+    if all(label.isdecimal() and len(label) < _LONGEST_NUMBER for label in others):
+        others.sort(key=int)
+    position = {label: i for i, label in enumerate([*known, *others])}
+    parts: dict[Part, list[tuple[Picture, int]]] = {part: [] for part in PARTS}
+    groups: dict[Part, list[str]] = {part: [] for part in PARTS}
+    for row in rows:
+        parts[row.part].append((row.picture, position[row.label]))
+        groups[row.part].append(row.group)
+    return Listing(
+        reader=reader,
+        classes=tuple(position),
+        parts=parts,
+        numbered=not known,
+        test_origin=test_origin if parts["test"] else "",
+        ignored=tuple(sorted(ignored)),
+        loops=tuple(sorted(loops)),
+        groups=groups if any(row.group for row in rows) else {},
+        notes=tuple(notes),
+    )

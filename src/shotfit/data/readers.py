@@ -1,36 +1,51 @@
-"""From what a user points at to a task: class folders, a manifest, or CoOp's split file.
+"""From what a user points at to a task: class folders, a manifest, or another format that data lie in.
 
     read_task(Path("photos"))               # photos/CLASS/IMAGE, or photos/{train,val,test}/CLASS/IMAGE
     read_task(Path("labels.csv"))           # path,label[,split]
     read_task(Path("labels.csv"), group_column="patient")       # all images of a patient in one part
     read_task(Path("caltech-101"), images=Path("caltech-101/101_ObjectCategories"))     # a split file lies inside
 
-A split file that lies in a folder wins over the folders beside it. Classes are the folders sorted by name, their files
-sorted by name; names that begin with a dot are passed over; whatever else lies there is listed in `Task.ignored`.
-
-Without a test part, a fifth of each class's train images becomes the test part (`held_out.py`).
+The formats are in `formats/`, and the first of `FORMATS` that recognizes the source reads it, unless `read_as` names
+one. Without a test part, a fifth of each class's train images becomes the test part (`held_out.py`).
 """
 
 from __future__ import annotations
 
-import errno
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from shotfit.data.classnames import NAMES_FILE, ClassNames, read_class_names, without_numbers
 from shotfit.data.filecache import FileCache
+from shotfit.data.formats import coop, csv, folders, jsonl
 from shotfit.data.held_out import held_out_share
-from shotfit.data.images import SUFFIXES, shown
-from shotfit.data.listing import PART_NAMES, PARTS, Listing, Part
-from shotfit.data.manifests import read_manifest, read_split_file
+from shotfit.data.images import shown
+from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
-from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.errors import ShotfitError, UsageError
 
-__all__ = ["read_task"]
+__all__ = ["FORMATS", "read_task", "task_of"]
 
-_SPLIT_FILES = "split_zhou_*.json"
-_MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+
+class Format(Protocol):
+    """A module of `formats/`."""
+
+    def recognizes(self, source: Path) -> bool:
+        """Whether a source that exists looks like this format; never an error."""
+
+    def read(self, source: Path, how: How) -> Listing:
+        """Its pictures and classes, or a ShotfitError."""
+
+
+FORMATS: dict[str, Format] = {
+    "coop": coop,
+    "csv": csv,
+    "jsonl": jsonl,
+    "folders": folders,
+}
+"""By the names that --read-as takes, the surest signs first."""
 
 
 def read_task(
@@ -40,44 +55,65 @@ def read_task(
     class_names: Path | None = None,
     templates: Sequence[str] = (),
     name: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     group_column: str | None = None,
+    read_as: str | None = None,
     cache: Path | None = None,
 ) -> Task:
-    """The task that `source` holds: a folder, a manifest (.csv, .tsv, .jsonl, .ndjson) or a split file (.json).
+    """The task that `source` holds: a folder, or a file of one of `FORMATS`.
 
     Args:
         images: the folder that the paths of a manifest or split file are relative to; by default the file's own.
         class_names: a `classes.toml`; by default the one beside the images or the manifest, if there is one.
         templates: go before those of `classes.toml`; texts with one `{}`, or names of sets ("ensemble").
         name: the task's name; by default that of the folder or file.
+        path_column, label_column: the columns of a table that name each image and its class; by default the usual ones.
         group_column: the column of a manifest that names the group of each image (a patient, a track, a shop). Groups
             stay together: in the test part where it is made here, and wherever images are dealt into folds.
-        cache: a folder in which the files' digests are kept, so that a second call reads no image.
+        read_as: the format, one of `FORMATS`; by default the first that recognizes the source.
+        cache: a folder in which the pictures' digests are kept, so that a second call reads no image.
 
     A validation image that is in the test part too counts for that alone, and `test_origin` says so.
     Images are read for their digest but not decoded: what is broken, missing or doubled is the doctor's to report.
 
     Raises:
         ShotfitError: nothing there to read, a folder of domains, a malformed manifest or `classes.toml`.
-        UsageError: `images` together with class folders, or `group_column` with anything but a manifest.
+        UsageError: an unknown format; `images` or columns that the format does not have.
     """
     source = _absolute(source)
-    listing = _read(source, None if images is None else _absolute(images), group_column)
-    beside = (source if source.is_dir() else source.parent) / NAMES_FILE
+    how = How(None if images is None else _absolute(images), path_column, label_column, group_column, read_as)
+    listing = _format(source, read_as).read(source, how)
+    return task_of(listing, source, how, class_names=class_names, templates=templates, name=name, cache=cache)
+
+
+def task_of(
+    listing: Listing,
+    source: Path,
+    how: How = AS_IT_IS,
+    *,
+    class_names: Path | None = None,
+    templates: Sequence[str] = (),
+    name: str | None = None,
+    cache: Path | None = None,
+) -> Task:
+    """The task of a listing, with a test part; see `read_task`."""
+    folder = source.is_dir()
+    beside = (source if folder else source.parent) / NAMES_FILE
     names = read_class_names(class_names or beside) if class_names or beside.is_file() else ClassNames()
     classes = ClassList(
-        task=name or (source.name if source.is_dir() else source.stem.removeprefix("split_zhou_")),
+        task=name or (source.name if folder else source.stem.removeprefix("split_zhou_")),
         names=names.apply(listing.classes, without_numbers(listing.classes) if listing.numbered else listing.classes),
         templates=expand_templates(templates) or names.templates or (DEFAULT_TEMPLATE,),
     )
     parts = _items(listing, FileCache(cache))
-    _check_found(parts, source)
+    _check_found(parts, source, how.images)
     test_origin = listing.test_origin
     if not parts["test"]:
         parts["train"], parts["test"] = held_out_share(parts["train"], parts["val"])
         test_origin = (
-            f"about a fifth of each class, in whole groups of {group_column}"
-            if group_column
+            f"about a fifth of each class, in whole groups of {how.group_column}"
+            if how.group_column
             else "a fifth of each class, chosen by content"
         )
         if not parts["test"]:
@@ -95,192 +131,66 @@ def read_task(
         test_origin=test_origin,
         ignored=listing.ignored,
         loops=listing.loops,
+        notes=listing.notes,
     )
 
 
 def _without(val: Sequence[Item], test: Sequence[Item]) -> tuple[list[Item], int]:
-    """The validation items that are not in the test part too, by path or content, and how many were.
+    """The validation items that are not in the test part too, by name or content, and how many were.
 
     ImageNet's split of CoOp has its validation images as test images: a search on them would choose by the test part.
     """
-    paths, digests = {item.path for item in test}, {item.digest for item in test} - {""}
-    own = [item for item in val if item.path not in paths and item.digest not in digests]
+    pictures, digests = {item.picture for item in test}, {item.digest for item in test} - {""}
+    own = [item for item in val if item.picture not in pictures and item.digest not in digests]
     return own, len(val) - len(own)
 
 
-def _read(source: Path, images: Path | None, group_column: str | None) -> Listing:
-    if group_column is not None:
-        if source.suffix.lower() not in _MANIFESTS:
-            raise UsageError(
-                f"a group column ({group_column}) goes with a manifest, a file that ends in {', '.join(_MANIFESTS)}; "
-                f"{shown(source)} is none."
-            )
-        if group_column.strip() in ("", "path", "label", "split"):
-            raise UsageError(
-                f"the group column is {group_column!r}; expected a column of its own, such as patient or track."
-            )
-    if source.is_dir():
-        splits = sorted(source.glob(_SPLIT_FILES))
-        if len(splits) > 1:
-            found = ", ".join(path.name for path in splits)
-            raise ShotfitError(f"{shown(source)} holds {len(splits)} split files ({found}); name one.")
-        if splits:
-            return read_split_file(splits[0], images or source)
-        if images is not None:
-            raise UsageError(
-                f"an images folder ({shown(images)}) goes with a manifest or a split file; {shown(source)} is a folder "
-                "of class folders, whose images are found in them."
-            )
-        return _read_folders(source)
+def _format(source: Path, read_as: str | None) -> Format:
+    """The format of a source. Raises UsageError for an unknown name, ShotfitError for what none recognizes."""
+    if read_as is not None and read_as not in FORMATS:
+        close = difflib.get_close_matches(read_as, FORMATS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FORMATS)}."
+        raise UsageError(f"there is no format {read_as!r}; {hint}")
     if not source.exists():
         raise ShotfitError(f"{shown(source)} does not exist; expected a folder of class folders, or a manifest.")
-    if source.suffix.lower() == ".json":
-        return read_split_file(source, images or source.parent)
-    if source.suffix.lower() in _MANIFESTS:
-        return read_manifest(source, images or source.parent, group_column)
+    if read_as is not None:
+        return FORMATS[read_as]
+    for found in FORMATS.values():
+        if found.recognizes(source):
+            return found
     raise ShotfitError(
-        f"{shown(source)} is neither a folder nor a manifest; expected a folder of class folders, or a file that ends "
-        f"in {', '.join(_MANIFESTS)} or .json (CoOp's split file)."
+        f"{shown(source)} is neither a folder nor a file of a format that is known ({', '.join(FORMATS)}); expected a "
+        "folder of class folders, or a manifest such as labels.csv."
     )
 
 
 def _items(listing: Listing, cache: FileCache) -> dict[Part, list[Item]]:
-    files = [
-        (part, _absolute(path), label, group)
+    found = [
+        (part, picture, label, group)
         for part in PARTS
-        for (path, label), group in zip(listing.parts[part], listing.groups_of(part), strict=True)
+        for (picture, label), group in zip(listing.parts[part], listing.groups_of(part), strict=True)
     ]
-    digests = cache.digests([path for _, path, *_ in files])
+    digests = cache.digests([picture for _, picture, *_ in found])
     parts: dict[Part, list[Item]] = {part: [] for part in PARTS}
-    for (part, path, label, group), digest in zip(files, digests, strict=True):
-        parts[part].append(Item(path, label, digest, group))
+    for (part, picture, label, group), digest in zip(found, digests, strict=True):
+        parts[part].append(Item(picture, label, digest, group))
     return parts
 
 
-def _check_found(parts: dict[Part, list[Item]], source: Path) -> None:
+def _check_found(parts: dict[Part, list[Item]], source: Path, images: Path | None) -> None:
     """A list whose files are all missing has the wrong folder; one sentence says more than a line for each."""
     items = [item for part in PARTS for item in parts[part]]
-    if items and not any(item.digest or os.path.lexists(item.path) for item in items):
-        raise ShotfitError(
-            f"none of the {len(items):,} images that {shown(source)} lists exists, e.g. {shown(items[0].path)}; pass "
-            "the folder that the paths are relative to (--images DIR)."
+    if items and not any(item.digest or item.picture.exists() for item in items):
+        advice = (
+            f"the paths are looked for in {shown(images)}, as --images says: compare them with what lies there."
+            if images
+            else "pass the folder that the paths are relative to (--images DIR)."
         )
-
-
-def _read_folders(source: Path) -> Listing:
-    """Class folders, at the top or under folders that are named after the parts."""
-    top = _Folder(source)
-    loops = list(top.loops)
-    part_folders: dict[Part, Path] = {}
-    for path in top.folders:
-        part = PART_NAMES.get(path.name.casefold())
-        if part and (inside := _Folder(path)).folders and not inside.images:  # else it is a class: trains, tests
-            if part in part_folders:
-                raise ShotfitError(
-                    f"{shown(source)} has two {part} folders, {part_folders[part].name} and {path.name}; keep one."
-                )
-            part_folders[part] = path
-    ignored = [*top.images, *(path for path in top.others if path.name != NAMES_FILE)]
-    below: dict[Part, list[_Folder]] = {}  # class folders
-    if part_folders:
-        ignored += [path for path in top.folders if path not in part_folders.values()]
-        for part, path in part_folders.items():
-            inside = _Folder(path)
-            below[part] = _check_classes(inside)
-            ignored += [*inside.images, *inside.others]
-            loops += inside.loops
-    else:
-        below["train"] = _check_classes(top)
-    classes = sorted({inside.path.name for folders in below.values() for inside in folders})
-    position = {name: i for i, name in enumerate(classes)}
-    parts: dict[Part, list[tuple[Path, int]]] = {part: [] for part in PARTS}
-    for part, folders in below.items():
-        for inside in folders:
-            parts[part] += [(image, position[inside.path.name]) for image in inside.images]
-            ignored += [*inside.folders, *inside.others]
-            loops += inside.loops
-    listed = [f"{part_folders[part].name}/" for part in PARTS if part in part_folders]
-    return Listing(
-        reader=f"class folders under {_and(listed)}" if listed else "class folders",
-        classes=tuple(classes),
-        parts=parts,
-        numbered=True,
-        test_origin=f"the folder {part_folders['test'].name}/" if parts["test"] else "",
-        ignored=tuple(sorted(ignored)),
-        loops=tuple(sorted(loops)),
-    )
-
-
-def _check_classes(top: _Folder) -> list[_Folder]:
-    """The class folders; refuses a folder that holds no classes, and one that holds folders of classes."""
-    if not top.folders:
         raise ShotfitError(
-            f"{shown(top.path)} holds no class folders ({len(top.images)} images lie directly in it); expected "
-            f"{shown(top.path)}/CLASS/IMAGE, or a manifest with lines path,label."
+            f"none of the {len(items):,} images that {shown(source)} lists exists, e.g. {shown(items[0].picture)}; "
+            f"{advice}"
         )
-    inside = [_Folder(path) for path in top.folders]
-    domains = [folder.path for folder in inside if _is_domain(folder)]
-    if 2 * len(domains) > len(inside):
-        raise ShotfitError(
-            f"{shown(top.path)} holds domains ({first_few([path.name for path in domains], 5)}) with class folders in "
-            f"them, not classes; pass one domain, e.g. {shown(domains[0])}."
-        )
-    return inside
-
-
-def _is_domain(folder: _Folder) -> bool:
-    """Whether more folders with images lie in it than images: a stray picture makes no class of a domain."""
-    return sum(map(_holds_images, folder.folders)) > len(folder.images)
-
-
-class _Folder:
-    """The visible entries of a folder, sorted by name: images, folders, others, and links that loop."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.images: list[Path] = []
-        self.folders: list[Path] = []
-        self.others: list[Path] = []
-        self.loops: list[Path] = []
-        try:
-            entries = sorted(path.iterdir(), key=lambda entry: entry.name)
-        except OSError as error:
-            raise ShotfitError(f"the folder {shown(path)} cannot be read: {error.strerror}.") from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_symlink() and _loops(entry):
-                self.loops.append(entry)
-            elif entry.is_dir():
-                self.folders.append(entry)
-            elif entry.suffix.lower() in SUFFIXES:
-                self.images.append(entry)
-            else:
-                self.others.append(entry)
-
-
-def _loops(link: Path) -> bool:
-    """Whether a link leads to itself, over other links too, or to a folder that it lies in."""
-    try:
-        target = link.resolve(strict=True)
-        home = link.parent.resolve()
-    except RuntimeError:  # Python 3.12 and earlier
-        return True
-    except OSError as error:
-        return error.errno == errno.ELOOP
-    return target == home or target in home.parents
-
-
-def _holds_images(folder: Path) -> bool:
-    """Whether images lie anywhere below the folder; links inside are not followed."""
-    return any(
-        Path(name).suffix.lower() in SUFFIXES for _, _, names in os.walk(folder) for name in names if name[0] != "."
-    )
 
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - without following links, whose names the user knows
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shotfit.data.doctor import examine
+from shotfit.data.listing import AS_IT_IS, How
 from shotfit.data.readers import read_task
 from shotfit.data.tasklist import read_tasks
 from shotfit.data.tasks import Task
@@ -25,18 +26,17 @@ def _unheard(_: object) -> None:
 class Reading:
     """How tasks are read.
 
-    images, class_names, templates, group_column: as in `read_task`; a task list says them for each of its tasks. shots:
+    how, class_names, templates: as in `read_task`; a task list says them for each of its tasks. shots:
     the doctor warns of classes with fewer images. skip_broken: leave out the files that cannot be read instead of
     stopping. to_fit: the train images are for a fit, so that each class needs one; else any image of a class will do.
     """
 
-    images: Path | None = None
+    how: How = AS_IT_IS
     class_names: Path | None = None
     templates: Sequence[str] = ()
     shots: int | None = None
     skip_broken: bool = False
     to_fit: bool = True
-    group_column: str | None = None
 
     def task(
         self,
@@ -52,10 +52,7 @@ class Reading:
 
         Raises ShotfitError for what `read_task` refuses, and in one sentence for all that the doctor calls an error.
         """
-        task = read_task(
-            source, images=self.images, class_names=self.class_names, templates=self.templates,
-            group_column=self.group_column, cache=cache,
-        )  # fmt: skip
+        task = read_task(source, class_names=self.class_names, templates=self.templates, cache=cache, **vars(self.how))
         return self._examined(task, cache, found, warned)
 
     def tasks(
@@ -74,6 +71,8 @@ class Reading:
         self, task: Task, cache: Path | None, found: Callable[[Task], None], warned: Callable[[str], None]
     ) -> Task:
         found(task)
+        for note in task.notes:
+            warned(note)
         report = examine(task, self.shots, cache, self.to_fit)
         for problem in report.warnings:
             warned(problem.message)

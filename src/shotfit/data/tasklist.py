@@ -11,7 +11,8 @@
     data = "dtd/labels.csv"
     images = "dtd/images"                   # where a manifest's paths begin
     class_names = "dtd/names.toml"          # by default the classes.toml beside the data
-    group_column = "source"                 # of a manifest: images of one group stay together
+    group_column = "source"                 # of a table: images of one group stay together
+    # path_column, label_column, read_as     as `read_task` takes them
 
     tasks = read_tasks(Path("tasks.toml"))
 
@@ -21,6 +22,7 @@ The order of the tasks is that of the file; it decides in which order their imag
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +36,8 @@ from shotfit.errors import ShotfitError, UsageError
 
 __all__ = ["check_names", "read_tasks"]
 
-KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", "group_column")
+_WAYS = ("path_column", "label_column", "group_column", "read_as")  # as `read_task` takes them
+KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", *_WAYS)
 
 
 def read_tasks(path: Path, *, cache: Path | None = None) -> list[Task]:
@@ -65,8 +68,7 @@ def check_names(tasks: Sequence[Task]) -> None:
     """
     if not tasks:
         raise UsageError("The list of tasks is empty: give at least one task.")
-    names = [task.name for task in tasks]
-    twins = [name for name in names if names.count(name) > 1]
+    twins = _twins([task.name for task in tasks])
     if twins:
         raise UsageError(f"Two tasks are called {twins[0]!r}: give each a name of its own.")
 
@@ -109,9 +111,9 @@ def _read(entry: Mapping[str, Any], path: Path, where: str, cache: Path | None) 
             path.parent / entry["data"],
             templates=templates,
             name=entry.get("name"),
-            group_column=entry.get("group_column"),
             cache=cache,
             **places,
+            **{key: entry[key] for key in _WAYS if key in entry},
         )
     except ShotfitError as error:
         raise type(error)(f"{where}: {error}") from error
@@ -119,6 +121,10 @@ def _read(entry: Mapping[str, Any], path: Path, where: str, cache: Path | None) 
 
 
 def _check_no_twins(names: Sequence[str], path: Path) -> None:
-    twins = [name for name in names if names.count(name) > 1]
+    twins = _twins(names)
     if twins:
         raise ShotfitError(f"{shown(path)} has two tasks called {twins[0]!r}; give each a name of its own.")
+
+
+def _twins(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]

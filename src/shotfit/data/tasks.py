@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from shotfit.data.images import SUFFIXES, ImageFile, is_unread
+from shotfit.data.images import SUFFIXES, is_unread
+from shotfit.data.pictures import Picture
 from shotfit.data.shots import draw
 from shotfit.data.templates import DEFAULT_TEMPLATE, TEMPLATE_SETS
 from shotfit.errors import ShotfitError, UsageError
@@ -25,7 +26,6 @@ __all__ = [
     "DEFAULT_TEMPLATE",
     "TEMPLATE_SETS",
     "ClassList",
-    "ImageFile",
     "Item",
     "Task",
     "expand_templates",
@@ -36,12 +36,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Item:
-    """A labeled image: absolute path, label from 0, sha256 of the bytes in hex ("" where the file cannot be read).
+    """A labeled picture: label from 0, digest in hex ("" where it cannot be read).
 
     group: images of one group (a patient, a track, a shop) are never torn apart; "" is a group of its own.
     """
 
-    path: Path
+    picture: Picture
     label: int
     digest: str
     group: str = ""
@@ -95,8 +95,8 @@ class Task:
 
     `held_out` is the test part; None once the task is sealed; read it as `test`. `val` may be empty. `reader` and
     `test_origin` say in a few words how the images and the test part were found; `ignored` lists what lies in the
-    source and is no image of a class, `loops` the links that lead back to a folder above them. `description` is for
-    people.
+    source and is no image of a class, `loops` the links that lead back to a folder above them, `notes` what else there
+    is to know of how it was read. `description` is for people.
     """
 
     classes: ClassList
@@ -109,6 +109,7 @@ class Task:
     ignored: tuple[Path, ...] = ()
     loops: tuple[Path, ...] = ()
     description: str = ""
+    notes: tuple[str, ...] = ()
 
     def passed_over(self) -> list[Path]:
         """The pictures among what was ignored, also in folders there: in no class, or not read."""
@@ -182,7 +183,7 @@ def plain_name(name: str) -> str:
 def joined(parts: Sequence[tuple[ClassList, Sequence[Item]]]) -> tuple[Item, ...]:
     """The items of several tasks in task order, with labels that are numbered through the classes of all tasks.
 
-    >>> items = [Item(Path("a.png"), 1, "")]
+    >>> items = [Item(Picture.of("a.png"), 1, "")]
     >>> pets, toys = ClassList("pets", ("cat", "dog")), ClassList("toys", ("ball", "doll"))
     >>> [item.label for item in joined([(pets, items), (toys, items)])]
     [1, 3]

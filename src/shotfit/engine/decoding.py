@@ -1,6 +1,6 @@
-"""From image files to a tower's pixels, in threads that run ahead of the tower.
+"""From pictures to a tower's pixels, in threads that run ahead of the tower.
 
-    for pixels in read_ahead(batches, lambda path: center_view(path, rule)):      # lists of [3, size, size]
+    for pixels in read_ahead(batches, lambda one: center_view(one, rule)):      # lists of [3, size, size]
         ...                                                # the next batch is being read while this one is worked on
 
 With `reduced`, a JPEG is decoded at a half, a quarter or an eighth of its size as long as what a view shows of it keeps
@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from torch import Tensor
 
 from shotfit.data.images import open_image
+from shotfit.data.pictures import Picture
 from shotfit.data.views import Box
 from shotfit.towers.config import Preprocessing
 from shotfit.towers.preprocess import crop_and_flip, preprocess
@@ -31,21 +31,21 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def center_view(path: Path, rule: Preprocessing, reduced: bool = True) -> Tensor:
-    """The file as the checkpoint's preprocessing shows it: [3, size, size]."""
-    return preprocess(open_image(path, shorter=MARGIN * rule.size if reduced else None), rule)
+def center_view(picture: Picture, rule: Preprocessing, reduced: bool = True) -> Tensor:
+    """The picture as the checkpoint's preprocessing shows it: [3, size, size]."""
+    return preprocess(open_image(picture, shorter=MARGIN * rule.size if reduced else None), rule)
 
 
 def cut(
-    path: Path, size: tuple[int, int], boxes: Sequence[Box], rule: Preprocessing, reduced: bool = True
+    picture: Picture, size: tuple[int, int], boxes: Sequence[Box], rule: Preprocessing, reduced: bool = True
 ) -> list[Tensor]:
-    """Training views of the file, which is decoded once: [3, size, size] for each box.
+    """Training views of the picture, which is decoded once: [3, size, size] for each box.
 
     size: width and height of the whole image (`image_size`), for which the boxes were drawn.
     """
     narrowest = min(min(box.width, box.height) for box in boxes)
     shorter = -(-MARGIN * rule.size * min(size) // narrowest)  # rounded up
-    image = open_image(path, shorter=shorter if reduced else None)
+    image = open_image(picture, shorter=shorter if reduced else None)
     return [crop_and_flip(image, box, rule, size[0] // image.width) for box in boxes]
 
 

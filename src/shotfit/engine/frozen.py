@@ -48,7 +48,7 @@ class ImagePool:
     """
 
     def __init__(self, items: Sequence[Item], views: int = 0, crop_scale: tuple[float, float] = CROP_SCALE) -> None:
-        self.paths = [item.path for item in items]
+        self.pictures = [item.picture for item in items]
         self.digests = [item.digest for item in items]
         self.labels = torch.tensor([item.label for item in items], dtype=torch.long)
         self.views, self.crop_scale = views, crop_scale
@@ -62,7 +62,7 @@ class ImagePool:
 
     def all(self) -> Images:
         """Every image: its center view, or its first random one."""
-        return self.take(torch.arange(len(self.paths)))
+        return self.take(torch.arange(len(self.pictures)))
 
     def in_views(self, views: int) -> ImagePool:
         """The same images in other views."""
@@ -81,11 +81,11 @@ class ImagePool:
     def pixels(self, rows: tuple[int, ...], rule: Preprocessing, reduced: bool) -> list[Tensor]:
         """Decode the rows of one file: [3, size, size] each."""
         item, views = rows[0] // max(self.views, 1), [row % max(self.views, 1) for row in rows]
-        path = self.paths[item]
+        picture = self.pictures[item]
         if not self.views:
-            return [center_view(path, rule, reduced)] * len(rows)
-        size = image_size(path)
-        return cut(path, size, [self._box(item, view, size) for view in views], rule, reduced)
+            return [center_view(picture, rule, reduced)] * len(rows)
+        size = image_size(picture)
+        return cut(picture, size, [self._box(item, view, size) for view in views], rule, reduced)
 
     def _box(self, item: int, view: int, size: tuple[int, int]) -> Box:
         seed = int(self.digests[item][:15], 16) + view

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from shotfit.data.pictures import Picture
 from shotfit.engine.allocator import give_back
 from shotfit.errors import ShotfitError
 from shotfit.fitting.model import Model
@@ -57,7 +58,7 @@ def saved_bytes(model: Model) -> int:
         return sum(file.stat().st_size for file in place.iterdir())
 
 
-def prediction_rate(model: Model, images: Sequence[Path]) -> float | None:
+def prediction_rate(model: Model, images: Sequence[Picture]) -> float | None:
     """Images a second from file to answer, by 64 of the images after a few others; None where they cannot be read.
 
     Fewer images are asked for again and again.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from shotfit.data.filecache import FileCache
+from shotfit.data.images import shown
 from shotfit.data.tasks import Item
 from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import cache_folder
@@ -130,12 +131,12 @@ def fpr_at(known: Tensor, unknown: Tensor, kept: float = 0.95) -> float:
 
 def items_of(folder: Path) -> list[Item]:
     """All images below a folder, for `unknown`. Raises ShotfitError where there is none, or one cannot be read."""
-    paths = find_images([str(folder)]).images
-    digests = FileCache(cache_folder()).digests(paths)
-    for path, digest in zip(paths, digests, strict=True):
+    pictures = find_images([str(folder)]).images
+    digests = FileCache(cache_folder()).digests(pictures)
+    for picture, digest in zip(pictures, digests, strict=True):
         if not digest:
-            raise ShotfitError(f"{path} cannot be read: replace or remove it.")
-    return [Item(path.resolve(), 0, digest) for path, digest in zip(paths, digests, strict=True)]
+            raise ShotfitError(f"{shown(picture)} cannot be read: replace or remove it.")
+    return [Item(picture, 0, digest) for picture, digest in zip(pictures, digests, strict=True)]
 
 
 def trust_lines(found: TrustScores) -> list[str]:

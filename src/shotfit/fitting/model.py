@@ -14,18 +14,17 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.images import as_rgb, shown
+from shotfit.data.images import shown
+from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.decoding import center_view, read_ahead
@@ -38,20 +37,19 @@ from shotfit.fitting.card import card
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
-from shotfit.fitting.record import FORMAT, damaged, kind_of, mark_of, read_record, read_tensors, record_of
-from shotfit.fitting.trust import PREFIX, Trust
+from shotfit.fitting.opening import read_saved
+from shotfit.fitting.record import portable, record_of, weights_of
+from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
+from shotfit.printing import printable
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, fast_precision
-from shotfit.towers.preprocess import preprocess
 
 __all__ = ["Model", "Prediction", "load"]
 
 BATCH = 32
 SCORED = 256  # stored images that run together
-
-Picture = str | Path | Image.Image
 
 
 @dataclass(frozen=True)
@@ -153,19 +151,19 @@ class Model:
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
-            raise ShotfitError(_not_finite(shown(items[wrong[0]].path)))
+            raise ShotfitError(_not_finite(shown(items[wrong[0]].picture)))
         return found
 
     @torch.no_grad()
     def predict(
         self,
-        images: Picture | Sequence[Picture],
+        images: PictureLike | Sequence[PictureLike],
         top: int = 1,
         task: str | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
     ) -> list[Prediction]:
-        """The `top` most probable classes of each image: paths or PIL images.
+        """The `top` most probable classes of each image: paths, bytes, PIL images or arrays [height, width, 3].
 
         task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
         with an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
@@ -175,8 +173,7 @@ class Model:
         """
         if task is not None:
             return self.for_task(task).predict(images, top, keep_broken=keep_broken, asked=asked)
-        listed = [images] if isinstance(images, (str, Path, Image.Image)) else images
-        return [*self.predict_each(listed, top, keep_broken, asked)]
+        return [*self.predict_each(pictures_of(images), top, keep_broken, asked)]
 
     @torch.no_grad()
     def predict_each(
@@ -194,9 +191,7 @@ class Model:
 
         def read(picture: Picture) -> Tensor | ShotfitError:
             try:
-                if isinstance(picture, Image.Image):
-                    return preprocess(as_rgb(picture), rule)
-                return center_view(Path(picture), rule, self.frozen.savings.reduced_images)
+                return center_view(picture, rule, self.frozen.savings.reduced_images)
             except ShotfitError as error:
                 return error
 
@@ -206,7 +201,7 @@ class Model:
                 pixels = [view for view in found if isinstance(view, Tensor)]
                 rows = self._answered(torch.stack(pixels).to(dtype), answers) if pixels else iter(())
                 for picture, view in zip(batch, found, strict=True):
-                    source = "image" if isinstance(picture, Image.Image) else str(picture)
+                    source = str(picture)
                     values, verdict = next(rows) if isinstance(view, Tensor) else (None, Verdict())
                     error = view if isinstance(view, ShotfitError) else None
                     if values is not None and not values.isfinite().all():
@@ -277,7 +272,6 @@ class Model:
         """
         folder = Path(folder)
         check_target(folder)
-        metadata = {"format": "shotfit", "version": str(FORMAT), "classes": mark_of(self.record["classes"])}
         kept = ({LEARNED: self.learned} if len(self.learned) else {}) | (
             {} if self.trust is None else self.trust.state()
         )
@@ -286,11 +280,11 @@ class Model:
             raise ShotfitError(
                 f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
             )
-        state = save(tensors, metadata=metadata)
-        content = self.record | {"weights": hashlib.sha256(state).hexdigest(), "format": FORMAT}
-        record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-        try:
-            texts = {RECORD: record, CARD: self.card()}  # a folder's name need not be text: escaped, JSON gives it back
+        state, record = weights_of(tensors, self.record["classes"]), portable(self.record, self.method, folder)
+        content = json.dumps(record | {"weights": hashlib.sha256(state).hexdigest()}, indent=2, ensure_ascii=False,
+                             default=str)  # fmt: skip
+        try:  # a folder's name need not be text: escaped, JSON gives it back
+            texts = {RECORD: content, CARD: card(self.method, record)}
             files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
             write_folder(folder.resolve(), {WEIGHTS: state, **files})
         except OSError as error:
@@ -329,15 +323,12 @@ class Model:
         asked, folder = Path(folder), standing(Path(folder))
         if folder != asked:
             warnings.warn(
-                f"{asked} was being replaced when its writer was stopped; the older one is used, which is kept in "
-                f"{folder}.",
+                f"{printable(asked)} was being replaced when its writer was stopped; the older one is used, which is "
+                f"kept in {printable(folder)}.",
                 stacklevel=2,
             )
-        record = read_record(folder)
-        tensors, kind = read_tensors(folder, record), kind_of(folder, record, method)
-        learned = tensors.pop(LEARNED, None)
-        if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):
-            raise damaged(folder)
+        saved = read_saved(folder, method, asked)
+        record = saved.record
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
         if isinstance(backbone, Backbone):
@@ -354,24 +345,8 @@ class Model:
                 f"{folder} was fitted on {name} (fingerprint {fingerprint[:12]}), but {loaded.name} has fingerprint "
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
-        if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
-            raise damaged(folder)
-        fitted = kind(**record["options"])
-        classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
-        try:
-            trust = Trust.restore(tensors, record.get("trust"), [len(task.names) for task in classes])
-        except ValueError:
-            raise damaged(folder) from None
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
-        fitted.attach(frozen, classes)
-        fitted.restore(
-            {
-                key: value.to(frozen.parameter_dtype) if value.is_floating_point() else value
-                for key, value in tensors.items()
-                if not key.startswith(PREFIX)
-            }
-        )
-        return cls(fitted, frozen, record, learned=learned, trust=trust)
+        return cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
 
 
 load = Model.open

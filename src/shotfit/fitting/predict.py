@@ -6,10 +6,7 @@ for line in lines(model, find_images(["photos/"]).images, "csv", top=3):
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +16,11 @@ from typing import Literal
 from rich.cells import cell_len
 
 from shotfit.data.images import SUFFIXES, is_unread
+from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.asked import NOTHING_MORE, Asked
 from shotfit.fitting.model import BATCH, Model, Prediction
+from shotfit.printing import as_csv, as_json, printable
 from shotfit.progress import track
 
 __all__ = ["Broken", "Format", "Found", "find_images", "lines"]
@@ -36,12 +35,13 @@ COLUMNS = ("image", "rank", "label", "probability", "set", "unknown", "error")
 class Found:
     """Images, and what lies in the same folders and was passed over: pictures that are not read, unread folders."""
 
-    images: list[Path]
+    images: list[Picture]
     passed_over: list[Path]
 
 
 def find_images(sources: Iterable[str], listed: Iterable[str] = ()) -> Found:
-    """The images that are meant: files as they are, folders with all that lies below them, patterns like `a/*.jpg`.
+    """The images that are meant: files and their parts (`a.tar::1.jpg`) as they are, folders with all that lies below
+    them, patterns like `a/*.jpg`.
 
     listed: the lines that stand for the source "-" (empty lines are passed over). A line that names nothing stays an
     image, which cannot be read.
@@ -65,19 +65,22 @@ def _find(source: str, found: Found, listed: bool = False) -> None:
     if Path(source).is_dir():
         _below(Path(source), found)
         return
-    if os.path.lexists(source):
-        found.images.append(Path(source))
+    named = Picture.of(source)
+    if named.exists():
+        found.images.append(named)
         return
     matches = [Path(path) for path in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207 (absolute ones too)
     if not matches and not listed:
         raise ShotfitError(f"There is no image {source}: name files, folders, patterns, or - for standard input.")
-    found.images.extend([path for path in matches if path.suffix.lower() in SUFFIXES] if matches else [Path(source)])
+    found.images.extend(Picture(path) for path in matches if path.suffix.lower() in SUFFIXES)
+    if not matches:
+        found.images.append(named)
     found.passed_over.extend(path for path in matches if is_unread(path))
 
 
 def lines(
     model: Model,
-    images: Sequence[Path],
+    images: Sequence[Picture],
     form: Format = "table",
     top: int = 1,
     broken: Broken = "stop",
@@ -86,9 +89,10 @@ def lines(
 ) -> Iterator[str]:
     """The predictions as lines without their line ends, as soon as they are known.
 
-    table: the image, then its classes with their probabilities. csv: a header with COLUMNS, and a row for each class.
-    jsonl: an object an image. broken: an image that cannot be read is a row with its error (keep), has no row (skip),
-    or ends all (stop); `tell` is told of each that is kept or skipped.
+    table: the image, then its classes with their probabilities. csv: a header with COLUMNS, and a row for each class;
+    what a spreadsheet would run begins with an apostrophe (`as_cell`). jsonl: an object an image.
+    broken: an image that cannot be read is a row with its error (keep), has no row (skip), or ends all (stop); `tell`
+    is told of each that is kept or skipped.
 
     Raises UsageError for an unknown format, `top` below 1, or a model of several tasks; with "stop" ShotfitError for an
     image that cannot be read.
@@ -98,7 +102,7 @@ def lines(
     if form not in ("table", "csv", "jsonl"):
         raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
     names = model.one_task().names
-    widths = max(cell_len(str(path)) for path in images), max(cell_len(name) for name in names)
+    widths = max(cell_len(printable(path)) for path in images), max(cell_len(printable(name)) for name in names)
     if form == "csv":
         yield ",".join(COLUMNS)
     predictions = model.predict_each(images, top, broken != "stop", asked)
@@ -112,19 +116,17 @@ def lines(
 
 def _line(prediction: Prediction, form: Format, widths: tuple[int, int]) -> str:
     if form == "jsonl":
-        return json.dumps(_object(prediction), ensure_ascii=False)
+        return as_json(_object(prediction))
     if form == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(_rows(prediction))
-        return text.getvalue().removesuffix("\n")
+        return as_csv(_rows(prediction)).removesuffix("\n")
     source, label = widths
     if prediction.error is not None:
-        return f"{_padded(prediction.source, source)}  error: {' '.join(prediction.error.split())}"
+        return f"{_padded(prediction.source, source)}  error: {printable(' '.join(prediction.error.split()))}"
     pairs = zip(prediction.labels, prediction.probabilities, strict=True)
     line = _padded(prediction.source, source) + "".join(
         f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs
     )
-    line += "" if prediction.set is None else f"  {{{', '.join(prediction.set)}}}"
+    line += "" if prediction.set is None else f"  {{{printable(', '.join(prediction.set))}}}"
     return line + ("  unknown" if prediction.unknown else "")
 
 
@@ -154,7 +156,8 @@ def _rows(prediction: Prediction) -> Iterator[tuple[object, ...]]:
 
 
 def _padded(text: str, width: int) -> str:
-    return text + " " * (width - cell_len(text))
+    shown = printable(text)
+    return shown + " " * (width - cell_len(shown))
 
 
 def _below(folder: Path, found: Found) -> None:
@@ -167,7 +170,7 @@ def _below(folder: Path, found: Found) -> None:
     for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(parent) / name for name in sorted(names) if not name.startswith(".")]
-        found.images.extend(path for path in paths if path.suffix.lower() in SUFFIXES)
+        found.images.extend(Picture(path) for path in paths if path.suffix.lower() in SUFFIXES)
         found.passed_over.extend(path for path in paths if is_unread(path))
         found.passed_over.extend(path for name in folders if (path := Path(parent) / name).is_symlink())
     if len(found.images) == before:

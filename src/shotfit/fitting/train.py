@@ -6,12 +6,12 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from shotfit.data.images import image_size
+from shotfit.data.pictures import Picture
 from shotfit.data.views import Box, draw_box
 from shotfit.engine.decoding import cut, read_ahead
 from shotfit.engine.frozen import Frozen, Images
@@ -223,10 +223,10 @@ def _crops(
     """An epoch's batches, of new random crops; the next batch's files are read while one is trained on."""
     rule, reduced = frozen.backbone.config.preprocessing, frozen.savings.reduced_images
 
-    def drawn(path: Path) -> tuple[Path, tuple[int, int], list[Box]]:
-        size = image_size(path)
-        return path, size, [draw_box(*size, recipe.crop_scale, generator)]
+    def drawn(picture: Picture) -> tuple[Picture, tuple[int, int], list[Box]]:
+        size = image_size(picture)
+        return picture, size, [draw_box(*size, recipe.crop_scale, generator)]
 
-    batches = [[drawn(support.random.paths[index]) for index in some.tolist()] for some in chosen]
+    batches = [[drawn(support.random.pictures[index]) for index in some.tolist()] for some in chosen]
     for found in read_ahead(batches, lambda view: cut(*view, rule, reduced)):
         yield Images.of(torch.stack([pixels for (pixels,) in found]).to(frozen.backbone.dtype))

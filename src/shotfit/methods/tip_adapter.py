@@ -33,6 +33,7 @@ from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, option
 from shotfit.methods.class_features import class_features
 from shotfit.methods.coefficients import best_first, grid, right_along
+from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import VIEWS, Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["TipAdapter", "TipAdapterF", "cached"]
@@ -61,7 +62,7 @@ class TipAdapter(Method):
     def prepare(self, support: Support) -> None:
         """Average the views of each support image to its key."""
         pool = support.center.in_views(self.cache_views)
-        items = torch.arange(len(pool.paths))
+        items = torch.arange(len(pool.pictures))
         views = [self.frozen.image(pool.take(items, view)) for view in range(max(self.cache_views, 1))]
         self.prepared = normalize(torch.stack(views).mean(dim=0)), support.labels
 
@@ -79,6 +80,14 @@ class TipAdapter(Method):
     def keep(self, keys: Tensor) -> None:
         """Hold the keys as a buffer: they are not trained."""
         self.register_buffer("cache_keys", keys)
+
+    def declared(self) -> dict[str, Declared]:
+        """Keys, values, and (beta, alpha)."""
+        return {
+            "buffer.cache_keys": Declared("support", self.frozen.embed),
+            "buffer.cache_values": Declared("support", len(self.class_names)),
+            "buffer.beta_alpha": Declared(2),
+        }
 
     def keys(self) -> Tensor:
         """[support, embed]."""
@@ -178,6 +187,11 @@ class TipAdapterF(TipAdapter):
     def keys(self) -> Tensor:
         """[support, embed]."""
         return self.cache_keys
+
+    def declared(self) -> dict[str, Declared]:
+        """The keys are a parameter."""
+        own = super().declared()
+        return own | {"parameter.cache_keys": own.pop("buffer.cache_keys")}
 
     def searches(self, validation: Validation) -> bool:
         """Only where there is a validation part."""

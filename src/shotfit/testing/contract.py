@@ -213,14 +213,14 @@ def saved_equals_fitted(make: Make, folder: Path) -> None:
         keep=True,
     )
     items = task.test
-    expected = torch.tensor([p.probabilities for p in model.predict([item.path for item in items], top=3)])
+    expected = torch.tensor([p.probabilities for p in model.predict([item.picture for item in items], top=3)])
     saved = model.save(folder / "model")
     script = (
         "import json, sys; from shotfit.fitting.model import Model\n"
         "m = Model.open(sys.argv[1], method=sys.argv[2], trust_backbone=True)\n"
         "print(json.dumps([p.probabilities for p in m.predict(sys.argv[3:], top=3)]))"
     )
-    command = [sys.executable, "-c", script, str(saved), address(type(make())), *[str(item.path) for item in items]]
+    command = [sys.executable, "-c", script, str(saved), address(type(make())), *[str(item.picture) for item in items]]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert torch.equal(expected, torch.tensor(json.loads(printed))), "a fresh process predicts otherwise"
     weights = (saved / "adapter.safetensors").read_bytes()
@@ -279,7 +279,7 @@ def new_classes_as_declared(make: Make, folder: Path) -> None:
     except NewClassesError as refusal:
         assert "predict others" in str(refusal), f"refused without saying why: {refusal}"
         return
-    path = task.test[0].path
+    path = task.test[0].picture.path
     old, new = model.predict(path, top=3)[0], other.predict(path, top=4)[0]
     ranks = [label for label in new.labels if label != "another"]
     assert ranks == list(old.labels), "the order of the old classes changed"
@@ -310,7 +310,7 @@ def several_tasks_as_declared(make: Make, folder: Path) -> None:
     both = fitted([first, second])
     opened = Model.open(both.save(folder / "model"), backbone, method=type(method))
     for task in (first, second):
-        path = task.test[0].path
+        path = task.test[0].picture.path
         _refused(partial(opened.predict, path), task.name)
         (prediction,) = opened.predict(path, top=9, task=task.name)
         assert prediction == both.predict(path, top=9, task=task.name)[0], "the opened model predicts otherwise"
@@ -362,7 +362,7 @@ def shapes_of_all_kinds(make: Make, folder: Path) -> None:
         path = folder / f"images{number}"
         if names is many:
             task = tiny_task(path, ["any"], images=2)
-            items = tuple(Item(task.train[0].path, label, task.train[0].digest) for label in range(0, 1000, 125))
+            items = tuple(Item(task.train[0].picture, label, task.train[0].digest) for label in range(0, 1000, 125))
             task = replace(task, classes=ClassList("many", tuple(names)), train=items, val=())
         else:
             task = tiny_task(path, names, images=2)
@@ -376,7 +376,7 @@ def shapes_of_all_kinds(make: Make, folder: Path) -> None:
             check=False,
             recipe="paper",
         )
-        prediction = model.predict(task.train[0].path)[0]
+        prediction = model.predict(task.train[0].picture.path)[0]
         assert prediction.labels[0] in names and 0 < prediction.probabilities[0] <= 1
 
 

@@ -1,0 +1,271 @@
+"""Pictures: everything that shotfit reads as an image, and what each is called.
+
+    Picture.of("photos/cat/1.jpg")
+    Picture.of("shard-0003.tar::0001.jpg#xywh=10,20,50,60")     # a box of a member of an archive
+    Picture.of(array)                                           # [height, width, 3] of uint8
+
+| kind | written as | read by |
+|---|---|---|
+| file | `photos/cat/1.jpg` | this file |
+| box of a picture | `street.jpg#xywh=40,30,200,180`: left, top, width, height in stored pixels | `images.py` |
+| member of an archive | `shard-0003.tar::0001.jpg`, likewise of a .zip | `containers.py` |
+| row of a table | `labels.parquet::17`, rows from 0, likewise of a .arrow file | `containers.py` |
+| in memory | bytes, a PIL image, an array | this file |
+
+**An existing path wins over every other reading of a name**, and a member's own name over a box of another member. A
+moment of a clip (`run.mp4#t=1.5`) has its place here and is not read yet.
+
+What has bytes has the digest of its bytes, wherever they lie, so that a file and the same file in an archive are one
+image to the store, to shots and to test parts. A box adds its numbers. A PIL image or an array has the digest of its
+mode, size and pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias, Union
+
+import numpy as np
+from PIL import Image
+
+from shotfit.data.containers import MAX_BYTES, is_container, is_member, is_table, open_member
+from shotfit.errors import UsageError
+from shotfit.files import open_regular
+
+__all__ = ["Crop", "Picture", "PictureLike", "pictures_of"]
+
+PictureLike: TypeAlias = Union["Picture", str, os.PathLike[str], bytes, Image.Image, "np.ndarray[Any, Any]"]
+"""What `Picture.of` takes."""
+
+_ORIENTATION = 0x0112
+_BOX = re.compile(r"#xywh=(?:pixel:)?(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})")
+
+# PIL decodes on the first access to the pixels of an opened file, and two threads may have the same image.
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box of a picture in its stored pixels, before any rotation; printed as W3C media fragment."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if min(self.left, self.top) < 0 or min(self.width, self.height) < 1:
+            raise UsageError(f"{self} is no box: left and top are 0 or more, width and height 1 or more.")
+
+    def __str__(self) -> str:
+        return f"#xywh={self.left},{self.top},{self.width},{self.height}"
+
+
+class Picture:
+    """A file or a part of one, or an image in memory. Immutable; equal where file and part are.
+
+    file: the path, absolute or not; None in memory. inside: the name of an archive's member or the number of a table's
+    row. crop: a box of it. held: bytes or a PIL image; `name` is what it is called then.
+    """
+
+    __slots__ = ("crop", "file", "held", "inside", "name")
+
+    def __init__(
+        self,
+        file: Path | None,
+        inside: str | int | None = None,
+        crop: Crop | None = None,
+        *,
+        held: bytes | Image.Image | None = None,
+        name: str = "",
+    ) -> None:
+        self.file, self.inside, self.crop, self.held, self.name = file, inside, crop, held, name
+
+    @classmethod
+    def of(cls, source: PictureLike, name: str = "image") -> Picture:
+        """The picture that is meant. name: what an image in memory is called.
+
+        Raises UsageError for a value of another type, and for an array of another shape or type.
+
+        >>> str(Picture.of("street.jpg#xywh=40,30,200,180"))
+        'street.jpg#xywh=40,30,200,180'
+        """
+        if isinstance(source, Picture):
+            return source
+        if isinstance(source, (str, os.PathLike)):
+            return _parsed(os.fspath(source))
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return cls(None, held=bytes(source), name=name)
+        if isinstance(source, Image.Image):
+            return cls(None, held=source, name=name)
+        if isinstance(source, dict) and source.keys() <= {"bytes", "path"} and any(source.values()):
+            return cls.of(source.get("bytes") or source["path"], name)  # as `datasets` keeps images undecoded
+        if hasattr(source, "__array__"):
+            return cls(None, held=_from_array(np.asarray(source), name), name=name)
+        raise UsageError(
+            f"{name} is a {type(source).__name__}; expected a path, bytes, a PIL image or an array [height, width, 3]."
+        )
+
+    @property
+    def whole(self) -> Picture:
+        """The picture that the box is of; itself without one."""
+        return self if self.crop is None else Picture(self.file, self.inside, held=self.held, name=self.name)
+
+    def of_crop(self, crop: Crop) -> Picture:
+        """A box of this picture."""
+        return Picture(self.file, self.inside, crop, held=self.held, name=self.name)
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name in lower case; "" where the name says nothing."""
+        name = self.inside if isinstance(self.inside, str) else "" if self.inside is not None else self.file
+        return "" if name is None else Path(name).suffix.lower()
+
+    @property
+    def path(self) -> Path:
+        """The file, of a picture that is one or lies in one; UsageError in memory."""
+        if self.file is None:
+            raise UsageError(f"{self.name} is an image in memory; expected one that has a file.")
+        return self.file
+
+    def exists(self) -> bool:
+        """Whether there is something under its name, be it a link that leads nowhere."""
+        return self.file is None or os.path.lexists(self.file)
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """Its bytes, of the whole picture, as a file that can be read from anywhere.
+
+        Raises OSError, ShotfitError and whatever a damaged archive or table makes its library raise; a PIL image has no
+        bytes (TypeError).
+        """
+        if isinstance(self.held, Image.Image):
+            raise TypeError(f"{self.name} has pixels, not bytes")
+        if self.file is None:
+            assert self.held is not None
+            yield io.BytesIO(self.held)
+            return
+        with (
+            open_regular(self.file, MAX_BYTES, "a picture")
+            if self.inside is None
+            else open_member(self.file, self.inside) as file
+        ):
+            yield file
+
+    def pixels(self) -> Image.Image | None:
+        """The PIL image that it holds, decoded; None where it has bytes."""
+        if not isinstance(self.held, Image.Image):
+            return None
+        with _loading:
+            self.held.load()
+        return self.held
+
+    def digest(self) -> str:
+        """The sha256, as 64 hex digits, of what it shows; see above. Raises as `opened` does."""
+        return self.digest_of(self._digest_of_whole())
+
+    def digest_of(self, whole: str) -> str:
+        """Its digest, from that of the whole picture."""
+        return whole if self.crop is None else hashlib.sha256(f"{whole}{self.crop}".encode()).hexdigest()
+
+    def _digest_of_whole(self) -> str:
+        found = hashlib.sha256()
+        image = self.pixels()
+        if image is not None:
+            turned = image.getexif().get(_ORIENTATION, 1)
+            found.update(f"{image.mode} {image.width} {image.height} {turned}\n".encode())
+            if image.mode in ("P", "PA"):
+                found.update(bytes(image.getpalette("RGB") or ()))
+            found.update(repr(image.info.get("transparency")).encode())
+            found.update(image.tobytes())
+            return found.hexdigest()
+        with self.opened() as file:
+            while block := file.read(1024**2):
+                found.update(block)
+        return found.hexdigest()
+
+    def __str__(self) -> str:
+        where = self.name if self.file is None else str(self.file)
+        inside = "" if self.inside is None else f"::{self.inside}"
+        return f"{where}{inside}{'' if self.crop is None else self.crop}"
+
+    def __repr__(self) -> str:
+        return f"Picture({str(self)!r})"
+
+    def _key(self) -> tuple[object, ...]:
+        return self.file, self.inside, self.crop, None if self.held is None else id(self.held)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+
+def pictures_of(sources: PictureLike | Iterable[PictureLike]) -> list[Picture]:
+    """The pictures of one source or of several, which are called image 0, image 1, ... where they have no name.
+
+    An array [n, height, width, 3] is n pictures. Raises UsageError, as `Picture.of` does.
+
+    >>> [str(picture) for picture in pictures_of(["a.jpg", b"..."])]
+    ['a.jpg', 'image 1']
+    """
+    single = (Picture, str, os.PathLike, bytes, bytearray, memoryview, Image.Image, dict)
+    listed: Any = sources
+    if isinstance(sources, single) or (isinstance(sources, np.ndarray) and sources.ndim < 4):
+        return [Picture.of(listed)]
+    if not isinstance(sources, Iterable):
+        return [Picture.of(listed, "images")]
+    return [Picture.of(source, f"image {number}") for number, source in enumerate(listed)]
+
+
+def _parsed(text: str) -> Picture:
+    """The picture of a name: what exists as it stands, else the part of something that exists, else the name itself."""
+    if os.path.lexists(text):
+        return Picture(Path(text))
+    found = _BOX.search(text)
+    box = None if found is None or found.end() != len(text) else found
+    names = [(text, None)] if box is None else [(text, None), (text[: box.start()], box)]
+    for name, cut in names:
+        place = _placed(name)
+        if place is not None:
+            return Picture(*place, None if cut is None else Crop(*(int(number) for number in cut.groups())))
+    return Picture(Path(text))
+
+
+def _placed(name: str) -> tuple[Path, str | int | None] | None:
+    """The file of a name, and what inside of it is meant; None where there is no such thing."""
+    if os.path.lexists(name):
+        return Path(name), None
+    start = name.find("::")
+    while start >= 0:
+        container, inside = Path(name[:start]), name[start + 2 :]
+        if is_container(container):
+            if is_table(container):
+                return (container, int(inside)) if re.fullmatch(r"\d{1,18}", inside) else None
+            return (container, inside) if is_member(container, inside) else None
+        start = name.find("::", start + 1)
+    return None
+
+
+def _from_array(array: np.ndarray[Any, Any], name: str) -> Image.Image:
+    """An image of its own, which a change of the array does not reach."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    channels = array.shape[2] if array.ndim == 3 else 1 if array.ndim == 2 else 0
+    fits = (channels in (1, 3, 4) and array.dtype == np.uint8) or (channels == 1 and array.dtype == np.uint16)
+    if not fits or 0 in array.shape:
+        shape = ", ".join(map(str, array.shape))
+        raise UsageError(
+            f"{name} is an array [{shape}] of {array.dtype}; expected [height, width, 3] of uint8 with values from 0 "
+            "to 255 (or gray [height, width], or 4 channels with alpha)."
+        )
+    return Image.fromarray(np.ascontiguousarray(array)).copy()
