@@ -53,7 +53,7 @@ def configured(form: str, kind: str) -> Callable[[Place, Random], Case]:
 
 for form in CONFIGS:
     for kind in VALUES:
-        CHECKPOINTS.add(f"{form}_config_{kind}", configured(form, kind), 2)
+        CHECKPOINTS.add(f"{form}_config_{kind}", configured(form, kind))
 
 SIZES = ("layers", "num_hidden_layers", "width", "hidden_size", "mlp_width", "intermediate_size", "vocabulary", "vocab_size",
          "context", "context_length", "embed", "embed_dim", "projection_dim", "image_size", "size", "patch", "patch_size")  # fmt: skip
@@ -78,7 +78,7 @@ def sized(form: str) -> Callable[[Place, Random], Case]:
 
 
 for form in CONFIGS:
-    CHECKPOINTS.add(f"{form}_huge_sizes", sized(form), 5)
+    CHECKPOINTS.add(f"{form}_huge_sizes", sized(form), 3)
 
 
 @CHECKPOINTS.kind(3)
@@ -306,4 +306,4 @@ def special(make_at: Callable[[Path], None]) -> Callable[[Place, Random], Case]:
 
 
 for name, make_at in SPECIAL.items():
-    CHECKPOINTS.add(f"special_{name}", special(make_at), 3)
+    CHECKPOINTS.add(f"special_{name}", special(make_at), 2)

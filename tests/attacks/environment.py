@@ -104,7 +104,7 @@ for name, numbers, where in (
             case.command = place.predict("-") if random.random() < 0.7 else case.command
         return case
 
-    ENVIRONMENT.add(name, streams, 4)
+    ENVIRONMENT.add(name, streams, 2)
 
 
 @ENVIRONMENT.kind(2)
@@ -303,7 +303,7 @@ def warmed(place: Place) -> list[Path]:
     return sorted(path for path in (place.folder / ".cache").rglob("*") if path.is_file())
 
 
-@around(12)
+@around(8)
 def cache_damaged(place: Place, random: Random, case: Case) -> None:
     """Bytes of the cache's files are changed, cut off or replaced."""
     for path in warmed(place):
@@ -466,8 +466,8 @@ def signalled(number: int, most: float) -> Callable[[Place, Random], Case]:
 
 
 for name, number in (("terminate", signal.SIGTERM), ("interrupt", signal.SIGINT), ("hang_up", signal.SIGHUP)):
-    ENVIRONMENT.add(f"signal_{name}", signalled(number, 0.4), 10)
-    ENVIRONMENT.add(f"signal_{name}_later", signalled(number, 2.0), 4)
+    ENVIRONMENT.add(f"signal_{name}", signalled(number, 0.4), 4)
+    ENVIRONMENT.add(f"signal_{name}_later", signalled(number, 2.0), 2)
 
 
 # Many at once

@@ -88,7 +88,7 @@ def entry(key: str) -> Callable[[Place, Random], Case]:
 
 
 for key in KEYS:
-    FOLDERS.add(f"record_{key}", entry(key), 4)
+    FOLDERS.add(f"record_{key}", entry(key), 3)
 
 
 def anywhere(kind: str) -> Callable[[Place, Random], Case]:
@@ -420,7 +420,7 @@ def special(make_at: Callable[[Path], None]) -> Callable[[Place, Random], Case]:
 
 
 for name, make_at in SPECIAL.items():
-    FOLDERS.add(f"special_{name}", special(make_at), 3)
+    FOLDERS.add(f"special_{name}", special(make_at), 2)
 
 
 def named(odd: str) -> Callable[[Place, Random], Case]:

@@ -200,7 +200,7 @@ def damaged(form: str, how: str) -> Callable[[Place, Random], Case]:
 
 for form in FORMATS:
     for how in ("cut", "flipped", "spliced", "masked"):
-        IMAGES.add(f"{form.lower()}_{how}", damaged(form, how), 2)
+        IMAGES.add(f"{form.lower()}_{how}", damaged(form, how))
 
 
 @picture(2, "jpg")
@@ -395,7 +395,7 @@ def special(make_at: Callable[[Path], None]) -> Callable[[Place, Random], Case]:
 
 
 for name, make_at in SPECIAL.items():
-    IMAGES.add(f"special_{name}", special(make_at), 2)
+    IMAGES.add(f"special_{name}", special(make_at))
 
 
 # Names
@@ -418,4 +418,4 @@ def hard_name(odd: str) -> Callable[[Place, Random], Case]:
 
 
 for name, odd in NAMES.items():
-    IMAGES.add(f"name_{name}", hard_name(odd), 3)
+    IMAGES.add(f"name_{name}", hard_name(odd))

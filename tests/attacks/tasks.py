@@ -287,7 +287,7 @@ TOML_VALUES = ("1", "-1", "nan", "inf", "true", "[]", "[1]", "{}", '""', '" "', 
                '"\\ud800"', "[" + '"{}",' * 20_000 + "]")  # fmt: skip
 
 
-@of_each_form(16, "toml", "classes")
+@of_each_form(10, "toml", "classes")
 def values(text: str, random: Random) -> str:
     lines = text.splitlines()
     places = [i for i, line in enumerate(lines) if "=" in line]
@@ -345,7 +345,7 @@ def special(make_at: Callable[[Path], None]) -> Callable[[Place, Random], Case]:
 
 
 for name, make_at in SPECIAL.items():
-    TASKS.add(f"special_{name}", special(make_at), 3)
+    TASKS.add(f"special_{name}", special(make_at), 2)
 
 
 def hard_name(odd: str) -> Callable[[Place, Random], Case]:
@@ -373,7 +373,7 @@ def hard_name(odd: str) -> Callable[[Place, Random], Case]:
 
 
 for name, odd in NAMES.items():
-    TASKS.add(f"name_{name}", hard_name(odd), 2)
+    TASKS.add(f"name_{name}", hard_name(odd))
 
 
 # Folders
