@@ -372,7 +372,10 @@ def run_family(
         else:
             shutil.rmtree(place.folder, ignore_errors=True)
     slowest = ", ".join(f"{name} {seconds:.1f} s" for seconds, name in sorted(took, reverse=True)[:5])
-    print(f"seed {seed}: {len(took)} attacks, {len(failures)} faults; the slowest: {slowest}", flush=True)
+    total = sum(seconds for seconds, _ in took)
+    print(
+        f"seed {seed}: {len(took)} attacks in {total:.0f} s of processor, {len(failures)} faults; {slowest}", flush=True
+    )
     return failures
 
 
