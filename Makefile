@@ -1,5 +1,6 @@
 # make demo   fit, evaluate and predict on examples/clipart, from nothing but Python 3.11
 # make test   lint, types and all tests
+# make attacks  the attacks of tests/attacks, twice as many as in the tests: make attacks SEED=7
 # make data   unpack the evaluation sets: make data DATA=../shared/data
 # make bench  time the savings against the reference manner
 # make lock   remake the lists of versions and hashes, after pyproject.toml or constraints.txt changed
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --no-deps --require-hashes --requirement requirements
 MODEL := demo-model
 
-.PHONY: demo test data bench lock audit clean
+.PHONY: demo test attacks data bench lock audit clean
 
 demo: $(VENV)/demo
 	$(BIN)/shotfit fit examples/clipart --out $(MODEL)
@@ -24,6 +25,9 @@ test: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+attacks: $(VENV)/test
+	OMP_NUM_THREADS=1 SHOTFIT_ATTACK_ROUNDS=2 $(BIN)/python -m pytest tests/attacks --numprocesses auto --dist worksteal $(if $(SEED),--attack-seed $(SEED))
 
 data:
 	@test -n "$(DATA)" || { echo "Say where the archives are: make data DATA=../shared/data"; exit 2; }

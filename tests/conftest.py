@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +11,23 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("shotfit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shotfit")  # a machine that does other work too is slow, and no property is wrong for it
+
+
+ATTACK_SEED = "SHOTFIT_ATTACK_SEED"  # in the environment, which the workers of xdist inherit
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--attack-seed", help="what decides the attacks of tests/attacks; by default, the day")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    asked = config.getoption("--attack-seed")
+    if asked or ATTACK_SEED not in os.environ:
+        os.environ[ATTACK_SEED] = asked or datetime.date.today().isoformat()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed of the attacks: {os.environ[ATTACK_SEED]} (--attack-seed repeats it)"
 
 
 @pytest.fixture(autouse=True, scope="session")
