@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from shotfit.data.images import open_image
+from shotfit.data.images import opened_image
 from shotfit.data.pictures import Picture
 from shotfit.data.views import Box
 from shotfit.towers.config import Preprocessing
@@ -33,7 +33,8 @@ B = TypeVar("B")
 
 def center_view(picture: Picture, rule: Preprocessing, reduced: bool = True) -> Tensor:
     """The picture as the checkpoint's preprocessing shows it: [3, size, size]."""
-    return preprocess(open_image(picture, shorter=MARGIN * rule.size if reduced else None), rule)
+    with opened_image(picture, shorter=MARGIN * rule.size if reduced else None) as image:
+        return preprocess(image, rule)
 
 
 def cut(
@@ -45,8 +46,8 @@ def cut(
     """
     narrowest = min(min(box.width, box.height) for box in boxes)
     shorter = -(-MARGIN * rule.size * min(size) // narrowest)  # rounded up
-    image = open_image(picture, shorter=shorter if reduced else None)
-    return [crop_and_flip(image, box, rule, size[0] // image.width) for box in boxes]
+    with opened_image(picture, shorter=shorter if reduced else None) as image:
+        return [crop_and_flip(image, box, rule, size[0] // image.width) for box in boxes]
 
 
 def read_ahead(batches: Sequence[Sequence[A]], read: Callable[[A], B]) -> Generator[list[B], None, None]:
