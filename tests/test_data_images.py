@@ -182,7 +182,7 @@ def test_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
 
 def test_text_in_an_image_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("not a picture")
-    with pytest.raises(BrokenImageError, match=r'a\.png is text, not a picture: it begins with "not a picture"'):
+    with pytest.raises(BrokenImageError, match=r'a\.png is no image but text: it begins with "not a picture"'):
         open_image(Picture(tmp_path / "a.png"))
 
 

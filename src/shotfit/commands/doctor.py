@@ -23,6 +23,7 @@ def doctor(
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
     shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 0,
+    lenient: flags.Lenient = False,
     as_json: flags.Json = False,
 ) -> None:
     """Look for problems in a folder of images: everything that would stop a fit, and what is odd.
@@ -44,7 +45,7 @@ def doctor(
     say_task(task, say)
     for note in task.notes:
         say(f"note: {note}")
-    report = examine(task, shots or None, cache_folder())
+    report = examine(task, shots or None, cache_folder(), lenient=lenient)
     for kind, problems in (("error", report.errors), ("warning", report.warnings)):
         for problem in problems:
             say(f"{kind}: {problem.message}")

@@ -56,6 +56,7 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be read.", show_default="off")
     ] = False,
+    lenient: flags.Lenient = False,
     precision: flags.ModelPrecision = None,
     device: flags.Device = "auto",
 ) -> None:
@@ -103,7 +104,7 @@ def predict(
         say(f"not predicted: {' '.join(str(prediction.error).split())}")
 
     broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
-    for line in lines(fitted, found.images, form, top, broken, tell, asked):  # type: ignore[arg-type]
+    for line in lines(fitted, found.images, form, top, broken, tell, asked, lenient):  # type: ignore[arg-type]
         print(line, flush=True)
     if left_out and not skip_broken:
         raise typer.Exit(LEFT_OUT)

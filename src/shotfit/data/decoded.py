@@ -59,6 +59,10 @@ _KEPT = 256 * 2**20 // (os.cpu_count() or 1)  # bytes of a decoded image that a 
 
 _last = threading.local()
 
+# Blocks above 32 MB go back to the system when they are freed; Pillow's of 16 MB stay with their thread.
+with suppress(AttributeError):
+    Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
+
 # Pillow warns of large pictures, for which there is a bound here, and of odd metadata, which is no news to the user.
 # `catch_warnings` works on the whole process, so only one thread may be in it.
 _header = threading.Lock()
@@ -241,7 +245,7 @@ def decoded(picture: Picture, held: ExitStack, shorter: int | None = None) -> Op
         _load(found)
         return found
     state = picture.file.stat()
-    key = (picture.whole, state.st_size, state.st_mtime_ns, state.st_ino)
+    key = (picture.whole, picture.lenient, state.st_size, state.st_mtime_ns, state.st_ino)
     kept: tuple[object, Opened] | None = getattr(_last, "kept", None)
     if kept is not None and kept[0] == key:
         return kept[1]
@@ -280,7 +284,7 @@ def _load(found: Opened) -> None:
 
 def _blank(image: Image.Image) -> bool:
     ranges = image.getextrema()
-    return all(low == high for low, high in (ranges if isinstance(ranges[0], tuple) else (ranges,)))  # type: ignore[misc]
+    return all(low == high for low, high in (ranges if isinstance(ranges[0], tuple) else (ranges,)))
 
 
 def _deep_raw(image: Image.Image) -> str:

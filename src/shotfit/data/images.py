@@ -45,7 +45,7 @@ from shotfit.data.decoded import AVIF, FORMATS, HEIF, MAX_PIXELS, Facts, check_s
 from shotfit.data.headers import BombError
 from shotfit.data.kinds import what_it_is
 from shotfit.data.levels import banded, deep, eight_bits
-from shotfit.data.pictures import Picture
+from shotfit.data.pictures import Picture, PictureLike
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import UnreadableError
 
@@ -121,7 +121,7 @@ class TooLargeImageError(BrokenImageError):
     advice = "Save it smaller or remove it."
 
 
-def open_image(picture: Picture, *, official: bool = False, shorter: int | None = None) -> Image.Image:
+def open_image(picture: PictureLike, *, official: bool = False, shorter: int | None = None) -> Image.Image:
     """The picture as 8-bit RGB by the rules above; with `official`, in its own mode and unrotated.
 
     shorter: a whole JPEG may be decoded at reduced size where its shorter side keeps so many pixels; None: never.
@@ -135,8 +135,9 @@ def open_image(picture: Picture, *, official: bool = False, shorter: int | None 
 
 
 @contextmanager
-def opened_image(picture: Picture, *, official: bool = False, shorter: int | None = None) -> Iterator[Image.Image]:
+def opened_image(picture: PictureLike, *, official: bool = False, shorter: int | None = None) -> Iterator[Image.Image]:
     """What `open_image` gives, and the memory that it takes is counted until the block is left."""
+    picture = Picture.of(picture)
     with ExitStack() as held:
         with _told(picture):
             image = cut_out(decoded(picture, held, shorter), picture) if official else _rgb(picture, held, shorter)[0]
@@ -251,8 +252,10 @@ def _told(picture: Picture) -> Iterator[None]:
     except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error, ...
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         said = " ".join(said.split())[:200] or type(error).__name__
-        what = "is truncated" if "truncated" in said.lower() else "cannot be read as an image"
-        raise BrokenImageError(picture, f"{what} ({said})") from error
+        if "truncated" in said.lower():
+            advice = "Replace it, or pass --lenient (lenient=True) to fill what is missing."
+            raise BrokenImageError(picture, f"is truncated ({said}). {advice}") from error
+        raise BrokenImageError(picture, f"cannot be read as an image ({said})") from error
 
 
 def _what_it_is(picture: Picture) -> str:

@@ -62,8 +62,9 @@ def what_it_is(begin: bytes, heif: bool) -> str | None:
 
     begin: 1,024 bytes are enough. heif: whether HEIF pictures are read here.
     """
-    if looks_like_heif(begin) and not heif:
-        return "is a HEIC picture; those are read with pillow-heif: pip install 'shotfit[heif]'."
+    if looks_like_heif(begin):
+        missing = "is a HEIC picture, which is read with pillow-heif: pip install 'shotfit[heif]'."
+        return "is a HEIC picture that is damaged. Replace or remove it." if heif else missing
     text = begin.removeprefix(b"\xef\xbb\xbf")
     if text.lstrip()[:1] == b"<":  # what stands in front of the first element
         place = 0
@@ -76,7 +77,7 @@ def what_it_is(begin: bytes, heif: bool) -> str | None:
     if not begin.strip(b"\0"):
         return f"has only zeros where a picture should begin, as a download that stopped. {_AGAIN}"
     if _is_text(text):
-        return f"is text, not a picture: it begins with {_quoted(text)}. Replace or remove it."
+        return f"is no image but text: it begins with {_quoted(text)}. Replace or remove it."
     return None
 
 

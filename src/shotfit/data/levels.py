@@ -26,7 +26,7 @@ from PIL import Image
 
 __all__ = ["BAND", "RANGES", "banded", "deep", "eight_bits", "in_bands", "joined"]
 
-BAND = 2**22
+BAND = 2**20
 """Pixels that are converted at once."""
 
 RANGES = (255, 1023, 4095, 16383, 65535)
@@ -68,10 +68,13 @@ def eight_bits(image: Image.Image, declared: int = 0) -> tuple[Image.Image, int]
     """
     low = high = 0.0
     for top, band in in_bands(image):
-        levels = _levels(band)
+        levels = np.asarray(band) if image.mode.startswith("I;16") else _levels(band)
         least, most = float(levels.min()), float(levels.max())
         low, high = (min(low, least), max(high, most)) if top else (least, most)
     full = _full(low, high, declared, image.mode == "F")
+    if full and image.mode.startswith("I;16"):
+        table = _table(full)
+        return banded(image, "L", lambda band: Image.fromarray(table[np.asarray(band)])), full
     if full:
         return banded(image, "L", lambda band: _scaled(_levels(band), 0.0, full)), full
     return banded(image, "L", lambda band: _scaled(_levels(band), low, max(high - low, 1e-300))), 0
@@ -90,12 +93,17 @@ def joined(upper: Image.Image, lower: Image.Image, full: int) -> None:
 
     The upper 8 bits of an alpha channel stay as they are.
     """
+    table = _table(full)
     for top, band in in_bands(upper):
-        above = np.asarray(band)  # [rows, width, 3 or 4]
+        pixels = np.array(band)  # [rows, width, 3 or 4]
         below = np.asarray(lower.crop((0, top, band.width, top + band.height)))
-        colors = above[:, :, :3].astype(np.float32) * 256 + below[:, :, :3]
-        done = np.dstack([np.rint(np.minimum(colors * (255 / full), 255)).astype(np.uint8), above[:, :, 3:]])
-        upper.paste(Image.fromarray(done), (0, top))
+        pixels[:, :, :3] = table[pixels[:, :, :3].astype(np.uint16) << 8 | below[:, :, :3]]
+        upper.paste(Image.fromarray(pixels), (0, top))
+
+
+def _table(full: int) -> np.ndarray[Any, Any]:
+    """The 8-bit level of each level from 0 to `full`."""
+    return np.rint(np.arange(full + 1) * (255 / full)).astype(np.uint8)
 
 
 def _levels(band: Image.Image) -> np.ndarray[Any, Any]:

@@ -119,8 +119,8 @@ class Picture:
 
     @property
     def whole(self) -> Picture:
-        """The picture that the box is of; itself without one."""
-        return self if self.crop is None else self._with(None, self.lenient)
+        """The picture that the box is of, not lenient; itself without a box."""
+        return self if self.crop is None and not self.lenient else self._with(None, lenient=False)
 
     def of_crop(self, crop: Crop) -> Picture:
         """A box of this picture."""

@@ -71,6 +71,7 @@ def fit(
     store: Store | MemoryStore | None = None,
     memory: int | None = None,
     skip_broken: bool = False,
+    lenient: bool = False,
     precision: Precision = "auto",
     savings: Savings = Savings(),
 ) -> Model:
@@ -78,7 +79,7 @@ def fit(
 
     data: anything `read_task` reads or a task list (.toml), of which the doctor sees everything first; or a task or
     tasks, which are taken as they are. Test parts are not touched. skip_broken: leave out the files of a path that
-    cannot be read.
+    cannot be read. lenient: read what is there of those that are cut off.
     shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone; None, the default,
     and 0 take all.
     method: a name, "path/to/file.py:Class", or a method with its options; "auto" races a shortlist on held-out
@@ -107,7 +108,7 @@ def fit(
     if method == AUTO and views is None:
         views = "center"  # others are encoded for a method that is named
     store = open_store() if store is None else store
-    whole = _tasks(data, templates, skip_broken)
+    whole = _tasks(data, templates, skip_broken, lenient)
     if method == AUTO and len(whole) > 1:
         raise UsageError(
             f"--method auto tries methods of one task, but {len(whole)} were given: fit each on its own, or name a "
@@ -304,13 +305,16 @@ def _check_count(name: str, count: object, least: int, most: int = 2**32 - 1, wo
         raise UsageError(f"{name} is {count!r}; expected a whole number from {least} to {most:,}{words}.")
 
 
-def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str], skip_broken: bool) -> Sequence[Task]:
+def _tasks(
+    data: Task | str | Path | Sequence[Task], templates: Sequence[str], skip_broken: bool, lenient: bool
+) -> Sequence[Task]:
     if isinstance(templates, str):
         raise UsageError(f"templates is the text {templates!r}; expected a list of templates: [{templates!r}].")
     if templates and (not isinstance(data, (str, Path)) or Path(data).suffix == ".toml"):
         raise UsageError("Templates go with a path to a task's images; a task, and a task list, have their own.")
     if isinstance(data, (str, Path)):
-        return Reading(templates=templates, skip_broken=skip_broken).tasks(Path(data), cache_folder())
+        how = Reading(templates=templates, skip_broken=skip_broken, lenient=lenient)
+        return how.tasks(Path(data), cache_folder())
     tasks = [data] if isinstance(data, Task) else data
     check_names(tasks)
     return tasks

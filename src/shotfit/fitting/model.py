@@ -161,18 +161,19 @@ class Model:
         task: str | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
+        lenient: bool = False,
     ) -> list[Prediction]:
         """The `top` most probable classes of each image: paths, bytes, PIL images or arrays [height, width, 3].
 
         task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
         with an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
-        Asked(coverage=0.95, unknown=True).
+        Asked(coverage=0.95, unknown=True). lenient: an image that is cut off is predicted by what is there of it.
 
         Raises ShotfitError for an image that cannot be read, or whose prediction is not finite, without keep_broken.
         """
         if task is not None:
-            return self.for_task(task).predict(images, top, keep_broken=keep_broken, asked=asked)
-        return [*self.predict_each(pictures_of(images), top, keep_broken, asked)]
+            return self.for_task(task).predict(images, top, keep_broken=keep_broken, asked=asked, lenient=lenient)
+        return [*self.predict_each(pictures_of(images), top, keep_broken, asked, lenient)]
 
     @torch.no_grad()
     def predict_each(
@@ -181,6 +182,7 @@ class Model:
         top: int = 1,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
+        lenient: bool = False,
     ) -> Iterator[Prediction]:
         """As `predict`, each as soon as it is known; the next files are read meanwhile."""
         names = self.one_task().names
@@ -190,7 +192,7 @@ class Model:
 
         def read(picture: Picture) -> Tensor | ShotfitError:
             try:
-                return center_view(picture, rule, self.frozen.savings.reduced_images)
+                return center_view(picture, rule, self.frozen.savings.reduced_images, lenient)
             except ShotfitError as error:
                 return error
 
