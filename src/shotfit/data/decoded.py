@@ -54,6 +54,7 @@ _SWAPPED = {
     for order, other in (("B", "L"), ("L", "B"), ("N", _NATIVE))
 }
 
+_SOME = 32  # bytes of compressed pixels that a lenient JPEG has at least
 _IN_MEMORY = 4 * 2**20  # files up to this size are read at once, which is faster than the decoders' many small reads
 _KEPT = 256 * 2**20 // (os.cpu_count() or 1)  # bytes of a decoded image that a thread keeps for the boxes that follow
 
@@ -146,6 +147,8 @@ def opened(picture: Picture, held: ExitStack, shorter: int | None = None, budget
     if header.format == "RAW":
         raise PartError("is a camera's raw file. Save it as JPEG or PNG.")
     if header.format == "JPEG" and picture.lenient:
+        if size < header.start + _SOME:
+            raise PartError("is truncated (nothing of its pixels is there)")
         file = io.BytesIO(file.read() + b"\xff\xd9")  # where it ends, so that what is there gets decoded
     _check_pixels(picture, header.width, header.height)
     share = _share(header.width, header.height, shorter) if header.format == "JPEG" and picture.crop is None else 1

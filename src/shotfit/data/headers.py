@@ -51,7 +51,7 @@ class Header:
     """What was found: the format ("" where it is none of these) and the size in stored pixels (0 where not known).
 
     scratch: bytes that decoding takes beside the picture. full: what the file itself declares to be its highest level,
-    of more than 8 bits (0: nothing). orientation: EXIF's, of a TIFF alone.
+    of more than 8 bits (0: nothing). orientation: EXIF's, of a TIFF. start: where a JPEG's compressed pixels begin.
     """
 
     format: str = ""
@@ -60,6 +60,7 @@ class Header:
     scratch: int = 0
     full: int = 0
     orientation: int = 1
+    start: int = 0
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -79,7 +80,7 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def _jpeg(file: BinaryIO) -> Header:
-    segments = parsed = tables = junk = width = height = scans = 0
+    segments = parsed = tables = junk = width = height = scans = start = 0
     scratch, exif, progressive = 0, b"", False
     file.seek(2)
     while byte := file.read(1):
@@ -95,6 +96,7 @@ def _jpeg(file: BinaryIO) -> Header:
             _bound(segments, MAX_SEGMENTS, "segments before its picture")
             continue
         if marker in (0xDA, 0xD9):
+            start = file.tell() + int.from_bytes(file.read(2), "big")
             scans = _scans(file, width * height) if marker == 0xDA else 0
             break
         length = struct.unpack(">H", file.read(2))[0] - 2
@@ -119,7 +121,7 @@ def _jpeg(file: BinaryIO) -> Header:
         if not body:
             file.seek(max(length, 0), 1)
     _check_exif(exif)
-    return Header("JPEG", width, height, scratch if progressive or scans > 1 else 0)
+    return Header("JPEG", width, height, scratch if progressive or scans > 1 else 0, start=start)
 
 
 _MARKS = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]", re.DOTALL)
