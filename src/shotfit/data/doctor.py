@@ -98,13 +98,9 @@ class Report:
         broken = {picture for error in self.errors if error.kind in _FILE_ERRORS for picture in error.pictures}
         cut_off = {picture for found in self.warnings if found.kind == _TRUNCATED for picture in found.pictures}
 
-        def lenient(item: Item) -> Item:
-            picture = item.picture.as_lenient()
-            return replace(item, picture=picture, digest=picture.digest_of(item.digest))
-
         def whole(items: Sequence[Item]) -> tuple[Item, ...]:
             kept = (item for item in items if item.picture not in broken)
-            return tuple(lenient(item) if item.picture in cut_off else item for item in kept)
+            return tuple(item.as_lenient() if item.picture in cut_off else item for item in kept)
 
         held_out = None if task.is_sealed else whole(task.test)
         return replace(task, train=whole(task.train), val=whole(task.val), held_out=held_out)

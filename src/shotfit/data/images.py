@@ -48,6 +48,7 @@ from shotfit.data.levels import banded, deep, eight_bits
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import UnreadableError
+from shotfit.printing import printable
 
 __all__ = [
     "FORMATS",
@@ -112,7 +113,7 @@ class BrokenImageError(ShotfitError):
 
     def __init__(self, picture: Picture, reason: str) -> None:
         super().__init__(f"{shown(picture)} {reason}" + ("" if reason.endswith(".") else f". {self.advice}"))
-        self.reason = reason
+        self.picture, self.reason = picture, reason
 
 
 class TooLargeImageError(BrokenImageError):
@@ -194,7 +195,7 @@ def shown(path: Path | Picture) -> str:
     with suppress(ValueError, OSError):  # elsewhere, or the working folder was removed
         home = f"{Path.cwd()}{os.sep}"
         text = text.removeprefix(home) if len(home) > 2 else text
-    return text.encode("utf-8", "backslashreplace").decode()
+    return printable(text)
 
 
 def _rgb(picture: Picture, held: ExitStack, shorter: int | None = None) -> tuple[Image.Image, Facts]:

@@ -19,7 +19,7 @@ from typing import TypeVar
 from PIL import Image
 from torch import Tensor
 
-from shotfit.data.images import BrokenImageError, is_truncated, opened_image
+from shotfit.data.images import opened_image
 from shotfit.data.pictures import Picture
 from shotfit.data.views import Box
 from shotfit.engine.allocator import give_back
@@ -35,18 +35,10 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def center_view(picture: Picture, rule: Preprocessing, reduced: bool = True, lenient: bool = False) -> Tensor:
-    """The picture as the checkpoint's preprocessing shows it: [3, size, size].
-
-    lenient: one that is cut off is shown as far as it is there.
-    """
-    try:
-        with _opened(picture, MARGIN * rule.size if reduced else None) as image:
-            return preprocess(image, rule)
-    except BrokenImageError as error:
-        if not lenient or picture.lenient or not is_truncated(error):
-            raise
-        return center_view(picture.as_lenient(), rule, reduced)
+def center_view(picture: Picture, rule: Preprocessing, reduced: bool = True) -> Tensor:
+    """The picture as the checkpoint's preprocessing shows it: [3, size, size]."""
+    with _opened(picture, MARGIN * rule.size if reduced else None) as image:
+        return preprocess(image, rule)
 
 
 def cut(

@@ -12,35 +12,41 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.images import shown
-from shotfit.data.pictures import Picture, PictureLike, pictures_of
-from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
+from shotfit.data.filecache import FileCache
+from shotfit.data.finding import pictures_in
+from shotfit.data.given import Data, Labels
+from shotfit.data.images import BrokenImageError, is_truncated, open_image, shown
+from shotfit.data.pictures import Picture, PictureLike
+from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
-from shotfit.engine.decoding import center_view, read_ahead
 from shotfit.engine.frozen import Frozen, ImagePool, Images
-from shotfit.engine.store import MemoryStore, Store
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.engine.store import MemoryStore, Store, cache_folder
+from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
 from shotfit.fitting.card import card
+from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
-from shotfit.fitting.record import FORMAT, damaged, kind_of, mark_of, read_record, read_tensors, record_of
-from shotfit.fitting.trust import PREFIX, Trust
+from shotfit.fitting.notebook import html_table
+from shotfit.fitting.opening import read_saved
+from shotfit.fitting.predictions import Prediction, Predictions
+from shotfit.fitting.record import portable, record_of, weights_of
+from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
+from shotfit.printing import printable
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, fast_precision
@@ -49,22 +55,6 @@ __all__ = ["Model", "Prediction", "load"]
 
 BATCH = 32
 SCORED = 256  # stored images that run together
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One image's best classes, best first, with their probabilities; none where there is an `error`.
-
-    error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
-    belongs to no class. Both are None where nobody asked.
-    """
-
-    source: str
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    error: str | None = None
-    set: tuple[str, ...] | None = None
-    unknown: bool | None = None
 
 
 class Model:
@@ -88,6 +78,8 @@ class Model:
         self.task = task  # of several, the one that it predicts
         self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
         self.trust = trust  # of all tasks; None: nothing was held out
+        self.support: tuple[Task, ...] | None = None  # what it was fitted to; None: a folder keeps no images
+        self.opened: dict[str, Any] | None = None  # how `open` gives it again; None: it lies in no folder
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -162,7 +154,7 @@ class Model:
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
         lenient: bool = False,
-    ) -> list[Prediction]:
+    ) -> Predictions:
         """The `top` most probable classes of each image: paths, bytes, PIL images or arrays [height, width, 3].
 
         task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
@@ -173,7 +165,7 @@ class Model:
         """
         if task is not None:
             return self.for_task(task).predict(images, top, keep_broken=keep_broken, asked=asked, lenient=lenient)
-        return [*self.predict_each(pictures_of(images), top, keep_broken, asked, lenient)]
+        return Predictions(self.predict_each(pictures_in(images), top, keep_broken, asked, lenient))
 
     @torch.no_grad()
     def predict_each(
@@ -188,39 +180,115 @@ class Model:
         names = self.one_task().names
         top = min(max(top, 1), len(names))
         answers = judge(asked, self.own_trust, self.record, names)
-        rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
-
-        def read(picture: Picture) -> Tensor | ShotfitError:
-            try:
-                return center_view(picture, rule, self.frozen.savings.reduced_images, lenient)
-            except ShotfitError as error:
-                return error
-
-        batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-        with kept_memory() if len(batches) > 1 else nullcontext():
-            for batch, found in zip(batches, read_ahead(batches, read), strict=True):
-                pixels = [view for view in found if isinstance(view, Tensor)]
-                rows = self._answered(torch.stack(pixels).to(dtype), answers) if pixels else iter(())
-                for picture, view in zip(batch, found, strict=True):
+        with kept_memory() if len(images) > BATCH else nullcontext():
+            for batch in _growing(images):
+                for picture, answer in zip(batch, self._answered(batch, answers, lenient), strict=True):
                     source = str(picture)
-                    values, verdict = next(rows) if isinstance(view, Tensor) else (None, Verdict())
-                    error = view if isinstance(view, ShotfitError) else None
-                    if values is not None and not values.isfinite().all():
-                        error, values = ShotfitError(_not_finite(source)), None
-                    if error is not None and not keep_broken:
-                        raise error
-                    if values is None:
-                        yield Prediction(source, (), (), error=str(error))
+                    if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
+                        answer = ShotfitError(_not_finite(source))
+                    if isinstance(answer, ShotfitError):
+                        if not keep_broken:
+                            raise answer
+                        yield Prediction(source, (), (), error=str(answer), picture=picture)
                         continue
+                    values, verdict = answer
                     best = values.topk(top)
                     labels = tuple(names[index] for index in best.indices.tolist())
-                    yield Prediction(source, labels, tuple(best.values.tolist()), None, verdict.set, verdict.unknown)
+                    found = tuple(best.values.tolist())
+                    yield Prediction(source, labels, found, None, verdict.set, verdict.unknown, picture)
 
-    def _answered(self, pixels: Tensor, answers: Answer) -> Iterator[tuple[Tensor | None, Verdict]]:
-        """Probabilities [classes], and what else was asked, of each preprocessed image [images, 3, size, size]."""
-        shown = Images.of(pixels)
-        probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
-        return zip(probabilities, answers(probabilities, partial(frozen_features, self.frozen, shown)), strict=True)
+    def predict_proba(self, images: PictureLike | Sequence[PictureLike], task: str | None = None) -> NDArray[Any]:
+        """Probabilities [images, classes], in the order of `class_names`, of what `predict` takes.
+
+        Raises ShotfitError for an image that cannot be read, or whose prediction is not finite.
+        """
+        if task is not None:
+            return self.for_task(task).predict_proba(images)
+        answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
+        rows = [torch.zeros(0, len(self.class_names))]
+        for batch in _growing(pictures_in(images)):
+            for picture, answer in zip(batch, self._answered(batch, answers), strict=True):
+                if isinstance(answer, ShotfitError):
+                    raise answer
+                if not answer[0].isfinite().all():
+                    raise ShotfitError(_not_finite(str(picture)))
+                rows.append(answer[0][None])
+        return torch.cat(rows).numpy()
+
+    def add(self, images: Iterable[PictureLike], labels: Labels, data: Data | None = None) -> Model:
+        """The model fitted again with more images, corrected labels or a new class; see `adding.add`."""
+        from shotfit.fitting.adding import add  # which fits models
+
+        return add(self, images, labels, data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process goes the folder, which it opens; a model without one is refused."""
+        if self.opened is None:
+            raise UsageError("A model goes to another process by its folder: save it first, or open it from one.")
+        return _opened_again, (self.opened, self.task)
+
+    def embed(self, images: PictureLike | Sequence[PictureLike]) -> NDArray[Any]:
+        """Features [images, embed] of the frozen model, each of length 1, of what `predict` takes.
+
+        Raises ShotfitError for an image that cannot be read.
+        """
+        return features_of(self.frozen, images)
+
+    def _repr_html_(self) -> str:
+        scores = self.record.get("scores", {}).get("accuracy")
+        rows = [
+            ("method", self.method.name),
+            ("backbone", self.frozen.backbone.name),
+            ("classes", f"{len(self.class_names):,}: {first_few(self.class_names, 8)}"),
+            ("learned from", f"{self.record.get('support_images', 0):,} images"),
+            *([] if scores is None else [("accuracy on held-out images", f"{100 * scores:.1f} %")]),
+        ]
+        return html_table([{"": name, "model": value} for name, value in rows])
+
+    @torch.no_grad()
+    def _answered(
+        self, pictures: Sequence[Picture], answers: Answer, lenient: bool = False
+    ) -> Iterator[tuple[Tensor, Verdict] | ShotfitError]:
+        """Probabilities [classes] of each picture and what else was asked, or why it cannot be read.
+
+        Features that the store holds are not computed again. lenient: what is cut off is read as far as it is there.
+        """
+        broken: dict[Picture, ShotfitError] = {}
+        items = self._items(pictures, broken)
+        while True:
+            whole = [item for item in items if item.picture not in broken]
+            rows: Iterator[tuple[Tensor, Verdict]] = iter(())
+            try:
+                if whole:
+                    shown = ImagePool(whole, passing=True).all()
+                    probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
+                    features = partial(frozen_features, self.frozen, shown)
+                    rows = zip(probabilities, answers(probabilities, features), strict=True)
+                break
+            except BrokenImageError as error:  # the others are asked for again; what was computed is kept
+                if lenient and not error.picture.lenient and is_truncated(error):
+                    items = [item.as_lenient() if item.picture == error.picture else item for item in items]
+                else:
+                    broken[error.picture] = error
+        for picture in pictures:
+            error_of = broken.get(picture) or broken.get(picture.as_lenient())
+            yield next(rows) if error_of is None else error_of
+
+    def _items(self, pictures: Sequence[Picture], broken: dict[Picture, ShotfitError]) -> list[Item]:
+        """The pictures with their digests, but those that cannot be read, which are told."""
+        keeps = isinstance(self.frozen.store, Store)
+        digests = FileCache(cache_folder()).digests(pictures) if keeps else map(str, range(len(pictures)))
+        items = []
+        for picture, digest in zip(pictures, digests, strict=True):
+            if digest:
+                items.append(Item(picture, 0, digest))
+                continue
+            try:
+                open_image(picture)
+                broken[picture] = ShotfitError(f"{shown(picture)} changes while it is read.")
+            except ShotfitError as error:
+                broken[picture] = error
+        return items
 
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
         """The model for another class list, or a refusal that names the methods that can.
@@ -253,7 +321,9 @@ class Model:
                 "name, give its class names (--classes a,b,c)."
             )
         if not classes:
-            return Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
+            model = Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
+            model.opened = self.opened
+            return model
         counts = Counter(map(plain_name, classes))
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:
@@ -273,7 +343,6 @@ class Model:
         """
         folder = Path(folder)
         check_target(folder)
-        metadata = {"format": "shotfit", "version": str(FORMAT), "classes": mark_of(self.record["classes"])}
         kept = ({LEARNED: self.learned} if len(self.learned) else {}) | (
             {} if self.trust is None else self.trust.state()
         )
@@ -282,15 +351,17 @@ class Model:
             raise ShotfitError(
                 f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
             )
-        state = save(tensors, metadata=metadata)
-        content = self.record | {"weights": hashlib.sha256(state).hexdigest(), "format": FORMAT}
-        record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-        try:
-            texts = {RECORD: record, CARD: self.card()}  # a folder's name need not be text: escaped, JSON gives it back
+        state, record = weights_of(tensors, self.record["classes"]), portable(self.record, self.method, folder)
+        content = json.dumps(record | {"weights": hashlib.sha256(state).hexdigest()}, indent=2, ensure_ascii=False,
+                             default=str)  # fmt: skip
+        try:  # a folder's name need not be text: escaped, JSON gives it back
+            texts = {RECORD: content, CARD: card(self.method, record)}
             files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
             write_folder(folder.resolve(), {WEIGHTS: state, **files})
         except OSError as error:
             raise ShotfitError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
+        backbone = self.frozen.backbone
+        self.opened = {"folder": folder.resolve(), "backbone": backbone.name, "device": str(backbone.device)}
         return folder
 
     def card(self) -> str:
@@ -325,15 +396,12 @@ class Model:
         asked, folder = Path(folder), standing(Path(folder))
         if folder != asked:
             warnings.warn(
-                f"{asked} was being replaced when its writer was stopped; the older one is used, which is kept in "
-                f"{folder}.",
+                f"{printable(asked)} was being replaced when its writer was stopped; the older one is used, which is "
+                f"kept in {printable(folder)}.",
                 stacklevel=2,
             )
-        record = read_record(folder)
-        tensors, kind = read_tensors(folder, record), kind_of(folder, record, method)
-        learned = tensors.pop(LEARNED, None)
-        if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):
-            raise damaged(folder)
+        saved = read_saved(folder, method, asked)
+        record = saved.record
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
         if isinstance(backbone, Backbone):
@@ -350,27 +418,27 @@ class Model:
                 f"{folder} was fitted on {name} (fingerprint {fingerprint[:12]}), but {loaded.name} has fingerprint "
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
-        if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
-            raise damaged(folder)
-        fitted = kind(**record["options"])
-        classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
-        try:
-            trust = Trust.restore(tensors, record.get("trust"), [len(task.names) for task in classes])
-        except ValueError:
-            raise damaged(folder) from None
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
-        fitted.attach(frozen, classes)
-        fitted.restore(
-            {
-                key: value.to(frozen.parameter_dtype) if value.is_floating_point() else value
-                for key, value in tensors.items()
-                if not key.startswith(PREFIX)
-            }
-        )
-        return cls(fitted, frozen, record, learned=learned, trust=trust)
+        model = cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
+        model.opened = {"folder": folder.resolve(), "backbone": loaded.name, "device": str(loaded.device)}
+        model.opened |= {"method": method, "precision": precision}
+        return model
 
 
 load = Model.open
+
+
+def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
+    model = Model.open(**opened)
+    return model if task is None else model.for_task(task)
+
+
+def _growing(images: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+    """Batches of growing size: the first answers come soon, and later files are read while the tower works."""
+    start, size = 0, BATCH
+    while start < len(images):
+        yield images[start : start + size]
+        start, size = start + size, min(2 * size, SCORED)
 
 
 def _not_finite(source: str) -> str:

@@ -1,7 +1,8 @@
 """Manifests as CSV: a header with `path,label[,split]` or columns of other names, and an image a line.
 
 Between cells stand commas, semicolons or tabs: what the header has most of. Quotes, a byte order mark and Windows line
-ends are as in every CSV.
+ends are as in every CSV. An apostrophe in front of = + - @, which keeps a spreadsheet from running the cell, is not
+part of the text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, listed
 from shotfit.errors import ShotfitError
 from shotfit.files import LIST_BYTES, read_text
+from shotfit.printing import from_cell
 
 __all__ = ["read", "recognizes"]
 
@@ -55,7 +57,8 @@ def table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
     def lines() -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             for line in reader:
-                yield reader.line_num, line
+                plain = {key: from_cell(cell) if isinstance(cell, str) else cell for key, cell in line.items()}
+                yield reader.line_num, plain
         except csv.Error as error:
             raise ShotfitError(f"{shown(path)}, line {reader.line_num}: not valid CSV ({error}).") from error
 
