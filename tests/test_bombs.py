@@ -147,10 +147,10 @@ def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("depth", "color"), [(8, 6), (16, 0), (16, 6), (8, 3)])
+@pytest.mark.parametrize(("depth", "color"), [(8, 6), (16, 0), (16, 6)])
 def test_largest_pictures_in_two_threads_stay_within_the_memory(tmp_path: Path, depth: int, color: int) -> None:
-    palette = chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", bytes(10)) if color == 3 else b""
-    (tmp_path / "a.png").write_bytes(png(10_000, depth, color, palette))
+
+    (tmp_path / "a.png").write_bytes(png(10_000, depth, color))
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "a.png")], capture_output=True, text=True, check=True
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +12,15 @@ import pytest
 from PIL import Image, ImageFile
 
 from shotfit.data import decoded, images
-from shotfit.data import levels as levels_module
 from shotfit.data.images import (
     BrokenImageError,
     TooLargeImageError,
     digest,
     image_size,
     inspect,
-    is_truncated,
     open_image,
     shown,
 )
-from shotfit.data.kinds import what_it_is
 from shotfit.data.pictures import Picture
 
 from .pictures import bomb, picture, save
@@ -155,110 +150,6 @@ def test_floats_are_scaled_by_the_smallest_range_that_holds_them(
     assert [open_image(Picture(path)).getpixel((x, 0)) for x in range(3)] == [(level,) * 3 for level in expected]
 
 
-@pytest.mark.parametrize("bits", [8, 10, 12, 14])
-@pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_few_bits_in_16_become_the_full_range(tmp_path: Path, suffix: str, bits: int) -> None:
-    highest = 2**bits - 1
-    levels = np.array([[0, highest // 5, highest]], dtype=np.uint16)
-    path = save(tmp_path / f"a.{suffix}", Image.fromarray(levels))
-    assert [open_image(Picture(path)).getpixel((x, 0)) for x in range(3)] == [(0,) * 3, (51,) * 3, (255,) * 3]
-    assert inspect(Picture(path)).full == highest
-
-
-def test_12_bit_level_above_10_bits_decides(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", Image.fromarray(np.array([[0, 1024]], dtype=np.uint16)))
-    assert inspect(Picture(path)).full == 4095
-
-
-def deep_png(path: Path, levels: np.ndarray, kind: int, significant: bytes = b"") -> Path:
-    """A PNG of 16 bits a channel: [height, width, channels]; kind: 0 gray, 2 RGB, 6 RGBA."""
-    height, width, _ = levels.shape
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
-    more = chunk(b"sBIT", significant) if significant else b""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + more + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-    return path
-
-
-def deep_tiff(path: Path, levels: np.ndarray, order: str, more: tuple[int, int] | None = None) -> Path:
-    """An uncompressed TIFF of 16 bits a channel; more: a further tag and its value."""
-    height, width, channels = levels.shape
-    data = levels.astype(f"{order}u2").tobytes()
-    bits, color = struct.pack(f"{order}4H", *[16] * 4), 2 if channels > 1 else 1
-    entries = [(256, 3, 1, width), (257, 3, 1, height), (259, 3, 1, 1), (262, 3, 1, color), (273, 4, 1, 16)]
-    entries += [(277, 3, 1, channels), (278, 3, 1, height), (279, 4, 1, len(data))]
-    entries += [(258, 3, channels, 8 if channels > 1 else 16), *([(more[0], 3, 1, more[1])] if more else [])]
-
-    def entry(tag: int, kind: int, count: int, value: int) -> bytes:
-        held = struct.pack(f"{order}HH", value, 0) if kind == 3 and count == 1 else struct.pack(f"{order}I", value)
-        return struct.pack(f"{order}HHI", tag, kind, count) + held
-
-    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entry(*one) for one in sorted(entries)) + bytes(4)
-    sign = b"II*\0" if order == "<" else b"MM\0*"
-    path.write_bytes(sign + struct.pack(f"{order}I", 16 + len(data)) + bits + data + directory)
-    return path
-
-
-DEEP = np.array([[[0, 819, 4095], [4095, 0, 819]]], dtype=np.uint16)  # [1, 2, 3]
-SHALLOW = [(0, 51, 255), (255, 0, 51)]
-
-
-def test_12_bit_rgb_png_becomes_the_full_range(tmp_path: Path) -> None:
-    opened = open_image(Picture(deep_png(tmp_path / "a.png", DEEP, 2)))
-    assert [opened.getpixel((x, 0)) for x in range(2)] == SHALLOW
-
-
-def test_12_bit_rgba_png_becomes_the_full_range_on_white(tmp_path: Path) -> None:
-    levels = np.dstack([DEEP, np.array([[[65535], [0]]], dtype=np.uint16)])
-    opened = open_image(Picture(deep_png(tmp_path / "a.png", levels, 6)))
-    assert [opened.getpixel((x, 0)) for x in range(2)] == [SHALLOW[0], (255, 255, 255)]
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_12_bit_rgb_tiff_becomes_the_full_range(tmp_path: Path, order: str) -> None:
-    opened = open_image(Picture(deep_tiff(tmp_path / "a.tiff", DEEP, order)))
-    assert [opened.getpixel((x, 0)) for x in range(2)] == SHALLOW
-
-
-def test_16_bit_rgb_stays(tmp_path: Path) -> None:
-    opened = open_image(Picture(deep_png(tmp_path / "a.png", DEEP * 16, 2)))
-    assert [opened.getpixel((x, 0)) for x in range(2)] == [(0, 51, 255), (255, 0, 51)]
-
-
-@pytest.mark.parametrize("kind", [0, 2])
-def test_dark_png_that_says_it_has_16_bits_stays_dark(tmp_path: Path, kind: int) -> None:
-    levels = np.full((2, 2, kind + 1), 4000, dtype=np.uint16)
-    significant = b"\x10" * (kind + 1)
-    found = open_image(Picture(deep_png(tmp_path / "a.png", levels, kind, significant))).getpixel((0, 0))
-    assert isinstance(found, tuple) and max(found) < 17
-
-
-def test_highest_level_that_a_tiff_declares_is_white(tmp_path: Path) -> None:
-    levels = np.array([[[0], [3000]]], dtype=np.uint16)
-    opened = open_image(Picture(deep_tiff(tmp_path / "a.tiff", levels, "<", more=(281, 15_000))))
-    assert [opened.getpixel((x, 0)) for x in range(2)] == [(0, 0, 0), (51, 51, 51)]
-
-
-def test_bands_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    made = {
-        "gray": Image.fromarray(rng.integers(0, 4096, (40, 30)).astype(np.uint16)),
-        "floats": Image.fromarray(rng.normal(size=(40, 30)).astype(np.float32)),
-        "alpha": Image.fromarray(rng.integers(0, 256, (40, 30, 4), dtype=np.uint8)),
-        "palette": picture(1, 30, 40).quantize(),
-        "cmyk": picture(1, 30, 40).convert("CMYK"),
-    }
-    paths = [save(tmp_path / f"{name}.tiff", image) for name, image in made.items()]
-    paths.append(deep_png(tmp_path / "deep.png", rng.integers(0, 4096, (40, 30, 3)).astype(np.uint16), 2))
-    whole = [open_image(Picture(path)).tobytes() for path in paths]
-    monkeypatch.setattr(levels_module, "BAND", 100)
-    assert [open_image(Picture(path)).tobytes() for path in paths] == whole
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["tiff", "png", "jpg"])
 def test_boxes_are_of_stored_pixels_whatever_the_orientation(tmp_path: Path, suffix: str, orientation: int) -> None:
@@ -304,94 +195,6 @@ def test_box_is_the_box_of_the_converted_picture(tmp_path: Path, mode: str) -> N
         path = save(tmp_path / f"a.{'png' if mode in ('P', 'LA') else 'tiff'}", image)
     whole = open_image(Picture(path)).crop((3, 5, 23, 14))
     assert open_image(Picture.of(f"{path}#xywh=3,5,20,9")).tobytes() == whole.tobytes()
-
-
-def truncated(path: Path, share: float = 0.6) -> Path:
-    path.write_bytes(path.read_bytes()[: round(path.stat().st_size * share)])
-    return path
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "tiff", "ppm"])
-def test_lenient_picture_is_read_as_far_as_it_is_there(tmp_path: Path, suffix: str) -> None:
-    options = {"interlace": False} if suffix == "gif" else {}
-    path = save(tmp_path / f"a.{suffix}", picture(1, 128, 128), **options)
-    upwards = slice(None, None, -1 if suffix == "bmp" else 1)  # rows in the order of the file
-    whole = np.asarray(open_image(Picture(path)))[upwards]
-    with pytest.raises(BrokenImageError, match=r"is truncated.*--lenient") as error:
-        open_image(Picture(truncated(path)))
-    assert is_truncated(error.value)
-    found = np.asarray(open_image(Picture(path).as_lenient()))[upwards]
-    assert found.shape == whole.shape
-    assert (found[:16] == whole[:16]).all() and (found[-8:] != whole[-8:]).any()
-
-
-def test_progressive_jpeg_is_read_as_far_as_it_is_there(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.jpg", picture(1, 64, 64), progressive=True, quality=95)
-    whole = np.asarray(open_image(Picture(path))).astype(int)
-    found = np.asarray(open_image(Picture(truncated(path)).as_lenient()))
-    assert abs(found - whole).mean() < abs(128 - whole).mean()
-
-
-def test_lenient_picture_without_any_pixels_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.jpg", picture(1, 64, 64))
-    content = path.read_bytes()
-    path.write_bytes(content[: content.index(b"\xff\xda") + 14])
-    with pytest.raises(BrokenImageError, match=r"is truncated \(nothing of its pixels is there\)"):
-        open_image(Picture(path).as_lenient())
-
-
-def test_lenient_picture_has_a_digest_of_its_own(tmp_path: Path) -> None:
-    shown_, box = Picture(save(tmp_path / "a.png")), Picture.of(f"{tmp_path}/a.png#xywh=1,1,2,2")
-    assert len({one.digest() for one in (shown_, shown_.as_lenient(), box, box.as_lenient())}) == 4
-    assert shown_ != shown_.as_lenient()
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1\n", "Git LFS pointer.*run `git lfs pull`"),
-        (b"/annex/objects/SHA256E-s1--ab.jpg\n", "git-annex.*run `git annex get`"),
-        (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page"),
-        (b"\n <!-- a --><!-- b -->\n<HTML>", "is a web page"),
-        (b"<!---->" * 146, "is a message in XML|is no image but text"),
-        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a message in XML"),
-        (b'<?xml version="1.0"?><!-- x --><svg xmlns="a">', "is an SVG drawing"),
-        (b'{"error": "rate limited"}', "is data in JSON"),
-        (b"%PDF-1.7", "is a PDF document"),
-        (b"8BPS\0\1", "is a Photoshop file"),
-        (b"PK\3\4\0", "is a ZIP archive"),
-        (b"\x1f\x8b\x08", "is compressed with gzip"),
-        (b"II*\0\x10\0\0\0CR\2\0" + bytes(20), "is a camera's raw file"),
-        (b"\0\0\0\x18ftypisom", "is a video"),
-        (bytes(4096), "has only zeros"),
-        ("plain text ü\n".encode(), "is no image but text: it begins with"),
-        (b"\x01\x02\x03\x04\x05\xff", r"is no image of a format that is read \(JPEG, PNG"),
-    ],
-)
-def test_broken_picture_is_called_what_it_is(tmp_path: Path, content: bytes, said: str) -> None:
-    (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(BrokenImageError, match=said):
-        open_image(Picture(tmp_path / "a.jpg"))
-
-
-def test_link_of_git_annex_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.png").symlink_to("../.git/annex/objects/x/y/SHA256E-s1--ab.png")
-    with pytest.raises(BrokenImageError, match="run `git annex get`"):
-        open_image(Picture(tmp_path / "a.png"))
-
-
-def test_heic_names_the_extra_where_it_is_missing() -> None:
-    said = what_it_is(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", heif=False)
-    assert said == "is a HEIC picture, which is read with pillow-heif: pip install 'shotfit[heif]'."
-
-
-def test_heic_is_read_under_any_name(tmp_path: Path) -> None:
-    heif = pytest.importorskip("pillow_heif")
-    heif.from_pillow(picture(1, 64, 48).resize((64, 48))).save(tmp_path / "a.jpg", quality=90)
-    found = open_image(Picture(tmp_path / "a.jpg"))
-    assert (found.mode, found.size) == ("RGB", (64, 48))
-    assert inspect(Picture(tmp_path / "a.jpg")).format == "HEIF"
-    assert image_size(Picture.of(f"{tmp_path}/a.jpg#xywh=1,2,3,4")) == (3, 4)
 
 
 def test_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
