@@ -221,6 +221,14 @@ def test_opening_leaves_no_warning(tmp_path: Path) -> None:
         open_image(Picture(path))
 
 
+def test_large_tiff_leaves_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    path = save(tmp_path / "a.tiff", picture(1, 40, 36), compression="tiff_lzw")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_image(Picture(path))
+
+
 def test_empty_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     with pytest.raises(BrokenImageError, match=r"a\.jpg is empty \(0 bytes\)\. Replace or remove it\."):

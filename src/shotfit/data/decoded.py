@@ -16,7 +16,8 @@ import re
 import sys
 import threading
 import warnings
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -263,7 +264,8 @@ def _load(found: Opened) -> None:
     image, lenient = found.image, found.picture.lenient
     deep_raw = _deep_raw(image) if found.header.full < 65535 and not lenient else ""
     try:
-        image.load()
+        with _quiet(image):
+            image.load()
     except Exception:
         if not lenient or image.format in ("WEBP", "AVIF", "HEIF"):
             raise
@@ -283,6 +285,17 @@ def _load(found: Opened) -> None:
         joined(image, lower, full)
         found.facts = replace(found.facts, full=full)
     found.file = None
+
+
+@contextmanager
+def _quiet(image: Image.Image) -> Iterator[None]:
+    """Without Pillow's warning of large pictures, which it repeats while it decodes a TIFF."""
+    if image.format != "TIFF" or image.width * image.height < (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):
+        yield
+        return
+    with _header, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _blank(image: Image.Image) -> bool:

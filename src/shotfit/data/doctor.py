@@ -314,7 +314,7 @@ def _peculiar(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:
     tests += [
         (
             "range",
-            f"of {full.bit_length()} bits in more (0 to {full:,} becomes 0 to 255)",
+            f"of {full.bit_length()} bits, stored in more (0 to {full:,} becomes 0 to 255)",
             partial(_has_full, full),
         )
         for full in sorted({facts.full for _, facts in usable} & {255, 1023, 4095, 16383})

@@ -358,10 +358,10 @@ def _check_exif(exif: bytes) -> Entries:
 def orientation_of(exif: bytes) -> int | None:
     """The orientation, from 1 to 8, that EXIF's bytes declare; None where they do not. Raises BombError."""
     kind, count, held = _check_exif(exif).get(_ORIENTATION, (0, 0, 0))
-    if kind != 3 or count != 1:
+    if kind not in (3, 4) or count != 1:
         return None
-    value = held if exif.removeprefix(_EXIF)[:2] == b"II" else held >> 16
-    return value & 0xFFFF
+    short_first = kind == 3 and exif.removeprefix(_EXIF)[:2] == b"MM"
+    return (held >> 16 if short_first else held) & 0xFFFF
 
 
 def _bound(value: int, most: int, what: str, than: bool = True) -> None:
