@@ -68,15 +68,8 @@ with suppress(AttributeError):
 # Pillow warns of large pictures, for which there is a bound here, and of odd metadata, which is no news to the user.
 # `catch_warnings` works on the whole process, so only one thread may be in it.
 _header = threading.Lock()
-
-
-def _unlock() -> None:
-    global _header
-    _header = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # another thread may have held it
-    os.register_at_fork(after_in_child=_unlock)
+if hasattr(os, "register_at_fork"):  # no child gets it locked by a thread that it does not have
+    os.register_at_fork(before=_header.acquire, after_in_parent=_header.release, after_in_child=_header.release)
 
 
 @dataclass(frozen=True)

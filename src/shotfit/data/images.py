@@ -67,6 +67,7 @@ __all__ = [
     "open_image",
     "opened_image",
     "shown",
+    "stored_size",
 ]
 
 SUFFIXES = frozenset(
@@ -147,10 +148,16 @@ def opened_image(picture: PictureLike, *, official: bool = False, shorter: int |
 
 def image_size(picture: Picture) -> tuple[int, int]:
     """Width and height of what `open_image` gives without `shorter`, from the header; with the same errors."""
+    width, height, orientation = stored_size(picture)
+    return (height, width) if orientation > 4 else (width, height)
+
+
+def stored_size(picture: Picture) -> tuple[int, int, int]:
+    """Width, height and EXIF orientation (1 to 8) as the picture lies in its file; with the errors of `image_size`."""
     with _told(picture), ExitStack() as held:
         found = opened(picture, held, budget=Budget(DECODING.total))  # nothing is decoded
         facts = found.shown(picture)
-        return (facts.height, facts.width) if found.orientation > 4 else (facts.width, facts.height)
+        return facts.width, facts.height, found.orientation
 
 
 def inspect(picture: Picture) -> Facts:
