@@ -185,8 +185,8 @@ def test_images_of_one_mode_are_one_line(tmp_path: Path) -> None:
 
 def test_images_of_formats_that_are_not_read_are_a_warning(tmp_path: Path) -> None:
     tree(tmp_path, cat=2)
-    (tmp_path / "cat" / "IMG_0001.HEIC").write_text("x")
-    assert "IMG_0001.HEIC; save as JPEG or PNG to use" in warning(diagnose(tmp_path), "format")
+    (tmp_path / "cat" / "IMG_0001.JXL").write_text("x")
+    assert "IMG_0001.JXL; save as JPEG or PNG to use" in warning(diagnose(tmp_path), "format")
 
 
 def test_test_part_alone_is_examined(tmp_path: Path) -> None:

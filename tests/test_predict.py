@@ -24,7 +24,7 @@ from shotfit.testing.tiny import tiny_backbone, tiny_task
 from .pictures import save
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
-HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+JXL = b"\0\0\0\x0cJXL \r\n\x87\n"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_broken_picture_is_a_row_with_its_error_and_the_rest_goes_on(photos: Pat
     assert (code, out[0], len(rows)) == (4, "image,rank,label,probability,set,unknown,error", 40)
     assert [row["image"] for row in rows] == [str(photos / f"{number:02}.png") for number in range(40)]
     (broken,) = [row for row in rows if row["error"]]
-    assert broken["image"].endswith("33.png") and "is no image of a format that is read" in broken["error"]
+    assert broken["image"].endswith("33.png") and "is no image but text" in broken["error"]
     assert not any(broken[name] for name in ("rank", "label", "probability", "set", "unknown"))
     (line,) = err
     assert line.startswith("not predicted: ") and "33.png is no image" in line
@@ -149,36 +149,36 @@ def test_set_and_unknown_have_columns_of_their_own(model: Path, monkeypatch: pyt
 
 
 def test_pictures_that_are_passed_over_are_counted_and_named(photos: Path, run: Run) -> None:
-    (photos / "phone.HEIC").write_bytes(HEIC)
+    (photos / "phone.JXL").write_bytes(JXL)
     (photos / "scan").write_bytes((photos / "00.png").read_bytes())
     (photos / "LICENSE").write_text("no picture")
     (photos / "notes.txt").write_text("no picture")
     code, out, err = run(photos, "--skip-broken")
     assert (code, len(out)) == (0, 39)
-    assert err[0] == (f"note: passed over 2 entries that cannot be read: {photos / 'phone.HEIC'}, {photos / 'scan'}.")
+    assert err[0] == (f"note: passed over 2 entries that cannot be read: {photos / 'phone.JXL'}, {photos / 'scan'}.")
 
 
 def test_patterns_and_links_pass_nothing_over_in_silence(photos: Path) -> None:
-    (photos / "phone.heic").write_bytes(HEIC)
+    (photos / "phone.jxl").write_bytes(JXL)
     (photos.parent / "linked").mkdir()
     save(photos.parent / "linked" / "a.png")
     (photos / "album").symlink_to(photos.parent / "linked")
-    assert find_images([f"{photos}/*"]).passed_over == [photos / "phone.heic"]
-    assert find_images([str(photos)]).passed_over == [photos / "phone.heic", photos / "album"]
+    assert find_images([f"{photos}/*"]).passed_over == [photos / "phone.jxl"]
+    assert find_images([str(photos)]).passed_over == [photos / "phone.jxl", photos / "album"]
 
 
 def test_reading_for_a_fit_counts_and_names_the_pictures_that_it_ignores(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny_task(tmp_path / "photos")
-    (tmp_path / "photos" / "blue" / "phone.heic").write_bytes(HEIC)
+    (tmp_path / "photos" / "blue" / "phone.jxl").write_bytes(JXL)
     (tmp_path / "photos" / "README.md").write_text("about")
     save(tmp_path / "photos" / "blue" / "more" / "a.png")
     Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "blue" / "scan", format="JPEG")
     assert main(["doctor", str(tmp_path / "photos")]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ignored: ")]
-    assert line.startswith("ignored: 3 entries (README.md, phone.heic, scan); 2 pictures among them (")
-    assert all(name in line.partition(";")[2] for name in ("phone.heic", "scan"))
+    assert line.startswith("ignored: 3 entries (README.md, phone.jxl, scan); 2 pictures among them (")
+    assert all(name in line.partition(";")[2] for name in ("phone.jxl", "scan"))
 
 
 @pytest.mark.parametrize("out", [[], ["--out", "inside/model"], ["--out", "train"]])

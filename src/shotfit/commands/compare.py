@@ -107,6 +107,7 @@ def compare(
         ),
     ] = None,
     skip_broken: flags.SkipBroken = False,
+    lenient: flags.Lenient = False,
     memory: flags.Memory = None,
     precision: flags.Precision = "auto",
     device: flags.Device = "auto",
@@ -177,11 +178,12 @@ def compare(
         check_table(out_table)
     read_variants(names, numbers, draws, lr, epochs, chosen, how_trained)
     loaded = load_in(backbone, computing, device)
-    how = Reading(way, class_names, template or (), max(numbers), skip_broken)
+    how = Reading(way, class_names, template or (), max(numbers), skip_broken, lenient=lenient)
     found = [task for source in sources for task in read_all(source, how, say)]
     apart = len(sources) > 1
     data = found[0] if tasks is None and not apart else found
-    others = [read_one(target, Reading(skip_broken=skip_broken, to_fit=False), say) for target in targets or []]
+    other = Reading(skip_broken=skip_broken, to_fit=False, lenient=lenient)
+    others = [read_one(target, other, say) for target in targets or []]
     left_out = leave_out or []
     plan = plan_of(data, protocol, others, left_out, apart)
     rows = compare_methods(

@@ -25,6 +25,7 @@ def doctor(
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
     shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 0,
+    lenient: flags.Lenient = False,
     as_json: flags.Json = False,
 ) -> None:
     """Look for problems in a folder of images: everything that would stop a fit, and what is odd.
@@ -48,7 +49,7 @@ def doctor(
     say_task(task, say)
     for note in task.notes:
         say(f"note: {note}")
-    report = examine(task, shots or None, cache_folder())
+    report = examine(task, shots or None, cache_folder(), lenient=lenient)
     if not report.errors:  # else it is not worth the wait for a backbone
         from shotfit.checkpoints.weights import load_in
         from shotfit.engine.frozen import Frozen

@@ -61,6 +61,7 @@ def evaluate(
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
     skip_broken: flags.SkipBroken = False,
+    lenient: flags.Lenient = False,
     precision: flags.ModelPrecision = None,
     device: flags.Device = "auto",
     as_json: flags.Json = False,
@@ -112,7 +113,7 @@ def evaluate(
         opened = [
             load_task(place, task, backbone, method, computing, device, store, trust_backbone) for place in models
         ]
-    how = Reading(way, class_names, skip_broken=skip_broken, to_fit=False)
+    how = Reading(way, class_names, skip_broken=skip_broken, to_fit=False, lenient=lenient)
     found = read_all(source, how, say)
     if tasks is not None:
         pairs = models_of(model, found, backbone, method, computing, device, store, trust_backbone)

@@ -99,6 +99,7 @@ def fit(
         typer.Option("--refit", help="Once it is evaluated, fit again to the held-out images too.", show_default="off"),
     ] = False,
     skip_broken: flags.SkipBroken = False,
+    lenient: flags.Lenient = False,
     memory: flags.Memory = None,
     precision: flags.Precision = "auto",
     device: flags.Device = "auto",
@@ -176,7 +177,7 @@ def fit(
         check_target(out)
         check_outside(out, [folder])
     loaded = load_in(backbone, computing, device)
-    how = Reading(way, class_names, template or (), shots or None, skip_broken)
+    how = Reading(way, class_names, template or (), shots or None, skip_broken, lenient=lenient)
     found = read_all(source, how, say)
     for task in found:
         say_support(task, shots, seed, say)

@@ -21,6 +21,7 @@ __all__ = [
     "ImagesDir",
     "Json",
     "LabelColumn",
+    "Lenient",
     "Memory",
     "MethodFile",
     "ModelBackbone",
@@ -95,6 +96,12 @@ GroupColumn = Annotated[
 ]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave unreadable images out instead of stopping.", show_default="off")
+]
+Lenient = Annotated[
+    bool,
+    typer.Option(
+        "--lenient", help="Read what is there of images that are cut off, and fill the rest.", show_default="off"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.", show_default="off")]
 MethodFile = Annotated[

@@ -60,6 +60,7 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be read.", show_default="off")
     ] = False,
+    lenient: flags.Lenient = False,
     precision: flags.ModelPrecision = None,
     device: flags.Device = "auto",
 ) -> None:
@@ -110,7 +111,7 @@ def predict(
     # CSV has names as they are, for programs; where people look at it, a terminal gets what it can show.
     say_row = to(sys.stdout) if form == "table" or sys.stdout.isatty() else partial(print, flush=True)
     broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
-    for line in lines(fitted, found.images, form, top, broken, tell, asked):  # type: ignore[arg-type]
+    for line in lines(fitted, found.images, form, top, broken, tell, asked, lenient):  # type: ignore[arg-type]
         say_row(line)
     if left_out and not skip_broken:
         raise typer.Exit(LEFT_OUT)

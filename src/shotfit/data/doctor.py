@@ -23,7 +23,7 @@ from typing import Any
 import PIL
 
 from shotfit.data.filecache import FileCache, in_threads
-from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, is_unread, shown
+from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, is_truncated, is_unread, shown
 from shotfit.data.namecheck import naming_advice, without_meaning
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import Item, Task, plain_name
@@ -35,7 +35,7 @@ __all__ = ["SMALL", "Problem", "Report", "examine"]
 SMALL = 32
 """Images with a side below so many pixels are reported."""
 
-_RULES = f"1, pillow {PIL.__version__}"  # verdicts are kept under this name; the number goes up when the rules change
+_RULES = f"2, pillow {PIL.__version__}"  # verdicts are kept under this name; the number goes up when the rules change
 
 _MODES = {
     "1": "black and white",
@@ -50,6 +50,7 @@ _MODES = {
     "F": "floating-point gray",
 }
 
+_TRUNCATED = "truncated"
 _FILE_ERRORS = ("unreadable", "too large", "loop")
 
 
@@ -93,11 +94,16 @@ class Report:
         )
 
     def without_broken(self, task: Task) -> Task:
-        """The task without the files that cannot be read or are too large."""
+        """The task without the files that cannot be read or are too large, and with those read leniently that may be.
+
+        What is read leniently has a digest of its own, so that its features are not taken for those of another.
+        """
         broken = {picture for error in self.errors if error.kind in _FILE_ERRORS for picture in error.pictures}
+        cut_off = {picture for found in self.warnings if found.kind == _TRUNCATED for picture in found.pictures}
 
         def whole(items: Sequence[Item]) -> tuple[Item, ...]:
-            return tuple(item for item in items if item.picture not in broken)
+            kept = (item for item in items if item.picture not in broken)
+            return tuple(item.as_lenient() if item.picture in cut_off else item for item in kept)
 
         held_out = None if task.is_sealed else whole(task.test)
         return replace(task, train=whole(task.train), val=whole(task.val), held_out=held_out)
@@ -122,25 +128,32 @@ class Report:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """What decoding a file gave: facts, or an error of a kind. `lasting`: it follows from the content alone."""
+    """What decoding a file gave: facts, or an error of a kind. `lasting`: it follows from the content alone.
+
+    cut_off: the facts are those of a file that is truncated and was read leniently.
+    """
 
     facts: Facts | None = None
     kind: str = ""
     reason: str = ""
     lasting: bool = True
+    cut_off: bool = False
 
 
-def examine(task: Task, shots: int | None = None, cache: Path | None = None, to_fit: bool = True) -> Report:
+def examine(
+    task: Task, shots: int | None = None, cache: Path | None = None, to_fit: bool = True, lenient: bool = False
+) -> Report:
     """Look at all images and classes of a task; in a sealed task at all but the test part.
 
     Args:
         shots: also report classes with fewer train images than this.
         cache: the folder in which verdicts are kept; without it every image is decoded.
         to_fit: a class without a train image is an error, unless no class has one; else any image of it will do.
+        lenient: a truncated file is a warning if anything of its pixels is there.
     """
     held_out: Sequence[Item] = () if task.is_sealed else task.test
     items = [*task.train, *task.val, *held_out]
-    verdicts = _verdicts(items, FileCache(cache))
+    verdicts = _verdicts(items, FileCache(cache), lenient)
 
     def readable(part: Sequence[Item]) -> list[Item]:
         return [item for item in part if verdicts[item.picture].facts]
@@ -162,21 +175,23 @@ def examine(task: Task, shots: int | None = None, cache: Path | None = None, to_
         *_meaningless_names(task),
         *_copies(readable([*task.train, *task.val]), readable(held_out)),
         *_torn_groups(readable([*task.train, *task.val]), readable(held_out)),
+        *_truncated(items, verdicts),
         *_peculiar(usable),
         *_unread_formats(task),
     ]
     return Report(task.source, len(items), len(task.classes.names), tuple(errors), tuple(warnings))
 
 
-def _verdicts(items: Sequence[Item], cache: FileCache) -> dict[Picture, _Verdict]:
+def _verdicts(items: Sequence[Item], cache: FileCache, lenient: bool) -> dict[Picture, _Verdict]:
     """The verdict on each picture: kept ones by content, the others by decoding, once for all copies."""
-    kept = cache.verdicts((item.digest for item in items if item.digest), _RULES)
+    rules = f"{_RULES}, lenient" if lenient else _RULES
+    kept = cache.verdicts((item.digest for item in items if item.digest), rules)
     found = {digest: _from_json(text) for digest, text in kept.items()}
     first: dict[str, Item] = {}
     for item in items:
         if _key(item) not in found:
             first.setdefault(_key(item), item)
-    done = in_threads(_verdict, [item.picture for item in first.values()])
+    done = in_threads(partial(_verdict, lenient=lenient), [item.picture for item in first.values()])
     new: dict[str, str] = {}
     try:
         for (key, item), verdict in zip(first.items(), track(done, "checking images", total=len(first)), strict=True):
@@ -184,7 +199,7 @@ def _verdicts(items: Sequence[Item], cache: FileCache) -> dict[Picture, _Verdict
             if item.digest and verdict.lasting:
                 new[item.digest] = json.dumps(asdict(verdict))
     finally:
-        cache.keep_verdicts(new, _RULES)  # an interrupted run goes on where it was
+        cache.keep_verdicts(new, rules)  # an interrupted run goes on where it was
     return {item.picture: found[_key(item)] for item in items}
 
 
@@ -192,10 +207,12 @@ def _key(item: Item) -> str:
     return item.digest or str(item.picture)
 
 
-def _verdict(picture: Picture) -> _Verdict:
+def _verdict(picture: Picture, lenient: bool) -> _Verdict:
     try:
-        return _Verdict(facts=inspect(picture))
+        return _Verdict(facts=inspect(picture), cut_off=picture.lenient)
     except BrokenImageError as error:
+        if lenient and not picture.lenient and is_truncated(error):
+            return _verdict(picture.as_lenient(), lenient)
         kind = "too large" if isinstance(error, TooLargeImageError) else "unreadable"
         from_system = isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
         return _Verdict(kind=kind, reason=error.reason, lasting=not from_system)
@@ -212,6 +229,13 @@ def _broken(items: Sequence[Item], verdicts: Mapping[Picture, _Verdict]) -> Iter
         if verdict.facts is None:
             error = TooLargeImageError if verdict.kind == "too large" else BrokenImageError
             yield Problem(verdict.kind, str(error(picture, verdict.reason)), (picture,))
+
+
+def _truncated(items: Sequence[Item], verdicts: Mapping[Picture, _Verdict]) -> Iterator[Problem]:
+    cut_off = tuple(dict.fromkeys(item.picture for item in items if verdicts[item.picture].cut_off))
+    if cut_off:
+        said = f"{_count(len(cut_off), 'image', 'is', 'are')} truncated (what is missing was filled)"
+        yield Problem(_TRUNCATED, f"{said}, e.g. {shown(cut_off[0])}", cut_off)
 
 
 def _empty_classes(task: Task, counts: Mapping[int, int], learned: bool) -> Iterator[Problem]:
@@ -298,6 +322,14 @@ def _peculiar(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:
         for mode in sorted(modes)
     ]
     tests += [
+        (
+            "range",
+            f"of {full.bit_length()} bits, stored in more (0 to {full:,} becomes 0 to 255)",
+            partial(_has_full, full),
+        )
+        for full in sorted({facts.full for _, facts in usable} & {255, 1023, 4095, 16383})
+    ]
+    tests += [
         ("transparency", "transparent (put on white)", lambda facts: facts.transparent),
         ("rotation", "turned by EXIF (applied)", lambda facts: facts.rotated),
         ("animation", "of several frames or pages (the first is used)", lambda facts: facts.animated),
@@ -309,6 +341,10 @@ def _peculiar(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:
             yield Problem(kind, f"{_count(len(odd), 'image', 'is', 'are')} {said}, e.g. {shown(odd[0])}", odd)
 
 
+def _has_full(full: int, facts: Facts) -> bool:
+    return facts.full == full and facts.mode != "F"
+
+
 def _has_mode(mode: str, facts: Facts) -> bool:
     return facts.mode == mode
 
@@ -316,8 +352,10 @@ def _has_mode(mode: str, facts: Facts) -> bool:
 def _unread_formats(task: Task) -> Iterator[Problem]:
     unread = tuple(Picture(path) for path in task.ignored if is_unread(path))
     if unread:
+        heif = any(picture.suffix in (".heic", ".heif", ".hif") for picture in unread)
+        use = "save as JPEG or PNG to use" + (", or pip install 'shotfit[heif]' for HEIC" if heif else "")
         said = f"{_count(len(unread), 'image', 'is', 'are')} of a format that is not read, or without an ending"
-        yield Problem("format", f"{said}, e.g. {shown(unread[0])}; save as JPEG or PNG to use", unread)
+        yield Problem("format", f"{said}, e.g. {shown(unread[0])}; {use}", unread)
 
 
 def _count(number: int, word: str, one: str = "", more: str = "") -> str:

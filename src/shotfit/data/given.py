@@ -43,13 +43,14 @@ def tasks_of(
     cache: Path | None = None,
     shots: int | None = None,
     skip_broken: bool = False,
+    lenient: bool = False,
     to_fit: bool = True,
     found: Callable[[Task], None] = lambda _: None,
     warned: Callable[[str], None] = lambda _: None,
 ) -> list[Task]:
     """The tasks that are meant; the doctor sees all but those that are tasks already.
 
-    how, templates: as in `read_task`. shots, skip_broken, to_fit, found, warned: as in `Reading`.
+    how, templates: as in `read_task`. shots, skip_broken, lenient, to_fit, found, warned: as in `Reading`.
 
     Raises:
         UsageError: data of another type, labels where there are none or of another number, templates of a task.
@@ -74,7 +75,7 @@ def tasks_of(
             raise UsageError("The list holds tasks and other things: give tasks alone, or images with labels.")
         check_names(tasks)
         return tasks
-    reading = Reading(how, None, templates, shots, skip_broken, to_fit)
+    reading = Reading(how, None, templates, shots, skip_broken, to_fit, lenient)
     if is_path:
         return reading.tasks(Path(cast("str", data)), cache, found, warned)
     if _is_table(data):

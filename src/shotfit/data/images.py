@@ -4,41 +4,48 @@
 
 The rules, applied in this order:
 
-    size            bytes above MAX_BYTES or a picture above MAX_PIXELS are refused before anything is decoded
+    size            before anything is decoded, more bytes than MAX_BYTES, more pixels than MAX_PIXELS, a structure
+                    beyond the bounds of `headers.py` and what takes more memory than MAX_DECODED are refused
     format          only FORMATS are tried, whatever the file's name says
     frames          the first frame of an animation, the first page of a TIFF
     box             cut out of the stored pixels; what of it lies outside of the picture is left out
     rotation        the EXIF orientation is applied
-    16 bit, float   scaled to 8 bit, see `_eight_bits` (Pillow alone clips at 255, which turns a 16-bit scan white)
+    16 bit, float   scaled to 8 bit, see `levels.py` (Pillow alone clips at 255, which turns a 16-bit scan white)
     transparency    put on white (alpha channels, and transparent palette entries or gray levels)
     everything else Pillow's `convert("RGB")`: palettes, gray, black and white, CMYK (Adobe's inversion undone, no color
                     profile applied), YCbCr
 
 `official=True` stops after the frames rule: the image in its own mode and as it lies in the file, for preprocessing
-that follows the official readers, which ignore EXIF and leave everything to `convert("RGB")`.
+that follows the official readers, which ignore EXIF (but that of a TIFF) and leave everything to `convert("RGB")`.
 
 `shorter=384` lets a JPEG be decoded at a half, a quarter or an eighth of its size, which costs a fraction of the time,
 where its shorter side keeps so many pixels. Only sizes that divide evenly are reduced, so nothing shifts: each pixel
 stands for a square of the picture's.
+
+Threads share one budget of memory (`budget.py`). `opened_image` holds a picture's share of it while the image is worked
+on, `open_image` only while it is made. Steps are such that never more than two whole copies of a picture exist.
+
+A `lenient` picture may be cut off: what is missing of it is gray in a JPEG and black in other formats.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import stat
-import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from shotfit.data.budget import DECODING, Budget
 from shotfit.data.containers import MAX_BYTES, PartError
-from shotfit.data.pictures import Picture
+from shotfit.data.decoded import AVIF, FORMATS, HEIF, MAX_PIXELS, Facts, check_size, cut_out, decoded, opened
+from shotfit.data.headers import BombError
+from shotfit.data.kinds import what_it_is
+from shotfit.data.levels import banded, deep, eight_bits
+from shotfit.data.pictures import Picture, PictureLike
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import UnreadableError
 from shotfit.printing import printable
@@ -55,30 +62,28 @@ __all__ = [
     "digest",
     "image_size",
     "inspect",
+    "is_truncated",
     "is_unread",
     "open_image",
+    "opened_image",
     "shown",
     "stored_size",
 ]
 
-MAX_PIXELS = 120_000_000  # a 108-megapixel photograph passes
-
-# Pillow 11.3 and later decode AVIF where they were built with it; naming an unknown format would make Pillow raise.
-_AVIF = importlib.util.find_spec("PIL._avif") is not None
-
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", *(("AVIF",) if _AVIF else ()))
-"""Pillow's names of the formats that are tried. JPEG stands also for MPO, several JPEGs in one, which phones write."""
-
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff"]
     + [".ppm", ".pgm", ".pbm", ".pnm"]
-    + ([".avif"] if _AVIF else [])
+    + ([".avif"] if AVIF else [])
+    + ([".heic", ".heif", ".hif"] if HEIF else [])
 )
 """Names with these endings (in any case) count as images when a folder is read."""
 
-UNREAD_SUFFIXES = frozenset(
-    [".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".tga", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw"]
-).difference(SUFFIXES)
+UNREAD_SUFFIXES = (
+    frozenset([".heic", ".heif", ".hif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".tga", ".ico"]).union(
+        [".dng", ".cr2", ".cr3", ".nef", ".arw"]
+    )
+    - SUFFIXES
+)
 """Endings of pictures that are not read, which people are told of."""
 
 _SIGNS = (
@@ -88,86 +93,88 @@ _SIGNS = (
 """How the bytes of a picture begin, in formats that are hardly taken for others."""
 _BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif")  # what stands behind "ftyp" in HEIC and AVIF
 
-_ORIENTATION = 0x0112
-
-# Pillow warns of large pictures, for which there is a bound here, and of odd metadata, which is no news to the user.
-# `catch_warnings` works on the whole process, so only one thread may be in it.
-_header = threading.Lock()
-if hasattr(os, "register_at_fork"):  # no child gets it locked by a thread that it does not have
-    os.register_at_fork(before=_header.acquire, after_in_parent=_header.release, after_in_child=_header.release)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BrokenImageError(ShotfitError):
-    """A picture that cannot be read as an image. `reason` is the sentence without its name: "is truncated (...)"."""
+    """A picture that cannot be read as an image. `reason` is the sentence without its name: "is truncated (...)".
+
+    A reason that ends with a full stop says itself what to do.
+    """
 
     advice = "Replace or remove it."
 
     def __init__(self, picture: Picture, reason: str) -> None:
-        super().__init__(f"{shown(picture)} {reason}. {self.advice}")
+        super().__init__(f"{shown(picture)} {reason}" + ("" if reason.endswith(".") else f". {self.advice}"))
         self.picture, self.reason = picture, reason
 
 
 class TooLargeImageError(BrokenImageError):
-    """A picture above MAX_BYTES or MAX_PIXELS."""
+    """A picture above MAX_BYTES or MAX_PIXELS, or one that takes too much memory or time to decode."""
 
     advice = "Save it smaller or remove it."
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a decoded picture is, before any rule: Pillow's format ("" in memory) and mode, the size as stored, of the
-    box if there is one, and its peculiarities.
-    """
-
-    format: str
-    mode: str
-    width: int
-    height: int
-    rotated: bool
-    transparent: bool
-    animated: bool
-
-
-def open_image(picture: Picture, *, official: bool = False, shorter: int | None = None) -> Image.Image:
+def open_image(picture: PictureLike, *, official: bool = False, shorter: int | None = None) -> Image.Image:
     """The picture as 8-bit RGB by the rules above; with `official`, in its own mode and unrotated.
 
     shorter: a whole JPEG may be decoded at reduced size where its shorter side keeps so many pixels; None: never.
 
     Raises:
         BrokenImageError: missing, no image of FORMATS, truncated, damaged or not convertible.
-        TooLargeImageError: above MAX_BYTES or MAX_PIXELS; nothing was decoded.
+        TooLargeImageError: above MAX_BYTES, MAX_PIXELS or another bound; nothing was decoded.
     """
-    with _told(picture):
-        image, facts = _decode(picture, shorter)
-        return image if official else _rgb(image, facts.rotated)
+    with opened_image(picture, official=official, shorter=shorter) as image:
+        return image
+
+
+@contextmanager
+def opened_image(picture: PictureLike, *, official: bool = False, shorter: int | None = None) -> Iterator[Image.Image]:
+    """What `open_image` gives, and the memory that it takes is counted until the block is left."""
+    picture = Picture.of(picture)
+    with ExitStack() as held:
+        with _told(picture):
+            image = cut_out(decoded(picture, held, shorter), picture) if official else _rgb(picture, held, shorter)[0]
+        yield image
 
 
 def image_size(picture: Picture) -> tuple[int, int]:
     """Width and height of what `open_image` gives without `shorter`, from the header; with the same errors."""
-    with _told(picture), _opened(picture) as (image, facts):
-        sideways = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
-        return (facts.height, facts.width) if sideways else (facts.width, facts.height)
+    width, height, orientation = stored_size(picture)
+    return (height, width) if orientation > 4 else (width, height)
 
 
 def stored_size(picture: Picture) -> tuple[int, int, int]:
     """Width, height and EXIF orientation (1 to 8) as the picture lies in its file; with the errors of `image_size`."""
-    with _told(picture), _opened(picture) as (image, facts):
-        turned = image.getexif().get(_ORIENTATION, 1)
-        return facts.width, facts.height, turned if turned in range(1, 9) else 1
+    with _told(picture), ExitStack() as held:
+        found = opened(picture, held, budget=Budget(DECODING.total))  # nothing is decoded
+        facts = found.shown(picture)
+        return facts.width, facts.height, found.orientation
 
 
 def inspect(picture: Picture) -> Facts:
     """Decode and convert the picture in full, as `open_image` does with the same errors, and say what it is."""
-    with _told(picture):
-        image, facts = _decode(picture)
-        _rgb(image, facts.rotated)
-        return facts
+    with _told(picture), ExitStack() as held:
+        return _rgb(picture, held)[1]
+
+
+def is_truncated(error: BrokenImageError) -> bool:
+    """Whether a picture could not be read because its end is missing: a lenient one might be."""
+    return error.reason.startswith("is truncated")
 
 
 def digest(picture: Picture) -> str:
     """The picture's digest, see `Picture.digest`; with the errors of `open_image` for what cannot be read."""
     with _told(picture):
-        _check_size(picture)
+        check_size(picture)
         return picture.digest()
 
 
@@ -198,107 +205,34 @@ def shown(path: Path | Picture) -> str:
     return printable(text)
 
 
-@contextmanager
-def _opened(picture: Picture) -> Iterator[tuple[Image.Image, Facts]]:
-    """The first frame, not decoded yet where it has bytes, and the facts about it."""
-    image = picture.pixels()
-    if image is not None:
-        yield image, _facts(picture, image)
-        return
-    _check_size(picture)
-    with picture.opened() as file:
-        with _header, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(file, formats=FORMATS)
-            facts = _facts(picture, image)
-        yield image, facts
+def _rgb(picture: Picture, held: ExitStack, shorter: int | None = None) -> tuple[Image.Image, Facts]:
+    """What the picture shows, by all rules. Each step makes a new image of one that is dropped then."""
+    found = decoded(picture, held, shorter)
+    facts, declared = found.shown(picture), found.header.full
+    turn = None if found.turned else _TURNS.get(found.orientation)
+    image = cut_out(found, picture)
+    del found
+    if turn is not None:
+        image = image.transpose(turn)
+    if deep(image):
+        image, full = eight_bits(image, declared)
+        facts = replace(facts, full=full)
+    if image.has_transparency_data:
+        image = banded(image, "RGB", _on_white)
+    elif image.mode != "RGB":
+        image = banded(image, "RGB", lambda band: band.convert("RGB"))
+    return (image.copy() if image is picture.held else image), facts
 
 
-def _check_size(picture: Picture) -> None:
-    """Refuse a file that is too large before it is opened, as what it is: too large."""
-    size = picture.file.stat().st_size if picture.file is not None and picture.inside is None else 0
-    if size > MAX_BYTES:
-        raise TooLargeImageError(picture, f"has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
-
-
-def _facts(picture: Picture, image: Image.Image) -> Facts:
-    if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width:,} x {image.height:,}"
-        raise TooLargeImageError(picture, f"has {size} pixels, more than the {MAX_PIXELS:,} that are decoded")
-    left, top, right, bottom = _inside(picture, image)
-    return Facts(
-        format=image.format or "",
-        mode=image.mode,
-        width=right - left,
-        height=bottom - top,
-        rotated=image.getexif().get(_ORIENTATION, 1) in range(2, 9),
-        transparent=image.has_transparency_data,
-        # the further pictures in an MPO are previews and depth maps, not frames
-        animated=image.format != "MPO" and getattr(image, "is_animated", False),
-    )
-
-
-def _inside(picture: Picture, image: Image.Image) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what the picture shows of the image, in stored pixels."""
-    crop = picture.crop
-    if crop is None:
-        return 0, 0, image.width, image.height
-    right, bottom = min(crop.left + crop.width, image.width), min(crop.top + crop.height, image.height)
-    if right <= crop.left or bottom <= crop.top:
-        raise BrokenImageError(picture, f"is a box outside of its picture of {image.width} x {image.height} pixels")
-    return crop.left, crop.top, right, bottom
-
-
-def _decode(picture: Picture, shorter: int | None = None) -> tuple[Image.Image, Facts]:
-    """What is shown of the first frame in its own mode, decoded, and the facts about it."""
-    with _opened(picture) as (image, facts):
-        box = _inside(picture, image)
-        if picture.crop is None and shorter is not None and facts.format in ("JPEG", "MPO"):
-            _reduce(image, shorter)
-        image.load()
-        return image.copy() if picture.crop is None else image.crop(box), facts  # either holds no file
-
-
-def _reduce(image: Image.Image, shorter: int) -> None:
-    """Have a JPEG decoded at the smallest even share of its size whose shorter side has so many pixels."""
-    for share in (8, 4, 2):
-        if image.width % share == image.height % share == 0 and min(image.size) // share >= shorter:
-            image.draft(None, (image.width // share, image.height // share))
-            return
-
-
-def _rgb(image: Image.Image, rotated: bool) -> Image.Image:
-    upright = image
-    if rotated:
-        with _header, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        upright = _eight_bits(upright)
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        upright = Image.alpha_composite(white, layer)
-    return upright if upright.mode == "RGB" else upright.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Gray levels of more than 8 bits, scaled so that full range becomes 0 to 255.
-
-    Full range is 65,535 in 16-bit modes. In 32-bit integers and floats it is the first of 1 (floats only), 255 and
-    65,535 that holds all values; where none does, or where values are negative, the picture's own range is stretched.
-    """
-    levels = np.nan_to_num(np.asarray(image).astype(np.float64))  # [height, width]
-    ranges = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}.get(image.mode, (65535.0,))
-    low, high = float(levels.min()), float(levels.max())
-    full = next((full for full in ranges if high <= full), None)
-    if low < 0 or full is None:
-        levels, full = levels - low, max(high - low, 1e-300)
-    return Image.fromarray(np.rint(levels * (255 / full)).astype(np.uint8))
+def _on_white(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer).convert("RGB")
 
 
 def _missing(picture: Picture) -> str:
     dangling = picture.file is not None and picture.file.is_symlink()
+    if dangling and picture.file is not None and ".git/annex/" in str(picture.file.readlink()):
+        return "is a link of git-annex to a file that is not here: run `git annex get`."
     return "is a link to a file that does not exist" if dangling else "does not exist"
 
 
@@ -315,17 +249,26 @@ def _told(picture: Picture) -> Iterator[None]:
         raise BrokenImageError(picture, reason) from error
     except ShotfitError as error:
         raise BrokenImageError(picture, f"cannot be read ({str(error).rstrip('.')})") from error
+    except BombError as error:
+        raise TooLargeImageError(picture, error.args[0]) from error
     except Image.DecompressionBombError as error:
         raise TooLargeImageError(picture, f"has more than the {MAX_PIXELS:,} pixels that are decoded") from error
     except FileNotFoundError as error:
         raise BrokenImageError(picture, _missing(picture)) from error
     except UnidentifiedImageError as error:
-        with picture.opened() as file:
-            empty = not file.read(1)
-        reason = "is empty (0 bytes)" if empty else f"is no image of a format that is read ({', '.join(FORMATS)})"
-        raise BrokenImageError(picture, reason) from error
+        raise BrokenImageError(picture, _what_it_is(picture)) from error
     except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error, ...
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        said = " ".join(said.split()) or type(error).__name__
-        what = "is truncated" if "truncated" in said.lower() else "cannot be read as an image"
-        raise BrokenImageError(picture, f"{what} ({said})") from error
+        said = " ".join(said.split())[:200] or type(error).__name__
+        if "truncated" in said.lower():
+            advice = "Replace it, or pass --lenient (lenient=True) to fill what is missing."
+            raise BrokenImageError(picture, f"is truncated ({said}). {advice}") from error
+        raise BrokenImageError(picture, f"cannot be read as an image ({said})") from error
+
+
+def _what_it_is(picture: Picture) -> str:
+    with picture.opened() as file:
+        begin = file.read(1024)
+    if not begin:
+        return "is empty (0 bytes)"
+    return what_it_is(begin, heif=HEIF) or f"is no image of a format that is read ({', '.join(FORMATS)})"

@@ -70,10 +70,11 @@ class Picture:
     """A file or a part of one, or an image in memory. Immutable; equal where file and part are.
 
     file: the path, absolute or not; None in memory. inside: the name of an archive's member or the number of a table's
-    row. crop: a box of it. held: bytes or a PIL image; `name` is what it is called then.
+    row. crop: a box of it. held: bytes or a PIL image; `name` is what it is called then. lenient: it is known to be cut
+    off and may be read all the same, see `images.py`; its digest is another than without.
     """
 
-    __slots__ = ("crop", "file", "held", "inside", "name")
+    __slots__ = ("crop", "file", "held", "inside", "lenient", "name")
 
     def __init__(
         self,
@@ -83,8 +84,10 @@ class Picture:
         *,
         held: bytes | Image.Image | None = None,
         name: str = "",
+        lenient: bool = False,
     ) -> None:
         self.file, self.inside, self.crop, self.held, self.name = file, inside, crop, held, name
+        self.lenient = lenient
 
     @classmethod
     def of(cls, source: PictureLike, name: str = "image") -> Picture:
@@ -113,12 +116,19 @@ class Picture:
 
     @property
     def whole(self) -> Picture:
-        """The picture that the box is of; itself without one."""
-        return self if self.crop is None else Picture(self.file, self.inside, held=self.held, name=self.name)
+        """The picture that the box is of, not lenient; itself without a box."""
+        return self if self.crop is None and not self.lenient else self._with(None, lenient=False)
 
     def of_crop(self, crop: Crop) -> Picture:
         """A box of this picture."""
-        return Picture(self.file, self.inside, crop, held=self.held, name=self.name)
+        return self._with(crop, self.lenient)
+
+    def as_lenient(self) -> Picture:
+        """The same picture, which may be cut off."""
+        return self._with(self.crop, lenient=True)
+
+    def _with(self, crop: Crop | None, lenient: bool) -> Picture:
+        return Picture(self.file, self.inside, crop, held=self.held, name=self.name, lenient=lenient)
 
     @property
     def suffix(self) -> str:
@@ -170,7 +180,9 @@ class Picture:
         return self.digest_of(self._digest_of_whole())
 
     def digest_of(self, whole: str) -> str:
-        """Its digest, from that of the whole picture."""
+        """Its digest, from that of the whole picture, which `lenient` is not part of."""
+        if self.lenient:  # what was read of it strictly, nothing, is never taken for this, nor this for that
+            whole = hashlib.sha256(f"{whole}#lenient".encode()).hexdigest()
         return whole if self.crop is None else hashlib.sha256(f"{whole}{self.crop}".encode()).hexdigest()
 
     def _digest_of_whole(self) -> str:
@@ -198,7 +210,8 @@ class Picture:
         return f"Picture({str(self)!r})"
 
     def _key(self) -> tuple[object, ...]:
-        return self.file, self.inside, self.crop, None if self.held is None else id(self.held)
+        held = None if self.held is None else id(self.held)
+        return self.file, self.inside, self.crop, self.lenient, held
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Picture) and self._key() == other._key()

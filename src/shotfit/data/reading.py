@@ -30,6 +30,7 @@ class Reading:
     how, class_names, templates: as in `read_task`; a task list says them for each of its tasks. shots:
     the doctor warns of classes with fewer images. skip_broken: leave out the files that cannot be read instead of
     stopping. to_fit: the train images are for a fit, so that each class needs one; else any image of a class will do.
+    lenient: read what is there of files that are cut off.
     """
 
     how: How = AS_IT_IS
@@ -38,6 +39,7 @@ class Reading:
     shots: int | None = None
     skip_broken: bool = False
     to_fit: bool = True
+    lenient: bool = False
 
     def task(
         self,
@@ -80,10 +82,10 @@ class Reading:
         found(task)
         for note in task.notes:
             warned(note)
-        report = examine(task, self.shots, cache, self.to_fit)
+        report = examine(task, self.shots, cache, self.to_fit, self.lenient)
         for problem in report.warnings:
             warned(problem.message)
         report.raise_for_errors(self.skip_broken, self._flags())
         for problem in report.errors:
             warned(f"left out: {problem.message}")
-        return report.without_broken(task) if report.errors else task
+        return report.without_broken(task)

@@ -48,6 +48,11 @@ class Item:
     digest: str
     group: str = ""
 
+    def as_lenient(self) -> Item:
+        """The same, whose picture may be cut off. It has another digest, so that it is not taken for a whole one."""
+        picture = self.picture.as_lenient()
+        return replace(self, picture=picture, digest=picture.digest_of(self.digest))
+
 
 @dataclass(frozen=True)
 class ClassList:

@@ -11,21 +11,25 @@ exact: docs/data.md states what it changes. Small images, and all other formats,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
+from PIL import Image
 from torch import Tensor
 
-from shotfit.data.images import open_image
+from shotfit.data.images import opened_image
 from shotfit.data.pictures import Picture
 from shotfit.data.views import Box
+from shotfit.engine.allocator import give_back
 from shotfit.towers.config import Preprocessing
 from shotfit.towers.preprocess import crop_and_flip, preprocess
 
 __all__ = ["MARGIN", "center_view", "cut", "read_ahead"]
 
 MARGIN = 2
+LARGE = 2**25  # pixels
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -33,7 +37,8 @@ B = TypeVar("B")
 
 def center_view(picture: Picture, rule: Preprocessing, reduced: bool = True) -> Tensor:
     """The picture as the checkpoint's preprocessing shows it: [3, size, size]."""
-    return preprocess(open_image(picture, shorter=MARGIN * rule.size if reduced else None), rule)
+    with _opened(picture, MARGIN * rule.size if reduced else None) as image:
+        return preprocess(image, rule)
 
 
 def cut(
@@ -45,8 +50,19 @@ def cut(
     """
     narrowest = min(min(box.width, box.height) for box in boxes)
     shorter = -(-MARGIN * rule.size * min(size) // narrowest)  # rounded up
-    image = open_image(picture, shorter=shorter if reduced else None)
-    return [crop_and_flip(image, box, rule, size[0] // image.width) for box in boxes]
+    with _opened(picture, shorter if reduced else None) as image:
+        return [crop_and_flip(image, box, rule, size[0] // image.width) for box in boxes]
+
+
+@contextmanager
+def _opened(picture: Picture, shorter: int | None) -> Iterator[Image.Image]:
+    """The image; after a large one, its memory goes back to the system, also within `kept_memory`."""
+    with opened_image(picture, shorter=shorter) as image:
+        large = image.width * image.height > LARGE
+        yield image
+        del image
+    if large:
+        give_back()
 
 
 def read_ahead(batches: Sequence[Sequence[A]], read: Callable[[A], B]) -> Generator[list[B], None, None]:

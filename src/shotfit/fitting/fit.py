@@ -79,6 +79,7 @@ def fit(
     store: Store | MemoryStore | None = None,
     memory: int | None = None,
     skip_broken: bool = False,
+    lenient: bool = False,
     precision: Precision = "auto",
     device: str = "auto",
     savings: Savings = Savings(),
@@ -89,8 +90,8 @@ def fit(
     width, 3], with `labels`, a text or a whole number for each; or a table of pandas, polars or `datasets`, whose
     columns are the usual ones or named by path_column, label_column and group_column. The doctor sees all of it first,
     and its warnings are told on standard error. Or a task or tasks, which are taken as they are. Test parts are not
-    touched. skip_broken: leave out the files of a path that cannot be read. A text or a method in the place of
-    `labels` is the method.
+    touched. skip_broken: leave out the files of a path that cannot be read. lenient: read what is there of those that
+    are cut off. A text or a method in the place of `labels` is the method.
     shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone; None, the default,
     and 0 take all.
     method: a name, "path/to/file.py:Class", or a method with its options; "auto" races a shortlist on held-out
@@ -124,7 +125,7 @@ def fit(
     how = How(None, path_column, label_column, group_column)
     whole = tasks_of(
         data, labels, how, templates, cache=cache_folder(), shots=shots or None, skip_broken=skip_broken,
-        warned=lambda said: say(f"warning: {said}"),
+        lenient=lenient, warned=lambda said: say(f"warning: {said}"),
     )  # fmt: skip
     if method == AUTO and len(whole) > 1:
         raise UsageError(

@@ -27,7 +27,7 @@ from shotfit.checkpoints.weights import load_in
 from shotfit.data.filecache import FileCache
 from shotfit.data.finding import pictures_in
 from shotfit.data.given import Data, Labels
-from shotfit.data.images import BrokenImageError, open_image, shown
+from shotfit.data.images import BrokenImageError, is_truncated, open_image, shown
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
@@ -155,18 +155,19 @@ class Model:
         task: str | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
+        lenient: bool = False,
     ) -> Predictions:
         """The `top` most probable classes of each image: paths, bytes, PIL images or arrays [height, width, 3].
 
         task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
         with an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
-        Asked(coverage=0.95, unknown=True).
+        Asked(coverage=0.95, unknown=True). lenient: an image that is cut off is predicted by what is there of it.
 
         Raises ShotfitError for an image that cannot be read, or whose prediction is not finite, without keep_broken.
         """
         if task is not None:
-            return self.for_task(task).predict(images, top, keep_broken=keep_broken, asked=asked)
-        return Predictions(self.predict_each(pictures_in(images), top, keep_broken, asked))
+            return self.for_task(task).predict(images, top, keep_broken=keep_broken, asked=asked, lenient=lenient)
+        return Predictions(self.predict_each(pictures_in(images), top, keep_broken, asked, lenient))
 
     @torch.no_grad()
     def predict_each(
@@ -175,6 +176,7 @@ class Model:
         top: int = 1,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
+        lenient: bool = False,
     ) -> Iterator[Prediction]:
         """As `predict`, each as soon as it is known; the next files are read meanwhile."""
         names = self.one_task().names
@@ -182,7 +184,7 @@ class Model:
         answers = judge(asked, self.own_trust, self.record, names)
         with kept_memory() if len(images) > BATCH else nullcontext():
             for batch in _growing(images):
-                for picture, answer in zip(batch, self._answered(batch, answers), strict=True):
+                for picture, answer in zip(batch, self._answered(batch, answers, lenient), strict=True):
                     source = str(picture)
                     if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
                         answer = ShotfitError(_not_finite(source, self.frozen))
@@ -247,11 +249,11 @@ class Model:
 
     @torch.no_grad()
     def _answered(
-        self, pictures: Sequence[Picture], answers: Answer
+        self, pictures: Sequence[Picture], answers: Answer, lenient: bool = False
     ) -> Iterator[tuple[Tensor, Verdict] | ShotfitError]:
         """Probabilities [classes] of each picture and what else was asked, or why it cannot be read.
 
-        Features that the store holds are not computed again.
+        Features that the store holds are not computed again. lenient: what is cut off is read as far as it is there.
         """
         broken: dict[Picture, ShotfitError] = {}
         items = self._items(pictures, broken)
@@ -266,9 +268,13 @@ class Model:
                     rows = zip(probabilities, answers(probabilities, features), strict=True)
                 break
             except BrokenImageError as error:  # the others are asked for again; what was computed is kept
-                broken[error.picture] = error
+                if lenient and not error.picture.lenient and is_truncated(error):
+                    items = [item.as_lenient() if item.picture == error.picture else item for item in items]
+                else:
+                    broken[error.picture] = error
         for picture in pictures:
-            yield broken[picture] if picture in broken else next(rows)
+            error_of = broken.get(picture) or broken.get(picture.as_lenient())
+            yield next(rows) if error_of is None else error_of
 
     def _items(self, pictures: Sequence[Picture], broken: dict[Picture, ShotfitError]) -> list[Item]:
         """The pictures with their digests, but those that cannot be read, which are told."""

@@ -36,13 +36,14 @@ def lines(
     broken: Broken = "stop",
     tell: Callable[[Prediction], None] = lambda _: None,
     asked: Asked = NOTHING_MORE,
+    lenient: bool = False,
 ) -> Iterator[str]:
     """The predictions as lines without their line ends, as soon as they are known.
 
     table: the image, then its classes with their probabilities. csv: a header with COLUMNS, and a row for each class;
     what a spreadsheet would run begins with an apostrophe (`as_cell`). jsonl: an object an image.
     broken: an image that cannot be read is a row with its error (keep), has no row (skip), or ends all (stop); `tell`
-    is told of each that is kept or skipped.
+    is told of each that is kept or skipped. lenient: as in `Model.predict`.
 
     Raises UsageError for an unknown format, `top` below 1, or a model of several tasks; with "stop" ShotfitError for an
     image that cannot be read.
@@ -55,7 +56,7 @@ def lines(
     widths = max(cell_len(printable(path)) for path in images), max(cell_len(printable(name)) for name in names)
     if form == "csv":
         yield ",".join(COLUMNS)
-    predictions = model.predict_each(images, top, broken != "stop", asked)
+    predictions = model.predict_each(images, top, broken != "stop", asked, lenient)
     # a bar for one batch would be gone before it is seen
     for one in track(predictions, "Predicting", len(images)) if len(images) > BATCH else predictions:
         if one.error is not None:
