@@ -253,7 +253,7 @@ def test_several_folders_of_pictures_that_a_table_labels_otherwise_are_no_classe
     for number in range(6):
         save(tmp_path / ["house", "cat"][number % 2] / f"ISIC_{number}.png")
     lines = "".join(f"ISIC_{number},{'nv' if number < 3 else 'mel'}\n" for number in range(6))
-    (tmp_path / "metadata.csv").write_text(f"image_id,dx\n{lines}")
+    (tmp_path / "metadata.csv").write_text(f"image_id,finding\n{lines}")
     assert read_task(tmp_path).classes.names == ("cat", "house")  # no column of labels that is known
     (tmp_path / "metadata.csv").write_text(f"image_id,label\n{lines}")
     with pytest.raises(ShotfitError, match=r"the folders are no classes: name that file \(.*metadata\.csv\)"):

@@ -11,15 +11,15 @@ Most readers make rows, and `listed` makes a listing of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from shotfit.data.pictures import Picture
-from shotfit.errors import UsageError
+from shotfit.errors import ShotfitError, UsageError, first_few
 
-__all__ = ["AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "listed", "part_named", "parts_named"]
+__all__ = ["AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "listed", "named", "part_named", "parts_named"]
 
 Part = Literal["train", "val", "test"]
 
@@ -176,4 +176,25 @@ def listed(
         loops=tuple(sorted(loops)),
         groups=groups if any(row.group for row in rows) else {},
         notes=tuple(notes),
+    )
+
+
+def named(listing: Listing, names: Sequence[str], where: str) -> Listing:
+    """The listing with the names of classes that were numbers from 0; those without a picture are left out and noted.
+
+    where: what holds the names, as an error says it. Raises ShotfitError for a number without a name.
+    """
+
+    def is_known(label: str) -> bool:
+        return label.isdecimal() and len(label) < 10 and int(label) < len(names)
+
+    wrong = [label for label in listing.classes if not is_known(label)]
+    if wrong:
+        raise ShotfitError(f"the label {wrong[0][:80]!r} is not among the {len(names):,} class names of {where}.")
+    kept = [int(label) for label in listing.classes]
+    used = set(kept)
+    missing = [name for number, name in enumerate(names) if number not in used]
+    notes = [f"{len(missing):,} of {len(names):,} class names have no picture: {first_few(missing)}"] if missing else []
+    return replace(
+        listing, classes=tuple(names[number] for number in kept), numbered=False, notes=(*listing.notes, *notes)
     )
