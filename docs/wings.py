@@ -16,7 +16,7 @@ from textwrap import wrap
 
 ROOT = Path(__file__).parent.parent
 SOURCE, PICTURE = ROOT / "src" / "shotfit", ROOT / "docs" / "wings.svg"
-EVERYWHERE = ("errors", "files", "progress")  # files of the root that every wing may use
+EVERYWHERE = ("errors", "files", "printing", "progress")  # files of the root that every wing may use
 WINGS = ("data", "towers", "checkpoints", "engine", "methods", "fitting", "evaluation", "testing", "commands")
 FACE = ("__init__", "__main__")
 

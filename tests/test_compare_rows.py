@@ -250,7 +250,7 @@ def test_published_figures_go_only_with_their_own_case(photos: Task) -> None:
     ("suffix", "words"),
     [
         (".csv", ["method,shots,column", "coop_mt,16,a|b_c", "0.6093"]),
-        (".md", ["| 16 shots | a\\|b\\_c | published |", "| coop\\_mt | 50.0 | 60.93 |"]),
+        (".md", ["| 16 shots | a\\|b_c | published |", "| coop_mt | 50.0 | 60.93 |"]),
         (".tex", [r"coop\_mt & 50.0 & 60.93 & 1.0 s", r"\toprule", r"a|b\_c & published"]),
     ],
 )
@@ -276,7 +276,7 @@ def test_command_compares_data_sets_and_writes_all_it_prints(
     assert head.split()[2:] == ["photos", "toys", "mean"]
     for part in ("95 % interval", "peak memory", "images/s", "table in"):
         assert part in printed
-    assert "| zero\\_shot |" in (tmp_path / "t.md").read_text()
+    assert "| zero_shot |" in (tmp_path / "t.md").read_text()
     assert main([*(str(word) for word in words), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["columns"] == ["photos", "toys", "mean"]

@@ -36,7 +36,7 @@ data = "photos"
 name = "pictures"
 data = "photos"
 """
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 LOGS = sorted((ROOT / "docs" / "log").glob("*.md"))
 SOURCES = [*sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 EXAMPLES = [path for path in SOURCES if ">>> " in path.read_text(encoding="utf-8")]
@@ -172,6 +172,14 @@ def test_grids_of_the_page_are_those_of_the_methods() -> None:
     assert page.split(head)[1].split("\n\n")[0].splitlines() == expected
     without = [name for name in METHODS if find(name).grid is None]
     assert f"{', '.join(f'`{name}`' for name in without[:-1])} and `{without[-1]}` take no gradient steps" in page
+
+
+def test_bounds_of_the_security_page_are_those_of_the_code() -> None:
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+ \| ([\d,]+) \| `([\w.]+)\.(\w+)` \|$", page, re.MULTILINE)
+    assert len(rows) == len(page.split("## Bounds")[1].split("##")[0].split("\n|")) - 3
+    found = [f"{getattr(importlib.import_module(module), name):,}" for _, module, name in rows]
+    assert [bound for bound, _, _ in rows] == found
 
 
 @pytest.mark.parametrize("page", [*PAGES, *LOGS], ids=lambda page: page.relative_to(ROOT).as_posix())

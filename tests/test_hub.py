@@ -42,7 +42,7 @@ def snapshot(cache: Path, repository: str = "owner/name", commit: str = COMMIT) 
 
 def test_hub_id_opens_from_the_cache_offline(cache: Path) -> None:
     write_huggingface(snapshot(cache))
-    assert load_backbone("owner/name").name == "owner/name"
+    assert load_backbone("owner/name").name == f"owner/name@{COMMIT}"
 
 
 def test_revision_opens_from_the_cache_offline(cache: Path) -> None:
@@ -168,9 +168,9 @@ def opened(home: Path, endpoint: str, *sources: str, offline: bool = False) -> l
 def test_download_fetches_what_is_needed_and_then_works_offline(tmp_path: Path, hub: tuple[str, list[str]]) -> None:
     endpoint, served = hub
     home = tmp_path / "home"
-    assert opened(home, endpoint, "owner/name", f"owner/name@{COMMIT}") == ["owner/name", f"owner/name@{COMMIT}"]
+    assert opened(home, endpoint, "owner/name", f"owner/name@{COMMIT}") == [f"owner/name@{COMMIT}"] * 2
     assert sorted(served) == ["config.json", "model.safetensors"]  # no card, no pickled twin, nothing twice
-    assert opened(home, endpoint, "owner/name", offline=True) == ["owner/name"]
+    assert opened(home, endpoint, "owner/name", offline=True) == [f"owner/name@{COMMIT}"]
 
 
 def test_failures_of_the_hub_are_one_sentence(tmp_path: Path, hub: tuple[str, list[str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -43,6 +44,7 @@ def _fit(folder: Path, method: str) -> Model:
 def _changed(saved: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     shutil.copytree(saved, folder)
     record = json.loads((folder / "adapter.json").read_text())
+    record["backbone"]["name"] = os.path.relpath(saved.parent / "backbone", folder)  # leads there from the copy
     change(record)
     (folder / "adapter.json").write_text(json.dumps(record))
     return folder
@@ -150,8 +152,7 @@ def test_code_that_only_the_model_names_is_not_run(
 
 
 def test_model_whose_replacement_was_killed_opens_as_it_was_and_can_be_replaced(saved: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(saved, folder)
+    folder = _changed(saved, tmp_path / "model", lambda record: None)
     script = (
         "import os, sys; from pathlib import Path; from shotfit.fitting.model import Model\n"
         "model, rename = Model.open(sys.argv[1], trust_backbone=True), os.replace\n"
@@ -246,7 +247,7 @@ def test_model_opens_from_the_local_cache_of_the_hub(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = _changed(saved, tmp_path / "model", lambda record: record["backbone"].update(name="owner/name"))
-    assert Model.open(folder).frozen.backbone.name == "owner/name"
+    assert Model.open(folder).frozen.backbone.name == f"owner/name@{commit}"
 
 
 @pytest.mark.parametrize("name", [".git/config", ".env", ".gitattributes", "labels.csv"])

@@ -11,7 +11,7 @@ import shotfit
 from docs.wings import EVERYWHERE, FACE, PICTURE, ROOT, SOURCE, WINGS, drawn, imports, wing_of
 
 FOUND = imports()
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "SECURITY.md"]
 
 
 @pytest.mark.parametrize("wing", WINGS)

@@ -3,14 +3,16 @@
 0    success
 1    a bug of shotfit: anything that is not a ShotfitError (`--debug` shows the traceback)
 2    wrong usage: an unknown flag, method, option or backbone name
-3    wrong input: images, manifests, checkpoints, models
+3    wrong input: images, manifests, checkpoints, models; or the system has no more to give: disk, memory, descriptors
 4    done, but something was left out: pictures that cannot be read
-130  interrupted
+130  interrupted, or ended by SIGTERM or SIGHUP
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from shotfit.printing import printable
 
 __all__ = ["LEFT_OUT", "DivergedError", "FallbackWarning", "NewClassesError", "ShotfitError", "UsageError", "first_few"]
 
@@ -19,9 +21,15 @@ LEFT_OUT = 4  # the exit code of a command that did its work, but for some of it
 
 
 class ShotfitError(Exception):
-    """One line for the user: what was wrong, what was expected, what to do."""
+    """One line for the user: what was wrong, what was expected, what to do.
+
+    Names from outside may stand in it as they are: what would control a terminal becomes an escape.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(ShotfitError):
@@ -39,12 +47,12 @@ class NewClassesError(UsageError):
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:
-    """Names in a sentence: the first ones and how many more.
+    """Names in a sentence, printable: the first ones and how many more.
 
     >>> first_few(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 class FallbackWarning(UserWarning):

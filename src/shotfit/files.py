@@ -14,16 +14,25 @@ writer that is killed between them leaves the older one under a name that `stand
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from shotfit.errors import ShotfitError
+from shotfit.printing import printable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "CODE_BYTES",
@@ -35,15 +44,18 @@ __all__ = [
     "UnreadableError",
     "can_hold",
     "check_regular",
+    "is_exhausted",
     "open_regular",
     "read_bytes",
     "read_text",
+    "sha256",
     "standing",
     "write_atomically",
     "write_folder",
 ]
 
 TEMPORARY = ".shotfit-"  # prefix of temporary names
+HELD = f"{TEMPORARY}held-"  # of those that their writer holds a lock on
 
 # Bounds of files by kind, far above what honest ones have
 CODE_BYTES = 16 * 2**20  # a file of code: a method
@@ -70,21 +82,28 @@ class UnreadableError(ShotfitError):
     missing: there is no such file.
     """
 
-    def __init__(self, path: Path, reason: str, missing: bool = False) -> None:
-        super().__init__(f"{_printable(path)} {reason}.")
-        self.reason, self.missing = reason, missing
+    reason, missing = "", False
+
+    @classmethod
+    def of(cls, path: Path, reason: str, missing: bool = False) -> UnreadableError:
+        """The error for a file."""
+        error = cls(f"{printable(path)} {reason}.")
+        error.reason, error.missing = reason, missing
+        return error
 
 
-def open_regular(path: Path, limit: int, what: str) -> BinaryIO:
+def open_regular(path: Path, limit: int, what: str, buffered: bool = True) -> BinaryIO:
     """A file that is open for reading, a regular one of at most `limit` bytes. Opening and reading never wait.
 
-    what: the kind of file, as an error says it: "a manifest".
+    what: the kind of file, as an error says it: "a manifest". Python's own OSError comes where the system has no more
+    descriptors or memory, which is not the file's fault.
 
     Raises:
         UnreadableError: missing, not permitted, not a regular file, too large. Reading raises it where the file turns
             out to be longer than `limit`.
     """
-    return cast("BinaryIO", io.BufferedReader(_opened(path, limit, what)))
+    file = _opened(path, limit, what)
+    return cast("BinaryIO", io.BufferedReader(file) if buffered else file)
 
 
 def check_regular(path: Path, limit: int, what: str) -> int:
@@ -102,8 +121,13 @@ def read_bytes(path: Path, limit: int, what: str) -> bytes:
                 content += part
                 block = _BLOCK
         except OSError as error:
-            raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
+            raise UnreadableError.of(path, f"cannot be read ({error.strerror})") from None
     return bytes(content)
+
+
+def sha256(path: Path, limit: int, what: str) -> str:
+    """The sha256 of a file's bytes as 64 hex digits. Raises UnreadableError, as `open_regular` does."""
+    return hashlib.sha256(read_bytes(path, limit, what)).hexdigest()
 
 
 def read_text(path: Path, limit: int, what: str, errors: str = "strict") -> str:
@@ -117,8 +141,13 @@ def read_text(path: Path, limit: int, what: str, errors: str = "strict") -> str:
     try:
         text = read_bytes(path, limit, what).decode("utf-8-sig", errors)
     except UnicodeDecodeError:
-        raise UnreadableError(path, "cannot be read (it is not UTF-8 text)") from None
+        raise UnreadableError.of(path, "cannot be read (it is not UTF-8 text)") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_exhausted(error: OSError) -> bool:
+    """Whether a file could not be opened because the system, not the file, has no more to give."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class _Bounded(io.FileIO):
@@ -153,10 +182,12 @@ def _opened(path: Path, limit: int, what: str) -> _Bounded:
     except UnreadableError:
         raise
     except OSError as error:
+        if is_exhausted(error):
+            raise
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        raise UnreadableError(path, f"cannot be read ({error.strerror})", missing) from None
+        raise UnreadableError.of(path, f"cannot be read ({error.strerror})", missing) from None
     except ValueError:  # a zero byte, or what the file system cannot say
-        raise UnreadableError(path, "cannot be read (no file can have that name)", missing=True) from None
+        raise UnreadableError.of(path, "cannot be read (no file can have that name)", missing=True) from None
     file.path, file.limit, file.what = path, limit, what
     return file
 
@@ -168,19 +199,14 @@ def _open_at_once(name: str, flags: int) -> int:
 def _check(path: Path, found: os.stat_result, limit: int, what: str) -> None:
     kind = stat.S_IFMT(found.st_mode)
     if kind != stat.S_IFREG:
-        raise UnreadableError(path, f"is {_KINDS.get(kind, 'no file')}; expected {what}, which is a regular file")
+        raise UnreadableError.of(path, f"is {_KINDS.get(kind, 'no file')}; expected {what}, which is a regular file")
     if found.st_size > limit:
         raise _too_large(path, found.st_size, limit, what)
 
 
 def _too_large(path: Path, size: int | None, limit: int, what: str) -> UnreadableError:
     count = "more bytes than" if size is None else f"{size:,} bytes, more than"
-    return UnreadableError(path, f"has {count} the {limit:,} that are read of {what}")
-
-
-def _printable(path: Path) -> str:
-    """File names need not be text."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    return UnreadableError.of(path, f"has {count} the {limit:,} that are read of {what}")
 
 
 def can_hold(path: Path) -> bool:
@@ -190,46 +216,43 @@ def can_hold(path: Path) -> bool:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file, so that it is the old or the new one at every moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    """Write a file, so that it is the old or the new one at every moment. Raises OSError, with the file's name."""
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(path.parent, _made_file) as name:
+            with name.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            name.chmod(0o666 & ~_umask())
+            os.replace(name, path)
+        _sync(path.parent)
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of files, all or nothing. An existing one is moved aside and removed once the new one stands."""
+    """Write a folder of files, all or nothing. An existing one is moved aside and removed once the new one stands.
+
+    Raises OSError, with the folder's name.
+    """
     folder = folder.absolute()
     aside = _aside(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
-    try:
-        for name, data in files.items():
-            write_atomically(building / name, data)
-        building.chmod(0o777 & ~_umask())
-        if folder.exists():
-            shutil.rmtree(aside.parent, ignore_errors=True)  # of a writer that was killed once the folder stood again
-            aside.parent.mkdir()
-            os.replace(folder, aside)
-        try:
-            os.replace(building, folder)
-        except BaseException:
-            if aside.exists():
-                os.replace(aside, folder)
-            raise
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    _sync(folder.parent)
+    with _named(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(folder.parent, _made_folder) as building:
+            for name, data in files.items():
+                write_atomically(building / name, data)
+            building.chmod(0o777 & ~_umask())
+            if folder.exists():
+                shutil.rmtree(aside.parent, ignore_errors=True)  # of a writer that was killed once the folder stood
+                aside.parent.mkdir()
+                os.replace(folder, aside)
+            try:
+                os.replace(building, folder)
+            except BaseException:
+                if aside.exists():
+                    os.replace(aside, folder)
+                raise
+        _sync(folder.parent)
     shutil.rmtree(aside.parent, ignore_errors=True)
 
 
@@ -242,6 +265,83 @@ def _aside(folder: Path) -> Path:
     """Where a folder stands while it is replaced: beside what a link leads to."""
     folder = folder.resolve()
     return folder.with_name(f"{TEMPORARY}old-{folder.name}") / folder.name
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the system name what was to be written, and not a temporary name, or nothing."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def _temporary(folder: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
+    """A name beside the target, which its writer holds a lock on. What still stands there in the end is removed."""
+    _remove_left(folder)
+    name, lock = _locked(folder, make)
+    try:
+        yield name
+    finally:
+        _remove(name)
+        if lock is not None:
+            os.close(lock)
+
+
+def _made_file(folder: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=HELD, dir=folder)
+    os.close(handle)
+    return Path(name)
+
+
+def _made_folder(folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=HELD, dir=folder))
+
+
+def _locked(folder: Path, make: Callable[[Path], Path]) -> tuple[Path, int | None]:
+    """A new name, and the descriptor whose lock ends when it is closed, or its process ends in any way."""
+    while True:
+        name = make(folder)
+        if fcntl is None:
+            return name, None
+        lock = None
+        try:
+            lock = os.open(name, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if name.exists():
+                return name, lock
+        except (BlockingIOError, FileNotFoundError):  # another writer took it for a dead one's, and has just removed it
+            pass
+        except OSError as error:
+            if is_exhausted(error):
+                _remove(name)
+                raise
+            return name, lock  # a file system without locks, on which nothing is taken for a dead writer's either
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what writers left that were killed: names that nobody holds a lock on."""
+    if fcntl is None:
+        return
+    with suppress(OSError):
+        for entry in [entry for entry in os.scandir(folder) if entry.name.startswith(HELD)]:
+            with suppress(OSError):  # held, gone, or not ours to remove
+                lock = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(Path(entry.path))
+                finally:
+                    os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
+from shotfit.printing import printable
+
 __all__ = ["say", "track"]
 
 T = TypeVar("T")
@@ -30,15 +32,15 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
 
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     _showing = True
     try:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            yield from bar.track(iterable, total=total, description=description)
+            yield from bar.track(iterable, total=total, description=printable(description))
     finally:
         _showing = False
 
 
 def say(message: str) -> None:
     """One line for the user on standard error."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from shotfit.errors import ShotfitError
+from shotfit.files import SETTINGS_BYTES, read_text
 
 __all__ = ["Settings", "read_json"]
-
-LARGEST = 64 * 2**20  # bytes of a configuration or an index; real ones stay below 1 MiB
 
 _MISSING = object()
 
@@ -20,13 +19,9 @@ _MISSING = object()
 def read_json(path: Path) -> Settings:
     """The JSON object in a file. Raises ShotfitError if it cannot be read or is something else."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise ShotfitError(f"{path} has more than {LARGEST:,} bytes, which no configuration needs.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, SETTINGS_BYTES, "a configuration"))
     except (ValueError, RecursionError) as error:
         raise ShotfitError(f"{path} is not JSON ({error}). Fetch it again.") from None
-    except OSError as error:
-        raise ShotfitError(f"{path} cannot be read ({error.strerror or error}).") from None
     if not isinstance(content, dict):
         raise ShotfitError(f"{path} holds no JSON object.")
     return Settings(content, str(path))

@@ -22,6 +22,7 @@ from torch import Tensor
 from shotfit.checkpoints.archive import is_archive, read_archive
 from shotfit.checkpoints.settings import read_json
 from shotfit.errors import ShotfitError, first_few
+from shotfit.files import SETTINGS_BYTES, WEIGHTS_BYTES, open_regular
 
 __all__ = ["StateDict", "read_index", "read_tensors"]
 
@@ -34,11 +35,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Names lose a leading `module.` (a wrapped model's), and a training checkpoint gives what it keeps under
     `state_dict`. Raises ShotfitError, naming the file, if it is damaged, or not allowed to be read.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise ShotfitError(f"{path} cannot be read ({error.strerror or error}).") from None
+    with open_regular(path, WEIGHTS_BYTES, "the weights of a backbone") as file:
+        start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         raise ShotfitError(f"{path} is a Git LFS pointer, not the weights. Fetch them with `git lfs pull`.")
     if path.suffix == ".safetensors":
@@ -176,9 +174,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _safetensors_size(path: Path) -> int | None:
     """How long the header says that the file is, or None if it has none that can be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, WEIGHTS_BYTES, "the weights of a backbone") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > path.stat().st_size:
+            if length > min(path.stat().st_size, SETTINGS_BYTES):
                 return None  # cut within the header, or another format
             header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]

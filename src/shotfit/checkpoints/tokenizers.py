@@ -6,7 +6,6 @@ files is read with OpenAI's vocabulary and cleaning, by the packages of the extr
 
 from __future__ import annotations
 
-import hashlib
 import html
 import json
 import re
@@ -22,6 +21,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from shotfit.checkpoints.settings import read_json
 from shotfit.errors import ShotfitError
+from shotfit.files import SETTINGS_BYTES, check_regular, read_bytes, sha256
 from shotfit.towers.config import TextConfig
 from shotfit.towers.tokenizer import Tokenizer
 
@@ -92,7 +92,7 @@ class HuggingFaceTokenizer(Tokenizer):
             padding=padding,
             special=sorted(special),
             source={
-                "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in files],
+                "files": [sha256(file, SETTINGS_BYTES, "a tokenizer") for file in files],
                 "unknown": named.get("unk_token"),
                 "lower_case": lower_case,
             },
@@ -213,8 +213,9 @@ def _ids(backend: tokenizers.Tokenizer, text: str, framed: bool = False) -> list
 
 
 def _open(file: Path) -> tokenizers.Tokenizer:
+    content = read_bytes(file, SETTINGS_BYTES, "a tokenizer")
     try:
-        return tokenizers.Tokenizer.from_file(str(file))
+        return tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises bare Exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ShotfitError(
@@ -225,6 +226,8 @@ def _open(file: Path) -> tokenizers.Tokenizer:
 def _clip_byte_pairs(vocabulary_file: Path, merges_file: Path, named: dict[str, str]) -> tokenizers.Tokenizer:
     """CLIP's tokenizer as transformers builds it from `vocab.json` and `merges.txt`."""
     start, end = named.get("bos_token", CLIP_START), named.get("eos_token", CLIP_END)
+    for file in (vocabulary_file, merges_file):
+        check_regular(file, SETTINGS_BYTES, "a tokenizer's list")
     try:
         vocabulary, merges = tokenizers.models.BPE.read_file(str(vocabulary_file), str(merges_file))
         model = tokenizers.models.BPE(

@@ -56,7 +56,8 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
 
     source: a short name, a hub id (`owner/name`, or `owner/name@revision`), a folder or a file. A short name wins over
     a file of the same name (write `./mini` for that), an existing folder over a hub id. revision: branch, tag or commit
-    of a hub id; without one the table of names decides, and for a repository that is not in it, `main`.
+    of a hub id; without one the table of names decides, and for a repository that is not in it, `main`. The backbone is
+    named by the commit that was loaded.
 
     Raises UsageError for a name that is unknown, with close ones, and ShotfitError in one sentence for a checkpoint
     that cannot be fetched, is damaged, incomplete or of another architecture.
@@ -73,8 +74,9 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
     if entry is not None:
         assert entry.repository is not None
         pinned = revision in (None, entry.revision)
-        name = entry.name if pinned else f"{entry.repository}@{revision}"
-        return _load_hub(entry.repository, revision or entry.revision, entry.file if pinned else None, name)
+        if pinned:
+            return _load_hub(entry.repository, entry.revision, entry.file, entry.name)
+        return _load_hub(entry.repository, revision or entry.revision)
     if not isinstance(source, str) or path.suffix in _FILES or source.startswith((".", "/", "~")):
         raise ShotfitError(f"{source} does not exist: name a folder or a file of a checkpoint.{_hint(path)}")
     from shotfit.checkpoints import hub  # its client takes as long to import as a small backbone to load
@@ -84,9 +86,7 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
         raise UsageError(names.retired(source) or _unknown(source))
     if named and revision and named != revision:
         raise UsageError(f"{source} names the revision {named}, and revision is {revision}: leave one out.")
-    revision = revision or named or None
-    name = f"{repository}@{revision}" if revision else repository
-    return _load_hub(repository, revision or "main", None, name)
+    return _load_hub(repository, revision or named or "main")
 
 
 def is_known(source: str) -> bool:
@@ -108,7 +108,7 @@ def load_known(source: str) -> Backbone:
     entry = names.find(source)
     if entry is None:
         repository, _, revision = source.partition("@")
-        return _load_hub(repository, revision or "main", None, source, cached=True)
+        return _load_hub(repository, revision or "main", cached=True)
     if entry.repository is None:
         return _load_folder(_asset(entry.name), entry.name)
     return _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True)
@@ -160,7 +160,10 @@ def _choose(files: Collection[str], where: str, only: str | None = None) -> tupl
     )
 
 
-def _load_hub(repository: str, revision: str, only: str | None, name: str, cached: bool = False) -> Backbone:
+def _load_hub(
+    repository: str, revision: str, only: str | None = None, name: str = "", cached: bool = False
+) -> Backbone:
+    """A backbone of the hub. name: of those in the table; others are named by the commit that a revision stands for."""
     from shotfit.checkpoints import hub
 
     folder = hub.fetch(
@@ -170,7 +173,7 @@ def _load_hub(repository: str, revision: str, only: str | None, name: str, cache
         shards=lambda file: re.fullmatch(r"(pytorch_)?model-\d+-of-\d+\.(safetensors|bin)", file) is not None,
         cached=cached,
     )
-    return _load_folder(folder, name, only)
+    return _load_folder(folder, name or f"{repository}@{folder.name}", only)  # a snapshot's folder is its commit
 
 
 def _load_folder(folder: Path, name: str, only: str | None = None) -> Backbone:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from shotfit.errors import UsageError
+from shotfit.files import LIST_BYTES, UnreadableError, read_text
 
 if TYPE_CHECKING:
     from shotfit.fitting.fit import Needs, RecipeName
@@ -42,10 +43,9 @@ def as_classes(text: str) -> list[str]:
     if text.startswith("@"):
         path = Path(text[1:])
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise UsageError(f"--classes names the file {path}, which cannot be read: {reason}.") from None
+            lines = read_text(path, LIST_BYTES, "class names").splitlines()
+        except UnreadableError as error:
+            raise UsageError(f"--classes names the file {path}, which {error.reason}.") from None
         names = [line.strip() for line in lines if line.strip()]
         if not names:
             raise UsageError(f"--classes names the file {path}, which is empty; expected one class name a line.")

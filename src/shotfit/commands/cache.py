@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.console import print_json
+from shotfit.commands.console import print_json, to
 
 __all__ = ["cache"]
 
@@ -45,12 +46,13 @@ def cache(
         kinds = [{**entry.kind, "rows": entry.rows, "bytes": entry.bytes} for entry in entries]
         print_json({"folder": str(folder), "bytes": size, "limit": store.limit, "cleared": clear, "kinds": kinds})
         return
-    print(f"{folder}: {size / 1e6:,.1f} MB of at most {store.limit / 1e6:,.0f} MB{', deleted' if clear else ''}")
+    say = to(sys.stdout)
+    say(f"{folder}: {size / 1e6:,.1f} MB of at most {store.limit / 1e6:,.0f} MB{', deleted' if clear else ''}")
     held = [entry for entry in entries if entry.kind.get("tower") == "held out"]
     if held:
         rows, size = sum(entry.rows for entry in held), sum(entry.bytes for entry in held)
-        print(f"  answers on held-out images: {rows:,} trainings, {size / 1e6:,.1f} MB")
+        say(f"  answers on held-out images: {rows:,} trainings, {size / 1e6:,.1f} MB")
     for entry in (entry for entry in entries if entry not in held):
         what = f"{entry.kind.get('tower')} tower, step {entry.kind.get('step', 'last')}"
         of = f"backbone {str(entry.kind.get('backbone'))[:12]}"
-        print(f"  {what}, {of}: {entry.rows:,} rows, {entry.bytes / 1e6:,.1f} MB")
+        say(f"  {what}, {of}: {entry.rows:,} rows, {entry.bytes / 1e6:,.1f} MB")

@@ -7,6 +7,7 @@ to standard error. Errors are one line on standard error. Nothing heavy is impor
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import traceback
 import warnings
@@ -19,13 +20,15 @@ import typer
 from shotfit.commands.arguments import as_repeated
 from shotfit.commands.cache import cache
 from shotfit.commands.compare import compare
-from shotfit.commands.console import warn
+from shotfit.commands.console import to, warn
 from shotfit.commands.doctor import doctor
 from shotfit.commands.evaluate import evaluate
 from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
+from shotfit.commands.outside import drop_output, line_of, open_streams, signals_end
 from shotfit.commands.predict import predict
 from shotfit.commands.show import show
+from shotfit.commands.verify import verify
 from shotfit.errors import ShotfitError, UsageError
 
 __all__ = ["app", "main"]
@@ -37,10 +40,11 @@ Exit codes:
   2    wrong usage: an unknown flag, method, option or backbone
   3    wrong input: images, manifests, checkpoints, models
   4    done, but something was left out: pictures that cannot be read
-  130  interrupted
+  130  interrupted, or ended by a signal
 """
 
 INTERRUPTED = 130
+LONGEST = 2000  # characters of a line; names and values from outside have any length
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 app = typer.Typer(
@@ -71,7 +75,7 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, methods, show, doctor, cache):
+for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, cache):
     app.command(epilog=EXIT_CODES)(command)
 
 
@@ -79,38 +83,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code. Errors of the user are one line, tracebacks come with --debug."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    open_streams()
     _take_any_name()
-    with warnings.catch_warnings():
+    with signals_end() as received, warnings.catch_warnings():
         warnings.showwarning = warn
         try:
             words = as_repeated("--targets", [word for word in given if word != "--debug"]) or ["--help"]
             code = app(words, prog_name="shotfit", standalone_mode=False)
             sys.stdout.flush()
             if code == INTERRUPTED:  # how the parser of arguments tells it
-                return _failed("interrupted", INTERRUPTED)
+                return _interrupted(received)
             return code if isinstance(code, int) else 0
         except (BrokenPipeError, SystemExit):  # `shotfit predict ... | head`: the reader has enough
-            sys.stdout = None  # else the interpreter complains when it flushes
+            drop_output()
             return 0
+        except KeyboardInterrupt:
+            return _interrupted(received)
         except Exception as error:
             if debug:
-                traceback.print_exc()
+                for traced in traceback.format_exc().rstrip().split("\n"):
+                    to(sys.stderr)(traced)
             if isinstance(error, typer.Abort):  # older versions of typer
-                return _failed("interrupted", INTERRUPTED)
+                return _interrupted(received)
             if isinstance(error, ShotfitError):
                 return _failed(f"error: {error}", error.exit_code)
             if hasattr(error, "format_message"):  # of the parser of arguments; older versions of typer have click's
                 return _failed(
                     f"error: {error.format_message().strip().rstrip('.')}. See shotfit --help.", UsageError.exit_code
                 )
+            line = line_of(error)
+            if line is not None:
+                drop_output()
+                return _failed(f"error: {line}", ShotfitError.exit_code)
             hint = "" if debug else " Run it again with --debug and report what it shows."
             return _failed(
                 f"error: this is a bug of shotfit: {type(error).__name__}: {str(error).rstrip('.')}.{hint}", 1
             )
 
 
+def _interrupted(received: Sequence[signal.Signals]) -> int:
+    return _failed(f"ended by {received[0].name}" if received else "interrupted", INTERRUPTED)
+
+
 def _failed(sentence: str, code: int) -> int:
-    print(" ".join(sentence.split()), file=sys.stderr)
+    line = " ".join(sentence.split())
+    with suppress(OSError):  # nobody hears it, and the code says it too
+        to(sys.stderr)(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")
+    drop_output()
     return code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from shotfit.errors import first_few
+from shotfit.printing import as_json, printable
 
 if TYPE_CHECKING:
     from shotfit.data.reading import Reading
@@ -38,16 +38,16 @@ Say = Callable[[str], None]
 
 
 def warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    to(sys.stderr)(f"warning: {' '.join(str(message).split())}")
 
 
 def to(stream: TextIO) -> Say:
-    """Print lines to a stream."""
-    return lambda line: print(line, file=stream, flush=True)
+    """Print lines to a stream, for people: whatever stands in them, a terminal shows it and does nothing else."""
+    return lambda line: print(printable(line), file=stream, flush=True)
 
 
 def print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(as_json(value), flush=True)
 
 
 def read_one(source: Path, how: Reading, say: Say) -> Task:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from shotfit.commands import flags
-from shotfit.commands.console import print_json
+from shotfit.commands.console import print_json, to
 
 __all__ = ["methods"]
 
@@ -25,4 +27,4 @@ def methods(as_json: flags.Json = False) -> None:
     head = ("method", "title", "new classes", "source")
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(4)]
     for row in [head, *rows]:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        to(sys.stdout)("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -102,8 +103,10 @@ def predict(
         left_out += 1
         say(f"not predicted: {' '.join(str(prediction.error).split())}")
 
+    # CSV has names as they are, for programs; where people look at it, a terminal gets what it can show.
+    say_row = to(sys.stdout) if form == "table" or sys.stdout.isatty() else partial(print, flush=True)
     broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
     for line in lines(fitted, found.images, form, top, broken, tell, asked):  # type: ignore[arg-type]
-        print(line, flush=True)
+        say_row(line)
     if left_out and not skip_broken:
         raise typer.Exit(LEFT_OUT)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_bytes, as_options, as_savings
+from shotfit.commands.console import to
 
 __all__ = ["show"]
 
@@ -30,4 +32,4 @@ def show(
     from shotfit.commands.describe import describe
 
     for line in describe(method, backbone, settings, savings=savings, memory=bound):
-        print(line)
+        to(sys.stdout)(line)

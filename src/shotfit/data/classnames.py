@@ -32,7 +32,7 @@ __all__ = ["NAMES_FILE", "ClassNames", "read_class_names", "without_numbers"]
 
 NAMES_FILE = "classes.toml"
 
-_NUMBER = re.compile(r"(\d+)[_\-. ]+(?=.*[^\W\d_])")
+_NUMBER = re.compile(r"(\d{1,100})[_\-. ]+(?=.*[^\W\d_])")
 
 
 @dataclass(frozen=True)

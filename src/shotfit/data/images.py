@@ -41,6 +41,7 @@ from shotfit.data.containers import MAX_BYTES, PartError
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import UnreadableError
+from shotfit.printing import printable
 
 __all__ = [
     "FORMATS",
@@ -184,7 +185,7 @@ def shown(path: Path | Picture) -> str:
     with suppress(ValueError, OSError):  # elsewhere, or the working folder was removed
         home = f"{Path.cwd()}{os.sep}"
         text = text.removeprefix(home) if len(home) > 2 else text
-    return text.encode("utf-8", "backslashreplace").decode()
+    return printable(text)
 
 
 @contextmanager

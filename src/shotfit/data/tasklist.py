@@ -22,6 +22,7 @@ The order of the tasks is that of the file; it decides in which order their imag
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,8 +68,7 @@ def check_names(tasks: Sequence[Task]) -> None:
     """
     if not tasks:
         raise UsageError("The list of tasks is empty: give at least one task.")
-    names = [task.name for task in tasks]
-    twins = [name for name in names if names.count(name) > 1]
+    twins = _twins([task.name for task in tasks])
     if twins:
         raise UsageError(f"Two tasks are called {twins[0]!r}: give each a name of its own.")
 
@@ -121,6 +121,10 @@ def _read(entry: Mapping[str, Any], path: Path, where: str, cache: Path | None) 
 
 
 def _check_no_twins(names: Sequence[str], path: Path) -> None:
-    twins = [name for name in names if names.count(name) > 1]
+    twins = _twins(names)
     if twins:
         raise ShotfitError(f"{shown(path)} has two tasks called {twins[0]!r}; give each a name of its own.")
+
+
+def _twins(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]

@@ -29,12 +29,24 @@ from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.errors import ShotfitError
-from shotfit.files import write_atomically
+from shotfit.files import (
+    MODEL_BYTES,
+    SETTINGS_BYTES,
+    UnreadableError,
+    is_exhausted,
+    open_regular,
+    write_atomically,
+)
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 __all__ = ["DamagedRowsError", "Held", "Shard", "is_shard", "write_shard"]
 
 MARK = "shotfit stream"
-MOST_OPEN = 48  # files that rows keep open, the largest; a system may allow a process 256
+MOST_OPEN = 48  # files that rows keep open, the largest; many systems allow a process 256
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
 
@@ -87,10 +99,10 @@ class Shard:
         Raises FileNotFoundError, and DamagedRowsError where the file is not whole.
         """
         try:
-            with path.open("rb") as file:
+            with _opened(path) as file:
                 size = os.fstat(file.fileno()).st_size
                 (length,) = struct.unpack("<Q", file.read(8))
-                if length > size:
+                if length > min(size, SETTINGS_BYTES):
                     raise ValueError
                 header = json.loads(file.read(length))
                 metadata, rows = header["__metadata__"], header["rows"]
@@ -105,9 +117,9 @@ class Shard:
                     shard.checksums = list(map(int, json.loads(metadata["checksums"])))
                     if count != len(shard.checksums):
                         raise ValueError
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+        except UnreadableError as error:
+            raise FileNotFoundError(path) if error.missing else DamagedRowsError(path) from None
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
             raise DamagedRowsError(path) from None
         return shard
 
@@ -132,7 +144,7 @@ class Shard:
         found = torch.empty((len(rows), *self.shape), dtype=self.dtype)
         places = found.view(torch.uint8).numpy().reshape(-1).data
         try:
-            with nullcontext(opened) if opened else self.path.open("rb", buffering=0) as file:
+            with nullcontext(opened) if opened else _opened(self.path) as file:
                 if not self.checksums and self.keys:
                     self.checksums = self._checked(file)
                 for first, last in _runs(rows):  # of neighbours, which are read at once
@@ -142,7 +154,9 @@ class Shard:
                         place = place[length:]
                     if place:
                         raise DamagedRowsError(self.path)
-        except OSError:
+        except (OSError, UnreadableError) as error:
+            if isinstance(error, OSError) and is_exhausted(error):
+                raise
             raise DamagedRowsError(self.path) from None
         for number, row in enumerate(rows):
             place = places[number * self.row_bytes : (number + 1) * self.row_bytes]
@@ -165,9 +179,9 @@ class Held(Sequence[Tensor]):
         for place in self.places:
             if not isinstance(place, Tensor):
                 sizes[place[0]] += place[0].row_bytes
-        for shard, _ in sizes.most_common(MOST_OPEN):
-            with suppress(OSError):  # reading tells
-                self._files[shard] = shard.path.open("rb", buffering=0)
+        for shard, _ in sizes.most_common(_most_open()):
+            with suppress(OSError, UnreadableError):  # reading tells
+                self._files[shard] = _opened(shard.path)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -208,6 +222,18 @@ def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
         if position == len(rows) or rows[position] != rows[position - 1] + 1:
             yield first, position - 1
             first = position
+
+
+def _opened(path: Path) -> BinaryIO:
+    return open_regular(path, MODEL_BYTES, "a file of the store", buffered=False)
+
+
+def _most_open() -> int:
+    """How many files rows may keep open: of few descriptors, a quarter."""
+    if resource is None:
+        return MOST_OPEN
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_OPEN if allowed == resource.RLIM_INFINITY else min(MOST_OPEN, allowed // 4)
 
 
 def _close(files: dict[Shard, BinaryIO]) -> None:

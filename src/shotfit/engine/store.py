@@ -26,7 +26,7 @@ from torch import Tensor
 
 from shotfit.engine.shards import DamagedRowsError, Held, Shard, is_shard, write_shard
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.files import TEMPORARY, write_atomically
+from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, read_text, write_atomically
 from shotfit.progress import say, track
 
 __all__ = ["Compute", "Entry", "Kind", "MemoryStore", "Store", "cache_folder", "open_store", "parse_size"]
@@ -302,8 +302,8 @@ def _digest(kind: Kind) -> str:
 def _kind_of(home: Path) -> dict[str, str | int | float | bool] | None:
     """What `kind.json` in a folder says; None where there is none that can be read."""
     try:
-        kind = json.loads((home / KIND).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kind = json.loads(read_text(home / KIND, SETTINGS_BYTES, "a description of the store"))
+    except (UnreadableError, ValueError, RecursionError):
         return None
     return kind if isinstance(kind, dict) else None
 

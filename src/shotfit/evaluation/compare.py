@@ -49,6 +49,7 @@ from shotfit.evaluation.rows import Row, summarize
 from shotfit.evaluation.runs import append_run, as_text, check_runs, read_runs
 from shotfit.evaluation.trust import evaluate_trust
 from shotfit.evaluation.variants import Variant, read_variant
+from shotfit.files import LIST_BYTES, sha256
 from shotfit.fitting.fit import RecipeName, check_numbers, fit
 from shotfit.fitting.model import Model
 from shotfit.fitting.program import program_of
@@ -247,7 +248,7 @@ def _cells(
             "program": program_of(variant.prototype),
             "options": variant.prototype.options(),
             "given": _fixed(variant),
-            "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in variant.prototype.files()],
+            "files": [sha256(file, LIST_BYTES, "a file of an option") for file in variant.prototype.files()],
             "epochs": variant.epochs,
             "steps": variant.steps,
             "recipe": variant.recipe,

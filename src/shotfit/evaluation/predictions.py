@@ -7,8 +7,6 @@ them tells apart what they do not.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from shotfit.data.tasks import Item
 from shotfit.errors import ShotfitError
 from shotfit.evaluation.evaluate import Answers
 from shotfit.files import write_atomically
+from shotfit.printing import as_csv
 
 __all__ = ["check_folder", "file_name", "write_predictions"]
 
@@ -50,16 +49,14 @@ def write_predictions(folder: Path, files: Mapping[str, tuple[Sequence[Item], An
     Raises ShotfitError where the folder cannot be written.
     """
     for name, (items, answers) in files.items():
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", "label", "predicted", "probability", "label_probability"])
+        rows: list[Sequence[object]] = [["image", "label", "predicted", "probability", "label_probability"]]
         for item, label, predicted, probabilities in zip(
             items, answers.labels, answers.predicted, answers.probabilities, strict=True
         ):
             named = answers.class_names[label], answers.class_names[predicted]
-            writer.writerow([item.picture, *named, f"{probabilities[predicted]:.6f}", f"{probabilities[label]:.6f}"])
+            rows.append([str(item.picture), *named, f"{probabilities[predicted]:.6f}", f"{probabilities[label]:.6f}"])
         try:
-            write_atomically(folder / name, text.getvalue().encode("utf-8", "backslashreplace"))
+            write_atomically(folder / name, as_csv(rows).encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise _refused(folder, error) from None
 

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from shotfit.evaluation.evaluate import Scores
 from shotfit.evaluation.intervals import Interval
 from shotfit.evaluation.paired import Paired
+from shotfit.printing import printable
 
 __all__ = ["aligned", "class_lines", "p_value", "paired_lines", "score_lines"]
 
@@ -85,6 +86,7 @@ def aligned(rows: Sequence[Sequence[str]], least: int = 0) -> list[str]:
     >>> aligned([["class", "F1"], ["猫", "50.0"]])
     ['class    F1', '猫     50.0']
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
     widths[0] = max(widths[0], least)
     lines = []

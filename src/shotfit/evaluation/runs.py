@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shotfit.errors import ShotfitError
+from shotfit.files import LIST_BYTES, UnreadableError, read_text
 
 __all__ = ["append_run", "as_bits", "as_text", "check_runs", "read_runs"]
 
@@ -24,17 +25,17 @@ def read_runs(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises ShotfitError for a file that cannot be read, or of something else.
     """
-    if not path.exists():
-        return {}
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError as error:
-        raise ShotfitError(f"{path} cannot be read ({error.strerror}): name another file with --out.") from None
+        lines = read_text(path, LIST_BYTES, "a file of finished runs", errors="replace").split("\n")
+    except UnreadableError as error:
+        if error.missing:
+            return {}
+        raise ShotfitError(f"{path} {error.reason}: name another file with --out.") from None
     runs = {}
     for line in lines:
         try:
             run = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if _is_whole(run):
             runs[str(run["key"])] = run

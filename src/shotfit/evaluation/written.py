@@ -8,9 +8,6 @@ method a line: accuracies, the authors' figures where there are some, and what t
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +17,7 @@ from shotfit.evaluation.published import caption
 from shotfit.evaluation.rows import Row
 from shotfit.evaluation.table import costs, marks
 from shotfit.files import write_atomically
+from shotfit.printing import as_csv, as_markdown, printable
 
 __all__ = ["check_table", "table_text", "write_table"]
 
@@ -63,7 +61,8 @@ def table_text(suffix: str, rows: Sequence[Row], columns: Sequence[str], notes: 
         for number in dict.fromkeys(row.shots for row in rows)
     ]
     if suffix == ".md":
-        lines = [*(line for table in tables for line in _markdown(table)), *(f"- {_bar(note)}" for note in below)]
+        lines = [line for table in tables for line in _markdown(table)]
+        lines += [f"- {as_markdown(note)}" for note in below]
     else:
         lines = [line for table in tables for line in _latex(table, below)]
     return "\n".join([*lines, ""])
@@ -71,13 +70,12 @@ def table_text(suffix: str, rows: Sequence[Row], columns: Sequence[str], notes: 
 
 def _csv(rows: Sequence[Row]) -> str:
     names = [field.name for field in fields(Row)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        values = [getattr(row, name) for name in names]
-        writer.writerow([" ".join(map(str, value)) if isinstance(value, tuple) else value for value in values])
-    return text.getvalue()
+    lines = [[_plain(getattr(row, name)) for name in names] for row in rows]
+    return as_csv([names, *lines])
+
+
+def _plain(value: object) -> object:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def _cells(shots: int, rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
@@ -107,13 +105,8 @@ def _cell(row: Row) -> str:
 
 def _markdown(lines: Sequence[Sequence[str]]) -> list[str]:
     rule = "|---|" + "--:|" * (len(lines[0]) - 1)
-    head, *rest = ("| " + " | ".join(_bar(cell) for cell in line) + " |" for line in lines)
+    head, *rest = ("| " + " | ".join(as_markdown(cell) for cell in line) + " |" for line in lines)
     return [head, rule, *rest, ""]
-
-
-def _bar(text: str) -> str:
-    """The text as Markdown shows it: no sign in it ends a cell or begins markup."""
-    return re.sub(r"([\\|*_`<~])", r"\\\1", " ".join(text.split()))
 
 
 def _latex(lines: Sequence[Sequence[str]], notes: Sequence[str]) -> list[str]:
@@ -125,4 +118,4 @@ def _latex(lines: Sequence[Sequence[str]], notes: Sequence[str]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    return "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    return "".join(LATEX.get(sign, sign) for sign in printable(text))

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from shotfit.fitting.folder import how_to_open
+from shotfit.checkpoints.weights import is_known
+from shotfit.methods import in_file
 from shotfit.methods.base import Method
+from shotfit.printing import as_code, as_markdown
 
 __all__ = ["card"]
 
 
 def card(method: Method, record: Mapping[str, Any]) -> str:
-    """The card of a fitted method, in Markdown, by the model's record."""
+    """The card of a fitted method, in Markdown, by the model's record. Names are shown as they are, and run nothing."""
     lists, backbone = method.classes, record["backbone"]
     scores = {name: value for name, value in record.get("scores", {}).items() if name != "tasks"}
-    several = len(lists) > 1
+    several, known = len(lists) > 1, is_known(backbone["name"])
+    name = backbone["name"] if known else Path(backbone["name"]).name  # where it lies is of no use elsewhere
+    to_open = "" if known else " --backbone PATH_OF_THE_BACKBONE"
+    to_open += " --method PATH_OF_THE_METHOD.py:CLASS" if in_file(record["found_at"]) else ""
     lines = [
-        f"# {method.title} on {backbone['name']}",
+        f"# {as_markdown(method.title)} on {as_markdown(name)}",
         "",
         f"An image classifier for {sum(method.sizes)} classes{f' of {len(lists)} tasks' if several else ''}, fitted "
-        f"with shotfit {record['versions']['shotfit']} ({method.paper}).",
+        f"with shotfit {as_markdown(record['versions']['shotfit'])} ({as_markdown(method.paper)}).",
         "",
-        f"- Method: `{record['method']}`, options {json.dumps(record['options'])}",
-        f"- Backbone: `{backbone['name']}`, fingerprint `{backbone['fingerprint']}`",
-        f"- Learned from: {_said_of_support(record)}",
-        f"- Selection: {record.get('selection', 'none')}",
-        *[f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()],
+        f"- Method: {as_code(record['method'])}, options {as_code(json.dumps(record['options']))}",
+        f"- Backbone: {as_code(name)}, fingerprint {as_code(backbone['fingerprint'])}",
+        f"- Learned from: {as_markdown(_said_of_support(record))}",
+        f"- Selection: {as_markdown(record.get('selection', 'none'))}",
+        *[f"- {as_markdown(title.replace('_', ' '))}: {as_markdown(value)}" for title, value in scores.items()],
         "",
         *_tried(record),
-        *[f"{f'Classes of {task.task}' if several else 'Classes'}: {', '.join(task.names)}\n" for task in lists],
-        f"Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg{' --task TASK' if several else ''}"
-        f"{how_to_open(backbone['name'])}`",
+        *[
+            f"{f'Classes of {as_markdown(task.task)}' if several else 'Classes'}: "
+            f"{', '.join(map(as_markdown, task.names))}\n"
+            for task in lists
+        ],
+        f"Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg{' --task TASK' if several else ''}{to_open}`",
         "",
     ]
     return "\n".join(lines)
@@ -76,7 +85,8 @@ def _tried(record: Mapping[str, Any]) -> list[str]:
 
 def _row(method: str, point: str, steps: object, accuracy: float | None, score: float | None) -> str:
     shown = ("-", "diverged") if score is None or accuracy is None else (f"{100 * accuracy:.1f} %", f"{score:.3f}")
-    return f"| {method} | {point} | {'' if steps is None else steps} | {shown[0]} | {shown[1]} |"
+    cells = (method, point, "" if steps is None else steps, *shown)
+    return f"| {' | '.join(map(as_markdown, cells))} |"
 
 
 def _point(point: Mapping[str, Any]) -> str:

@@ -11,15 +11,27 @@ from pathlib import Path
 from shotfit.checkpoints.names import retired
 from shotfit.checkpoints.weights import is_known, load_backbone, load_known
 from shotfit.errors import ShotfitError, UsageError, first_few
-from shotfit.files import TEMPORARY, can_hold
+from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, can_hold, read_text
 from shotfit.towers.backbone import Backbone
 
-__all__ = ["CARD", "RECORD", "WEIGHTS", "backbone_of", "check_outside", "check_target", "how_to_open"]
+__all__ = [
+    "CARD",
+    "RECORD",
+    "SYSTEM_FILES",
+    "WEIGHTS",
+    "backbone_of",
+    "check_outside",
+    "check_target",
+    "how_to_open",
+    "in_record",
+    "out_of_record",
+]
 
 WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
 
-# The files of a model, and what systems put into every folder that one looks at.
-_REPLACED = {RECORD, WEIGHTS, CARD, "desktop.ini", "Thumbs.db", ".DS_Store", ".directory"}
+SYSTEM_FILES = frozenset(["desktop.ini", "Thumbs.db", ".DS_Store", ".directory"])
+"""What systems put into every folder that one looks at."""
+_REPLACED = {RECORD, WEIGHTS, CARD, *SYSTEM_FILES}
 
 
 def check_target(folder: Path) -> None:
@@ -47,8 +59,8 @@ def check_target(folder: Path) -> None:
 def _is_own(path: Path) -> bool:
     """Whether an `adapter.json` is shotfit's, of any version: whole or not, nobody else's has these names."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = json.loads(read_text(path, SETTINGS_BYTES, "the record of a model"))
+    except (UnreadableError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and {"format", "method", "found_at", "classes", "backbone"} <= record.keys()
 
@@ -61,6 +73,30 @@ def check_outside(folder: Path, data: Iterable[Path]) -> None:
                 f"{folder} would lie in {source}, among the images: choose an --out elsewhere, such as "
                 f"--out {shlex.quote(os.path.relpath(source.resolve().parent / folder.name))}."
             )
+
+
+def in_record(path: str, folder: Path) -> str:
+    """A path as the record of a model in this folder has it: no path of this machine, no name of its user.
+
+    It is relative to the model's folder (`../checkpoints/RN50.pt`), and the name alone (`./RN50.pt`) where the two
+    share no folder below the root and the folder of all users. What is no absolute path stays as it is.
+    """
+    if not Path(path).is_absolute():
+        return path
+    place, model = Path(path).parent.resolve() / Path(path).name, folder.resolve()
+    try:
+        shared = Path(os.path.commonpath([place, model]))
+        above_home = {*Path.home().resolve().parents}
+    except (ValueError, RuntimeError):  # on two drives; a user without a home
+        return f"./{place.name}"
+    if shared == Path(shared.anchor) or shared in above_home:
+        return f"./{place.name}"
+    return Path(os.path.relpath(place, model)).as_posix()
+
+
+def out_of_record(path: str, folder: Path) -> str:
+    """The inverse of `in_record`: where a path that begins with ../ leads from the model's folder."""
+    return os.path.normpath(folder.resolve() / path) if path.startswith("../") else path
 
 
 def how_to_open(name: str) -> str:

@@ -14,13 +14,12 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.checkpoints.weights import load_in
@@ -38,9 +37,11 @@ from shotfit.fitting.card import card
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
-from shotfit.fitting.record import FORMAT, damaged, kind_of, mark_of, read_record, read_tensors, record_of
-from shotfit.fitting.trust import PREFIX, Trust
+from shotfit.fitting.opening import read_saved
+from shotfit.fitting.record import portable, record_of, weights_of
+from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
+from shotfit.printing import printable
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision, fast_precision
@@ -271,7 +272,6 @@ class Model:
         """
         folder = Path(folder)
         check_target(folder)
-        metadata = {"format": "shotfit", "version": str(FORMAT), "classes": mark_of(self.record["classes"])}
         kept = ({LEARNED: self.learned} if len(self.learned) else {}) | (
             {} if self.trust is None else self.trust.state()
         )
@@ -280,11 +280,11 @@ class Model:
             raise ShotfitError(
                 f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
             )
-        state = save(tensors, metadata=metadata)
-        content = self.record | {"weights": hashlib.sha256(state).hexdigest(), "format": FORMAT}
-        record = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-        try:
-            texts = {RECORD: record, CARD: self.card()}  # a folder's name need not be text: escaped, JSON gives it back
+        state, record = weights_of(tensors, self.record["classes"]), portable(self.record, self.method, folder)
+        content = json.dumps(record | {"weights": hashlib.sha256(state).hexdigest()}, indent=2, ensure_ascii=False,
+                             default=str)  # fmt: skip
+        try:  # a folder's name need not be text: escaped, JSON gives it back
+            texts = {RECORD: content, CARD: card(self.method, record)}
             files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
             write_folder(folder.resolve(), {WEIGHTS: state, **files})
         except OSError as error:
@@ -323,15 +323,12 @@ class Model:
         asked, folder = Path(folder), standing(Path(folder))
         if folder != asked:
             warnings.warn(
-                f"{asked} was being replaced when its writer was stopped; the older one is used, which is kept in "
-                f"{folder}.",
+                f"{printable(asked)} was being replaced when its writer was stopped; the older one is used, which is "
+                f"kept in {printable(folder)}.",
                 stacklevel=2,
             )
-        record = read_record(folder)
-        tensors, kind = read_tensors(folder, record), kind_of(folder, record, method)
-        learned = tensors.pop(LEARNED, None)
-        if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):
-            raise damaged(folder)
+        saved = read_saved(folder, method, asked)
+        record = saved.record
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
         if isinstance(backbone, Backbone):
@@ -348,24 +345,8 @@ class Model:
                 f"{folder} was fitted on {name} (fingerprint {fingerprint[:12]}), but {loaded.name} has fingerprint "
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
-        if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
-            raise damaged(folder)
-        fitted = kind(**record["options"])
-        classes = [ClassList(c["task"], tuple(c["names"]), tuple(c["templates"])) for c in record["classes"]]
-        try:
-            trust = Trust.restore(tensors, record.get("trust"), [len(task.names) for task in classes])
-        except ValueError:
-            raise damaged(folder) from None
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
-        fitted.attach(frozen, classes)
-        fitted.restore(
-            {
-                key: value.to(frozen.parameter_dtype) if value.is_floating_point() else value
-                for key, value in tensors.items()
-                if not key.startswith(PREFIX)
-            }
-        )
-        return cls(fitted, frozen, record, learned=learned, trust=trust)
+        return cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
 
 
 load = Model.open

@@ -6,10 +6,7 @@ for line in lines(model, find_images(["photos/"]).images, "csv", top=3):
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.asked import NOTHING_MORE, Asked
 from shotfit.fitting.model import BATCH, Model, Prediction
+from shotfit.printing import as_csv, as_json, printable
 from shotfit.progress import track
 
 __all__ = ["Broken", "Format", "Found", "find_images", "lines"]
@@ -91,9 +89,10 @@ def lines(
 ) -> Iterator[str]:
     """The predictions as lines without their line ends, as soon as they are known.
 
-    table: the image, then its classes with their probabilities. csv: a header with COLUMNS, and a row for each class.
-    jsonl: an object an image. broken: an image that cannot be read is a row with its error (keep), has no row (skip),
-    or ends all (stop); `tell` is told of each that is kept or skipped.
+    table: the image, then its classes with their probabilities. csv: a header with COLUMNS, and a row for each class;
+    what a spreadsheet would run begins with an apostrophe (`as_cell`). jsonl: an object an image.
+    broken: an image that cannot be read is a row with its error (keep), has no row (skip), or ends all (stop); `tell`
+    is told of each that is kept or skipped.
 
     Raises UsageError for an unknown format, `top` below 1, or a model of several tasks; with "stop" ShotfitError for an
     image that cannot be read.
@@ -103,7 +102,7 @@ def lines(
     if form not in ("table", "csv", "jsonl"):
         raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
     names = model.one_task().names
-    widths = max(cell_len(str(path)) for path in images), max(cell_len(name) for name in names)
+    widths = max(cell_len(printable(path)) for path in images), max(cell_len(printable(name)) for name in names)
     if form == "csv":
         yield ",".join(COLUMNS)
     predictions = model.predict_each(images, top, broken != "stop", asked)
@@ -117,19 +116,17 @@ def lines(
 
 def _line(prediction: Prediction, form: Format, widths: tuple[int, int]) -> str:
     if form == "jsonl":
-        return json.dumps(_object(prediction), ensure_ascii=False)
+        return as_json(_object(prediction))
     if form == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(_rows(prediction))
-        return text.getvalue().removesuffix("\n")
+        return as_csv(_rows(prediction)).removesuffix("\n")
     source, label = widths
     if prediction.error is not None:
-        return f"{_padded(prediction.source, source)}  error: {' '.join(prediction.error.split())}"
+        return f"{_padded(prediction.source, source)}  error: {printable(' '.join(prediction.error.split()))}"
     pairs = zip(prediction.labels, prediction.probabilities, strict=True)
     line = _padded(prediction.source, source) + "".join(
         f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs
     )
-    line += "" if prediction.set is None else f"  {{{', '.join(prediction.set)}}}"
+    line += "" if prediction.set is None else f"  {{{printable(', '.join(prediction.set))}}}"
     return line + ("  unknown" if prediction.unknown else "")
 
 
@@ -159,7 +156,8 @@ def _rows(prediction: Prediction) -> Iterator[tuple[object, ...]]:
 
 
 def _padded(text: str, width: int) -> str:
-    return text + " " * (width - cell_len(text))
+    shown = printable(text)
+    return shown + " " * (width - cell_len(shown))
 
 
 def _below(folder: Path, found: Found) -> None:

@@ -21,7 +21,7 @@ from shotfit.fitting.fitter import Setting
 from shotfit.fitting.heldout import HeldOut, best_temperature, log_likelihoods, pooled, standard_error
 from shotfit.fitting.selection import Candidate, Choice
 from shotfit.methods.base import Fold, Method
-from shotfit.methods.ensemble import Ensemble, averaged
+from shotfit.methods.ensemble import MOST, Ensemble, averaged
 
 __all__ = ["ALONE", "AUTO", "SHORTLIST", "WITH_NEW_CLASSES", "Entrant", "decided", "refused_row"]
 
@@ -30,7 +30,6 @@ AUTO = "auto"  # in place of a method's name
 SHORTLIST = ("zero_shot", "linear_probe", "taskres", "dualadapter")
 WITH_NEW_CLASSES = ("zero_shot", "clip_adapter", "coop")
 ALONE = "dualadapter"  # where nothing can be held out: best of one shot on the mean, and above zero-shot everywhere
-LARGEST = 3  # members of an ensemble
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +65,7 @@ def decided(entrants: Sequence[Entrant]) -> tuple[Entrant, list[dict[str, Any]]]
     first = min(number for number in order if not _better(scores[order[0]], scores[number]))
     winner = entrants[first]
     best: tuple[float, Entrant] | None = None
-    for count in range(2, min(LARGEST, len(order)) + 1):
+    for count in range(2, min(MOST, len(order)) + 1):
         together = _ensemble([entrants[number] for number in order[:count]], sizes)
         found = together.spared or together.held_out()
         assert found is not None

@@ -12,18 +12,35 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.fitting.folder import RECORD, WEIGHTS
+from shotfit.files import MODEL_BYTES, SETTINGS_BYTES, UnreadableError, read_bytes, read_text
+from shotfit.fitting.folder import RECORD, WEIGHTS, in_record, out_of_record
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.towers.backbone import Backbone
 
-__all__ = ["FORMAT", "damaged", "kind_of", "mark_of", "read_record", "read_tensors", "record_of"]
+__all__ = [
+    "FORMAT",
+    "HEADER_BYTES",
+    "damaged",
+    "here",
+    "kind_of",
+    "mark_of",
+    "portable",
+    "read_record",
+    "read_tensors",
+    "record_of",
+    "weights_of",
+]
 
 FORMAT = 2  # 1: without what `trust.py` keeps
+HEADER_BYTES = 2**20  # of adapter.safetensors; the largest model of ours has 20 kB
+KINDS = (torch.float16, torch.float32, torch.float64, torch.int64)  # of tensors of a saved model
 
 
 def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
@@ -39,6 +56,40 @@ def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
         "preprocessing": asdict(backbone.config.preprocessing),
         "versions": {name: version(name) for name in ("shotfit", "torch")} | {"python": platform.python_version()},
     }
+
+
+def portable(record: Mapping[str, Any], method: Method, folder: Path) -> dict[str, Any]:
+    """The record as it is saved in a folder: paths lead from there, and tell nothing of the machine."""
+    file, _, attribute = record["found_at"].rpartition(":")
+    files = {str(path) for path in method.files()}
+    return dict(record) | {
+        "format": FORMAT,
+        "found_at": f"{in_record(file, folder)}:{attribute}" if in_file(record["found_at"]) else record["found_at"],
+        "options": {
+            name: in_record(value, folder) if value in files else value for name, value in record["options"].items()
+        },
+        "backbone": record["backbone"] | {"name": in_record(record["backbone"]["name"], folder)},
+    }
+
+
+def here(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A record that was read from a folder, with the paths that lead from there as paths of this machine."""
+    name = out_of_record(record["backbone"]["name"], folder)
+    return dict(record) | {
+        "found_at": out_of_record(record["found_at"], folder),
+        "backbone": record["backbone"] | {"name": name},
+    }
+
+
+def weights_of(tensors: Mapping[str, Tensor], classes: Sequence[Mapping[str, Any]]) -> bytes:
+    """The bytes of `adapter.safetensors`: the same for the same tensors and classes, whenever they are written."""
+    content = save(dict(tensors))
+    size = int.from_bytes(content[:8], "little")
+    # the library writes metadata in an order that changes from process to process
+    metadata = {"format": "shotfit", "version": str(FORMAT), "classes": mark_of(classes)}
+    header = json.dumps({"__metadata__": metadata} | json.loads(content[8 : 8 + size]), separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def kind_of(folder: Path, record: Mapping[str, Any], method: str | type[Method] | None) -> type[Method]:
@@ -69,13 +120,14 @@ def read_record(folder: Path) -> dict[str, Any]:
 
     Raises ShotfitError for a folder that is no whole model.
     """
-    path = folder / RECORD
-    if not path.is_file():
+    try:
+        record = json.loads(read_text(folder / RECORD, SETTINGS_BYTES, "the record of a model"))
+    except UnreadableError as error:
+        if not error.missing:
+            raise
         raise ShotfitError(
             f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote."
-        )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        ) from None
     except (ValueError, RecursionError):
         raise damaged(folder) from None
     match record:
@@ -103,21 +155,35 @@ def _is_class_list(plain: Any) -> bool:
 def read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     try:
-        content = path.read_bytes()
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "shotfit":
-                raise ShotfitError(f"{path} was not written by shotfit: fit the model again.")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except FileNotFoundError:
+        content = read_bytes(path, MODEL_BYTES, "what a method learned")
+        metadata = _metadata_of(content)
+        if metadata.get("format") != "shotfit":
+            raise ShotfitError(f"{path} was not written by shotfit: fit the model again.")
+        tensors = load(content)
+    except UnreadableError as error:
+        if not error.missing:
+            raise
         raise ShotfitError(f"{folder} lacks {WEIGHTS}: fit the model again.") from None
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, ValueError, RecursionError):
         raise ShotfitError(f"{path} is damaged or cut off: fit the model again.") from None
     if hashlib.sha256(content).hexdigest() != record["weights"] or metadata.get("classes") != mark_of(
         record["classes"]
     ):
         raise ShotfitError(f"{path} is not the file that {RECORD} was written with: fit the model again.")
     for name, tensor in tensors.items():
+        if tensor.dtype not in KINDS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ShotfitError(f"{path} has {name} of {kind}, which no method keeps: fit the model again.")
         if not tensor.isfinite().all():
             raise ShotfitError(f"{path} holds numbers that are not finite ({name}): fit the model again.")
     return tensors
+
+
+def _metadata_of(content: bytes) -> Mapping[str, Any]:
+    """What the file says of itself. Raises ValueError, or RecursionError, for a header that shotfit does not write."""
+    size = int.from_bytes(content[:8], "little")
+    if not 0 < size <= min(HEADER_BYTES, len(content) - 8):
+        raise ValueError("no header, or a huge one")
+    header = json.loads(content[8 : 8 + size])
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return metadata if isinstance(metadata, dict) else {}

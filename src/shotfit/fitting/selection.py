@@ -28,6 +28,7 @@ from torch import Tensor
 from shotfit.data.tasks import Item
 from shotfit.engine.frozen import ImagePool
 from shotfit.errors import DivergedError
+from shotfit.files import LIST_BYTES, sha256
 from shotfit.fitting.fitter import Fitter, Setting, held_out_by
 from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods, pooled, standard_error
 from shotfit.fitting.program import program_of
@@ -303,7 +304,7 @@ class Judge:
         content = {
             "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device.type)],
             "method": [address(type(method)), program_of(method), method.options(), asdict(setting)],
-            "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in method.files()],
+            "files": [sha256(file, LIST_BYTES, "a file of an option") for file in method.files()],
             "savings": asdict(self.fitter.frozen.savings),  # one of them is not exact
             "classes": [asdict(one) for one in self.fitter.classes],
             "train": [(item.digest or str(item.picture), item.label, item.group) for item in part],

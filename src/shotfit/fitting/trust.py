@@ -10,6 +10,7 @@ All of it is stored with the model (format 2), so that coverage and share are ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -119,12 +120,12 @@ class Trust:
         own = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
         if not own:
             match summary:
-                case {"temperature": float(one), "other_classes": True} if one > 0:
+                case {"temperature": float(one), "other_classes": True} if 0 < one < math.inf:
                     return _of_other_classes(Calibration(one, one), summary)
             return None
         match summary:
             case {"temperature": float(temperature), "plain_temperature": float(plain)} if _fit_together(own, sizes):
-                if temperature > 0 and plain > 0:
+                if 0 < temperature < math.inf and 0 < plain < math.inf:
                     calibration = Calibration(temperature, plain, own.pop("bias", None))
                     return cls(calibration, **own, summary=dict(summary))
         raise ValueError("what is kept of held-out images does not fit together")
@@ -187,4 +188,5 @@ def _fit_together(own: Mapping[str, Tensor], sizes: Sequence[int]) -> bool:
         )
         and labels.dtype == torch.long
         and bool(((labels >= 0) & (labels < classes)).all())
+        and bool((own["width"] > 0).all())
     )

@@ -21,14 +21,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from shotfit.errors import UsageError
+from shotfit.files import CODE_BYTES, UnreadableError, check_regular
 
 if TYPE_CHECKING:
     from shotfit.methods.base import Method, option
+    from shotfit.methods.declared import Declared
     from shotfit.methods.recipe import Axis, Grid, Optimizer, ParameterGroup, Recipe, Schedule
 
 __all__ = [
     "METHODS",
     "Axis",
+    "Declared",
     "Grid",
     "Method",
     "Optimizer",
@@ -44,6 +47,7 @@ __all__ = [
 
 _WRITTEN_WITH = {
     "base": ("Method", "option"),
+    "declared": ("Declared",),
     "recipe": ("Axis", "Grid", "Optimizer", "ParameterGroup", "Recipe", "Schedule"),
 }
 
@@ -87,8 +91,11 @@ def find(name: str) -> type[Method]:
             return _attribute(importlib.import_module(entry.module), entry.attr, name)
     file, _, attribute = name.rpartition(":")
     if file.endswith(".py"):
-        if not Path(file).is_file():
-            raise UsageError(f"There is no file {file} to take the method {attribute} from.")
+        try:
+            check_regular(Path(file), CODE_BYTES, "the file of a method")
+        except UnreadableError as error:
+            reason = "is not there" if error.missing else error.reason
+            raise UsageError(f"The method {attribute} is to be taken from {file}, which {reason}.") from None
         return _attribute(_module_of(Path(file).resolve()), attribute, name)
     close = get_close_matches(name, names(), 1)
     hint = f"Did you mean {close[0]}?" if close else f"Methods: {', '.join(names())}."

@@ -48,6 +48,7 @@ from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, check_texts, option
 from shotfit.methods.class_features import class_features
+from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.towers.edits import Context, Edit, PromptTokens
 from shotfit.towers.texts import Texts
@@ -136,6 +137,38 @@ class Apex(Method):
         self.register_buffer("fitted_classes", self.reference_features())  # [classes of the fit, embed]
         self.register_buffer("alpha", self.coefficients())  # [classes, 1]
         self._build_adapter(frozen.embed)
+
+    def declared(self) -> dict[str, Declared]:
+        """Prompts, context and adapter; the random prompts of a reference; features and coefficients of the classes."""
+        embed, width, depth = self.frozen.embed, self.frozen.backbone.config.text.blocks.width, self._depth()
+        found = {
+            "buffer.fitted_classes": Declared("classes of the fit", embed),
+            "buffer.alpha": Declared(len(self.class_names), 1),
+        }
+        if depth:
+            image = self.frozen.image_blocks(self.name, "visual_depth=0").width
+            found["parameter.visual_prompts"] = Declared(depth, self.visual_tokens, image)
+            if self.image_reference == "random-prompts":
+                found["buffer.reference_visual_prompts"] = Declared(depth, self.visual_tokens, image)
+        if self._learned():
+            found["parameter.context"] = Declared(self.text_tokens, width)
+        if self.text_depth > 1:
+            shape = min(self.text_depth, self.frozen.backbone.config.text.blocks.layers) - 1, self.text_tokens, width
+            found["parameter.text_prompts"] = Declared(*shape)
+            if self.text_reference == "random-prompts":
+                found["buffer.reference_text_prompts"] = Declared(*shape)
+        inner = self.rank or max(1, embed // 4)
+        maps = {
+            "linear": {"matrix": Declared(embed, embed), "bias": Declared(embed)},
+            "low-rank": {
+                "matrix_left": Declared(embed, inner),
+                "matrix_right": Declared(embed, inner),
+                "bias": Declared(embed),
+            },
+            "bottleneck": {"down": Declared(embed, inner), "up": Declared(inner, embed)},
+            "none": {},
+        }
+        return found | {f"parameter.{name}": shape for name, shape in maps[self.adapter].items()}
 
     def check(self) -> None:
         """Refuse options that do not fit one another, the backbone or the template."""

@@ -22,6 +22,7 @@ from typing_extensions import dataclass_transform
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.errors import NewClassesError, ShotfitError, UsageError
+from shotfit.methods.declared import Declared
 from shotfit.methods.numbering import labels_by_task, loss_within_tasks
 from shotfit.methods.recipe import Grid, ParameterGroup, Recipe
 from shotfit.towers.backbone import Backbone
@@ -160,6 +161,13 @@ class Method(nn.Module):
     def keep_chosen(self, fitted: Method) -> None:
         """Take over the coefficients that `solve` chose for an earlier fit, so that no fit chooses them anew."""
 
+    def declared(self) -> dict[str, Declared] | None:
+        """Its parameters and buffers once it is fitted, by the names of `state`; None: it does not say.
+
+        A model that is opened is checked against it. The method is attached, and knows its options and classes.
+        """
+        return None
+
     def selection(self, validation: Validation) -> str:
         """How a result names what this method chose anything by."""
         recipe = self.training_recipe()
@@ -248,6 +256,13 @@ class Method(nn.Module):
             tensors["baked"] = self.baked
         return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
+    def all_declared(self) -> dict[str, Declared] | None:
+        """What `state` gives: what is declared, and the baked class features."""
+        own = self.declared()
+        if own is None or type(self).text_features is Method.text_features:
+            return own
+        return own | {"baked": Declared(len(self.class_names), self.frozen.embed)}
+
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
         for key, value in tensors.items():
@@ -288,8 +303,8 @@ class Method(nn.Module):
             kind = type(field.default)
             fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
-                setattr(self, field.name, float(value))
-                fits = True
+                value, fits = _as_float(value), True
+                setattr(self, field.name, value)
             allowed = fits and (kind is not float or math.isfinite(value))
             expected = kinds[kind]
             if rule["choices"]:
@@ -322,6 +337,14 @@ def check_texts(backbone: Backbone, texts: Sequence[str]) -> None:
     for text in texts:
         tokenizer.check(text)
     tokenizer.encode(texts)
+
+
+def _as_float(value: int) -> float:
+    """The number, or infinity where none is so large, which is refused."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _parse(method: str, key: str, text: str, default: Any) -> Any:

@@ -27,6 +27,7 @@ from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, option
 from shotfit.methods.class_features import class_features
+from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["ClipAdapter"]
@@ -79,6 +80,14 @@ class ClipAdapter(Method):
         if self.side != "image":
             self.text_down = self._matrix(hidden, frozen.embed)
             self.text_up = self._matrix(frozen.embed, hidden)
+
+    def declared(self) -> dict[str, Declared]:
+        """W_down and W_up of each adapted side."""
+        self.check()
+        hidden, embed = self.frozen.embed // self.reduction, self.frozen.embed
+        shapes = {"down": Declared(hidden, embed), "up": Declared(embed, hidden)}
+        sides = ("image", "text") if self.side == "both" else (self.side,)
+        return {f"parameter.{side}_{name}": shape for side in sides for name, shape in shapes.items()}
 
     def _matrix(self, rows: int, columns: int) -> nn.Parameter:
         bound = columns**-0.5

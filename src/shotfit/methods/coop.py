@@ -28,7 +28,15 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
 from shotfit.errors import NewClassesError
 from shotfit.methods.base import Method, option
-from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
+from shotfit.methods.declared import Declared
+from shotfit.methods.prompts import (
+    POSITIONS,
+    context_length,
+    context_of_words,
+    declared_context,
+    lay_out,
+    random_context,
+)
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.towers.edits import Context
 
@@ -75,6 +83,12 @@ class CoOp(Method):
             shape = (count, self.length) if self.class_specific else (self.length,)
             self.context = nn.Parameter(random_context(frozen, *shape))
         self.lay_out()
+
+    def declared(self) -> dict[str, Declared]:
+        """The context."""
+        own = (len(self.class_names),) if self.class_specific and not self.words else ()
+        length = context_length(self.frozen, self.words, self.length)
+        return {"parameter.context": declared_context(self.frozen, *own, length)}
 
     def lay_out(self) -> None:
         """The prompts as rows of ids, where learned ids stand beyond the vocabulary."""

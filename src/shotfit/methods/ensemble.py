@@ -9,6 +9,7 @@ learned, is the members' own; the image tower runs once for all that leave it al
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -20,8 +21,11 @@ from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.methods import find, in_file
 from shotfit.methods.base import Method, option
+from shotfit.methods.declared import Declared
 
-__all__ = ["Ensemble", "averaged"]
+__all__ = ["MOST", "Ensemble", "averaged"]
+
+MOST = 3  # members; more than three of the shortlist change nothing
 
 
 class Ensemble(Method):
@@ -60,11 +64,15 @@ class Ensemble(Method):
         super().attach(frozen, classes)
         try:
             plain: list[dict[str, Any]] = json.loads(self.members)
-            if any(in_file(one["method"]) for one in plain):
-                raise ValueError("a model runs no file that it names")
+            if not isinstance(plain, list) or len(plain) > MOST:
+                raise ValueError("no list, or too many members")
+            if any(in_file(one["method"]) or one["method"] == self.name for one in plain):
+                raise ValueError("a model runs no file that it names, and no member is an ensemble")
             self.parts = [find(one["method"])(**one["options"]) for one in plain]
             self.temperatures = [float(one["temperature"]) for one in plain]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if not all(0 < temperature < math.inf for temperature in self.temperatures):
+                raise ValueError("a temperature that is no number above 0")
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ShotfitError("The ensemble's list of members cannot be read: fit the model again.") from error
         for part in self.parts:
             part.attach(frozen, classes)
@@ -82,6 +90,19 @@ class Ensemble(Method):
 
     def bake(self) -> None:
         """The members are baked already."""
+
+    def all_declared(self) -> dict[str, Declared] | None:
+        """What the members declare, each under its number; None where one of them does not say."""
+        if not self.parts:
+            raise ShotfitError("The ensemble has no members")
+        found: dict[str, Declared] = {}
+        for number, part in enumerate(self.parts):
+            own = part.all_declared()
+            if own is None:
+                return None
+            # sizes that only the fit knew are the same in all members: they learned from the same images
+            found |= {f"{number}.{key}": value for key, value in own.items()}
+        return found
 
     def state(self) -> dict[str, Tensor]:
         """The members' tensors, each under its number."""

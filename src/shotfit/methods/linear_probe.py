@@ -33,6 +33,7 @@ from torch import Tensor
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Fold, Method, Support, Validation, option
+from shotfit.methods.declared import Declared
 
 __all__ = ["LinearProbe", "Search", "search_c"]
 
@@ -102,6 +103,11 @@ class LinearProbe(Method):
         self.register_buffer("weight", torch.zeros(count, frozen.embed, device=frozen.backbone.device))
         self.register_buffer("bias", torch.zeros(count, device=frozen.backbone.device))
         self.course: Search | None = None
+
+    def declared(self) -> dict[str, Declared]:
+        """W and b."""
+        classes = len(self.class_names)
+        return {"buffer.weight": Declared(classes, self.frozen.embed), "buffer.bias": Declared(classes)}
 
     def logits(self, images: Images) -> Tensor:
         """[images, classes]."""

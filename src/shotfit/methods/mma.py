@@ -40,6 +40,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, check_texts, option
+from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.towers.config import BlocksConfig
 from shotfit.towers.edits import Adapter
@@ -101,12 +102,24 @@ class MMA(Method):
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Down, shared and up maps of every site: weights of variance 2 / rows, biases zero."""
+        for name, (rows, columns) in self._maps().items():
+            self._add(name, rows, columns)
+
+    def _maps(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns of every map by its name."""
+        maps: dict[str, tuple[int, int]] = {}
         for tower, widths in self._widths().items():
             for site in self.sites(tower):
-                self._add(f"{tower}_{site}_down", self.dim, widths)
-                self._add(f"{tower}_{site}_up", widths, self.dim)
+                maps[f"{tower}_{site}_down"] = self.dim, widths
+                maps[f"{tower}_{site}_up"] = widths, self.dim
         for site in sorted({site for tower in self._widths() for site in self.sites(tower)} if self.shared else ()):
-            self._add(f"shared_{site}", self.dim, self.dim)
+            maps[f"shared_{site}"] = self.dim, self.dim
+        return maps
+
+    def declared(self) -> dict[str, Declared]:
+        """The maps with their biases."""
+        found = {f"parameter.{name}_weight": Declared(*shape) for name, shape in self._maps().items()}
+        return found | {f"parameter.{name}_bias": Declared(rows) for name, (rows, _) in self._maps().items()}
 
     def _add(self, name: str, rows: int, columns: int) -> None:
         device, dtype = self.frozen.backbone.device, self.frozen.parameter_dtype

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from shotfit.engine.frozen import Frozen
 from shotfit.errors import UsageError
+from shotfit.methods.declared import Declared
 from shotfit.towers.texts import Texts
 
-__all__ = ["POSITIONS", "context_length", "context_of_words", "lay_out", "random_context"]
+__all__ = ["POSITIONS", "context_length", "context_of_words", "declared_context", "lay_out", "random_context"]
 
 POSITIONS = ("end", "middle", "front")
 SCALE = 0.02  # standard deviation of a random context
@@ -39,6 +40,11 @@ def context_of_words(frozen: Frozen, words: str) -> Tensor:
 def context_length(frozen: Frozen, words: str, length: int) -> int:
     """Of a context that starts from words their tokens, else the length."""
     return len(_ids(frozen, words)) if words else length
+
+
+def declared_context(frozen: Frozen, *shape: int) -> Declared:
+    """What a saved context is."""
+    return Declared(*shape, frozen.backbone.config.text.blocks.width)
 
 
 def _ids(frozen: Frozen, words: str) -> list[int]:

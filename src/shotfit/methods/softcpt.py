@@ -40,8 +40,16 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import NewClassesError, UsageError
 from shotfit.methods.base import Method, option
+from shotfit.methods.declared import Declared
 from shotfit.methods.numbering import labels_by_task, loss_within_tasks
-from shotfit.methods.prompts import POSITIONS, context_length, context_of_words, lay_out, random_context
+from shotfit.methods.prompts import (
+    POSITIONS,
+    context_length,
+    context_of_words,
+    declared_context,
+    lay_out,
+    random_context,
+)
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.towers.edits import Context
 from shotfit.towers.texts import Texts
@@ -144,14 +152,35 @@ class SoftCPT(Method):
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Task context [M, width] or [tasks, M, width], class context alike, and the map."""
-        own_tasks = (len(classes),) if self.variant.endswith("ts") else ()
-        own_classes = (sum(self.sizes),) if self.variant.startswith("cs") else ()
+        own_tasks, own_classes = self.owners()
         task_context = self.initial(self.task_words, own_tasks, self.task_length)
         class_context = self.initial(self.class_words, own_classes, self.class_length) if self.conditioned else None
         inputs = frozen.embed * (2 if self.conditioned and self.network == "lin" else 1)
         width = frozen.backbone.text.token_embedding.weight.shape[1]
         projection = torch.randn(inputs, self.length * width).to(frozen.backbone.device, frozen.parameter_dtype) * 0.02
         self.take(task_context, class_context, projection)
+
+    def owners(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """How many task contexts and class contexts there are: () is one for all."""
+        tasks = (len(self.classes),) if self.variant.endswith("ts") else ()
+        return tasks, (sum(self.sizes),) if self.variant.startswith("cs") else ()
+
+    def declared(self) -> dict[str, Declared]:
+        """The contexts that there are, and the map."""
+        own_tasks, own_classes = self.owners()
+        frozen, width = self.frozen, self.frozen.backbone.config.text.blocks.width
+        inputs = frozen.embed * (2 if self.conditioned and self.network == "lin" else 1)
+        found = {"parameter.projection": Declared(inputs, self.length * width)}
+        kind = "buffer" if self.freeze_class_context else "parameter"
+        contexts = {"parameter.task_context": (self.task_words, own_tasks, self.task_length)}
+        if self.conditioned:
+            contexts[f"{kind}.class_context"] = (self.class_words, own_classes, self.class_length)
+        for name, (words, own, length) in contexts.items():
+            if words:
+                found[name] = declared_context(frozen, context_length(frozen, words, length))
+            elif length:
+                found[name] = declared_context(frozen, *own, length)
+        return found
 
     def initial(self, words: str, own: tuple[int, ...], length: int) -> Tensor | None:
         """A context as it starts; words are one for all."""
@@ -298,8 +327,15 @@ class CoOpMT(Method):
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """The context: [L, width], [tasks, L, width] or [classes, L, width]."""
-        own = {"all": (), "task": (len(classes),), "class": (sum(self.sizes),)}[self.sharing]
-        self.take(random_context(frozen, *own, self.length))
+        self.take(random_context(frozen, *self.owners(), self.length))
+
+    def owners(self) -> tuple[int, ...]:
+        """How many contexts there are: () is one for all."""
+        return {"all": (), "task": (len(self.classes),), "class": (sum(self.sizes),)}[self.sharing]
+
+    def declared(self) -> dict[str, Declared]:
+        """The context."""
+        return {"parameter.context": declared_context(self.frozen, *self.owners(), self.length)}
 
     def take(self, context: Tensor) -> None:
         """Hold the context, and lay the prompts out."""

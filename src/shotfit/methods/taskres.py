@@ -26,6 +26,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Method, option
 from shotfit.methods.class_features import class_features
+from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["TaskRes"]
@@ -66,6 +67,12 @@ class TaskRes(Method):
         self.residual = nn.Parameter(torch.zeros_like(self.base if self.side == "text" else self.base[:1]))
         if self.learnable_alpha:
             self.scale = nn.Parameter(self.residual.new_tensor(self.alpha))
+
+    def declared(self) -> dict[str, Declared]:
+        """The residual, and its scale where that is learned."""
+        rows = len(self.class_names) if self.side == "text" else 1
+        scale = {"parameter.scale": Declared()} if self.learnable_alpha else {}
+        return {"parameter.residual": Declared(rows, self.frozen.embed)} | scale
 
     def shift(self) -> Tensor:
         """What is added to the features, [classes, embed] or [1, embed]."""

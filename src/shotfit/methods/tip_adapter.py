@@ -33,6 +33,7 @@ from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, option
 from shotfit.methods.class_features import class_features
 from shotfit.methods.coefficients import best_first, grid, right_along
+from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import VIEWS, Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["TipAdapter", "TipAdapterF", "cached"]
@@ -79,6 +80,14 @@ class TipAdapter(Method):
     def keep(self, keys: Tensor) -> None:
         """Hold the keys as a buffer: they are not trained."""
         self.register_buffer("cache_keys", keys)
+
+    def declared(self) -> dict[str, Declared]:
+        """Keys, values, and (beta, alpha)."""
+        return {
+            "buffer.cache_keys": Declared("support", self.frozen.embed),
+            "buffer.cache_values": Declared("support", len(self.class_names)),
+            "buffer.beta_alpha": Declared(2),
+        }
 
     def keys(self) -> Tensor:
         """[support, embed]."""
@@ -178,6 +187,11 @@ class TipAdapterF(TipAdapter):
     def keys(self) -> Tensor:
         """[support, embed]."""
         return self.cache_keys
+
+    def declared(self) -> dict[str, Declared]:
+        """The keys are a parameter."""
+        own = super().declared()
+        return own | {"parameter.cache_keys": own.pop("buffer.cache_keys")}
 
     def searches(self, validation: Validation) -> bool:
         """Only where there is a validation part."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from shotfit.methods.base import Method, option
 from shotfit.methods.class_features import ENSEMBLES, class_features
+from shotfit.methods.declared import Declared
 
 __all__ = ["ZeroShot"]
 
@@ -33,6 +34,10 @@ class ZeroShot(Method):
     ensemble: str = option(
         "normalize", "average templates after dividing each by its length, or raw", choices=ENSEMBLES
     )
+
+    def declared(self) -> dict[str, Declared]:
+        """Nothing."""
+        return {}
 
     def text_features(self) -> Tensor:
         """[classes, embed]."""

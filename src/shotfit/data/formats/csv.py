@@ -1,7 +1,8 @@
 """Manifests as CSV: a header with `path,label[,split]` or columns of other names, and an image a line.
 
 Between cells stand commas, semicolons, tabs or bars: those with which the header has columns of usual names, or the
-most columns. Quotes, a byte order mark and Windows line ends are as in every CSV, `sep=;` on top as Excel has it.
+most columns. Quotes, a byte order mark and Windows line ends are as in every CSV, `sep=;` on top as Excel has it. An
+apostrophe in front of = + - @, which keeps a spreadsheet from running the cell, is not part of the text.
 
 The CSV that `predict` writes is a manifest too: of each image the first row, where it is no error and not unknown.
 """
@@ -20,6 +21,7 @@ from shotfit.data.images import SUFFIXES as IMAGES
 from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed
 from shotfit.errors import ShotfitError, first_few
+from shotfit.printing import from_cell
 
 __all__ = ["SUFFIXES", "read", "recognizes", "rows_in", "table"]
 
@@ -87,8 +89,8 @@ def table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
     def lines() -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             for line in reader:
-                found: dict[str, Any] = dict(line)
-                found[BEYOND] = "".join(found.get(BEYOND, ())).strip()
+                beyond = "".join(line.pop(BEYOND, ())).strip()
+                found = {BEYOND: beyond} | {key: cell and from_cell(cell) for key, cell in line.items()}
                 if any(cell and cell.strip() for cell in found.values()):  # spreadsheets end in lines of delimiters
                     yield reader.line_num + skipped, found
         except csv.Error as error:

@@ -64,14 +64,13 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     Raises ShotfitError where one is not there, with the names that are; UsageError for groups by one of the others.
     """
     found = list(dict.fromkeys(names))
+    told = ", ".join(found)[:200] or "(none)"
     lower = {name.strip().casefold(): name for name in reversed(found)}
 
     def named(asked: str | None, usual: tuple[str, ...], what: str, flag: str) -> str | None:
         if asked is not None:
             if asked not in found and asked.strip().casefold() not in lower:
-                raise ShotfitError(
-                    f"{where} has no column {asked!r} ({flag}); its columns: {', '.join(found)[:200] or '(none)'}."
-                )
+                raise ShotfitError(f"{where} has no column {asked!r} ({flag}); its columns: {told}.")
             return asked if asked in found else lower[asked.strip().casefold()]
         return next((lower[name] for name in usual if name in lower), None)
 
@@ -80,7 +79,7 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     if path is None or label is None:
         missing, flag = ("path", "--path-column") if path is None else ("label", "--label-column")
         raise ShotfitError(
-            f"{where} has the columns {', '.join(found)[:200] or '(none)'}; expected path,label or path,label,split in "
+            f"{where} has the columns {told}; expected path,label or path,label,split in "
             f"its first line, or {flag} NAME for the column of the {missing}s."
         )
     split = named(None, SPLITS, "split", "")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shotfit.data.images import shown
 from shotfit.errors import ShotfitError, first_few
+from shotfit.files import LIST_BYTES, UnreadableError, read_text
 
 __all__ = ["read_descriptions"]
 
@@ -27,11 +28,9 @@ def read_descriptions(path: Path, names: Sequence[str]) -> list[list[str]]:
     Raises ShotfitError, in one line, for a file that cannot be read, is not such an object, or lacks classes (named).
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ShotfitError(
-            f"The descriptions {shown(path)} cannot be read ({error.strerror or error}); {EXPECTED}."
-        ) from None
+        found = json.loads(read_text(path, LIST_BYTES, "descriptions"))
+    except UnreadableError as error:
+        raise ShotfitError(f"{shown(path)} {error.reason}; {EXPECTED}.") from None
     except (ValueError, RecursionError):
         raise ShotfitError(f"The descriptions {shown(path)} are no JSON; {EXPECTED}.") from None
     if not isinstance(found, dict):

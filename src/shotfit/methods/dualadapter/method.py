@@ -57,6 +57,7 @@ from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, check_prompts
 from shotfit.methods.class_features import class_features, mean_features
 from shotfit.methods.coefficients import best_first, right_along
+from shotfit.methods.declared import Declared
 from shotfit.methods.dualadapter.descriptions import read_descriptions
 from shotfit.methods.dualadapter.negative_cache import Cache, check_left_out, negative_keys, trust
 from shotfit.methods.dualadapter.options import NEGATIVE, POSITIVE, DualAdapterOptions, given_templates
@@ -172,6 +173,17 @@ class DualAdapter(DualAdapterOptions):
         self.register_buffer("weights", weights)
         known = opposite.norm(dim=1) > 0  # a class alone has no opposite
         self.register_buffer("negative_weights", known * (weights if self.revision == "simnl" else plain))
+
+    def declared(self) -> dict[str, Declared]:
+        """Text features, the caches, residuals, and (beta, alpha, lambda)."""
+        classes, embed = len(self.class_names), self.frozen.embed
+        found = {f"buffer.{name}": Declared(classes, embed) for name in ("template", "description", "negative")}
+        found |= {f"buffer.{name}": Declared("support", embed) for name in ("keys", "negative_keys")}
+        found |= {f"buffer.{name}": Declared("support", below=classes) for name in ("labels", "groups")}
+        found |= {f"buffer.{name}": Declared("support") for name in ("weights", "negative_weights")}
+        rows = dict.fromkeys(("keys", "negative_keys"), "support" if self.residual_per == "shot" else classes)
+        residuals = {f"parameter.residual_{name}": Declared(rows.get(name, classes), embed) for name in self.trained()}
+        return found | residuals | {"buffer.coefficients": Declared(3)}
 
     def _softness(self) -> float:
         return self.refinement_temperature or TRUST_TEMPERATURE[self.revision]

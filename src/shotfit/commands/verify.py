@@ -1,0 +1,48 @@
+"""`shotfit verify`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shotfit.commands import flags
+from shotfit.commands.console import plural, print_json, to
+from shotfit.errors import ShotfitError
+
+__all__ = ["verify"]
+
+
+def verify(
+    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    backbone: flags.ModelBackbone = None,
+    trust_backbone: flags.TrustBackbone = False,
+    method: flags.MethodFile = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Check a model's folder without running it: its files, hashes, record and options, and every tensor.
+
+    Exits with 3 if something is wrong, with 0 if not. What cannot be checked, such as a backbone that is not on this
+    machine, is said and is not wrong.
+
+    \b
+    Examples:
+      shotfit verify shotfit-model
+      shotfit verify shotfit-model --json
+    """
+    from shotfit.fitting.verify import verify as look_at
+
+    say = to(sys.stderr if as_json else sys.stdout)
+    checks = look_at(model, backbone, method, trust_backbone)
+    for check in checks:
+        say(f"{check.name:9} {check.outcome:12} {check.said}")
+    wrong = [check for check in checks if check.outcome == "wrong"]
+    left_out = sum(check.outcome == "not checked" for check in checks)
+    say(f"{model}: {f'{len(wrong)} wrong' if wrong else 'nothing wrong'} in {plural(len(checks) - left_out, 'check')}")
+    if as_json:
+        print_json({"model": str(model), "ok": not wrong, "checks": [asdict(check) for check in checks]})
+    if wrong:
+        raise typer.Exit(ShotfitError.exit_code)
