@@ -258,8 +258,8 @@ def _unlikeliness(path: Path) -> tuple[bool, int, str]:
 def _classes(top: Folder, asked: bool) -> list[Folder]:
     """The class folders; refuses a folder that holds no classes, and one that holds folders of classes."""
     if not top.folders:
-        if top.images:
-            _refuse_labels([top])
+        if top.images and not asked:
+            _refuse_labels([top] if isinstance(top, ArchiveFolder) else [top, Folder(top.path.parent)])
         raise ShotfitError(
             f"{shown(top.path)} holds no class folders ({len(top.images)} images lie directly in it); expected "
             f"{shown(top.path)}/CLASS/IMAGE, or a manifest with lines path,label."
