@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shotfit.data.tasks import Task
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
     from shotfit.fitting.start import zero_shot
@@ -35,6 +36,7 @@ __all__ = [
     "Task",
     "__version__",
     "compare",
+    "embed",
     "evaluate",
     "evaluate_tasks",
     "fit",
@@ -49,6 +51,7 @@ _HOMES = {
     "Model": "fitting.model",
     "Task": "data.tasks",
     "compare": "evaluation.compare",
+    "embed": "fitting.embedding",
     "evaluate": "evaluation.evaluate",
     "evaluate_tasks": "evaluation.evaluate",
     "fit": "fitting.fit",

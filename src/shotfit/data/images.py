@@ -58,6 +58,7 @@ __all__ = [
     "is_unread",
     "open_image",
     "shown",
+    "stored_size",
 ]
 
 MAX_PIXELS = 120_000_000  # a 108-megapixel photograph passes
@@ -92,6 +93,8 @@ _ORIENTATION = 0x0112
 # Pillow warns of large pictures, for which there is a bound here, and of odd metadata, which is no news to the user.
 # `catch_warnings` works on the whole process, so only one thread may be in it.
 _header = threading.Lock()
+if hasattr(os, "register_at_fork"):  # no child gets it locked by a thread that it does not have
+    os.register_at_fork(before=_header.acquire, after_in_parent=_header.release, after_in_child=_header.release)
 
 
 class BrokenImageError(ShotfitError):
@@ -101,7 +104,7 @@ class BrokenImageError(ShotfitError):
 
     def __init__(self, picture: Picture, reason: str) -> None:
         super().__init__(f"{shown(picture)} {reason}. {self.advice}")
-        self.reason = reason
+        self.picture, self.reason = picture, reason
 
 
 class TooLargeImageError(BrokenImageError):
@@ -144,6 +147,13 @@ def image_size(picture: Picture) -> tuple[int, int]:
     with _told(picture), _opened(picture) as (image, facts):
         sideways = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
         return (facts.height, facts.width) if sideways else (facts.width, facts.height)
+
+
+def stored_size(picture: Picture) -> tuple[int, int, int]:
+    """Width, height and EXIF orientation (1 to 8) as the picture lies in its file; with the errors of `image_size`."""
+    with _told(picture), _opened(picture) as (image, facts):
+        turned = image.getexif().get(_ORIENTATION, 1)
+        return facts.width, facts.height, turned if turned in range(1, 9) else 1
 
 
 def inspect(picture: Picture) -> Facts:

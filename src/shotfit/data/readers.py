@@ -23,16 +23,22 @@ from shotfit.data.containers import ARCHIVES, TABLES
 from shotfit.data.filecache import FileCache
 from shotfit.data.formats import (
     archive,
+    coco,
     coop,
     csv,
+    cvat,
     datasets,
+    fiftyone,
     folders,
     imagefolder,
     jsonl,
+    label_studio,
     parquet,
     shards,
+    voc,
     webdataset,
     wnid,
+    yolo,
 )
 from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
@@ -58,6 +64,12 @@ class Format(Protocol):
 
 FORMATS: dict[str, Format] = {
     "coop": coop,
+    "label-studio": label_studio,
+    "cvat": cvat,
+    "fiftyone": fiftyone,
+    "coco": coco,
+    "voc": voc,
+    "yolo": yolo,
     "datasets": datasets,
     "imagefolder": imagefolder,
     "csv": csv,
@@ -137,6 +149,8 @@ def task_of(
         test_origin = (
             f"about a fifth of each class, in whole groups of {how.group_column}"
             if how.group_column
+            else "about a fifth of each class, with all boxes of a picture"
+            if listing.groups
             else "a fifth of each class, chosen by content"
         )
         if not parts["test"]:

@@ -53,7 +53,7 @@ class Reading:
         Raises ShotfitError for what `read_task` refuses, and in one sentence for all that the doctor calls an error.
         """
         task = read_task(source, class_names=self.class_names, templates=self.templates, cache=cache, **vars(self.how))
-        return self._examined(task, cache, found, warned)
+        return self.examined(task, cache, found, warned)
 
     def tasks(
         self,
@@ -65,11 +65,12 @@ class Reading:
         """The tasks of a task list (.toml), or the one of anything else, as `task` gives it."""
         if source.suffix != ".toml":
             return [self.task(source, cache, found, warned)]
-        return [self._examined(task, cache, found, warned) for task in read_tasks(source, cache=cache)]
+        return [self.examined(task, cache, found, warned) for task in read_tasks(source, cache=cache)]
 
-    def _examined(
+    def examined(
         self, task: Task, cache: Path | None, found: Callable[[Task], None], warned: Callable[[str], None]
     ) -> Task:
+        """A task that was read, once the doctor has seen it; the rest as `task`."""
         found(task)
         for note in task.notes:
             warned(note)

@@ -11,13 +11,13 @@ itself may be any sequence; neither `sealed` nor `shots` looks at it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from shotfit.data.images import SUFFIXES, is_unread
-from shotfit.data.pictures import Picture
+from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.shots import draw
 from shotfit.data.templates import DEFAULT_TEMPLATE, TEMPLATE_SETS
 from shotfit.errors import ShotfitError, UsageError
@@ -118,6 +118,29 @@ class Task:
             walked = os.walk(path) if path.is_dir() else [(str(path.parent), [], [path.name])]
             files += [Path(parent) / name for parent, _, names in walked for name in sorted(names) if name[0] != "."]
         return [path for path in files if path.suffix.lower() in SUFFIXES or is_unread(path)]
+
+    @classmethod
+    def from_images(
+        cls,
+        images: Iterable[PictureLike],
+        labels: Sequence[str] | Sequence[int],
+        *,
+        parts: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
+        name: str = "images",
+        templates: Sequence[str] = (),
+        classes: Sequence[str] = (),
+    ) -> Task:
+        """The task of images, each with its label; see `given.from_images`, whose arguments these are.
+
+        >>> parts = ["train", "train", "test"]
+        >>> task = Task.from_images([b"...", b"....", b"....."], ["cat", "dog", "cat"], parts=parts)
+        >>> task.classes.names, len(task.train), len(task.test)
+        (('cat', 'dog'), 2, 1)
+        """
+        from shotfit.data.given import from_images  # which makes tasks
+
+        return from_images(images, labels, parts=parts, groups=groups, name=name, templates=templates, classes=classes)
 
     @property
     def name(self) -> str:

@@ -45,9 +45,18 @@ class ImagePool:
 
     Row item * views + view is one view of one image. A random view depends on the image's content and on its number
     alone, so that fits with other seeds find it in the store.
+
+    passing: seen once and gone, as in a prediction: features are kept on disk, and nothing larger, or in memory.
     """
 
-    def __init__(self, items: Sequence[Item], views: int = 0, crop_scale: tuple[float, float] = CROP_SCALE) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        views: int = 0,
+        crop_scale: tuple[float, float] = CROP_SCALE,
+        passing: bool = False,
+    ) -> None:
+        self.passing = passing
         self.pictures = [item.picture for item in items]
         self.digests = [item.digest for item in items]
         self.labels = torch.tensor([item.label for item in items], dtype=torch.long)
@@ -224,8 +233,10 @@ class Frozen:
         last, edits = self.backbone.image.last, [edit for edit in edits if edit.tower == "image"]
         step, training = frozen_until(edits, last), bool(edits) and torch.is_grad_enabled()
         stored = images.pool is not None and self.savings.frozen_beginning and step != NOTHING
+        if images.pool is not None and images.pool.passing:
+            stored &= step == last and isinstance(self.store, Store)
         again = (
-            images.pool is None and not edits
+            not stored and (images.pool is None or images.pool.passing) and not edits
         )  # several members ask for the same batch, or logits and features are asked for
         if again and images in self._seen:
             return self._seen[images]

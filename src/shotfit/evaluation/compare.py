@@ -25,10 +25,11 @@ from typing import Any, Literal
 
 import shotfit
 from shotfit.checkpoints.weights import load_in
+from shotfit.data.given import Data, Labels, tasks_of
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
-from shotfit.engine.store import MemoryStore, Store, open_store
+from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import DivergedError, NewClassesError, UsageError
 from shotfit.evaluation.costs import PeakMemory, prediction_rate, saved_bytes
 from shotfit.evaluation.evaluate import Answers, answers
@@ -45,7 +46,7 @@ from shotfit.evaluation.protocols import (
     warn_of_shared_images,
 )
 from shotfit.evaluation.published import with_published
-from shotfit.evaluation.rows import Row, summarize
+from shotfit.evaluation.rows import Rows, summarize
 from shotfit.evaluation.runs import append_run, as_text, check_runs, read_runs
 from shotfit.evaluation.trust import evaluate_trust
 from shotfit.evaluation.variants import Variant, read_variant
@@ -54,6 +55,7 @@ from shotfit.fitting.fit import RecipeName, check_numbers, fit
 from shotfit.fitting.model import Model
 from shotfit.fitting.program import program_of
 from shotfit.methods.base import check_prompts
+from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
 
@@ -68,11 +70,12 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 def compare(
-    data: Task | Sequence[Task],
+    data: Data,
     methods: Sequence[str],
     shots: Sequence[int] = (16,),
     seeds: Sequence[int] = (1,),
     *,
+    labels: Labels | None = None,
     protocol: Protocol = "few-shot",
     targets: Sequence[Task] = (),
     leave_out: str | Sequence[str] = (),
@@ -90,10 +93,11 @@ def compare(
     keep_predictions: Path | None = None,
     speed: bool = False,
     report: Report | None = None,
-) -> list[Row]:
+) -> Rows:
     """Fit every method with every number of shots and every seed, and evaluate each fit as the protocol says.
 
-    data: a task, or several, each judged on its own test part; methods that can are fitted to all of them at once.
+    data, labels: what `fit` takes: a task, or several, each judged on its own test part; a path, images or a table;
+    methods that can are fitted to all of them at once.
     leave_out: of several tasks, those that are predicted from their names by the methods that can; zero_shot is
     added beside them. apart: several tasks are data sets, each fitted on its own by every method. methods: names,
     with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer and domain-shift evaluate
@@ -111,6 +115,8 @@ def compare(
     """
     if leave_out and "zero_shot" not in methods:
         methods = ["zero_shot", *methods]
+    tasks = tasks_of(data, labels, cache=cache_folder(), shots=max(shots), warned=lambda said: say(f"warning: {said}"))
+    data = tasks[0] if len(tasks) == 1 and not isinstance(data, (list, tuple)) else tasks
     variants = read_variants(methods, shots, seeds, lr, epochs, views, recipe)
     plan = plan_of(data, protocol, targets, leave_out, apart)
     if isinstance(data, Task):
@@ -170,7 +176,7 @@ def compare(
             if report is not None:
                 report(run | {"resumed": known is not None, "number": len(runs), "total": len(cells)})
     # not within kept memory: what scipy's import leaves behind would keep the heap from shrinking
-    return with_published(summarize(runs, plan.summaries), plan, protocol)
+    return Rows(with_published(summarize(runs, plan.summaries), plan, protocol))
 
 
 def plan_of(

@@ -10,20 +10,27 @@ evaluate_tasks(model, read_tasks("tasks.toml")).accuracy        # the mean over 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shotfit.data.given import Data, Labels, tasks_of
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
-from shotfit.errors import ShotfitError, first_few
+from shotfit.engine.store import cache_folder
+from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.evaluation.intervals import Interval, accuracy_intervals
 from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.model import Model
+from shotfit.fitting.notebook import frame, html_table
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = [
     "BINS",
@@ -98,6 +105,15 @@ class Scores:
         """All of it as plain data."""
         return asdict(self)
 
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each class: name, images, predicted, precision, recall, f1. UsageError where pandas is missing."""
+        return frame([asdict(one) for one in self.per_class])
+
+    def _repr_html_(self) -> str:
+        low, high = self.accuracy_interval
+        title = f"accuracy {100 * self.accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f}) of {self.images:,} images"
+        return html_table([asdict(one) for one in self.per_class], title=title)
+
 
 @dataclass(frozen=True)
 class TaskScores:
@@ -154,14 +170,35 @@ class Answers:
         return score(self.labels, self.probabilities, self.class_names)
 
 
-def evaluate(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Scores:
-    """Score a model on images whose labels count its classes (`labelled_for` renumbers those of another list).
+def evaluate(
+    model: Model,
+    data: Sequence[Item] | Data,
+    labels: Labels | None = None,
+    *,
+    among: Sequence[int] = (),
+    everything: bool = False,
+) -> Scores:
+    """Score a model on labelled images.
 
-    among: positions of the classes that are candidates, where images of a part of them are judged among these alone.
+    data: items of a task, whose labels count the model's classes (`labelled_for` renumbers those of another list); or
+    what `fit` takes: a task or a path, of which the test part counts, or with `everything` all images; images with
+    `labels`, or a table, of which all count. among: positions of the classes that are candidates, where images of a
+    part of them are judged among these alone.
 
-    Raises ShotfitError if there is no image, or a label that the model has no class for.
+    Raises ShotfitError if there is no image, or a label that the model has no class for; UsageError for several tasks.
     """
+    items = _items_of(model, data, labels, everything)
     return answers(model, items, among).scores()
+
+
+def _items_of(model: Model, data: Sequence[Item] | Data, labels: Labels | None, everything: bool) -> Sequence[Item]:
+    if labels is None and isinstance(data, (list, tuple)) and all(isinstance(one, Item) for one in data):
+        return cast("Sequence[Item]", data)
+    tasks = tasks_of(data, labels, cache=cache_folder(), to_fit=False)
+    if len(tasks) > 1:
+        raise UsageError(f"{len(tasks)} tasks are given; evaluate_tasks judges several.")
+    everything |= labels is not None or not isinstance(data, (Task, str, os.PathLike))
+    return labelled_for(model.class_names, tasks[0], everything)
 
 
 def answers(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Answers:

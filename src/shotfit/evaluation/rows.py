@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,12 @@ from shotfit.evaluation.intervals import Interval, interval_by_image, interval_b
 from shotfit.evaluation.paired import favoured, holm, mcnemar
 from shotfit.evaluation.protocols import Summary
 from shotfit.evaluation.runs import as_bits
+from shotfit.fitting.notebook import frame, html_table
 
-__all__ = ["SIGNIFICANT", "Row", "Standing", "summarize"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["SIGNIFICANT", "Row", "Rows", "Standing", "summarize"]
 
 SIGNIFICANT = 0.05  # a p-value below it, corrected for the whole table, tells a row from the best
 
@@ -62,6 +66,28 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """The row as plain data."""
         return asdict(self)
+
+
+class Rows(list[Row]):
+    """The rows of a comparison, which a notebook shows as a table."""
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each; see `Row` for the columns. UsageError where pandas is missing."""
+        return frame([row.as_json() for row in self])
+
+    def _repr_html_(self) -> str:
+        cells = [
+            {
+                "method": row.method,
+                "shots": row.shots,
+                "column": row.column,
+                "accuracy": f"{100 * row.mean:.1f}" + ("" if row.spread is None else f" ± {100 * row.spread:.1f}"),
+                "seconds": f"{row.seconds:.1f}",
+                "standing": row.standing,
+            }
+            for row in self
+        ]
+        return html_table(cells, title="accuracy in percent")
 
 
 def summarize(runs: Iterable[Mapping[str, Any]], summaries: Sequence[Summary] = ()) -> list[Row]:

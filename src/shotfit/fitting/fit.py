@@ -15,13 +15,12 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.reading import Reading
-from shotfit.data.tasklist import check_names
-from shotfit.data.tasks import Task, joined
+from shotfit.data.given import Data, Labels, tasks_of
+from shotfit.data.listing import How
+from shotfit.data.tasks import joined
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
@@ -36,6 +35,7 @@ from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, ch
 from shotfit.fitting.trust import trust_of
 from shotfit.methods import find
 from shotfit.methods.base import Method, check_prompts
+from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.precision import Precision
@@ -49,7 +49,8 @@ Needs = Literal["new-classes"]
 
 @kept_memory()
 def fit(
-    data: Task | str | Path | Sequence[Task],
+    data: Data,
+    labels: Labels | str | Method | None = None,
     method: str | Method = "auto",
     *,
     shots: int | None = None,
@@ -57,6 +58,9 @@ def fit(
     backbone: str | Backbone = "mini",
     options: Mapping[str, str] | None = None,
     templates: Sequence[str] = (),
+    path_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
     epochs: int | None = None,
     lr: float | None = None,
     steps: int | None = None,
@@ -76,9 +80,12 @@ def fit(
 ) -> Model:
     """Fit a method to the images of a task, or of several at once, and give back the fitted model.
 
-    data: anything `read_task` reads or a task list (.toml), of which the doctor sees everything first; or a task or
-    tasks, which are taken as they are. Test parts are not touched. skip_broken: leave out the files of a path that
-    cannot be read.
+    data: anything `read_task` reads or a task list (.toml); images, as paths, bytes, PIL images or arrays [height,
+    width, 3], with `labels`, a text or a whole number for each; or a table of pandas, polars or `datasets`, whose
+    columns are the usual ones or named by path_column, label_column and group_column. The doctor sees all of it first,
+    and its warnings are told on standard error. Or a task or tasks, which are taken as they are. Test parts are not
+    touched. skip_broken: leave out the files of a path that cannot be read. A text or a method in the place of
+    `labels` is the method.
     shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone; None, the default,
     and 0 take all.
     method: a name, "path/to/file.py:Class", or a method with its options; "auto" races a shortlist on held-out
@@ -101,13 +108,19 @@ def fit(
     Example (needs images):
         model = fit("examples/clipart", shots=4)
         model.predict("drawing.png")[0].labels
+        fit([array, another], ["cat", "dog"], method="zero_shot")
     """
     started = time.perf_counter()
+    method, labels = (labels, None) if isinstance(labels, (str, Method)) else (method, labels)
     entered = entrants_of(method, options, needs, check, shots, seed, epochs, lr, views, steps, recipe, budget)
     if method == AUTO and views is None:
         views = "center"  # others are encoded for a method that is named
     store = open_store() if store is None else store
-    whole = _tasks(data, templates, skip_broken)
+    how = How(None, path_column, label_column, group_column)
+    whole = tasks_of(
+        data, labels, how, templates, cache=cache_folder(), shots=shots or None, skip_broken=skip_broken,
+        warned=lambda said: say(f"warning: {said}"),
+    )  # fmt: skip
     if method == AUTO and len(whole) > 1:
         raise UsageError(
             f"--method auto tries methods of one task, but {len(whole)} were given: fit each on its own, or name a "
@@ -171,7 +184,9 @@ def fit(
         "trust": {} if trust is None else trust.summary,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    return Model(result, frozen, record, learned=learned, trust=trust)
+    model = Model(result, frozen, record, learned=learned, trust=trust)
+    model.support = tuple(tasks)
+    return model
 
 
 def entrants_of(
@@ -302,18 +317,6 @@ def _check_count(name: str, count: object, least: int, most: int = 2**32 - 1, wo
     """Refuse what is no count; numpy's seeds, and so all counts, have 32 bits."""
     if count is not None and not (isinstance(count, int) and least <= count <= most):
         raise UsageError(f"{name} is {count!r}; expected a whole number from {least} to {most:,}{words}.")
-
-
-def _tasks(data: Task | str | Path | Sequence[Task], templates: Sequence[str], skip_broken: bool) -> Sequence[Task]:
-    if isinstance(templates, str):
-        raise UsageError(f"templates is the text {templates!r}; expected a list of templates: [{templates!r}].")
-    if templates and (not isinstance(data, (str, Path)) or Path(data).suffix == ".toml"):
-        raise UsageError("Templates go with a path to a task's images; a task, and a task list, have their own.")
-    if isinstance(data, (str, Path)):
-        return Reading(templates=templates, skip_broken=skip_broken).tasks(Path(data), cache_folder())
-    tasks = [data] if isinstance(data, Task) else data
-    check_names(tasks)
-    return tasks
 
 
 def _prototype(method: str | Method, options: Mapping[str, str]) -> Method:

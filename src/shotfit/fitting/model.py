@@ -12,32 +12,37 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.images import shown
-from shotfit.data.pictures import Picture, PictureLike, pictures_of
-from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
+from shotfit.data.filecache import FileCache
+from shotfit.data.finding import pictures_in
+from shotfit.data.given import Data, Labels
+from shotfit.data.images import BrokenImageError, open_image, shown
+from shotfit.data.pictures import Picture, PictureLike
+from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
-from shotfit.engine.decoding import center_view, read_ahead
 from shotfit.engine.frozen import Frozen, ImagePool, Images
-from shotfit.engine.store import MemoryStore, Store
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.engine.store import MemoryStore, Store, cache_folder
+from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
 from shotfit.fitting.card import card
+from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, check_target
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.learned import LEARNED, marks
+from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
+from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.fitting.record import portable, record_of, weights_of
 from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
@@ -50,22 +55,6 @@ __all__ = ["Model", "Prediction", "load"]
 
 BATCH = 32
 SCORED = 256  # stored images that run together
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One image's best classes, best first, with their probabilities; none where there is an `error`.
-
-    error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
-    belongs to no class. Both are None where nobody asked.
-    """
-
-    source: str
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    error: str | None = None
-    set: tuple[str, ...] | None = None
-    unknown: bool | None = None
 
 
 class Model:
@@ -89,6 +78,8 @@ class Model:
         self.task = task  # of several, the one that it predicts
         self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
         self.trust = trust  # of all tasks; None: nothing was held out
+        self.support: tuple[Task, ...] | None = None  # what it was fitted to; None: a folder keeps no images
+        self.opened: dict[str, Any] | None = None  # how `open` gives it again; None: it lies in no folder
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -162,7 +153,7 @@ class Model:
         task: str | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
-    ) -> list[Prediction]:
+    ) -> Predictions:
         """The `top` most probable classes of each image: paths, bytes, PIL images or arrays [height, width, 3].
 
         task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
@@ -173,7 +164,7 @@ class Model:
         """
         if task is not None:
             return self.for_task(task).predict(images, top, keep_broken=keep_broken, asked=asked)
-        return [*self.predict_each(pictures_of(images), top, keep_broken, asked)]
+        return Predictions(self.predict_each(pictures_in(images), top, keep_broken, asked))
 
     @torch.no_grad()
     def predict_each(
@@ -187,39 +178,111 @@ class Model:
         names = self.one_task().names
         top = min(max(top, 1), len(names))
         answers = judge(asked, self.own_trust, self.record, names)
-        rule, dtype = self.frozen.backbone.config.preprocessing, self.frozen.backbone.dtype
-
-        def read(picture: Picture) -> Tensor | ShotfitError:
-            try:
-                return center_view(picture, rule, self.frozen.savings.reduced_images)
-            except ShotfitError as error:
-                return error
-
-        batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-        with kept_memory() if len(batches) > 1 else nullcontext():
-            for batch, found in zip(batches, read_ahead(batches, read), strict=True):
-                pixels = [view for view in found if isinstance(view, Tensor)]
-                rows = self._answered(torch.stack(pixels).to(dtype), answers) if pixels else iter(())
-                for picture, view in zip(batch, found, strict=True):
+        with kept_memory() if len(images) > BATCH else nullcontext():
+            for batch in _growing(images):
+                for picture, answer in zip(batch, self._answered(batch, answers), strict=True):
                     source = str(picture)
-                    values, verdict = next(rows) if isinstance(view, Tensor) else (None, Verdict())
-                    error = view if isinstance(view, ShotfitError) else None
-                    if values is not None and not values.isfinite().all():
-                        error, values = ShotfitError(_not_finite(source)), None
-                    if error is not None and not keep_broken:
-                        raise error
-                    if values is None:
-                        yield Prediction(source, (), (), error=str(error))
+                    if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
+                        answer = ShotfitError(_not_finite(source))
+                    if isinstance(answer, ShotfitError):
+                        if not keep_broken:
+                            raise answer
+                        yield Prediction(source, (), (), error=str(answer), picture=picture)
                         continue
+                    values, verdict = answer
                     best = values.topk(top)
                     labels = tuple(names[index] for index in best.indices.tolist())
-                    yield Prediction(source, labels, tuple(best.values.tolist()), None, verdict.set, verdict.unknown)
+                    found = tuple(best.values.tolist())
+                    yield Prediction(source, labels, found, None, verdict.set, verdict.unknown, picture)
 
-    def _answered(self, pixels: Tensor, answers: Answer) -> Iterator[tuple[Tensor | None, Verdict]]:
-        """Probabilities [classes], and what else was asked, of each preprocessed image [images, 3, size, size]."""
-        shown = Images.of(pixels)
-        probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
-        return zip(probabilities, answers(probabilities, partial(frozen_features, self.frozen, shown)), strict=True)
+    def predict_proba(self, images: PictureLike | Sequence[PictureLike], task: str | None = None) -> NDArray[Any]:
+        """Probabilities [images, classes], in the order of `class_names`, of what `predict` takes.
+
+        Raises ShotfitError for an image that cannot be read, or whose prediction is not finite.
+        """
+        if task is not None:
+            return self.for_task(task).predict_proba(images)
+        answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
+        rows = [torch.zeros(0, len(self.class_names))]
+        for batch in _growing(pictures_in(images)):
+            for picture, answer in zip(batch, self._answered(batch, answers), strict=True):
+                if isinstance(answer, ShotfitError):
+                    raise answer
+                if not answer[0].isfinite().all():
+                    raise ShotfitError(_not_finite(str(picture)))
+                rows.append(answer[0][None])
+        return torch.cat(rows).numpy()
+
+    def add(self, images: Iterable[PictureLike], labels: Labels, data: Data | None = None) -> Model:
+        """The model fitted again with more images, corrected labels or a new class; see `adding.add`."""
+        from shotfit.fitting.adding import add  # which fits models
+
+        return add(self, images, labels, data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process goes the folder, which it opens; a model without one is refused."""
+        if self.opened is None:
+            raise UsageError("A model goes to another process by its folder: save it first, or open it from one.")
+        return _opened_again, (self.opened, self.task)
+
+    def embed(self, images: PictureLike | Sequence[PictureLike]) -> NDArray[Any]:
+        """Features [images, embed] of the frozen model, each of length 1, of what `predict` takes.
+
+        Raises ShotfitError for an image that cannot be read.
+        """
+        return features_of(self.frozen, images)
+
+    def _repr_html_(self) -> str:
+        scores = self.record.get("scores", {}).get("accuracy")
+        rows = [
+            ("method", self.method.name),
+            ("backbone", self.frozen.backbone.name),
+            ("classes", f"{len(self.class_names):,}: {first_few(self.class_names, 8)}"),
+            ("learned from", f"{self.record.get('support_images', 0):,} images"),
+            *([] if scores is None else [("accuracy on held-out images", f"{100 * scores:.1f} %")]),
+        ]
+        return html_table([{"": name, "model": value} for name, value in rows])
+
+    @torch.no_grad()
+    def _answered(
+        self, pictures: Sequence[Picture], answers: Answer
+    ) -> Iterator[tuple[Tensor, Verdict] | ShotfitError]:
+        """Probabilities [classes] of each picture and what else was asked, or why it cannot be read.
+
+        Features that the store holds are not computed again.
+        """
+        broken: dict[Picture, ShotfitError] = {}
+        items = self._items(pictures, broken)
+        while True:
+            whole = [item for item in items if item.picture not in broken]
+            rows: Iterator[tuple[Tensor, Verdict]] = iter(())
+            try:
+                if whole:
+                    shown = ImagePool(whole, passing=True).all()
+                    probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
+                    features = partial(frozen_features, self.frozen, shown)
+                    rows = zip(probabilities, answers(probabilities, features), strict=True)
+                break
+            except BrokenImageError as error:  # the others are asked for again; what was computed is kept
+                broken[error.picture] = error
+        for picture in pictures:
+            yield broken[picture] if picture in broken else next(rows)
+
+    def _items(self, pictures: Sequence[Picture], broken: dict[Picture, ShotfitError]) -> list[Item]:
+        """The pictures with their digests, but those that cannot be read, which are told."""
+        keeps = isinstance(self.frozen.store, Store)
+        digests = FileCache(cache_folder()).digests(pictures) if keeps else map(str, range(len(pictures)))
+        items = []
+        for picture, digest in zip(pictures, digests, strict=True):
+            if digest:
+                items.append(Item(picture, 0, digest))
+                continue
+            try:
+                open_image(picture)
+                broken[picture] = ShotfitError(f"{shown(picture)} changes while it is read.")
+            except ShotfitError as error:
+                broken[picture] = error
+        return items
 
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
         """The model for another class list, or a refusal that names the methods that can.
@@ -252,7 +315,9 @@ class Model:
                 "name, give its class names (--classes a,b,c)."
             )
         if not classes:
-            return Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
+            model = Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
+            model.opened = self.opened
+            return model
         counts = Counter(map(plain_name, classes))
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:
@@ -289,6 +354,8 @@ class Model:
             write_folder(folder.resolve(), {WEIGHTS: state, **files})
         except OSError as error:
             raise ShotfitError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
+        backbone = self.frozen.backbone
+        self.opened = {"folder": folder.resolve(), "backbone": backbone.name, "device": str(backbone.device)}
         return folder
 
     def card(self) -> str:
@@ -346,10 +413,26 @@ class Model:
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
-        return cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
+        model = cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
+        model.opened = {"folder": folder.resolve(), "backbone": loaded.name, "device": str(loaded.device)}
+        model.opened |= {"method": method, "precision": precision}
+        return model
 
 
 load = Model.open
+
+
+def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
+    model = Model.open(**opened)
+    return model if task is None else model.for_task(task)
+
+
+def _growing(images: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+    """Batches of growing size: the first answers come soon, and later files are read while the tower works."""
+    start, size = 0, BATCH
+    while start < len(images):
+        yield images[start : start + size]
+        start, size = start + size, min(2 * size, SCORED)
 
 
 def _not_finite(source: str) -> str:

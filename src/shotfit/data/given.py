@@ -1,0 +1,218 @@
+"""Data from Python: lists of images and labels, tables of pandas or polars, data sets of `datasets`.
+
+    (task,) = tasks_of(images, labels)                  # paths, bytes, PIL images, arrays
+    (task,) = tasks_of(frame, how=How(label_column="species"))
+    (task,) = tasks_of("photos/")                       # and whatever `read_task` reads
+
+Images stay where they are: paths are read when they are needed, what is in memory stays in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, Union, cast
+
+import numpy as np
+
+from shotfit.data.formats.lines import Places, columns_of
+from shotfit.data.listing import AS_IT_IS, How, Part, Row, listed, part_named
+from shotfit.data.pictures import Picture, PictureLike, pictures_of
+from shotfit.data.readers import task_of
+from shotfit.data.reading import Reading
+from shotfit.data.tasklist import check_names
+from shotfit.data.tasks import Task
+from shotfit.errors import UsageError
+
+__all__ = ["Data", "Labels", "from_images", "from_table", "tasks_of"]
+
+Data: TypeAlias = Union[Task, Sequence[Task], str, "os.PathLike[str]", Iterable[PictureLike], Any]
+"""A task or tasks, a path that `read_task` or `read_tasks` reads, images (with labels), a table or data set."""
+
+Labels: TypeAlias = Sequence[str] | Sequence[int] | Any
+"""A label for each image: texts or whole numbers, in a list, array or column."""
+
+
+def tasks_of(
+    data: Data,
+    labels: Labels | None = None,
+    how: How = AS_IT_IS,
+    templates: Sequence[str] = (),
+    *,
+    cache: Path | None = None,
+    shots: int | None = None,
+    skip_broken: bool = False,
+    to_fit: bool = True,
+    found: Callable[[Task], None] = lambda _: None,
+    warned: Callable[[str], None] = lambda _: None,
+) -> list[Task]:
+    """The tasks that are meant; the doctor sees all but those that are tasks already.
+
+    how, templates: as in `read_task`. shots, skip_broken, to_fit, found, warned: as in `Reading`.
+
+    Raises:
+        UsageError: data of another type, labels where there are none or of another number, templates of a task.
+        ShotfitError: what the readers or the doctor refuse.
+    """
+    if isinstance(templates, str):
+        raise UsageError(f"templates is the text {templates!r}; expected a list of templates: [{templates!r}].")
+    of_tasks = isinstance(data, Task) or (
+        isinstance(data, (list, tuple)) and (not data or any(isinstance(one, Task) for one in data))
+    )
+    is_path = isinstance(data, (str, os.PathLike))
+    if labels is not None and (of_tasks or is_path or _is_table(data)):
+        raise UsageError(
+            "labels go with a list of images; a path, a task and a table have their own (path_column and label_column "
+            "name a table's columns)."
+        )
+    if templates and (of_tasks or (is_path and Path(cast("str", data)).suffix == ".toml")):
+        raise UsageError("Templates go with a path to a task's images; a task, and a task list, have their own.")
+    if of_tasks:
+        tasks = [data] if isinstance(data, Task) else list(cast("Sequence[Task]", data))
+        if not all(isinstance(task, Task) for task in tasks):
+            raise UsageError("The list holds tasks and other things: give tasks alone, or images with labels.")
+        check_names(tasks)
+        return tasks
+    reading = Reading(how, None, templates, shots, skip_broken, to_fit)
+    if is_path:
+        return reading.tasks(Path(cast("str", data)), cache, found, warned)
+    if _is_table(data):
+        task = from_table(data, how, templates=templates, cache=cache)
+    elif labels is None:
+        raise UsageError(
+            f"data is a {type(data).__name__} without labels; expected a path, a task, a table with columns, or images "
+            "with a label for each."
+        )
+    else:
+        task = from_images(cast("Iterable[PictureLike]", data), labels, templates=templates, cache=cache)
+    return [reading.examined(task, cache, found, warned)]
+
+
+def from_images(
+    images: Iterable[PictureLike],
+    labels: Labels,
+    *,
+    parts: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    name: str = "images",
+    templates: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    cache: Path | None = None,
+) -> Task:
+    """The task of images, each with its label.
+
+    labels: texts or whole numbers; of numbers, `classes` gives the names in order. parts: "train", "val" or "test" for
+    each (None: a fifth of each class becomes the test part). groups: images of one group stay together.
+
+    Raises UsageError for lists of different lengths, labels of another type, and what is no image.
+    """
+    pictures = pictures_of(images)
+    names = _texts(labels, "labels", classes)
+    for what, given in (("labels", names), ("parts", parts), ("groups", groups)):
+        if given is not None and len(given) != len(pictures):
+            raise UsageError(f"there are {len(pictures):,} images and {len(given):,} {what}; expected one for each.")
+    part_of = ["train"] * len(pictures) if parts is None else list(parts)
+    group_of = [""] * len(pictures) if groups is None else _texts(groups, "groups")
+    rows = [
+        Row(picture, label, _part(part), group)
+        for picture, label, part, group in zip(pictures, names, part_of, group_of, strict=True)
+    ]
+    listing = listed(rows, "a list of images", "the images with the part test", classes=classes)
+    how = How(group_column="groups") if groups is not None else AS_IT_IS
+    return task_of(listing, Path(), how, templates=templates, name=name, cache=cache)
+
+
+def from_table(
+    table: Any, how: How = AS_IT_IS, *, name: str = "images", templates: Sequence[str] = (), cache: Path | None = None
+) -> Task:
+    """The task of a table: a DataFrame of pandas or polars, or a Dataset or DatasetDict of `datasets`.
+
+    The columns hold paths, bytes or images, and labels; their usual names are found, else `how` names them.
+
+    Raises ShotfitError for missing columns; UsageError for cells that are no image or label.
+    """
+    rows: list[Row] = []
+    classes: Sequence[str] = ()
+    for part, one in _parts(table):
+        columns = columns_of("the table", [str(column) for column in _columns(one)], how)
+        classes = _class_names(one, columns.label)
+        places = Places(how.images or Path.cwd())
+        for number, row in enumerate(_rows(one)):
+            source = row[columns.path]
+            picture = places.picture(source) if isinstance(source, str) else Picture.of(source, f"row {number}")
+            label = _text(row[columns.label], f"the label of row {number}", classes)
+            said = part or ("" if columns.split is None else str(row[columns.split]))
+            group = "" if columns.group is None else _text(row[columns.group], f"the group of row {number}")
+            rows.append(Row(picture, label, _part(said or "train"), group))
+    if not rows:
+        raise UsageError("the table has no row; expected one for each image.")
+    listing = listed(rows, "a table", "the rows with the part test", classes=classes)
+    return task_of(listing, Path(), how, templates=templates, name=name, cache=cache)
+
+
+def _is_table(data: object) -> bool:
+    """Whether it has columns, or is a mapping of parts that have."""
+    if isinstance(data, Mapping):
+        return bool(data) and all(map(_is_table, data.values()))
+    return not isinstance(data, (str, bytes)) and (hasattr(data, "columns") or hasattr(data, "column_names"))
+
+
+def _parts(table: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(table, Mapping):
+        yield from table.items()
+    else:
+        yield "", table
+
+
+def _columns(table: Any) -> Sequence[Any]:
+    found = table.column_names if hasattr(table, "column_names") else table.columns
+    return list(found)
+
+
+def _rows(table: Any) -> Iterator[Mapping[str, Any]]:
+    if hasattr(table, "to_dict") and hasattr(table, "iloc"):  # pandas
+        names = [str(column) for column in table.columns]
+        for values in table.itertuples(index=False, name=None):
+            yield dict(zip(names, values, strict=True))
+    elif hasattr(table, "iter_rows"):  # polars
+        yield from table.iter_rows(named=True)
+    else:
+        yield from _undecoded(table)
+
+
+def _undecoded(table: Any) -> Any:
+    """A data set whose images stay encoded, which takes a fraction of the memory and keeps their digests."""
+    for column, feature in (getattr(table, "features", None) or {}).items():
+        if type(feature).__name__ == "Image" and getattr(feature, "decode", False):
+            table = table.cast_column(column, type(feature)(decode=False))
+    return table
+
+
+def _class_names(table: Any, column: str) -> Sequence[str]:
+    """The names behind a data set's numbers."""
+    feature = (getattr(table, "features", None) or {}).get(column)
+    return tuple(getattr(feature, "names", None) or ())
+
+
+def _texts(values: Any, what: str, classes: Sequence[str] = ()) -> list[str]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise UsageError(f"{what} is {values!r}; expected a list with one for each image.")
+    return [_text(value, f"{what}[{number}]", classes) for number, value in enumerate(values)]
+
+
+def _text(value: Any, what: str, classes: Sequence[str] = ()) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
+        if classes and not 0 <= value < len(classes):
+            raise UsageError(f"{what} is {value}, but there are {len(classes)} classes, which count from 0.")
+        return classes[int(value)] if classes else str(int(value))
+    raise UsageError(f"{what} is {value!r:.80}; expected a text or a whole number.")
+
+
+def _part(said: str) -> Part:
+    part = part_named(said)
+    if part is None:
+        raise UsageError(f"a part is {said!r}; expected train, val or test.")
+    return part

@@ -1,0 +1,65 @@
+"""What a model says of images, image by image, and how a notebook shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shotfit.data.pictures import Picture
+from shotfit.fitting.notebook import frame, html_table, thumbnail
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Prediction", "Predictions"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's best classes, best first, with their probabilities; none where there is an `error`.
+
+    error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
+    belongs to no class. Both are None where nobody asked. picture: the image itself.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    error: str | None = None
+    set: tuple[str, ...] | None = None
+    unknown: bool | None = None
+    picture: Picture | None = field(default=None, repr=False, compare=False)
+
+
+class Predictions(list[Prediction]):
+    """A list of predictions, which a notebook shows as a table with the images."""
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each class of each image: image, rank, label, probability, set, unknown, error.
+
+        Raises UsageError where pandas is not installed.
+        """
+        return frame([row for prediction in self for row in _rows(prediction)])
+
+    def _repr_html_(self) -> str:
+        best = [next(_rows(prediction)) for prediction in self]
+        kept = [name for name in ("image", "label", "probability", "set", "unknown", "error")
+                if name in ("image", "label", "probability") or any(row[name] is not None for row in best)]  # fmt: skip
+        rows = [{name: row[name] for name in kept} for row in best]
+        return html_table(rows, [thumbnail(prediction.picture) for prediction in self[:50]], f"{len(self):,} images")
+
+
+def _rows(prediction: Prediction) -> Iterator[dict[str, Any]]:
+    pairs = zip(prediction.labels, prediction.probabilities, strict=True)
+    best: list[tuple[str | None, float | None]] = [*pairs] or [(None, None)]
+    for rank, (label, probability) in enumerate(best, start=1):
+        yield {
+            "image": prediction.source,
+            "rank": None if label is None else rank,
+            "label": label,
+            "probability": probability,
+            "set": None if prediction.set is None else ", ".join(prediction.set),
+            "unknown": prediction.unknown,
+            "error": prediction.error,
+        }
