@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shotfit.data.formats.lines import BEYOND, LABELS, PATHS, columns_of, list_text, rows_of
+from shotfit.data.formats.lines import BEYOND, LABELS, PATHS, LeftOut, columns_of, list_text, rows_of
 from shotfit.data.images import SUFFIXES as IMAGES
 from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed
@@ -55,10 +55,9 @@ def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], li
     """A row for each line, of `part` where it names none, and what to know about it; with the errors of `read`."""
     header, lines = table(source)
     if _is_predicted(header, how):
-        left_out = {"error": 0, "unknown": 0}
+        left_out = LeftOut()
         rows = rows_of(source, _first(lines, left_out), columns_of("", header, how), how, otherwise=Path.cwd())
-        said = {"error": "of images that could not be read", "unknown": "of images that are marked unknown"}
-        return rows, [f"{left_out[key]:,} rows {said[key]} are left out" for key in said if left_out[key]]
+        return rows, left_out.notes()
     if how.label_column is None and not any(name.casefold() in LABELS for name in header):
         _refuse_unlabeled(shown(source), header, list(islice(lines, 50)))
     columns = columns_of(shown(source), header, how)
@@ -111,14 +110,14 @@ def _delimiter(text: str, candidates: str) -> str:
     return max(candidates, key=fit)
 
 
-def _first(lines: Lines, left_out: dict[str, int]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _first(lines: Lines, left_out: LeftOut) -> Iterator[tuple[int, dict[str, Any]]]:
     """The lines of predictions that label an image; counts those of errors and unknown images."""
     for number, line in lines:
         if line.get("error"):
-            left_out["error"] += 1
+            left_out.errors += 1
         elif str(line.get("rank")).strip() == "1":
             if str(line.get("unknown") or "").strip().casefold() in ("true", "yes", "1"):
-                left_out["unknown"] += 1
+                left_out.unknown += 1
             else:
                 yield number, line
 

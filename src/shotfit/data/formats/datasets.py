@@ -37,7 +37,7 @@ def read(source: Path, how: How) -> Listing:
     Raises ShotfitError for what was not saved so, and as `read_tables` does; UsageError.
     """
     if not source.is_dir():
-        return read_tables([(source, "train")], how, f"Arrow table {source.name}")
+        return read_tables([(source, "train")], how, f"Arrow table {source.name}", names=_names_in(source.parent))
     notes = list[str]()
     homes = {source.name: source}
     parts: dict[str, Part] = {source.name: "train"}
@@ -55,9 +55,13 @@ def read(source: Path, how: How) -> Listing:
     files, known = list[tuple[Path, Part]](), dict[str, tuple[str, ...]]()
     for name, home in homes.items():
         files += _files(home, parts[name])
-        if (home / _INFO).is_file():
-            known = known or names_of_features(_object(home / _INFO).get("features"))
+        known = known or _names_in(home)
     return read_tables(files, how, f"saved dataset {source.name}", "the split for testing", notes, known)
+
+
+def _names_in(home: Path) -> dict[str, tuple[str, ...]]:
+    """The names of classes by column, of the description in a folder."""
+    return names_of_features(_object(home / _INFO).get("features")) if (home / _INFO).is_file() else {}
 
 
 def _files(home: Path, part: Part) -> list[tuple[Path, Part]]:

@@ -53,7 +53,7 @@ def read(source: Path, how: How) -> Listing:
             found, said = csv.rows_in(path, how, part)
             notes += said
         elif path.suffix == ".jsonl":
-            found = jsonl.rows_in(path, how, part)
+            found, _ = jsonl.rows_in(path, how, part)
         else:
             table = tables.rows_in(path, how, part)
             found, names = table.rows, table.names

@@ -17,7 +17,15 @@ from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import LIST_BYTES, read_bytes
 
-__all__ = ["BEYOND", "LABELS", "PATHS", "Columns", "Places", "columns_of", "is_path", "list_text", "rows_of", "text_of"]
+__all__ = [
+    "BEYOND",
+    "LABELS",
+    "PATHS",
+    "Columns",
+    "LeftOut",
+    "Places",
+    "columns_of", "is_path", "list_text", "rows_of", "text_of",
+]
 
 PATHS = ("path", "file_name", "filename", "file", "filepath", "image", "image_path", "image_id", "id", "img", "name")
 LABELS = (
@@ -38,6 +46,19 @@ class Columns:
     label: str
     split: str | None = None
     group: str | None = None
+
+
+@dataclass
+class LeftOut:
+    """How many rows of predictions are no labels."""
+
+    errors: int = 0
+    unknown: int = 0
+
+    def notes(self) -> list[str]:
+        """A sentence for each kind."""
+        said = {"that could not be read": self.errors, "that are marked unknown": self.unknown}
+        return [f"{count:,} rows of images {what} are left out" for what, count in said.items() if count]
 
 
 def list_text(path: Path) -> str:
