@@ -87,8 +87,6 @@ def listing_of(top: Folder, reader: str, asked: bool) -> Listing:
     else:
         below["train"] = _classes(top, asked)
     folders = [folder for part in below.values() for folder in part]
-    if not asked:
-        _check_labels([top, *found.values()], folders)
     position = {name: i for i, name in enumerate(sorted({folder.name for folder in folders}))}
     parts: dict[Part, list[tuple[Picture, int]]] = {part: [] for part in PARTS}
     deeper = list[Picture]()
@@ -99,6 +97,8 @@ def listing_of(top: Folder, reader: str, asked: bool) -> Listing:
                 ignored += inside.others
                 loops += inside.loops
                 deeper += inside.images if inside is not outer else ()
+    if not asked:
+        _check_labels([top, *found.values()], folders)
     if deeper:
         notes.append(
             f"{len(deeper):,} images lie in folders inside of class folders and belong to these classes, e.g. "

@@ -38,8 +38,13 @@ def is_pattern(source: Path, suffixes: tuple[str, ...]) -> bool:
 
 def are_shards(folder: Path, suffixes: tuple[str, ...]) -> bool:
     """Whether a folder holds files with one of these endings, and no pictures."""
-    names = [path.suffix.lower() for path in _below(folder)]
-    return any(name in suffixes for name in names) and not any(name in SUFFIXES for name in names)
+    found = False
+    for path in _below(folder):
+        ending = path.suffix.lower()
+        if ending in SUFFIXES:
+            return False
+        found = found or ending in suffixes
+    return found
 
 
 def shards(source: Path, suffixes: tuple[str, ...]) -> tuple[list[tuple[Path, Part]], list[str]]:

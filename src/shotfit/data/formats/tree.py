@@ -73,20 +73,22 @@ class Folder:
     def _entries(self) -> tuple[list[Picture], list[Folder], list[Path], list[Path]]:
         images, folders, others, loops = list[Picture](), list[Folder](), list[Path](), list[Path]()
         try:
-            entries = sorted(self.path.iterdir(), key=lambda entry: entry.name)
+            with os.scandir(self.path) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
         except OSError as error:
             raise ShotfitError(f"the folder {shown(self.path)} cannot be read: {error.strerror}.") from error
         for entry in entries:
             if is_hidden(entry.name):
                 continue
-            if entry.is_symlink() and _loops(entry):
-                loops.append(entry)
-            elif entry.is_dir():
-                folders.append(Folder(entry, self._top))
-            elif entry.suffix.lower() in SUFFIXES:
-                images.append(Picture(entry))
+            path = self.path / entry.name
+            if entry.is_symlink() and _loops(path):
+                loops.append(path)
+            elif _is_folder(entry):
+                folders.append(Folder(path, self._top))
+            elif path.suffix.lower() in SUFFIXES:
+                images.append(Picture(path))
             else:
-                others.append(entry)
+                others.append(path)
         return images, folders, others, loops
 
     def below(self) -> Iterator[Folder]:
@@ -105,6 +107,8 @@ class Folder:
 
     def holds_images(self) -> bool:
         """Whether pictures lie anywhere below it; links inside are not followed."""
+        if "_entries" in vars(self) and self.images:
+            return True
         return any(
             Path(name).suffix.lower() in SUFFIXES and not is_hidden(name)
             for _, _, names in os.walk(self.path)
@@ -169,6 +173,13 @@ def _all_inside(top: ArchiveFolder) -> list[ArchiveFolder]:
         found += new
         waiting += new
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to what may not be looked at
+        return False
 
 
 def _loops(link: Path) -> bool:
