@@ -17,13 +17,13 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.files import open_regular
+from shotfit.files import check_regular, open_regular
 
 if TYPE_CHECKING:
     import pyarrow
@@ -35,13 +35,15 @@ __all__ = [
     "TABLES",
     "PartError",
     "arrow",
+    "batches_of",
     "image_column",
     "is_container",
     "is_member",
     "is_table",
     "members",
     "open_member",
-    "table_of",
+    "picture_columns",
+    "schema_of",
 ]
 
 MAX_BYTES = 256 * 1024**2
@@ -51,6 +53,10 @@ MAX_MEMBERS = 1_000_000
 MAX_ARCHIVE = 2**44
 ZIP_HEADER = 30  # bytes in front of a member and its name
 MAX_GROUP_BYTES = 2 * 1024**3
+MAX_ROWS = 10_000_000
+"""Tables of more rows are not read."""
+MAX_COLUMN_BYTES = 256 * 1024**2
+_BATCH = 32_768  # rows
 
 ARCHIVES = (".tar", ".zip")
 TABLES = (".parquet", ".arrow")
@@ -215,32 +221,88 @@ def arrow() -> Any:
     return pyarrow
 
 
-def table_of(path: Path, columns: list[str] | None = None) -> pyarrow.Table:
-    """All rows of a .parquet or .arrow file, of some columns. Raises ShotfitError and UsageError."""
+def schema_of(path: Path) -> pyarrow.Schema:
+    """The columns of a .parquet or .arrow file. Raises ShotfitError and UsageError."""
     pa = arrow()
+    check_regular(path, MAX_ARCHIVE, "a table")
     try:
         if path.suffix.lower() == ".parquet":
-            return pa.parquet.read_table(path, columns=columns, use_threads=False, partitioning=None)
+            return pa.parquet.read_schema(path)
         with pa.memory_map(str(path)) as source:
-            table = _stream(pa, source).read_all()
-        return table if columns is None else table.select(columns)
+            return _stream(pa, source).schema
     except (pa.ArrowException, OSError) as error:
         raise ShotfitError(f"{path} cannot be read as a table ({_first_line(error)}).") from error
 
 
+def batches_of(path: Path, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of some columns of a .parquet or .arrow file, batch by batch; nothing else of it is read.
+
+    Text of a .parquet file comes as dictionaries, so that a text that many rows have is there once.
+
+    Raises ShotfitError, also for more than MAX_ROWS rows and for columns of more than MAX_COLUMN_BYTES, and UsageError.
+    """
+    pa = arrow()
+    check_regular(path, MAX_ARCHIVE, "a table")
+    rows = 0
+    try:
+        if path.suffix.lower() == ".parquet":
+            kinds = {field.name: field.type for field in pa.parquet.read_schema(path)}
+            text = [name for name in columns if kinds[name] in (pa.string(), pa.large_string())]
+            with pa.parquet.ParquetFile(path, read_dictionary=text) as file:
+                _check_columns(path, file.metadata, columns)
+                for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
+                    rows = _check_rows(path, rows + batch.num_rows)
+                    yield batch
+            return
+        with pa.memory_map(str(path)) as source:
+            for whole in _stream(pa, source):
+                rows = _check_rows(path, rows + whole.num_rows)
+                for start in range(0, whole.num_rows, _BATCH):
+                    yield whole.select(columns).slice(start, _BATCH)
+    except (pa.ArrowException, OSError) as error:
+        raise ShotfitError(f"{path} cannot be read as a table ({_first_line(error)}).") from error
+
+
+def _check_rows(path: Path, rows: int) -> int:
+    if rows > MAX_ROWS:
+        raise ShotfitError(f"{path} has more than the {MAX_ROWS:,} rows that are read: make several tables of it.")
+    return rows
+
+
+def _check_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, columns: list[str]) -> None:
+    _check_rows(path, metadata.num_rows)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            size = column.total_uncompressed_size
+            if column.path_in_schema.split(".")[0] in columns and size > MAX_COLUMN_BYTES:
+                raise ShotfitError(
+                    f"{path} has {size:,} bytes in the column {column.path_in_schema}, more than the "
+                    f"{MAX_COLUMN_BYTES:,} that are read of labels and paths."
+                )
+
+
+def picture_columns(schema: pyarrow.Schema) -> list[str]:
+    """The columns that may hold pictures: binary, or structs with the field `bytes` as `datasets` writes them."""
+    types = arrow().types
+
+    def holds_bytes(kind: Any) -> bool:
+        if types.is_struct(kind):
+            return any(field.name == "bytes" and types.is_binary(field.type) for field in kind) or any(
+                field.name == "bytes" and types.is_large_binary(field.type) for field in kind
+            )
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    return [field.name for field in schema if holds_bytes(field.type)]
+
+
 def image_column(schema: pyarrow.Schema, path: Path) -> str:
-    """The column that holds pictures: binary, or a struct with the field `bytes` as `datasets` writes it.
+    """The column that holds pictures.
 
     Raises ShotfitError where there is none, or where several are no clearer by name.
     """
-    pa = arrow()
-
-    def holds_bytes(kind: Any) -> bool:
-        if pa.types.is_struct(kind):
-            return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    found = [field.name for field in schema if holds_bytes(field.type)]
+    found = picture_columns(schema)
     named = [name for name in _IMAGE_NAMES if name in {name.lower() for name in found}]
     if len(found) != 1 and named:
         found = [name for name in found if name.lower() == named[0]]

@@ -19,8 +19,27 @@ from typing import Protocol
 
 from shotfit.calls import checked
 from shotfit.data.classnames import NAMES_FILE, ClassNames, read_class_names, without_numbers
+from shotfit.data.containers import ARCHIVES, TABLES
 from shotfit.data.filecache import FileCache
-from shotfit.data.formats import coco, coop, csv, cvat, fiftyone, folders, jsonl, label_studio, voc, yolo
+from shotfit.data.formats import (
+    archive,
+    coco,
+    coop,
+    csv,
+    cvat,
+    datasets,
+    fiftyone,
+    folders,
+    imagefolder,
+    jsonl,
+    label_studio,
+    parquet,
+    shards,
+    voc,
+    webdataset,
+    wnid,
+    yolo,
+)
 from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
 from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part
@@ -49,8 +68,14 @@ FORMATS: dict[str, Format] = {
     "coco": coco,
     "voc": voc,
     "yolo": yolo,
+    "datasets": datasets,
+    "imagefolder": imagefolder,
     "csv": csv,
     "jsonl": jsonl,
+    "parquet": parquet,
+    "webdataset": webdataset,
+    "archive": archive,
+    "wnid": wnid,
     "folders": folders,
 }
 """By the names that --read-as takes, the surest signs first."""
@@ -162,7 +187,7 @@ def _format(source: Path, read_as: str | None) -> Format:
         close = difflib.get_close_matches(read_as, FORMATS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FORMATS)}."
         raise UsageError(f"there is no format {read_as!r}; {hint}")
-    if not source.exists():
+    if not source.exists() and not shards.is_pattern(source, (*ARCHIVES, *TABLES)):
         raise ShotfitError(f"{shown(source)} does not exist; expected a folder of class folders, or a manifest.")
     if read_as is not None:
         return FORMATS[read_as]
