@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -245,7 +246,7 @@ def test_broken_picture_is_left_to_the_doctor(tmp_path: Path, capsys: pytest.Cap
     source = EXPORTS["yolo"].write(tmp_path)
     (source / "images" / "train" / "b.png").write_bytes(b"broken")
     assert main(["doctor", str(source)]) == 3
-    assert "b.png is no image of a format that is read" in capsys.readouterr().out
+    assert re.search(r"b\.png .*text", capsys.readouterr().out)
     task = Reading(skip_broken=True, to_fit=False).task(source, None)
     assert {name for name, *_ in boxes_in(task)} == {"a.png", "c.png"}
 

@@ -200,8 +200,8 @@ def shown(path: Path | Picture) -> str:
     """A name as people read it: relative to the working folder where it lies inside, and always printable."""
     text = str(path)
     with suppress(ValueError, OSError):  # elsewhere, or the working folder was removed
-        home = f"{Path.cwd()}{os.sep}"
-        text = text.removeprefix(home) if len(home) > 2 else text
+        here = str(Path.cwd())
+        text = "." if text == here else text.removeprefix(here.rstrip(os.sep) + os.sep)
     return printable(text)
 
 
