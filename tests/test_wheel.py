@@ -22,7 +22,7 @@ from shotfit.fitting.fit import fit
 from shotfit.testing.tiny import tiny_task
 
 ROOT = Path(__file__).parent.parent
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where a module is not called like its package
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # where a module is called otherwise
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,7 @@ __all__ = [
     "is_unread",
     "open_image",
     "shown",
+    "stored_size",
 ]
 
 MAX_PIXELS = 120_000_000  # a 108-megapixel photograph passes
@@ -144,6 +145,13 @@ def image_size(picture: Picture) -> tuple[int, int]:
     with _told(picture), _opened(picture) as (image, facts):
         sideways = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
         return (facts.height, facts.width) if sideways else (facts.width, facts.height)
+
+
+def stored_size(picture: Picture) -> tuple[int, int, int]:
+    """Width, height and EXIF orientation (1 to 8) as the picture lies in its file; with the errors of `image_size`."""
+    with _told(picture), _opened(picture) as (image, facts):
+        turned = image.getexif().get(_ORIENTATION, 1)
+        return facts.width, facts.height, turned if turned in range(1, 9) else 1
 
 
 def inspect(picture: Picture) -> Facts:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from shotfit.data.classnames import NAMES_FILE, ClassNames, read_class_names, without_numbers
 from shotfit.data.filecache import FileCache
-from shotfit.data.formats import coop, csv, folders, jsonl
+from shotfit.data.formats import coco, coop, csv, cvat, fiftyone, folders, jsonl, label_studio, voc, yolo
 from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
 from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part
@@ -41,6 +41,12 @@ class Format(Protocol):
 
 FORMATS: dict[str, Format] = {
     "coop": coop,
+    "label-studio": label_studio,
+    "cvat": cvat,
+    "fiftyone": fiftyone,
+    "coco": coco,
+    "voc": voc,
+    "yolo": yolo,
     "csv": csv,
     "jsonl": jsonl,
     "folders": folders,
@@ -114,6 +120,8 @@ def task_of(
         test_origin = (
             f"about a fifth of each class, in whole groups of {how.group_column}"
             if how.group_column
+            else "about a fifth of each class, with all boxes of a picture"
+            if listing.groups
             else "a fifth of each class, chosen by content"
         )
         if not parts["test"]:

@@ -1,0 +1,177 @@
+"""Pascal VOC: an XML file for each picture, with a box for each object in it.
+
+    Annotations/000005.xml, JPEGImages/000005.jpg, ImageSets/Main/{train,val,trainval,test}.txt
+    000005.xml, 000005.jpg                  # side by side, also in train/, valid/ and test/ as Roboflow writes them
+
+Boxes are images of their own; VOC counts pixels from 1 and includes the last. Objects that are marked difficult are
+left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from shotfit.data.formats.annotated import (
+    Annotated,
+    Box,
+    Files,
+    label_of,
+    left_out,
+    listed_annotated,
+    number_of,
+    of_corners,
+)
+from shotfit.data.formats.documents import read_xml, root_tag
+from shotfit.data.images import SUFFIXES, shown
+from shotfit.data.listing import How, Listing, Part, parts_named
+from shotfit.data.pictures import Picture
+from shotfit.errors import ShotfitError
+from shotfit.files import LIST_BYTES, open_regular, read_text
+
+__all__ = ["read", "recognizes"]
+
+WHAT = "VOC's annotations"
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_LISTS: dict[str, Part] = {"train": "train", "val": "val", "test": "test"}
+
+
+def recognizes(source: Path) -> bool:
+    """A folder with Annotations/ of such files, or with such files beside pictures, on top or in its parts."""
+    if not source.is_dir():
+        return False
+    if (source / "Annotations").is_dir():
+        return _is_voc(source / "Annotations")
+    return any(map(_is_flat, [source, *_part_folders(source)]))
+
+
+def read(source: Path, how: How) -> Listing:
+    """The objects of the pictures that the image sets list, or of all.
+
+    Raises:
+        ShotfitError: no such files, XML that is malformed, objects without a name or box.
+    """
+    how.check_columns(source, "VOC's files")
+    if not source.is_dir():
+        raise ShotfitError(f"{shown(source)} is a file; expected the folder of Annotations/ or of the XML files.")
+    inside = source / "Annotations"
+    if inside.is_dir():
+        listed, notes = _sets(source, _xml_files(inside))
+        files = Files([how.images] if how.images else [source / "JPEGImages", source / "images", inside, source])
+        origin = "the image set test"
+    else:
+        parts = _part_folders(source)
+        listed = [(path, part) for folder, part in parts.items() for path in _xml_files(folder)]
+        listed, notes = listed or [(path, "train") for path in _xml_files(source)], []
+        files = Files([how.images] if how.images else [*parts, source, source / "images"])
+        origin = "the images of the test folder"
+    images: list[Annotated] = []
+    difficult = 0
+    for path, part in listed:
+        found, hard = _image(path, part, files)
+        images.append(found)
+        difficult += hard
+    notes += left_out(difficult, "object", "marked as difficult")
+    reader = f"VOC files under {inside.name}/" if inside.is_dir() else "VOC files beside the pictures"
+    return listed_annotated(images, reader, source, origin, notes=notes)
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.lower().endswith(".xml") and name[0] != ".")
+    except OSError as error:
+        raise ShotfitError(f"the folder {shown(folder)} cannot be read: {error.strerror}.") from error
+    return [folder / name for name in names]
+
+
+def _is_voc(folder: Path) -> bool:
+    """Whether the first XML file of a folder is VOC's."""
+    try:
+        first = next(iter(_xml_files(folder)), None)
+        if first is None:
+            return False
+        with open_regular(first, LIST_BYTES, "an XML file") as file:
+            return root_tag(file.read(4096)) == "annotation"
+    except (ShotfitError, OSError):
+        return False
+
+
+def _is_flat(folder: Path) -> bool:
+    try:
+        return _is_voc(folder) and any(Path(name).suffix.lower() in SUFFIXES for name in os.listdir(folder))
+    except OSError:
+        return False
+
+
+def _part_folders(source: Path) -> dict[Path, Part]:
+    """Folders named after parts, with pictures and XML files in them."""
+    try:
+        folders = {path.name: path for path in sorted(source.iterdir()) if path.is_dir()}
+    except OSError:
+        return {}
+    return {folders[name]: part for name, part in parts_named(folders).items() if _is_flat(folders[name])}
+
+
+def _sets(source: Path, files: Iterable[Path]) -> tuple[list[tuple[Path, Part]], list[str]]:
+    """The files in the order of the image sets with their parts; all of them where there are no sets."""
+    by_name = {path.stem: path for path in files}
+    folder = source / "ImageSets" / "Main"
+    sets = {name: ids for name in (*_LISTS, "trainval") if (ids := _ids(folder / f"{name}.txt")) is not None}
+    if "train" not in sets and "val" not in sets and "trainval" in sets:
+        sets["train"] = sets["trainval"]
+    listed: dict[Path, Part] = {}
+    lost = 0
+    for name, part in _LISTS.items():
+        for number in sets.get(name, []):
+            path = by_name.get(number)
+            lost += path is None
+            if path is not None:
+                listed.setdefault(path, part)
+    if not sets:
+        return [(path, "train") for path in by_name.values()], []
+    notes = left_out(lost, "picture", "of the image sets, without a file in Annotations/")
+    notes += left_out(len(by_name) - len(listed), "file", "of Annotations/, in no image set")
+    return list(listed.items()), notes
+
+
+def _ids(path: Path) -> list[str] | None:
+    """The names in an image set; None where there is none. A second column is passed over."""
+    if not path.is_file():
+        return None
+    return [line.split()[0] for line in read_text(path, LIST_BYTES, "an image set").split("\n") if line.strip()]
+
+
+def _image(path: Path, part: Part, files: Files) -> tuple[Annotated, int]:
+    """A picture with its objects, and how many difficult ones were left out."""
+    where = shown(path)
+    root = read_xml(path, WHAT)
+    if root.tag != "annotation":
+        raise ShotfitError(f"{where} begins with <{root.tag[:40]}>; expected VOC's <annotation>.")
+    boxes: list[Box] = []
+    difficult = 0
+    for number, found in enumerate(root.findall("object")):
+        if (found.findtext("difficult") or "").strip() == "1":
+            difficult += 1
+            continue
+        here = f"{where}, object {number}"
+        label, box = label_of(found.findtext("name"), here), found.find("bndbox")
+        if box is None:
+            raise ShotfitError(f"{here} ({ascii(label)[:40]}) has no <bndbox>.")
+        left, top, right, bottom = (number_of(box.findtext(side), here, side) for side in _SIDES)
+        boxes.append(of_corners(label, (left - 1, top - 1, right, bottom), here))
+    return Annotated(_picture(path, root, files), part, (), boxes, _size(root, where)), difficult
+
+
+def _picture(path: Path, root: Element, files: Files) -> Picture:
+    """By the file's own name first, for names inside of it are of pictures as they were once called."""
+    found = files.picture(path.stem, shown(path))
+    name = (root.findtext("filename") or "").strip()
+    return found if found.exists() or not name else files.picture(name, shown(path))
+
+
+def _size(root: Element, where: str) -> tuple[float, float] | None:
+    sides = [root.findtext(f"size/{side}") for side in ("width", "height")]
+    width, height = (number_of(side or 0, where, "size") for side in sides)
+    return (width, height) if min(width, height) > 0 else None

@@ -1,0 +1,182 @@
+"""YOLO (Ultralytics): a data.yaml with names and parts, and a text file of boxes for each picture.
+
+    data.yaml                       names: [cat, dog] or {0: cat, 1: dog}; train: images/train, val: ..., test: ...
+    images/train/1.jpg              parts are folders, lists of folders, or text files with a picture a line
+    labels/train/1.txt              class, center x, center y, width, height, in shares of the sides, a box a line
+
+Boxes are images of their own; of a polygon or a turned box the box around it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from shotfit.data.formats.annotated import (
+    Annotated,
+    Box,
+    Files,
+    entry,
+    label_of,
+    listed_annotated,
+    number_of,
+    of_corners,
+    only_file,
+)
+from shotfit.data.formats.documents import YAML_BYTES, read_yaml
+from shotfit.data.formats.lines import is_path
+from shotfit.data.images import SUFFIXES, shown
+from shotfit.data.listing import How, Listing, Part
+from shotfit.data.pictures import Picture
+from shotfit.errors import ShotfitError
+from shotfit.files import LIST_BYTES, SETTINGS_BYTES, UnreadableError, read_text
+
+__all__ = ["read", "recognizes"]
+
+WHAT = "YOLO's data sets"
+_SUFFIXES = (".yaml", ".yml")
+_PARTS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_OTHER_PLACES = 8  # how often `..` is left out where nothing lies
+
+
+def recognizes(source: Path) -> bool:
+    """A YAML file with names and parts, or a folder with one."""
+    if source.is_dir():
+        return bool(_files(source))
+    return source.suffix.lower() in _SUFFIXES and _is_yolo(source)
+
+
+def read(source: Path, how: How) -> Listing:
+    """The boxes of the pictures of each part.
+
+    Raises:
+        ShotfitError: no such YAML, a part that is not there, a line that is no box, a class without a name.
+    """
+    how.check_columns(source, "YOLO's data sets")
+    path = only_file(source, _files(source), "YAML files of YOLO") if source.is_dir() else source
+    settings = read_yaml(path, WHAT)
+    names = _names(path, settings)
+    keypoints = settings.get("kpt_shape") is not None
+    images: dict[Picture, Annotated] = {}
+    for key, part in _PARTS.items():
+        for given in _listed(settings.get(key), shown(path), key):
+            for picture in _pictures(_place(path, settings, given, how, key), shown(path)):
+                boxes = list(_boxes(picture, names, keypoints))
+                images.setdefault(picture, Annotated(picture, part, (), boxes, relative=True))
+    return listed_annotated(
+        list(images.values()), f"YOLO data set {path.name}", source, f"the test part of {path.name}", names.values()
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES and _is_yolo(path)]
+    except OSError:
+        return []
+
+
+def _is_yolo(path: Path) -> bool:
+    try:
+        lines = read_text(path, YAML_BYTES, "a YAML file").split("\n")
+    except ShotfitError:
+        return False
+    keys = {line.partition(":")[0].strip("\"' ") for line in lines if ":" in line}
+    return "names" in keys and not keys.isdisjoint(_PARTS)
+
+
+def _names(path: Path, settings: Any) -> dict[int, str]:
+    """The names of the classes by number."""
+    names = settings.get("names") if isinstance(settings, dict) else None
+    pairs = list(names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ())
+    if not pairs:
+        raise ShotfitError(f"{shown(path)} has no names of classes; expected names: [cat, dog] or names: {{0: cat}}.")
+    found: dict[int, str] = {}
+    for number, name in pairs:
+        if not str(number).isascii() or not str(number).isdecimal() or len(str(number)) > 9:
+            raise ShotfitError(f"{shown(path)}: a name has the number {entry(number)}; expected 0, 1, ...")
+        found[int(number)] = label_of(name, f"{shown(path)}, name {number}")
+    return dict(sorted(found.items()))
+
+
+def _listed(value: Any, where: str, key: str) -> list[str]:
+    """The folders or files that a part names."""
+    found = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(found, list) or not all(isinstance(one, str) and is_path(one) for one in found):
+        raise ShotfitError(f"{where}: {key} is {entry(value)}; expected a folder, a text file, or a list of them.")
+    return [one for one in found if one.strip() and one != "null"]
+
+
+def _place(path: Path, settings: Any, given: str, how: How, key: str) -> Path:
+    """Where a part lies: from `path`, from the file's own folder, or, as Roboflow's are written, without a `..`."""
+    base = settings.get("path")
+    roots = [how.images] if how.images else [path.parent / base] if isinstance(base, str) and is_path(base) else []
+    roots.append(path.parent)
+    names = [given]
+    while names[-1].startswith("../") and len(names) < _OTHER_PLACES:
+        names.append(names[-1].removeprefix("../"))
+    for name in names:
+        for root in roots:
+            if (root / name).exists():
+                return Path(os.path.normpath(root / name))
+    raise ShotfitError(
+        f"{shown(path)}: {key} is {entry(given)}, which is not there; expected a folder of pictures, or a text file, "
+        "beside it or under its `path` (or under --images DIR)."
+    )
+
+
+def _pictures(place: Path, where: str) -> Iterator[Picture]:
+    """The pictures of a folder, also in folders inside of it, or of a list."""
+    if place.is_dir():
+        for parent, folders, names in os.walk(place):
+            folders.sort()
+            for name in sorted(names):
+                if name[0] != "." and Path(name).suffix.lower() in SUFFIXES:
+                    yield Picture(Path(parent) / name)
+        return
+    files = Files([place.parent])
+    for number, line in enumerate(read_text(place, LIST_BYTES, "a list of pictures").split("\n"), start=1):
+        if line.strip():
+            yield files.picture(line.strip(), f"{shown(place)}, line {number}")
+
+
+def _boxes(picture: Picture, names: dict[int, str], keypoints: bool) -> Iterator[Box]:
+    """The boxes in the text file of a picture; none where there is no file."""
+    path = _labels(picture.path)
+    try:
+        lines = read_text(path, SETTINGS_BYTES, "a file of labels").split("\n")
+    except UnreadableError as error:
+        if error.missing:
+            return
+        raise
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{shown(path)}, line {number}"
+        word, *rest = line.split()
+        label = names.get(int(word)) if word.isascii() and word.isdecimal() and len(word) < 10 else None
+        if label is None:
+            raise ShotfitError(f"{where}: the class is {entry(word)}; expected a number that names: has.")
+        values = [number_of(value, where, "box") for value in rest]
+        if keypoints or len(values) in (4, 5):  # the fifth is a confidence
+            if len(values) < 4:
+                raise ShotfitError(f"{where} has {len(values)} numbers; expected four of a box.")
+            x, y, width, height = values[:4]
+            sides = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        elif len(values) >= 6 and len(values) % 2 == 0:
+            across, down = values[::2], values[1::2]
+            sides = (min(across), min(down), max(across), max(down))
+        else:
+            raise ShotfitError(f"{where} has {len(values)} numbers; expected four of a box, or pairs of a polygon.")
+        yield of_corners(label, sides, where)
+
+
+def _labels(picture: Path) -> Path:
+    """labels/ for the last images/ in a picture's path, as Ultralytics has it; else beside it."""
+    parts = list(picture.parts)
+    for position in range(len(parts) - 2, -1, -1):
+        if parts[position] == "images":
+            parts[position] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
