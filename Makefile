@@ -2,14 +2,17 @@
 # make test   lint, types and all tests
 # make data   unpack the evaluation sets: make data DATA=../shared/data
 # make bench  time the savings against the reference manner
+# make lock   remake the lists of versions and hashes, after pyproject.toml or constraints.txt changed
+# make audit  look up known holes of the versions that are locked
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+LOCKED := $(PIP) install --quiet --no-deps --require-hashes --requirement requirements
 MODEL := demo-model
 
-.PHONY: demo test data bench clean
+.PHONY: demo test data bench lock audit clean
 
 demo: $(VENV)/demo
 	$(BIN)/shotfit fit examples/clipart --out $(MODEL)
@@ -32,17 +35,32 @@ data:
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks all --out benchmarks/results.jsonl
 
+lock: $(VENV)/test
+	$(BIN)/python .ci/lock.py
+
+audit: $(VENV)/test
+	$(BIN)/python .ci/audit.py
+
 clean:
 	rm -rf $(VENV) $(MODEL) build dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) --editable .
+# Nothing is installed whose hash is not in the locks. torch for CPUs alone is taken where pip finds it (a tenth of the
+# size); what is locked is complete, so pip resolves nothing and builds nothing from the network.
+define install
+	$(LOCKED)/torch-cpu.txt 2>/dev/null || $(LOCKED)/torch.txt
+	$(LOCKED)/$(1).txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
+endef
+
+$(VENV)/demo: $(BIN)/python pyproject.toml requirements/demo.txt
+	$(call install,demo)
 	@touch $@
 
 # What it installs serves the demo too.
-$(VENV)/test: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) --editable ".[dev,clip]"
+$(VENV)/test: $(BIN)/python pyproject.toml requirements/test.txt
+	$(call install,test)
 	@touch $@ $(VENV)/demo

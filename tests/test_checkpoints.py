@@ -231,6 +231,14 @@ def test_left_over_tensors_are_counted_and_named(tmp_path: Path) -> None:
         load_backbone(write_open_clip(tmp_path, weights))
 
 
+def test_names_of_tensors_are_shown_short_and_without_control_characters(tmp_path: Path) -> None:
+    weights = openai_weights() | {"\x1b[2J\r\n": torch.zeros(1), "n" * 5_000: torch.zeros(1)}
+    with pytest.raises(ShotfitError) as caught:
+        load_backbone(write_open_clip(tmp_path, weights))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
 def test_an_unused_block_is_left_over(tmp_path: Path) -> None:
     config = changed(HUGGINGFACE_CONFIG, "vision_config.num_hidden_layers", 1)
     with pytest.raises(ShotfitError, match=r"has no place for: vision_model\.encoder\.layers\.1\."):

@@ -97,7 +97,8 @@ def test_other_files_are_ignored_and_listed(tmp_path: Path) -> None:
     save(tmp_path / "loose.png")
     task = read_task(tmp_path)
     assert len(every(task)) == 4
-    assert task.notes == ("1 images lie in folders inside of class folders and belong to these classes",)
+    (note,) = task.notes
+    assert note.startswith("1 images lie in folders inside of class folders and belong to these classes, e.g. ")
     assert [str(path.relative_to(tmp_path)) for path in task.ignored] == [
         "cat/notes.txt",
         "list.csv",
@@ -117,7 +118,7 @@ def test_folders_beside_the_parts_are_ignored_and_listed(tmp_path: Path) -> None
 def test_folder_of_domains_is_refused(tmp_path: Path) -> None:
     for domain in ("photo", "sketch"):
         tree(tmp_path / domain, dog=1, horse=1)
-    with pytest.raises(ShotfitError, match=r"holds domains \(photo, sketch\).*pass one domain, e\.g\. .*photo\."):
+    with pytest.raises(ShotfitError, match=r"domains \(photo, sketch\).*pass one domain, e\.g\. .*photo, or --read"):
         read_task(tmp_path)
 
 
@@ -207,6 +208,91 @@ def test_unreadable_file_has_no_digest_and_is_never_held_out(tmp_path: Path) -> 
     (tmp_path / "cat" / "gone.png").symlink_to("nowhere.png")
     task = read_task(tmp_path)
     assert [item.picture.path.name for item in task.train if not item.digest] == ["gone.png"]
+
+
+# Folders that are no classes, and classes that are not where they are looked for
+
+
+def test_part_in_a_folder_of_its_own_name_is_gone_through(tmp_path: Path) -> None:
+    for part, count in (("seg_train", 3), ("seg_test", 2)):
+        tree(tmp_path / part / part, sea=count, street=count)
+    save(tmp_path / "seg_pred" / "seg_pred" / "1.png")
+    task = read_task(tmp_path)
+    assert task.classes.names == ("sea", "street")
+    assert (len(task.train), len(task.test)) == (6, 4)
+    assert [path.name for path in task.passed_over()] == ["1.png"]
+
+
+@pytest.mark.parametrize("names", ["train_images test_images", "TrainSet ValSet", "trainval test", "Dev train2017"])
+def test_part_folders_by_other_names_become_parts(tmp_path: Path, names: str) -> None:
+    for part in names.split():
+        tree(tmp_path / part, cat=1, dog=1)
+    assert read_task(tmp_path).reader.startswith("class folders under ")
+
+
+def test_classes_beside_a_folder_of_annotations_are_found(tmp_path: Path) -> None:
+    tree(tmp_path / "images", cat=2, dog=2)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "list.txt").write_text("x")
+    task = read_task(tmp_path)
+    assert task.classes.names == ("cat", "dog")
+    assert task.notes == ("all of it lies in the folder images/",)
+
+
+@pytest.mark.parametrize("beside", ["labels.csv", "images/labels.csv", "annotations/list.txt", "images/labels.mat"])
+def test_flat_pictures_with_a_file_of_labels_are_refused_by_its_name(tmp_path: Path, beside: str) -> None:
+    for name in ("cat1.png", "dog1.png"):
+        save(tmp_path / "images" / name)
+    (tmp_path / beside).parent.mkdir(exist_ok=True)
+    (tmp_path / beside).write_text("id,label\ncat1,cat\ndog1,dog\n")
+    with pytest.raises(ShotfitError, match=rf"no class folders .*{Path(beside).name}: name that file"):
+        read_task(tmp_path)
+
+
+def test_several_folders_of_pictures_that_a_table_labels_otherwise_are_no_classes(tmp_path: Path) -> None:
+    for number in range(6):
+        save(tmp_path / ["house", "cat"][number % 2] / f"ISIC_{number}.png")
+    lines = "".join(f"ISIC_{number},{'nv' if number < 3 else 'mel'}\n" for number in range(6))
+    (tmp_path / "metadata.csv").write_text(f"image_id,finding\n{lines}")
+    assert read_task(tmp_path).classes.names == ("cat", "house")  # no column of labels that is known
+    (tmp_path / "metadata.csv").write_text(f"image_id,label\n{lines}")
+    with pytest.raises(ShotfitError, match=r"the folders are no classes: name that file \(.*metadata\.csv\)"):
+        read_task(tmp_path)
+    assert read_task(tmp_path, read_as="folders").classes.names == ("cat", "house")
+
+
+def test_folders_that_no_class_is_called_are_refused_beside_a_file_of_labels(tmp_path: Path) -> None:
+    tree(tmp_path, HAM_images_part_1=2, HAM_images_part_2=2)
+    assert len(read_task(tmp_path).classes.names) == 2
+    (tmp_path / "HAM_metadata.csv").write_text("image_id,dx\n")
+    with pytest.raises(ShotfitError, match=r"no class folders .*HAM_metadata\.csv: name that file"):
+        read_task(tmp_path)
+
+
+def test_table_that_says_the_same_as_the_folders_is_no_matter(tmp_path: Path) -> None:
+    tree(tmp_path, cat=1, dog=1)
+    save(tmp_path / "cat" / "a.png")
+    save(tmp_path / "dog" / "b.png")
+    (tmp_path / "labels.csv").write_text("path,label\ncat/a.png,7\ndog/b.png,8\n")
+    assert read_task(tmp_path).classes.names == ("cat", "dog")
+
+
+def test_folders_are_classes_where_the_user_says_so(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        tree(tmp_path / kind, indoors=2, outdoors=2)
+    with pytest.raises(ShotfitError, match="or --read-as folders if cat is a class"):
+        read_task(tmp_path)
+    task = read_task(tmp_path, read_as="folders")
+    assert task.classes.names == ("cat", "dog")
+    assert len(every(task)) == 8
+
+
+def test_link_out_of_a_class_folder_is_followed_and_one_to_another_class_is_not(tmp_path: Path) -> None:
+    tree(tmp_path / "store", more=3)
+    tree(tmp_path / "photos", cat=2, dog=2)
+    (tmp_path / "photos" / "cat" / "more").symlink_to(tmp_path / "store" / "more")
+    (tmp_path / "photos" / "cat" / "dog").symlink_to(tmp_path / "photos" / "dog")
+    assert Counter(item.label for item in every(read_task(tmp_path / "photos"))) == {0: 5, 1: 2}
 
 
 # The share that is held out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from shotfit.data.listing import How
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Frozen, ImagePool
-from shotfit.engine.store import MemoryStore
+from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import UsageError
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
@@ -140,3 +141,87 @@ def test_fit_takes_images_with_labels(folders: Task, tmp_path: Path) -> None:
 def test_data_of_another_kind_is_a_sentence(data: object, labels: object, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         tasks_of(data, labels)
+
+
+def photos(folder: Path, name: str, color: tuple[int, int, int], count: int = 4) -> list[Path]:
+    """Noisy pictures of one colour."""
+    generator = np.random.default_rng(sum(color))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}{number}.png" for number in range(count)]
+    for path in paths:
+        pixels = np.clip(np.array(color) + generator.integers(-20, 20, (40, 40, 3)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "tip_adapter_f"])
+def test_model_learns_more_images_and_a_new_class(folders: Task, tmp_path: Path, method: str) -> None:
+    model = shotfit.fit(folders, method=method, recipe="paper", backbone=tiny_backbone(tmp_path), store=MemoryStore())
+    white = photos(tmp_path / "white", "w", (250, 250, 250))
+    more = model.add(white, ["white"] * 4)
+    assert more.class_names == (*folders.classes.names, "white")
+    assert more.record["support_images"] == model.record["support_images"] + 4
+    assert len(more.learned) == len(model.learned) + 4
+    corrected = more.add(white[:1], [folders.classes.names[0]])
+    assert corrected.record["support_images"] == more.record["support_images"]
+    assert more.predict(white)[0].labels
+
+
+def test_model_from_a_folder_is_told_what_it_was_fitted_to(folders: Task, tmp_path: Path) -> None:
+    backbone = tiny_backbone(tmp_path)
+    fitted = shotfit.fit(folders, method="linear_probe", backbone=backbone, store=MemoryStore())
+    opened = shotfit.load(fitted.save(tmp_path / "model"), backbone=backbone)
+    white = photos(tmp_path / "white", "w", (250, 250, 250))
+    with pytest.raises(UsageError, match="keeps no images: say what it was fitted to"):
+        opened.add(white, ["white"] * 4)
+    assert opened.add(white, ["white"] * 4, data=folders).class_names[-1] == "white"
+
+
+def test_model_goes_to_another_process_by_its_folder(folders: Task, tmp_path: Path) -> None:
+    fitted = shotfit.fit(folders, method="linear_probe", backbone="mini", store=MemoryStore(), views="center")
+    with pytest.raises(UsageError, match="save it first"):
+        pickle.dumps(fitted)
+    fitted.save(tmp_path / "model")
+    again = pickle.loads(pickle.dumps(fitted))
+    paths = [item.picture for item in folders.test]
+    assert np.array_equal(again.predict_proba(paths), fitted.predict_proba(paths))
+
+
+def test_probabilities_and_features_are_arrays(folders: Task, tmp_path: Path) -> None:
+    fitted = shotfit.fit(folders, method="zero_shot", backbone=tiny_backbone(tmp_path), store=MemoryStore())
+    paths = [item.picture.path for item in folders.test]
+    probabilities = fitted.predict_proba(paths)
+    assert probabilities.shape == (len(paths), len(folders.classes.names))
+    assert np.allclose(probabilities.sum(axis=1), 1)
+    best = [folders.classes.names[place] for place in probabilities.argmax(axis=1)]
+    assert [one.labels[0] for one in fitted.predict(paths)] == best
+    assert fitted.predict_proba([]).shape == (0, len(folders.classes.names))
+    features = fitted.embed(paths)
+    assert features.shape == (len(paths), fitted.frozen.embed)
+    assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+    assert len(fitted.embed(folders.source)) == len([*folders.train, *folders.test])
+
+
+def test_results_show_themselves_in_a_notebook(folders: Task, tmp_path: Path) -> None:
+    fitted = shotfit.fit(folders, method="zero_shot", backbone=tiny_backbone(tmp_path), store=MemoryStore())
+    odd = tmp_path / "<b>.png"
+    odd.write_bytes(folders.test[0].picture.path.read_bytes())
+    predictions = fitted.predict([odd, tmp_path / "none.png"], keep_broken=True)
+    page = predictions._repr_html_()
+    assert "&lt;b&gt;.png" in page and "<b>" not in page and "data:image/jpeg;base64" in page
+    assert list(predictions.to_frame()["error"].notna()) == [False, True]
+    scores = shotfit.evaluate(fitted, folders)
+    assert list(scores.to_frame()["name"]) == list(folders.classes.names)
+    rows = shotfit.compare(folders, ["zero_shot"], backbone=fitted.frozen.backbone, store=MemoryStore())
+    assert list(rows.to_frame()["method"]) == ["zero_shot"]
+    assert all("<table>" in shown._repr_html_() for shown in (scores, rows, fitted))
+
+
+def test_second_prediction_decodes_no_image(folders: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "cache"))
+    backbone = tiny_backbone(tmp_path)
+    fitted = shotfit.fit(folders, method="zero_shot", backbone=backbone, store=Store(tmp_path / "store"))
+    paths = [item.picture.path for item in folders.test]
+    first = fitted.predict_proba(paths)
+    monkeypatch.setattr("shotfit.engine.frozen.center_view", lambda *_: pytest.fail("an image was decoded"))
+    assert np.array_equal(fitted.predict_proba(paths), first)

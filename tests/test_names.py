@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from shotfit.checkpoints.names import NAMES, find, markdown, suggestions
-from shotfit.checkpoints.weights import load_backbone
+from shotfit.checkpoints.weights import load_backbone, load_known
+from shotfit.commands.cli import app
 from shotfit.errors import ShotfitError, UsageError
+
+from .checkpoints import write_open_clip
 
 
 @pytest.mark.parametrize("spelling", ["ViT-B/32", "vit-b-32", "VIT_B_32", "openai/clip-vit-base-patch32"])
@@ -87,3 +92,53 @@ def test_mini_has_no_revision() -> None:
 def test_two_revisions_are_a_wrong_call() -> None:
     with pytest.raises(UsageError, match="names the revision v1, and revision is v2"):
         load_backbone("owner/name@v1", revision="v2")
+
+
+# What a name stood for
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path))
+    return tmp_path / "backbones" / "mini-6.json"
+
+
+def test_fingerprint_of_a_name_is_recorded_and_compared(record: Path) -> None:
+    fingerprint = load_backbone("mini").fingerprint
+    assert json.loads(record.read_text())["fingerprint"] == fingerprint
+    assert load_backbone("mini-6").fingerprint == fingerprint
+    record.write_text(record.read_text().replace(fingerprint, "0" * 64))
+    for load in (load_backbone, load_known):
+        with pytest.raises(ShotfitError) as caught:
+            load("mini")
+        assert str(caught.value) == (
+            f"mini-6 is not what it was: its fingerprint is {fingerprint[:12]}, and 000000000000 at its first load. "
+            f"Fetch it again; if you changed it on purpose, delete {record}."
+        )
+    record.unlink()
+    assert load_backbone("mini").fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint": 3}', '{"fingerprint": "abc"}'])
+def test_damaged_record_of_a_name_is_a_line(record: Path, content: str) -> None:
+    record.parent.mkdir()
+    record.write_text(content)
+    with pytest.raises(ShotfitError, match=r"mini-6\.json (is|holds)"):
+        load_backbone("mini")
+
+
+def test_record_outlives_the_clearing_of_the_cache(record: Path) -> None:
+    load_backbone("mini")
+    assert CliRunner().invoke(app, ["cache", "--clear"]).exit_code == 0
+    assert record.is_file()
+
+
+def test_name_loads_where_nothing_can_be_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "file"))
+    assert load_backbone("mini").name == "mini-6"
+
+
+def test_a_file_or_folder_of_ones_own_is_not_recorded(record: Path, tmp_path: Path) -> None:
+    load_backbone(write_open_clip(tmp_path / "own"))
+    assert not record.parent.exists()

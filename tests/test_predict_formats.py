@@ -167,9 +167,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(
     before = files_in(tmp_path)
     fill(monkeypatch, tmp_path)
     code, _, err = run(photos, "--out", tmp_path / f"rows.{ending}", "--skip-broken")
-    assert (code, err[-1]) == (
-        3, f"error: {tmp_path / f'rows.{ending}'} cannot be written: the disk is full. Make room, or name another place."
-    )  # fmt: skip
+    assert code == 3 and err[-1].startswith(f"error: {tmp_path / f'rows.{ending}'} cannot be written: the disk is full")
     assert files_in(tmp_path) == before
 
 

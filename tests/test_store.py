@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from shotfit.data import cachefolder
 from shotfit.engine import shards
 from shotfit.engine import store as module
 from shotfit.engine.frozen import Rows
@@ -277,7 +278,7 @@ def test_without_a_home_folder_there_is_a_note_and_no_cache(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     (tmp_path / "file").touch()
     monkeypatch.setattr(Path, "home", nowhere if home == "none" else lambda: tmp_path / "file")
-    module._note.cache_clear()
+    cachefolder._note.cache_clear()
     task, backbone = tiny_task(tmp_path / "images"), tiny_backbone(tmp_path / "backbone")
     assert fit(tmp_path / "images", "zero_shot", shots=1, backbone=backbone).class_names == task.classes.names
     assert isinstance(open_store(), MemoryStore)

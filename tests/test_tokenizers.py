@@ -215,7 +215,7 @@ def test_tokenizer_without_any_end_is_refused(tmp_path: Path) -> None:
 
 def test_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"model": 1}')
-    with pytest.raises(ShotfitError, match=r"tokenizer\.json is no tokenizer file \(.+\); fetch"):
+    with pytest.raises(ShotfitError, match=r"tokenizer\.json is no tokenizer file .*\(.+\); fetch"):
         load_tokenizer(tmp_path, PLAIN, "clip")
 
 
@@ -267,6 +267,19 @@ def test_siglip_lower_case_is_added_where_the_file_leaves_it_to_its_class(tmp_pa
     write_siglip(tmp_path, lower_case=False)
     write_settings(tmp_path, tokenizer_class="Siglip2Tokenizer", pad_token="</s>")
     assert HuggingFaceTokenizer.read(tmp_path, SIGLIP, "siglip").tokens("A DOG") == [4, 5]
+
+
+@pytest.mark.parametrize("settings", [{}, {"tokenizer_class": "GemmaTokenizer"}, {"do_lower_case": True}])
+def test_siglip_reads_lower_case_whatever_class_its_file_names(tmp_path: Path, settings: dict[str, object]) -> None:
+    write_siglip(tmp_path, lower_case=False)
+    write_settings(tmp_path, pad_token="</s>", **settings)
+    assert HuggingFaceTokenizer.read(tmp_path, SIGLIP, "siglip").tokens("A DOG") == [4, 5]
+
+
+def test_siglip_keeps_capitals_where_its_file_says_so(tmp_path: Path) -> None:
+    write_siglip(tmp_path, lower_case=False)
+    write_settings(tmp_path, pad_token="</s>", do_lower_case=False)
+    assert HuggingFaceTokenizer.read(tmp_path, SIGLIP, "siglip").tokens("a DOG") != [4, 5]
 
 
 def test_siglip_class_name_with_its_end_is_refused(tmp_path: Path) -> None:

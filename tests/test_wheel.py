@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "sbom.cdx.json", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     program = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
@@ -48,6 +49,17 @@ def test_wheel_holds_the_package_its_types_its_weights_and_nothing_else(wheel: P
     assert "shotfit/py.typed" in held
     assert held == expected
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_wheel_holds_its_bill_of_materials(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as held:
+        (name,) = (name for name in held.namelist() if name.endswith(".dist-info/sboms/sbom.cdx.json"))
+        assert held.read(name) == (ROOT / "sbom.cdx.json").read_bytes()
+        (record,) = (name for name in held.namelist() if name.endswith(".dist-info/RECORD"))
+        assert name in held.read(record).decode()
+        version = message_from_bytes(held.read(record.replace("RECORD", "METADATA")))["Version"]
+    bill = json.loads((ROOT / "sbom.cdx.json").read_text())
+    assert bill["metadata"]["component"]["version"] == version
 
 
 def test_every_import_is_a_declared_dependency(wheel: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
@@ -15,16 +16,21 @@ _showing = False
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a bar (rate and time left) if standard error is a terminal, else just iterate.
+    """Iterate with a bar (rate and time left) if standard error is a terminal or a notebook, else just iterate.
 
-    An inner loop of a loop that is shown already has no bar of its own.
+    A notebook without ipywidgets, which draw its bars, is told what begins in one line. An inner loop of a loop that is shown already has no bar of its own.
 
     Example:
         >>> list(track([1, 2], "Counting"))
         [1, 2]
     """
     global _showing
-    if _showing or not sys.stderr.isatty():
+    notebook = _in_notebook()
+    if _showing or not (notebook or sys.stderr.isatty()):
+        yield from iterable
+        return
+    if notebook and importlib.util.find_spec("ipywidgets") is None:
+        say(f"{description} ...")
         yield from iterable
         return
     from rich.console import Console
@@ -35,10 +41,16 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     _showing = True
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Progress(*columns, console=Console(stderr=not notebook), transient=True) as bar:
             yield from bar.track(iterable, total=total, description=printable(description))
     finally:
         _showing = False
+
+
+def _in_notebook() -> bool:
+    """Whether the kernel of a notebook runs this."""
+    shell = sys.modules.get("IPython")
+    return shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
 
 
 def say(message: str) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from pathlib import Path
-
-from safetensors.torch import save_file
 
 from shotfit.checkpoints.openai import read_openai
 from shotfit.checkpoints.tokenizers import load_tokenizer
@@ -29,8 +26,5 @@ def stand_in() -> Backbone:
 
 @functools.lru_cache(maxsize=4)
 def _build(name: str, root: Path) -> Backbone:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{name}.safetensors"
-        save_file({key: value.contiguous() for key, value in backbone(name, root).items()}, path)
-        config, weights = read_openai(path)
+    config, weights = read_openai({key: value.contiguous() for key, value in backbone(name, root).items()}, name)
     return Backbone(config, weights, load_tokenizer(None, config.text, "clip"), name)

@@ -10,6 +10,7 @@ folder that has neither is prepared by the library's defaults at the configurati
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor
 
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD
-from shotfit.checkpoints.settings import Settings, read_json
-from shotfit.checkpoints.state_dict import StateDict, read_index, read_tensors
+from shotfit.checkpoints.settings import Settings, read_json, shown
+from shotfit.checkpoints.state_dict import StateDict
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import Activation, BackboneConfig, BlocksConfig, ImageConfig, Preprocessing, TextConfig
 
@@ -96,13 +97,18 @@ def model_type(folder: Path) -> Literal["clip", "siglip"]:
     found = settings.raw("model_type", None)
     if found not in ("clip", "siglip"):
         raise ShotfitError(
-            f"{settings.where}: model_type {found!r} is not supported, expected 'clip' or 'siglip' with both towers."
+            f"{settings.where}: model_type {shown(found)} is not supported, expected 'clip' or 'siglip' with both "
+            "towers."
         )
     return cast(Literal["clip", "siglip"], found)
 
 
-def read_huggingface(folder: Path, weights_file: str) -> tuple[BackboneConfig, dict[str, Tensor]]:
+def read_huggingface(
+    folder: Path, tensors: Callable[[], dict[str, Tensor]], where: str
+) -> tuple[BackboneConfig, dict[str, Tensor]]:
     """Configuration and weights (shotfit's names, float32) of a Hugging Face folder.
+
+    tensors: reads those of the weights file `where`, once the configuration is known to be one that is supported.
 
     Raises ShotfitError if the model is neither CLIP nor SigLIP, if its configuration asks for something that is not
     implemented, or if the weights are damaged, lack a tensor or have one too many.
@@ -114,9 +120,7 @@ def read_huggingface(folder: Path, weights_file: str) -> tuple[BackboneConfig, d
     else:
         image, text = _siglip_configs(settings)
     config = BackboneConfig(image, text, _preprocessing(folder, kind, image.image_size), logit_bias=kind == "siglip")
-    path = folder / weights_file
-    tensors = read_index(path) if path.suffix == ".json" else read_tensors(path)
-    return config, _convert(tensors, config, str(path))
+    return config, _convert(tensors(), config, where)
 
 
 def _tower(settings: Settings, name: str, defaults: dict[str, Any]) -> Settings:
@@ -205,7 +209,7 @@ def _preprocessing(folder: Path, kind: Literal["clip", "siglip"], size: int) -> 
     if settings.has("image_processor_type") or settings.has("feature_extractor_type"):
         name = settings.raw("image_processor_type", settings.raw("feature_extractor_type", None))
         if not isinstance(name, str) or name not in _PROCESSORS:
-            raise ShotfitError(f"{settings.where}: the image processor {name!r} is not supported.")
+            raise ShotfitError(f"{settings.where}: the image processor {shown(name)} is not supported.")
         kind = cast(Literal["clip", "siglip"], _PROCESSORS[name])
     if not settings.flag("do_resize", True) or not settings.flag("do_rescale", True):
         raise ShotfitError(f"{settings.where}: do_resize and do_rescale must be true.")
@@ -318,7 +322,7 @@ def _take_image(weights: StateDict, image: ImageConfig) -> dict[str, Tensor]:
 def _take_blocks(weights: StateDict, source: str, target: str, blocks: BlocksConfig) -> dict[str, Tensor]:
     width, hidden = blocks.width, blocks.mlp_width
     taken: dict[str, Tensor] = {}
-    for index in range(blocks.layers):
+    for index in weights.blocks(source, blocks.layers):
         old, new = f"{source}{index}.", f"{target}{index}."
         for norm in ("1", "2"):
             taken |= weights.layer(f"{old}layer_norm{norm}", f"{new}norm{norm}", width)

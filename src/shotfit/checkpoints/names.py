@@ -1,7 +1,7 @@
 """The short names of backbones: what each is, and which file of which repository at which commit it stands for.
 
 This table is the documentation's, too (`markdown`). A name pins a commit, so that it means the same weights tomorrow.
-Files are safetensors where the pinned commit has them; `pytorch_model.bin` is a pickled file and needs torch 2.10.
+Files are safetensors where the pinned commit has them; `pytorch_model.bin` is a pickled file, read without unpickling.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ or that is not known here, is refused by name: a checkpoint is never loaded with
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD, IGNORED, take_resnet, take_text, take_vit
-from shotfit.checkpoints.settings import Settings, read_json
-from shotfit.checkpoints.state_dict import StateDict, read_tensors
+from shotfit.checkpoints.settings import Settings, read_json, shown
+from shotfit.checkpoints.state_dict import StateDict
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import (
     Activation,
@@ -98,13 +99,17 @@ _WITHOUT_EFFECT = {
 _PREPROCESS = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"}
 
 
-def read_open_clip(folder: Path, weights_file: str) -> tuple[BackboneConfig, dict[str, Tensor]]:
-    """Configuration and weights (shotfit's names, float32) of an open_clip folder.
+def read_open_clip(
+    path: Path, tensors: Callable[[], dict[str, Tensor]], where: str
+) -> tuple[BackboneConfig, dict[str, Tensor]]:
+    """Configuration (in the file `path`) and weights (shotfit's names, float32) of an open_clip checkpoint.
+
+    tensors: reads those of the weights file `where`, once the configuration is known to be one that is supported.
 
     Raises ShotfitError if the configuration asks for something that is not implemented, by name, or if the weights are
     damaged, lack a tensor or have one too many.
     """
-    settings = read_json(folder / CONFIG)
+    settings = read_json(path)
     model = settings.section("model_cfg")
     _refuse(model, _MODEL)
     vision, text = model.section("vision_cfg", {}), model.section("text_cfg", {})
@@ -117,10 +122,10 @@ def read_open_clip(folder: Path, weights_file: str) -> tuple[BackboneConfig, dic
         _preprocessing(settings.section("preprocess_cfg", {}), image_config.image_size),
         logit_bias=model.has("init_logit_bias"),
     )
-    tensors = read_tensors(folder / weights_file)
+    read = tensors()
     if isinstance(image_config, ImageConfig):
-        _resize_positions(tensors, image_config)
-    return config, _convert(tensors, config, str(folder / weights_file), model.flag("custom_text", False))
+        _resize_positions(read, image_config)
+    return config, _convert(read, config, where, model.flag("custom_text", False))
 
 
 def _refuse(settings: Settings, known: set[str]) -> None:
@@ -131,8 +136,8 @@ def _refuse(settings: Settings, known: set[str]) -> None:
         if name in _NEUTRAL and value == _NEUTRAL[name]:
             continue
         raise ShotfitError(
-            f"{settings.where}: {name} = {value!r} is not supported. shotfit reads open_clip's own ViT, ResNet and "
-            "text towers; take another checkpoint."
+            f"{settings.where}: {name[:80]} = {shown(value)} is not supported. shotfit reads open_clip's own ViT, "
+            "ResNet and text towers; take another checkpoint."
         )
 
 
@@ -204,7 +209,7 @@ def _text_config(model: Settings, text: Settings) -> TextConfig:
 def _preprocessing(settings: Settings, size: int) -> Preprocessing:
     unknown = [name for name in settings.entries if name not in _PREPROCESS]
     if unknown:
-        raise ShotfitError(f"{settings.where}: {unknown[0]} is not known, so images might be prepared wrongly.")
+        raise ShotfitError(f"{settings.where}: {unknown[0][:80]} is not known, so images might be prepared wrongly.")
     if settings.has("size"):
         given = settings.raw("size")
         channels_first = isinstance(given, list) and len(given) == 3  # [3, height, width] in some files

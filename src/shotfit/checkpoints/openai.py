@@ -3,8 +3,8 @@
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv 2103.00020.
 
 OpenAI's activation (QuickGELU), epsilon, head width 64, MLP width 4 x width and preprocessing are the same in all its
-models, and no file says them. So a single file is taken to be OpenAI's; open_clip's checkpoints have the same names but
-other rules and are read from a folder with its `open_clip_config.json`.
+models, and no file says them. So a file with no configuration beside it is taken to be OpenAI's. open_clip's
+checkpoints have the same names but other rules, which stand in the `open_clip_config.json` beside them.
 
 differs: OpenAI's program rounds matrices through float16 whatever the file holds; here they keep their precision.
 """
@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from shotfit.checkpoints.state_dict import StateDict, read_tensors
+from shotfit.checkpoints.state_dict import StateDict
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, Preprocessing, ResNetConfig, TextConfig
 
@@ -39,12 +39,12 @@ HEAD_WIDTH = 64
 IGNORED = ("input_resolution", "context_length", "vocab_size", r"(text\.)?attn_mask", r".*\.num_batches_tracked")
 
 
-def read_openai(path: Path) -> tuple[BackboneConfig, dict[str, Tensor]]:
+def read_openai(tensors: Mapping[str, Tensor], where: str) -> tuple[BackboneConfig, dict[str, Tensor]]:
     """Configuration and weights (shotfit's names, float32) of one of OpenAI's files, or of one in their form.
 
     Raises ShotfitError if the file is damaged, of another architecture, or lacks a tensor.
     """
-    weights = StateDict(read_tensors(path), str(path))
+    weights = StateDict(tensors, where)
     weights.drop(*IGNORED)
     text = _text_config(weights)
     image = _vit_config(weights, text) if "visual.proj" in weights.names() else _resnet_config(weights, text)
@@ -114,7 +114,7 @@ def take_blocks(weights: StateDict, source: str, target: str, blocks: BlocksConf
     """The blocks under `source` (with a dot at its end), by OpenAI's names, as `target`'s."""
     width, hidden = blocks.width, blocks.mlp_width
     taken: dict[str, Tensor] = {}
-    for index in range(blocks.layers):
+    for index in weights.blocks(source, blocks.layers):
         old, new = f"{source}{index}.", f"{target}{index}."
         for norm in ("1", "2"):
             taken |= weights.layer(f"{old}ln_{norm}", f"{new}norm{norm}", width)
@@ -157,7 +157,7 @@ def take_resnet(weights: StateDict, image: ResNetConfig) -> dict[str, Tensor]:
     inputs = width
     for stage, blocks in enumerate(image.layers):
         inner = width * 2**stage
-        for block in range(blocks):
+        for block in weights.blocks(f"visual.layer{stage + 1}.", blocks):
             old, new = f"visual.layer{stage + 1}.{block}.", f"image.stages.{stage}.{block}."
             shapes = ((inner, inputs, 1, 1), (inner, inner, 3, 3), (4 * inner, inner, 1, 1))
             for place, shape in enumerate(shapes, start=1):

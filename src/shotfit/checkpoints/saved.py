@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from shotfit.checkpoints.settings import Settings
-from shotfit.checkpoints.state_dict import StateDict, read_tensors
+from shotfit.checkpoints.state_dict import StateDict
 from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.errors import ShotfitError
 from shotfit.files import write_atomically
@@ -36,16 +37,19 @@ def is_saved(settings: Settings) -> bool:
     return settings.raw("format", None) == "shotfit"
 
 
-def read_saved(folder: Path, settings: Settings) -> tuple[BackboneConfig, dict[str, Tensor], TokenizerKind]:
+def read_saved(
+    settings: Settings, tensors: Callable[[], dict[str, Tensor]], where: str
+) -> tuple[BackboneConfig, dict[str, Tensor], TokenizerKind]:
     """Configuration, weights (float32) and kind of tokenizer of a folder that `save_backbone` wrote.
 
-    Raises ShotfitError if a newer shotfit wrote it, or if it is incomplete or damaged. (`Backbone` checks the weights.)
+    tensors: reads those of the weights file `where`. Raises ShotfitError if a newer shotfit wrote it, or if it is
+    incomplete or damaged. (`Backbone` checks the weights.)
     """
     if settings.integer("version") > FORMAT:
         raise ShotfitError(f"{settings.where} was written by a newer shotfit. Update shotfit to open it.")
     config = config_from_dict(settings.section("backbone").entries, settings.where)
     kind = cast(TokenizerKind, settings.choice("tokenizer", ("clip", "siglip")))
-    weights = StateDict(read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    weights = StateDict(tensors(), where)
     return config, {name: weights.floating(name) for name in weights.names()}, kind
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ from shotfit.files import SETTINGS_BYTES, read_text
 
 __all__ = ["Settings", "read_json"]
 
+LARGEST_NUMBER = 2**31  # above every size and id of a tower; what each may be at most is in towers/config.py
+
 _MISSING = object()
+
+
+def shown(value: object) -> str:
+    """An entry in a message: what is long or deep is cut, what does not print is escaped."""
+    return reprlib.repr(value)
 
 
 def read_json(path: Path) -> Settings:
@@ -21,7 +28,7 @@ def read_json(path: Path) -> Settings:
     try:
         content = json.loads(read_text(path, SETTINGS_BYTES, "a configuration"))
     except (ValueError, RecursionError) as error:
-        raise ShotfitError(f"{path} is not JSON ({error}). Fetch it again.") from None
+        raise ShotfitError(f"{path} is not JSON ({str(error)[:120]}). Fetch it again.") from None
     if not isinstance(content, dict):
         raise ShotfitError(f"{path} holds no JSON object.")
     return Settings(content, str(path))
@@ -42,7 +49,7 @@ class Settings:
 
     def error(self, name: str, expected: str) -> ShotfitError:
         """The error for an entry that is not what it must be."""
-        return ShotfitError(f"{self.where}: {name} is {self.entries.get(name)!r}, expected {expected}.")
+        return ShotfitError(f"{self.where}: {name} is {shown(self.entries.get(name))}, expected {expected}.")
 
     def raw(self, name: str, default: Any = _MISSING) -> Any:
         """The entry as it is."""
@@ -63,15 +70,15 @@ class Settings:
     def integer(self, name: str, default: Any = _MISSING, least: int = 1) -> int:
         """A whole number, `least` or more."""
         value = self.raw(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.error(name, f"a whole number, {least} or more")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < LARGEST_NUMBER:
+            raise self.error(name, f"a whole number, {least} or more (and below {LARGEST_NUMBER:,})")
         return value
 
     def number(self, name: str, default: Any = _MISSING) -> float:
         """A number above 0."""
         value = self.raw(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            raise self.error(name, "a number above 0")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:
+            raise self.error(name, "a number above 0 (and below 1e30)")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
@@ -97,7 +104,7 @@ class Settings:
         if len(sides) != 2 or sides[0] != sides[1]:
             raise self.error(name, "a square")
         side = sides[0]
-        if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+        if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side < LARGEST_NUMBER:
             raise self.error(name, "a number of pixels")
         return side
 
@@ -108,7 +115,7 @@ class Settings:
             not isinstance(value, (list, tuple))
             or len(value) != 3
             or any(isinstance(item, bool) or not isinstance(item, (int, float)) for item in value)
-            or not all(map(math.isfinite, value))
+            or not all(abs(item) < 1e30 for item in value)
         ):
             raise self.error(name, "three numbers")
         return (float(value[0]), float(value[1]), float(value[2]))

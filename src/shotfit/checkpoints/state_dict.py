@@ -1,49 +1,52 @@
 """From a weights file to named tensors, and the account of which of them were used.
 
-What is read, and how: `.safetensors` always; a TorchScript archive by `archive.py`; any other pickled file by
-`torch.load(weights_only=True)`, and only with a torch whose restricted loader has no known hole.
+What is read, and how: `.safetensors` by its library; a TorchScript archive and what `torch.save` writes by
+`archive.py` and `legacy.py`, which run nothing. No pickle is given to Python's or torch's unpickler.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from shotfit.checkpoints.archive import is_archive, read_archive
+from shotfit.checkpoints.archive import Archive, is_zip
+from shotfit.checkpoints.legacy import Legacy
+from shotfit.checkpoints.pickles import Described
 from shotfit.checkpoints.settings import read_json
-from shotfit.errors import ShotfitError, first_few
-from shotfit.files import SETTINGS_BYTES, WEIGHTS_BYTES, open_regular
+from shotfit.checkpoints.training import bare_names, find_weights, listing
+from shotfit.errors import ShotfitError
+from shotfit.files import WEIGHTS_BYTES, open_regular
 
 __all__ = ["StateDict", "read_index", "read_tensors"]
 
-PICKLE_TORCH = (2, 10)  # the first torch whose restricted unpickler has neither of the holes named below
+LARGEST_HEADER = 64 * 2**20  # bytes of a safetensors file's header; a thousand tensors take 0.1 MiB
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one weights file, on the CPU, in the precision on disk.
+    """The tensors of one weights file, on the CPU, in the precision on disk, by their own names.
 
-    Names lose a leading `module.` (a wrapped model's), and a training checkpoint gives what it keeps under
-    `state_dict`. Raises ShotfitError, naming the file, if it is damaged, or not allowed to be read.
+    A training checkpoint gives the weights that it keeps (`training.py` says by which rules), and names lose what
+    wrappers put into them. Raises ShotfitError, naming the file, if it is damaged, or not allowed to be read.
     """
+    return bare_names(_read(path), str(path))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     with open_regular(path, WEIGHTS_BYTES, "the weights of a backbone") as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         raise ShotfitError(f"{path} is a Git LFS pointer, not the weights. Fetch them with `git lfs pull`.")
     if path.suffix == ".safetensors":
-        return unwrapped(_read_safetensors(path))
-    if is_archive(path):
-        return unwrapped(read_archive(path))
-    return unwrapped(_read_pickle(path))
+        return _read_safetensors(path)
+    return _read_pickle(path)
 
 
 def read_index(path: Path) -> dict[str, Tensor]:
@@ -54,31 +57,20 @@ def read_index(path: Path) -> dict[str, Tensor]:
     names = read_json(path).section("weight_map").entries
     if not names or not all(isinstance(shard, str) and Path(shard).name == shard for shard in names.values()):
         raise ShotfitError(f"{path}: weight_map must name a file of the same folder for each tensor.")
+    by_shard: dict[str, set[str]] = {}
+    for name, shard in names.items():
+        by_shard.setdefault(shard, set()).add(name)
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(names.values())):
+    for shard, expected in sorted(by_shard.items()):
         if not path.with_name(shard).is_file():
             raise ShotfitError(f"{path.with_name(shard)} is missing: {path.name} lists it. Fetch it, too.")
-        content = read_tensors(path.with_name(shard))
-        expected = {name for name, file in names.items() if file == shard}
+        content = _read(path.with_name(shard))
         if content.keys() != expected:
             problem = "lacks" if expected - content.keys() else "holds, not in the index,"
             odd = sorted(expected - content.keys()) or sorted(content.keys() - expected)
             raise ShotfitError(f"{path.with_name(shard)} {problem} {listing(odd)}.")
         tensors.update(content)
-    return tensors
-
-
-def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the `module.` in front that a wrapped model's have."""
-    if tensors and all(name.startswith("module.") for name in tensors):
-        return {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
-
-
-def listing(names: Iterable[str], shown: int = 3) -> str:
-    """Some names in a sentence: the first few and how many more, with the count in front."""
-    names = list(names)
-    return f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'}: {first_few(names, shown)}"
+    return bare_names(tensors, str(path))
 
 
 class StateDict:
@@ -134,6 +126,14 @@ class StateDict:
             raise ShotfitError(f"{self.where}: {name} is {value.dtype}, expected floating-point weights.")
         return value.float()
 
+    def blocks(self, prefix: str, layers: int) -> range:
+        """The numbers of the blocks under `prefix`: `layers` of them, and of those that are missing only the first.
+
+        So a configuration of a billion layers is refused (by `close`) as soon as one of a layer too many.
+        """
+        found = {name[len(prefix) :].partition(".")[0] for name in self._left if name.startswith(prefix)}
+        return range(min(layers, len(found) + 1))
+
     def layer(self, old: str, new: str, *shape: int) -> dict[str, Tensor]:
         """The weight of `shape` of the layer `old` and its bias, as long as the first dimension, as `new`'s."""
         return {
@@ -176,55 +176,22 @@ def _safetensors_size(path: Path) -> int | None:
     try:
         with open_regular(path, WEIGHTS_BYTES, "the weights of a backbone") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(path.stat().st_size, SETTINGS_BYTES):
+            if length > min(path.stat().st_size, LARGEST_HEADER):
                 return None  # cut within the header, or another format
             header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return 8 + int(length) + int(max(ends, default=0))
-    except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        end = max(ends, default=0)
+        return 8 + int(length) + end if type(end) is int and end < 2**63 else None
+    except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None
 
 
-def _torch_version() -> tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", torch.__version__)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    if _torch_version() < PICKLE_TORCH:
-        raise ShotfitError(
-            f"{path} is a pickled file, and torch {torch.__version__} does not read those safely (CVE-2025-32434, "
-            "CVE-2026-24747). Use a .safetensors file of the same weights, or torch 2.10 or newer."
-        )
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ShotfitError(f"{path} {_refusal(str(error))}") from None
-    except Exception as error:  # a damaged file can break torch's reader anywhere, and nothing of ours runs here
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ShotfitError(f"{path} is truncated, damaged or no weights file ({reason}). Fetch it again.") from None
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise ShotfitError(f"{path} holds no state dict: expected tensors by name, or those under 'state_dict'.")
-    tensors = {name: _as_tensor(value) for name, value in content.items()}
-    odd = [str(name) for name, value in tensors.items() if value is None or not isinstance(name, str)]
-    if odd:
-        raise ShotfitError(f"{path} holds no state dict: {listing(odd).partition(': ')[2]} is no tensor.")
-    return {str(name): value for name, value in tensors.items() if value is not None}
-
-
-def _as_tensor(value: object) -> Tensor | None:
-    if isinstance(value, Tensor):
-        return value.detach()
-    # OpenAI's three integer entries are plain numbers in some files
-    return torch.tensor(value) if isinstance(value, (int, float)) else None
-
-
-def _refusal(message: str) -> str:
-    """Why torch's restricted loader refused a file, in one sentence of ours."""
-    found = re.search(r"GLOBAL\s+(\S+)|function\s+(<[^>]*>|\S+)|Unsupported class\s+(\S+)", message)
-    what = next((group for group in found.groups() if group), "") if found else ""
-    if what:
-        return f"is not read: it asks to run {what.rstrip('.,')}, and a weights file may hold tensors only."
-    return "is truncated, damaged, or holds more than tensors. Fetch it again, or use a .safetensors file."
+    with Archive(path) if is_zip(path) else Legacy(path) as file:
+        if isinstance(file, Archive) and file.scripted:
+            return file.tensors(file.modules())
+        found = find_weights(file.values(), str(path))
+        tensors = file.tensors({name: value for name, value in found.items() if isinstance(value, Described)})
+        # OpenAI's three integer entries are plain numbers in some files
+        numbers = {name: value for name, value in found.items() if not isinstance(value, Described)}
+        return {name: tensors[name] if name in tensors else torch.tensor(numbers[name]) for name in found}

@@ -10,7 +10,7 @@ import html
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -20,8 +20,9 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from shotfit.checkpoints.settings import read_json
+from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, guarded
 from shotfit.errors import ShotfitError
-from shotfit.files import SETTINGS_BYTES, check_regular, read_bytes, sha256
+from shotfit.files import SETTINGS_BYTES, read_text, sha256
 from shotfit.towers.config import TextConfig
 from shotfit.towers.tokenizer import Tokenizer
 
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 CLIP_VOCABULARY = 49_408
+LONGEST_TEXT = 10_000  # characters; expressions may take the square of them
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -208,36 +210,59 @@ def _ids(backend: tokenizers.Tokenizer, text: str, framed: bool = False) -> list
         text.encode()  # a lone surrogate, as file names of unknown encoding have
     except UnicodeEncodeError:
         raise ShotfitError(f"{text[:60]!a} is not valid Unicode; give the class or file a readable name.") from None
-    ids: list[int] = backend.encode(text, add_special_tokens=framed).ids
-    return ids
+    if max(len(text), len(_normalized(backend, text))) > LONGEST_TEXT:
+        raise ShotfitError(
+            f"{text[:60]!a}... has more than {LONGEST_TEXT:,} characters, or its tokenizer makes as many of it; "
+            "shorten the class name or the template."
+        )
+    return guarded(lambda: list(backend.encode(text, add_special_tokens=framed).ids), _failure(text))
+
+
+def _normalized(backend: tokenizers.Tokenizer, text: str) -> str:
+    if backend.normalizer is None or len(text) > LONGEST_TEXT:
+        return text
+    return guarded(lambda: str(backend.normalizer.normalize_str(text)), _failure(text))
+
+
+def _failure(text: str) -> Callable[[str], ShotfitError]:
+    return lambda reason: ShotfitError(
+        f"the checkpoint's tokenizer cannot read {text[:60]!a} ({reason}); fetch its tokenizer files again."
+    )
 
 
 def _open(file: Path) -> tokenizers.Tokenizer:
-    content = read_bytes(file, SETTINGS_BYTES, "a tokenizer")
-    try:
-        return tokenizers.Tokenizer.from_buffer(content)
-    except Exception as error:  # the library raises bare Exception
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ShotfitError(
+    text = _read_text(file)
+    check_tokenizer(file, text)
+    return guarded(
+        lambda: tokenizers.Tokenizer.from_str(text),
+        lambda reason: ShotfitError(
             f"{file} is no tokenizer file ({reason}); fetch the checkpoint's tokenizer.json again."
-        ) from None
+        ),
+    )
+
+
+def _read_text(file: Path) -> str:
+    return read_text(file, LARGEST_FILE, "a tokenizer")
 
 
 def _clip_byte_pairs(vocabulary_file: Path, merges_file: Path, named: dict[str, str]) -> tokenizers.Tokenizer:
     """CLIP's tokenizer as transformers builds it from `vocab.json` and `merges.txt`."""
     start, end = named.get("bos_token", CLIP_START), named.get("eos_token", CLIP_END)
-    for file in (vocabulary_file, merges_file):
-        check_regular(file, SETTINGS_BYTES, "a tokenizer's list")
-    try:
-        vocabulary, merges = tokenizers.models.BPE.read_file(str(vocabulary_file), str(merges_file))
-        model = tokenizers.models.BPE(
-            vocabulary, merges, end_of_word_suffix="</w>", unk_token=named.get("unk_token", CLIP_END)
-        )
-    except Exception as error:  # the library raises bare Exception
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ShotfitError(
+
+    def failure(reason: str) -> ShotfitError:
+        return ShotfitError(
             f"{vocabulary_file} and merges.txt beside it are no byte-pair vocabulary ({reason}); fetch both again."
-        ) from None
+        )
+
+    for file in (vocabulary_file, merges_file):
+        _read_text(file)  # its size, and that it is text
+    vocabulary, merges = guarded(
+        lambda: tokenizers.models.BPE.read_file(str(vocabulary_file), str(merges_file)), failure
+    )
+    unknown = named.get("unk_token", CLIP_END)
+    model = guarded(
+        lambda: tokenizers.models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=unknown), failure
+    )
     missing = [token for token in (start, end) if token not in vocabulary]
     if missing:
         raise ShotfitError(
@@ -262,10 +287,15 @@ def _clip_byte_pairs(vocabulary_file: Path, merges_file: Path, named: dict[str, 
 
 
 def _lower_case(backend: tokenizers.Tokenizer, folder: Path) -> bool:
-    """SigLIP reads lower case; SigLIP 2's file leaves that to its tokenizer class. True where it had to be added."""
-    settings = _json(folder / "tokenizer_config.json")
-    wanted = settings.get("do_lower_case") is True or settings.get("tokenizer_class") == "Siglip2Tokenizer"
-    if not wanted or '"Lowercase"' in json.dumps(json.loads(backend.to_str())["normalizer"]):
+    """True where lower case had to be added.
+
+    SigLIP and SigLIP 2 were trained on lower case, which SigLIP 2's file leaves to its tokenizer class. Checkpoints
+    name that class, an older one that does nothing (GemmaTokenizer), or none; only `do_lower_case: false` asks for
+    capitals.
+    """
+    if _json(folder / "tokenizer_config.json").get("do_lower_case") is False:
+        return False
+    if '"Lowercase"' in json.dumps(json.loads(backend.to_str())["normalizer"]):
         return False
     own = [] if backend.normalizer is None else [backend.normalizer]
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])

@@ -9,12 +9,15 @@
 A folder may hold several formats (LAION's repositories do). The weights file decides, in this order: open_clip
 safetensors, Hugging Face safetensors, open_clip pickled, Hugging Face pickled. So safetensors win, and of two equals
 the form in which open_clip published its weights.
+
+A file of any other name (`epoch_3.pt`) is read by the configuration that lies beside it, and by OpenAI's rules only
+where there is none.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
@@ -25,11 +28,13 @@ from torch import Tensor
 
 from shotfit.checkpoints import huggingface, names, open_clip, saved
 from shotfit.checkpoints.openai import read_openai
+from shotfit.checkpoints.recorded import check_recorded
 from shotfit.checkpoints.settings import read_json
+from shotfit.checkpoints.state_dict import read_index, read_tensors
 from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.config import BackboneConfig
+from shotfit.towers.config import BoundsError
 from shotfit.towers.precision import Precision, fast_precision
 
 __all__ = ["is_known", "load_backbone", "load_in", "load_known", "save_backbone"]
@@ -48,8 +53,6 @@ _ORDER: list[tuple[str, str]] = [
 _MISSPELLED = re.compile(r"(vit|laion|siglip)-[a-z]+/\d", re.IGNORECASE)
 _FILES = (".pt", ".pth", ".bin", ".safetensors")
 
-_Loaded = tuple[BackboneConfig, dict[str, Tensor], Literal["clip", "siglip"]]
-
 
 def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
     """Load a backbone, in float32 on the CPU.
@@ -65,7 +68,7 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
     entry = names.find(source) if isinstance(source, str) else None
     if entry is not None and entry.repository is None:
         _refuse_revision(source, revision)
-        return _load_folder(_asset(entry.name), entry.name)
+        return _recorded(entry, _load_folder(_asset(entry.name), entry.name))
     path = Path(source).expanduser()
     if path.exists() and (entry is None or source == entry.repository):
         _refuse_revision(source, revision)
@@ -75,7 +78,7 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
         assert entry.repository is not None
         pinned = revision in (None, entry.revision)
         if pinned:
-            return _load_hub(entry.repository, entry.revision, entry.file, entry.name)
+            return _recorded(entry, _load_hub(entry.repository, entry.revision, entry.file, entry.name))
         return _load_hub(entry.repository, revision or entry.revision)
     if not isinstance(source, str) or path.suffix in _FILES or source.startswith((".", "/", "~")):
         raise ShotfitError(f"{source} does not exist: name a folder or a file of a checkpoint.{_hint(path)}")
@@ -110,8 +113,13 @@ def load_known(source: str) -> Backbone:
         repository, _, revision = source.partition("@")
         return _load_hub(repository, revision or "main", cached=True)
     if entry.repository is None:
-        return _load_folder(_asset(entry.name), entry.name)
-    return _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True)
+        return _recorded(entry, _load_folder(_asset(entry.name), entry.name))
+    return _recorded(entry, _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True))
+
+
+def _recorded(entry: names.Name, backbone: Backbone) -> Backbone:
+    check_recorded(entry, backbone.fingerprint)
+    return backbone
 
 
 def _refuse_revision(source: str | Path, revision: str | None) -> None:
@@ -154,7 +162,9 @@ def _choose(files: Collection[str], where: str, only: str | None = None) -> tupl
     configs = [config for config in _FORMATS.values() if config in files]
     if configs:
         expected = ", ".join(sorted({file for kind, file in _ORDER if _FORMATS[kind] in configs}))
-        raise ShotfitError(f"{where} has {' and '.join(configs)}, but no weights: expected one of {expected}.")
+        others = sorted(file for file in files if Path(file).suffix in _FILES)[:3]
+        hint = f" Or name the file itself: {', '.join(others)}." if others else ""
+        raise ShotfitError(f"{where} has {' and '.join(configs)}, but no weights: expected one of {expected}.{hint}")
     raise ShotfitError(
         f"{where} holds no checkpoint: expected config.json (Hugging Face or shotfit) or open_clip_config.json."
     )
@@ -177,32 +187,86 @@ def _load_hub(
 
 
 def _load_folder(folder: Path, name: str, only: str | None = None) -> Backbone:
-    config, weights, tokenizer = _read_folder(folder, only)
-    return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name)
-
-
-def _read_folder(folder: Path, only: str | None) -> _Loaded:
-    if (folder / saved.CONFIG).is_file():
-        settings = read_json(folder / saved.CONFIG)
-        if saved.is_saved(settings):
-            return saved.read_saved(folder, settings)
+    if (folder / saved.CONFIG).is_file() and saved.is_saved(read_json(folder / saved.CONFIG)):
+        return _backbone("shotfit", folder, folder / (only or saved.WEIGHTS), name)
     kind, file = _choose({path.name for path in folder.iterdir()}, str(folder), only)
-    if kind == "open_clip":
-        return (*open_clip.read_open_clip(folder, file), "clip")
-    return (*huggingface.read_huggingface(folder, file), huggingface.model_type(folder))
+    return _backbone(kind, folder, folder / file, name)
 
 
 def _load_file(path: Path, name: str) -> Backbone:
-    """One file: OpenAI's, or the weights of a folder whose configuration lies beside them."""
-    beside = {other.name for other in path.parent.iterdir()}
-    if any(file == path.name and _FORMATS[kind] in beside for kind, file in _ORDER):
-        return _load_folder(path.parent, name, path.name)
+    """One file, by the configuration that lies beside it (beside what a link leads to, too), or as OpenAI's."""
+    for folder in dict.fromkeys((path.parent, path.resolve().parent)):
+        beside = {other.name for other in folder.iterdir()}
+        if any(file == path.name and _FORMATS[kind] in beside for kind, file in _ORDER):
+            return _load_folder(folder, name, path.name)
+        if not beside.isdisjoint(_FORMATS.values()):
+            tensors = read_tensors(path)
+            kind, config = _described(path, folder, tensors)
+            return _backbone(kind, folder, path, name, tensors, config)
     if path.name in open_clip.WEIGHTS:  # the same tensors as OpenAI's, and perhaps another activation
         raise ShotfitError(
             f"{path} is open_clip's, and what its tensors do stands in {open_clip.CONFIG}: put that beside it."
         )
-    config, weights = read_openai(path)
-    return Backbone(config, weights, load_tokenizer(None, config.text, "clip"), name)
+    return _backbone("openai", None, path, name)
+
+
+def _described(path: Path, folder: Path, tensors: Mapping[str, Tensor]) -> tuple[str, str | None]:
+    """By which rules a file of any name is read, and which file says them, where a configuration lies beside it.
+
+    Raises ShotfitError if the tensors are named as another library's than the configuration's.
+    """
+    theirs = any(name.startswith(("vision_model.", "text_model.")) for name in tensors)
+    if (folder / open_clip.CONFIG).is_file() and not theirs:
+        return "open_clip", open_clip.CONFIG
+    if (folder / huggingface.CONFIG).is_file():
+        settings = read_json(folder / huggingface.CONFIG)
+        if saved.is_saved(settings):
+            return "shotfit", None
+        if settings.has("model_cfg") and not theirs:  # open_clip's, under the other name
+            return "open_clip", huggingface.CONFIG
+        if theirs:
+            return "huggingface", None
+        if not settings.has("model_type"):  # of a training program, say: it describes no checkpoint
+            return "openai", None
+        raise ShotfitError(
+            f"{path} has tensors by OpenAI's or open_clip's names, but {huggingface.CONFIG} beside it describes a "
+            f"checkpoint of Hugging Face: put {open_clip.CONFIG} there, or move OpenAI's file to a folder of its own."
+        )
+    raise ShotfitError(
+        f"{path} has tensors by Hugging Face's names, but beside it is {open_clip.CONFIG} alone: put its "
+        f"{huggingface.CONFIG} there."
+    )
+
+
+def _backbone(
+    kind: str,
+    folder: Path | None,
+    file: Path,
+    name: str,
+    tensors: dict[str, Tensor] | None = None,
+    config_file: str | None = None,
+) -> Backbone:
+    """The backbone of a weights file, by the rules of its kind. `folder`: where its configuration and tokenizer are."""
+
+    def read() -> dict[str, Tensor]:
+        if tensors is not None:
+            return tensors
+        return read_index(file) if file.suffix == ".json" else read_tensors(file)
+
+    tokenizer: Literal["clip", "siglip"] = "clip"
+    try:
+        if kind == "openai" or folder is None:
+            config, weights = read_openai(read(), str(file))
+        elif kind == "shotfit":
+            config, weights, tokenizer = saved.read_saved(read_json(folder / saved.CONFIG), read, str(file))
+        elif kind == "open_clip":
+            config, weights = open_clip.read_open_clip(folder / (config_file or open_clip.CONFIG), read, str(file))
+        else:
+            config, weights = huggingface.read_huggingface(folder, read, str(file))
+            tokenizer = huggingface.model_type(folder)
+    except BoundsError as error:
+        raise ShotfitError(f"{folder or file}: {error} The configuration is wrong, or not this checkpoint's.") from None
+    return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name)
 
 
 def load_in(backbone: str | Path | Backbone, precision: Precision = "auto", device: str = "auto") -> Backbone:

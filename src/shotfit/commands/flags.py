@@ -40,12 +40,12 @@ __all__ = [
 ]
 
 Folder = Annotated[
-    Path, typer.Argument(help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.")
+    Path, typer.Argument(help="A folder DIR/CLASS/IMAGE, a CSV manifest, or what else docs/data.md lists.")
 ]
 FolderOrTasks = Annotated[
     Path | None,
     typer.Argument(
-        help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json.", show_default=False
+        help="A folder DIR/CLASS/IMAGE, a CSV manifest, or what else docs/data.md lists.", show_default=False
     ),
 ]
 Tasks = Annotated[

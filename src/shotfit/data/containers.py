@@ -16,13 +16,14 @@ import stat
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.files import open_regular
+from shotfit.files import check_regular, open_regular
 
 if TYPE_CHECKING:
     import pyarrow
@@ -34,14 +35,16 @@ __all__ = [
     "TABLES",
     "PartError",
     "arrow",
+    "batches_of",
     "image_column",
     "is_container",
     "is_member",
     "is_table",
     "members",
     "open_member",
+    "picture_columns",
     "row_count",
-    "table_of",
+    "schema_of",
 ]
 
 MAX_BYTES = 256 * 1024**2
@@ -49,7 +52,12 @@ MAX_BYTES = 256 * 1024**2
 MAX_MEMBERS = 1_000_000
 """Archives of more members are not read."""
 MAX_ARCHIVE = 2**44
+ZIP_HEADER = 30  # bytes in front of a member and its name
 MAX_GROUP_BYTES = 2 * 1024**3
+MAX_ROWS = 10_000_000
+"""Tables of more rows are not read."""
+MAX_COLUMN_BYTES = 256 * 1024**2
+_BATCH = 32_768  # rows
 
 ARCHIVES = (".tar", ".zip")
 TABLES = (".parquet", ".arrow")
@@ -81,7 +89,7 @@ def members(path: Path) -> list[tuple[str, int]]:
 
     Raises ShotfitError: no archive, damaged, or more than MAX_MEMBERS members.
     """
-    return [(name, size) for name, (_, size) in _index(path).items()]
+    return [(name, place.size) for name, place in _index(path).items()]
 
 
 def is_member(path: Path, name: str) -> bool:
@@ -116,17 +124,28 @@ def open_member(path: Path, inside: str | int) -> BinaryIO:
     index = _index(path)
     if inside not in index:
         raise PartError(f"is not in {path.name}, which has {len(index):,} files")
-    read, size = index[inside]
-    if size > MAX_BYTES:
-        raise PartError(f"has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
-    return io.BytesIO(read())
+    place = index[inside]
+    if place.size > MAX_BYTES:
+        raise PartError(f"has {place.size:,} bytes, more than the {MAX_BYTES:,} that are read")
+    with open_regular(path, MAX_ARCHIVE, "an archive") as file:
+        return io.BytesIO(_plain(file, place) if place.method is None else _unzipped(file, place))
 
 
-Reader = Callable[[], bytes]
+class _Place(NamedTuple):
+    """Where a member lies: its first byte (in a zip that of its header), and its size in bytes.
+
+    packed, method, checksum: of a zip's member its size there, how it is packed, and the CRC-32 of what it holds.
+    """
+
+    start: int
+    size: int
+    packed: int = 0
+    method: int | None = None
+    checksum: int = 0
 
 
-def _index(path: Path) -> dict[str, tuple[Reader, int]]:
-    """How each file of an archive is read, and its size in bytes."""
+def _index(path: Path) -> dict[str, _Place]:
+    """Where each file of an archive lies."""
     return _index_of(path, *_state(path))
 
 
@@ -136,57 +155,65 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=64)
-def _index_of(path: Path, size: int, changed: int, process: int) -> dict[str, tuple[Reader, int]]:
+def _index_of(path: Path, size: int, changed: int, process: int) -> dict[str, _Place]:
     try:
-        return _tar(path) if path.suffix.lower() == ".tar" else _zip(path)
+        with open_regular(path, MAX_ARCHIVE, "an archive") as file:
+            return _of_tar(path, file) if path.suffix.lower() == ".tar" else _of_zip(path, file)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise ShotfitError(f"{path} is no {path.suffix.lower()} archive that can be read ({error}).") from error
 
 
-def _tar(path: Path) -> dict[str, tuple[Reader, int]]:
-    found: dict[str, tuple[Reader, int]] = {}
-    with open_regular(path, MAX_ARCHIVE, "an archive") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+def _of_tar(path: Path, file: BinaryIO) -> dict[str, _Place]:
+    found: dict[str, _Place] = {}
+    with tarfile.open(fileobj=file, mode="r:") as archive:
         number = 0
         while (member := archive.next()) is not None:
             _check_count(path, number)
             if member.isreg() and not member.issparse():
-                found[member.name] = _slice(path, member.offset_data, member.size), member.size
+                found[member.name] = _Place(member.offset_data, member.size)
             number += 1
             archive.members = []  # type: ignore[attr-defined]  # the library keeps all that it has seen
     return found
 
 
-def _slice(path: Path, start: int, size: int) -> Reader:
-    def read() -> bytes:
-        with open_regular(path, MAX_ARCHIVE, "an archive") as file:
-            file.seek(start)
-            content = file.read(size)
-        if len(content) < size:
-            raise PartError("is truncated (the archive ends before it)")
-        return content
-
-    return read
-
-
-def _zip(path: Path) -> dict[str, tuple[Reader, int]]:
-    archive = zipfile.ZipFile(open_regular(path, MAX_ARCHIVE, "an archive"))  # kept open with the index
-    found: dict[str, tuple[Reader, int]] = {}
-    for number, member in enumerate(archive.infolist()):
-        _check_count(path, number)
-        if not member.is_dir():
-            found[member.filename] = _unzipped(archive, member), member.file_size
+def _of_zip(path: Path, file: BinaryIO) -> dict[str, _Place]:
+    found: dict[str, _Place] = {}
+    with zipfile.ZipFile(file) as archive:
+        for number, member in enumerate(archive.infolist()):
+            _check_count(path, number)
+            if not member.is_dir():
+                method = -1 if member.flag_bits & 1 else member.compress_type  # -1: encrypted
+                found[member.filename] = _Place(
+                    member.header_offset, member.file_size, member.compress_size, method, member.CRC
+                )
     return found
 
 
-def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Reader:
-    def read() -> bytes:
-        with archive.open(member) as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) != member.file_size:
-            raise PartError("has another size than the archive says")
-        return content
+def _plain(file: BinaryIO, place: _Place) -> bytes:
+    file.seek(place.start)
+    content = file.read(place.size)
+    if len(content) < place.size:
+        raise PartError("is truncated (the archive ends before it)")
+    return content
 
-    return read
+
+def _unzipped(file: BinaryIO, place: _Place) -> bytes:
+    """The bytes of a zip's member, which are never more than the zip says."""
+    if place.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise PartError("is encrypted or packed in a way that is not read: pack it again, as usual zip files are")
+    header = _plain(file, _Place(place.start, ZIP_HEADER))
+    if header[:4] != b"PK\x03\x04":
+        raise PartError("is not where the archive says")
+    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    content = _plain(file, _Place(place.start + ZIP_HEADER + names, min(place.packed, 2 * MAX_BYTES)))
+    if place.method == zipfile.ZIP_DEFLATED:
+        try:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, place.size + 1)
+        except zlib.error as error:
+            raise PartError(f"is damaged ({error})") from error
+    if len(content) != place.size or zlib.crc32(content) != place.checksum:
+        raise PartError("is damaged (its size or checksum is not what the archive says)")
+    return content
 
 
 def _check_count(path: Path, number: int) -> None:
@@ -209,32 +236,88 @@ def arrow() -> Any:
     return pyarrow
 
 
-def table_of(path: Path, columns: list[str] | None = None) -> pyarrow.Table:
-    """All rows of a .parquet or .arrow file, of some columns. Raises ShotfitError and UsageError."""
+def schema_of(path: Path) -> pyarrow.Schema:
+    """The columns of a .parquet or .arrow file. Raises ShotfitError and UsageError."""
     pa = arrow()
+    check_regular(path, MAX_ARCHIVE, "a table")
     try:
         if path.suffix.lower() == ".parquet":
-            return pa.parquet.read_table(path, columns=columns, use_threads=False, partitioning=None)
+            return pa.parquet.read_schema(path)
         with pa.memory_map(str(path)) as source:
-            table = _stream(pa, source).read_all()
-        return table if columns is None else table.select(columns)
+            return _stream(pa, source).schema
     except (pa.ArrowException, OSError) as error:
         raise ShotfitError(f"{path} cannot be read as a table ({_first_line(error)}).") from error
 
 
+def batches_of(path: Path, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of some columns of a .parquet or .arrow file, batch by batch; nothing else of it is read.
+
+    Text of a .parquet file comes as dictionaries, so that a text that many rows have is there once.
+
+    Raises ShotfitError, also for more than MAX_ROWS rows and for columns of more than MAX_COLUMN_BYTES, and UsageError.
+    """
+    pa = arrow()
+    check_regular(path, MAX_ARCHIVE, "a table")
+    rows = 0
+    try:
+        if path.suffix.lower() == ".parquet":
+            kinds = {field.name: field.type for field in pa.parquet.read_schema(path)}
+            text = [name for name in columns if kinds[name] in (pa.string(), pa.large_string())]
+            with pa.parquet.ParquetFile(path, read_dictionary=text) as file:
+                _check_columns(path, file.metadata, columns)
+                for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
+                    rows = _check_rows(path, rows + batch.num_rows)
+                    yield batch
+            return
+        with pa.memory_map(str(path)) as source:
+            for whole in _stream(pa, source):
+                rows = _check_rows(path, rows + whole.num_rows)
+                for start in range(0, whole.num_rows, _BATCH):
+                    yield whole.select(columns).slice(start, _BATCH)
+    except (pa.ArrowException, OSError) as error:
+        raise ShotfitError(f"{path} cannot be read as a table ({_first_line(error)}).") from error
+
+
+def _check_rows(path: Path, rows: int) -> int:
+    if rows > MAX_ROWS:
+        raise ShotfitError(f"{path} has more than the {MAX_ROWS:,} rows that are read: make several tables of it.")
+    return rows
+
+
+def _check_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, columns: list[str]) -> None:
+    _check_rows(path, metadata.num_rows)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            size = column.total_uncompressed_size
+            if column.path_in_schema.split(".")[0] in columns and size > MAX_COLUMN_BYTES:
+                raise ShotfitError(
+                    f"{path} has {size:,} bytes in the column {column.path_in_schema}, more than the "
+                    f"{MAX_COLUMN_BYTES:,} that are read of labels and paths."
+                )
+
+
+def picture_columns(schema: pyarrow.Schema) -> list[str]:
+    """The columns that may hold pictures: binary, or structs with the field `bytes` as `datasets` writes them."""
+    types = arrow().types
+
+    def holds_bytes(kind: Any) -> bool:
+        if types.is_struct(kind):
+            return any(field.name == "bytes" and types.is_binary(field.type) for field in kind) or any(
+                field.name == "bytes" and types.is_large_binary(field.type) for field in kind
+            )
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    return [field.name for field in schema if holds_bytes(field.type)]
+
+
 def image_column(schema: pyarrow.Schema, path: Path) -> str:
-    """The column that holds pictures: binary, or a struct with the field `bytes` as `datasets` writes it.
+    """The column that holds pictures.
 
     Raises ShotfitError where there is none, or where several are no clearer by name.
     """
-    pa = arrow()
-
-    def holds_bytes(kind: Any) -> bool:
-        if pa.types.is_struct(kind):
-            return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    found = [field.name for field in schema if holds_bytes(field.type)]
+    found = picture_columns(schema)
     named = [name for name in _IMAGE_NAMES if name in {name.lower() for name in found}]
     if len(found) != 1 and named:
         found = [name for name in found if name.lower() == named[0]]

@@ -93,6 +93,8 @@ _ORIENTATION = 0x0112
 # Pillow warns of large pictures, for which there is a bound here, and of odd metadata, which is no news to the user.
 # `catch_warnings` works on the whole process, so only one thread may be in it.
 _header = threading.Lock()
+if hasattr(os, "register_at_fork"):  # no child gets it locked by a thread that it does not have
+    os.register_at_fork(before=_header.acquire, after_in_parent=_header.release, after_in_child=_header.release)
 
 
 class BrokenImageError(ShotfitError):

@@ -11,15 +11,15 @@ Most readers make rows, and `listed` makes a listing of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from shotfit.data.pictures import Picture
-from shotfit.errors import UsageError
+from shotfit.errors import ShotfitError, UsageError, first_few
 
-__all__ = ["AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "listed", "part_named", "parts_named"]
+__all__ = ["AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "listed", "named", "part_named", "parts_named"]
 
 Part = Literal["train", "val", "test"]
 
@@ -28,6 +28,7 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 _PART_WORDS: dict[str, Part] = {
     "train": "train",
     "training": "train",
+    "trainval": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
@@ -38,7 +39,9 @@ _PART_WORDS: dict[str, Part] = {
     "evaluation": "test",
 }
 _EVALUATION = ("eval", "evaluation")
-_HOLDERS = ("set", "images", "imgs", "data", "split", "part")  # train_images, but not train_station
+_HOLDERS = ("set", "images", "imgs", "img", "data", "dataset", "split", "part", "shard", "shards")
+"""What may stand behind a part: train_images, but not train_station."""
+_JOINED = re.compile(rf"({'|'.join(_PART_WORDS)})(?:{'|'.join(_HOLDERS)})")
 _YEAR = re.compile(r"(?:19|20)\d\d$")
 
 _LONGEST_NUMBER = 100  # digits of a label that is sorted by number
@@ -47,13 +50,17 @@ _LONGEST_NUMBER = 100  # digits of a label that is sorted by number
 def part_named(name: str) -> Part | None:
     """The part that a folder, file or entry is called, in its usual spellings; None for another word.
 
-    >>> part_named("Training"), part_named("seg_valid"), part_named("train2017"), part_named("train_station")
-    ('train', 'val', 'train', None)
+    >>> [part_named(name) for name in ("Training", "seg_valid", "train2017", "testset", "train_station")]
+    ['train', 'val', 'train', 'test', None]
     """
-    words = [word for word in re.split(r"[_\-. ]+", _YEAR.sub("", name.strip().casefold())) if word]
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _YEAR.sub("", name.strip()))  # TrainImages
+    words = [word for word in re.split(r"[_\-. ]+", spaced.casefold()) if word]
+    while len(words) > 1 and words[-1] in _HOLDERS:
+        del words[-1]
     if not words:
         return None
-    return _PART_WORDS.get(words[0] if words[-1] in _HOLDERS else words[-1])
+    joined = _JOINED.fullmatch(words[-1])  # trainset
+    return _PART_WORDS.get(joined[1] if joined else words[-1])
 
 
 def parts_named(names: Iterable[str]) -> dict[str, Part]:
@@ -169,4 +176,25 @@ def listed(
         loops=tuple(sorted(loops)),
         groups=groups if any(row.group for row in rows) else {},
         notes=tuple(notes),
+    )
+
+
+def named(listing: Listing, names: Sequence[str], where: str) -> Listing:
+    """The listing with the names of classes that were numbers from 0; those without a picture are left out and noted.
+
+    where: what holds the names, as an error says it. Raises ShotfitError for a number without a name.
+    """
+
+    def is_known(label: str) -> bool:
+        return label.isdecimal() and len(label) < 10 and int(label) < len(names)
+
+    wrong = [label for label in listing.classes if not is_known(label)]
+    if wrong:
+        raise ShotfitError(f"the label {wrong[0][:80]!r} is not among the {len(names):,} class names of {where}.")
+    kept = [int(label) for label in listing.classes]
+    used = set(kept)
+    missing = [name for number, name in enumerate(names) if number not in used]
+    notes = [f"{len(missing):,} of {len(names):,} class names have no picture: {first_few(missing)}"] if missing else []
+    return replace(
+        listing, classes=tuple(names[number] for number in kept), numbered=False, notes=(*listing.notes, *notes)
     )

@@ -13,20 +13,43 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from shotfit.data.classnames import NAMES_FILE, ClassNames, read_class_names, without_numbers
+from shotfit.data.containers import ARCHIVES, TABLES
 from shotfit.data.filecache import FileCache
-from shotfit.data.formats import coco, coop, csv, cvat, fiftyone, folders, jsonl, label_studio, voc, yolo
+from shotfit.data.formats import (
+    archive,
+    coco,
+    coop,
+    csv,
+    cvat,
+    datasets,
+    fiftyone,
+    folders,
+    imagefolder,
+    jsonl,
+    label_studio,
+    parquet,
+    shards,
+    voc,
+    webdataset,
+    wnid,
+    yolo,
+)
 from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
 from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part
+from shotfit.data.pictures import Picture
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
 from shotfit.errors import ShotfitError, UsageError
 
 __all__ = ["FORMATS", "read_task", "task_of"]
+
+_LOOKED_AT = 200_000  # files, for a hint
 
 
 class Format(Protocol):
@@ -47,8 +70,14 @@ FORMATS: dict[str, Format] = {
     "coco": coco,
     "voc": voc,
     "yolo": yolo,
+    "datasets": datasets,
+    "imagefolder": imagefolder,
     "csv": csv,
     "jsonl": jsonl,
+    "parquet": parquet,
+    "webdataset": webdataset,
+    "archive": archive,
+    "wnid": wnid,
     "folders": folders,
 }
 """By the names that --read-as takes, the surest signs first."""
@@ -159,7 +188,7 @@ def _format(source: Path, read_as: str | None) -> Format:
         close = difflib.get_close_matches(read_as, FORMATS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FORMATS)}."
         raise UsageError(f"there is no format {read_as!r}; {hint}")
-    if not source.exists():
+    if not source.exists() and not shards.is_pattern(source, (*ARCHIVES, *TABLES)):
         raise ShotfitError(f"{shown(source)} does not exist; expected a folder of class folders, or a manifest.")
     if read_as is not None:
         return FORMATS[read_as]
@@ -189,8 +218,12 @@ def _check_found(parts: dict[Part, list[Item]], source: Path, images: Path | Non
     """A list whose files are all missing has the wrong folder; one sentence says more than a line for each."""
     items = [item for part in PARTS for item in parts[part]]
     if items and not any(item.digest or item.picture.exists() for item in items):
+        base = images or (source if source.is_dir() else source.parent)
+        found = _folder_of(items[0].picture, base)
         advice = (
-            f"the paths are looked for in {shown(images)}, as --images says: compare them with what lies there."
+            f"it lies in {shown(found)}: pass --images {shlex.quote(shown(found))}."
+            if found
+            else f"the paths are looked for in {shown(images)}, as --images says: compare them with what lies there."
             if images
             else "pass the folder that the paths are relative to (--images DIR)."
         )
@@ -198,6 +231,23 @@ def _check_found(parts: dict[Part, list[Item]], source: Path, images: Path | Non
             f"none of the {len(items):,} images that {shown(source)} lists exists, e.g. {shown(items[0].picture)}; "
             f"{advice}"
         )
+
+
+def _folder_of(missing: Picture, base: Path) -> Path | None:
+    """The folder, below the one where a path was looked for or the one above, from which the path leads to a file."""
+    if missing.file is None or not missing.file.is_relative_to(base):
+        return None
+    path = missing.file.relative_to(base)
+    seen = 0
+    for parent, _, names in os.walk(base):
+        if (seen := seen + len(names)) > _LOOKED_AT:
+            return None
+        if path.name in names or any(Path(name).stem == path.name for name in names):
+            home = Path(parent)
+            above = home.parents[len(path.parts) - 2] if len(path.parts) > 1 else home
+            if above / path.parent == home:
+                return above
+    return None
 
 
 def _absolute(path: Path) -> Path:

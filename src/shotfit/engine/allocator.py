@@ -12,6 +12,7 @@ Nothing is done where the C library is another one, nor to a GPU's memory, which
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ LARGEST = 32 << 20  # to which glibc raises the threshold by itself, and the one
 BLOCKS = 65536  # mapped at the same time at most: glibc's default
 
 _lock = Lock()
+if hasattr(os, "register_at_fork"):  # no child gets it locked by a thread that it does not have
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _inside = 0  # how many are within it
 
 

@@ -19,11 +19,11 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from torch import Tensor
 
+from shotfit.data.cachefolder import cache_folder
 from shotfit.engine.shards import DamagedRowsError, Held, Shard, is_shard, write_shard
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, read_text, write_atomically
@@ -39,33 +39,6 @@ KIND = "kind.json"
 TRIES = 3  # how often rows are computed again that come back from the disk damaged
 SHARD_BYTES = 64 * 2**20
 STALE_SECONDS = 3600  # a temporary file of this age belongs to a writer that was killed
-
-
-def cache_folder() -> Path | None:
-    """Where recomputable things are kept: SHOTFIT_CACHE, else XDG_CACHE_HOME/shotfit, else ~/.cache/shotfit.
-
-    None, and a note, where that is in no home folder that can be written to.
-    """
-    named, base = os.environ.get("SHOTFIT_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if named:
-        return Path(named)
-    try:
-        folder = (Path(base) if base else Path.home() / ".cache") / "shotfit"
-    except RuntimeError:  # neither HOME nor an entry of the user
-        _note("there is no home folder")
-        return None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _note(f"{folder} cannot be made ({error.strerror})")
-        return None
-    return folder
-
-
-@cache
-def _note(reason: str) -> None:
-    """Said once."""
-    say(f"note: {reason}; going on without a cache. SHOTFIT_CACHE names a folder for it.")
 
 
 def open_store() -> Store | MemoryStore:

@@ -184,7 +184,9 @@ def fit(
         "trust": {} if trust is None else trust.summary,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    return Model(result, frozen, record, learned=learned, trust=trust)
+    model = Model(result, frozen, record, learned=learned, trust=trust)
+    model.support = tuple(tasks)
+    return model
 
 
 def entrants_of(

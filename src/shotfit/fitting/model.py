@@ -25,9 +25,10 @@ from torch import Tensor
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.filecache import FileCache
 from shotfit.data.finding import pictures_in
+from shotfit.data.given import Data, Labels
 from shotfit.data.images import BrokenImageError, open_image, shown
 from shotfit.data.pictures import Picture, PictureLike
-from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, expand_templates, plain_name
+from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
@@ -77,6 +78,8 @@ class Model:
         self.task = task  # of several, the one that it predicts
         self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
         self.trust = trust  # of all tasks; None: nothing was held out
+        self.support: tuple[Task, ...] | None = None  # what it was fitted to; None: a folder keeps no images
+        self.opened: dict[str, Any] | None = None  # how `open` gives it again; None: it lies in no folder
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -215,6 +218,18 @@ class Model:
                 rows.append(answer[0][None])
         return torch.cat(rows).numpy()
 
+    def add(self, images: Iterable[PictureLike], labels: Labels, data: Data | None = None) -> Model:
+        """The model fitted again with more images, corrected labels or a new class; see `adding.add`."""
+        from shotfit.fitting.adding import add  # which fits models
+
+        return add(self, images, labels, data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process goes the folder, which it opens; a model without one is refused."""
+        if self.opened is None:
+            raise UsageError("A model goes to another process by its folder: save it first, or open it from one.")
+        return _opened_again, (self.opened, self.task)
+
     def embed(self, images: PictureLike | Sequence[PictureLike]) -> NDArray[Any]:
         """Features [images, embed] of the frozen model, each of length 1, of what `predict` takes.
 
@@ -305,7 +320,9 @@ class Model:
                 "name, give its class names (--classes a,b,c)."
             )
         if not classes:
-            return Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
+            model = Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
+            model.opened = self.opened
+            return model
         counts = Counter(map(plain_name, classes))
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:
@@ -342,6 +359,8 @@ class Model:
             write_folder(folder.resolve(), {WEIGHTS: state, **files})
         except OSError as error:
             raise ShotfitError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
+        backbone = self.frozen.backbone
+        self.opened = {"folder": folder.resolve(), "backbone": backbone.name, "device": str(backbone.device)}
         return folder
 
     def card(self) -> str:
@@ -399,10 +418,18 @@ class Model:
                 f"{loaded.fingerprint[:12]}: open it with the backbone it was fitted on, or fit it again."
             )
         frozen = Frozen(loaded, store if store is not None else MemoryStore())
-        return cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
+        model = cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
+        model.opened = {"folder": folder.resolve(), "backbone": loaded.name, "device": str(loaded.device)}
+        model.opened |= {"method": method, "precision": precision}
+        return model
 
 
 load = Model.open
+
+
+def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
+    model = Model.open(**opened)
+    return model if task is None else model.for_task(task)
 
 
 def _growing(images: Iterable[Picture | None]) -> Iterator[list[Picture]]:

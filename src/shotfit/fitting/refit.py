@@ -19,7 +19,7 @@ from shotfit.fitting.record import record_of
 from shotfit.methods.base import Method
 from shotfit.methods.ensemble import Ensemble
 
-__all__ = ["everything", "refit"]
+__all__ = ["everything", "once_more", "refit"]
 
 # With the model that it replaces.
 MEASURED = (
@@ -41,32 +41,45 @@ def refit(model: Model, tasks: Sequence[Task], *, shots: int | None = None, seed
     was measured, and what the model knows of its own reliability, is of the model before; the record says `refit`. Of
     an ensemble each member is fitted. A model that fell back to zero-shot learns nothing, and is given back as it is.
     """
-    method, record = model.method, model.record
-    if method.name == "zero_shot":
+    if model.method.name == "zero_shot":
         return model
+    again = once_more(model, [everything(task, shots, seed) for task in tasks], seed=seed, check=False, **settings)
+    record = model.record
+    measured = {name: record[name] for name in MEASURED if name in record}
+    again.record |= measured | {"refit": True, "seconds": round(record["seconds"] + again.record["seconds"], 3)}
+    again.trust = model.trust
+    return again
+
+
+def once_more(model: Model, tasks: Sequence[Task], *, seed: int, check: bool, **settings: Any) -> Model:
+    """What `model` is, fitted to other images: nothing is chosen anew.
+
+    check: compare with zero-shot and calibrate on images that are held out from these; of an ensemble, which is not
+    checked, each member is fitted.
+
+    Raises UsageError for a model of an older version, which does not say how it was fitted.
+    """
+    method, record = model.method, model.record
     if "choice" not in record:
         raise UsageError("This model was fitted by an older version of shotfit, and does not say how: fit it again.")
-    labelled = [everything(task, shots, seed) for task in tasks]
     given = {"backbone": model.frozen.backbone, "store": model.frozen.store} | settings
-    given |= {"check": False, "recipe": "paper", "views": record["views"]}  # that recipe chooses nothing
+    given |= {"recipe": "paper", "views": record["views"], "shots": None, "seed": seed}  # that recipe chooses nothing
 
-    def once_more(fitted: Method, setting: Mapping[str, Any]) -> Model:
-        prototype = type(fitted)(**fitted.options() | fitted.chosen())
-        found = fit(labelled, prototype, shots=None, seed=seed, **{**given, **setting})
-        found.method.keep_chosen(fitted)
+    def fitted_again(fitted: Method, setting: Mapping[str, Any], checked: bool) -> Model:
+        searched = {} if model.support is None else fitted.chosen()  # a model from a folder searches again
+        prototype = type(fitted)(**fitted.options() | searched)
+        found = fit(tasks, method=prototype, **{**given, **setting, "check": checked})
+        if not checked and searched:
+            found.method.keep_chosen(fitted)
         return found
 
-    if isinstance(method, Ensemble):
-        settings_of = {row["method"]: row["setting"] for row in record["race"] if "setting" in row}
-        parts = [once_more(part, settings_of[part.name]) for part in method.parts]
-        again = max(parts, key=lambda part: len(part.learned))  # zero-shot among them has learned nothing
-        again.method = Ensemble.of([part.method for part in parts], method.temperatures)
-        again.record |= record_of(again.method, again.frozen.backbone) | {"training": {}}
-        seconds = sum(part.record["seconds"] for part in parts)
-    else:
-        again = once_more(method, record["choice"]["setting"])
-        seconds = again.record["seconds"]
-    measured = {name: record[name] for name in MEASURED if name in record}
-    again.record |= measured | {"refit": True, "seconds": round(record["seconds"] + seconds, 3)}
+    if not isinstance(method, Ensemble):
+        return fitted_again(method, record["choice"]["setting"], check)
+    settings_of = {row["method"]: row["setting"] for row in record["race"] if "setting" in row}
+    parts = [fitted_again(part, settings_of[part.name], False) for part in method.parts]
+    again = max(parts, key=lambda part: len(part.learned))  # zero-shot among them has learned nothing
+    seconds = sum(part.record["seconds"] for part in parts)
+    again.method = Ensemble.of([part.method for part in parts], method.temperatures)
+    again.record |= record_of(again.method, again.frozen.backbone) | {"training": {}, "seconds": round(seconds, 3)}
     again.trust = model.trust
     return again

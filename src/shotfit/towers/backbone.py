@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from shotfit.errors import ShotfitError, first_few
 from shotfit.towers.config import BackboneConfig, ResNetConfig
+from shotfit.towers.forks import check_device, outlive_forks
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.tokenizer import Tokenizer
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
 
 __all__ = ["Backbone"]
+
+
+LARGEST_SCALE = 20.0  # CLIP's training stops at ln 100; e ** 20 makes every probability 0 or 1
 
 
 class Backbone(nn.Module):
@@ -46,6 +50,7 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.eval()
         self.fingerprint = self._fingerprint()
+        outlive_forks()
 
     @property
     def embed(self) -> int:
@@ -54,8 +59,8 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.logit_scale.device
+        """Where the weights are. Raises ShotfitError in a forked process, which cannot use a GPU of its parent."""
+        return check_device(self.logit_scale.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -95,6 +100,12 @@ class Backbone(nn.Module):
                     f"{self.name or 'The checkpoint'} is damaged: {key} holds numbers that are not finite. Fetch it "
                     "again."
                 )
+        scale = float(weights["logit_scale"])
+        if abs(scale) > LARGEST_SCALE:
+            raise ShotfitError(
+                f"{self.name or 'The checkpoint'} is damaged: its logit_scale is {scale:.3g}, expected at most "
+                f"{LARGEST_SCALE:g}. Fetch it again."
+            )
         self.load_state_dict({key: value.float() for key, value in weights.items()}, strict=True, assign=True)
 
     def _fingerprint(self) -> str:

@@ -6,16 +6,18 @@ silently stand in for something a checkpoint says.
 
 from __future__ import annotations
 
+import reprlib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, first_few
 
 __all__ = [
     "BackboneConfig",
     "BlocksConfig",
+    "BoundsError",
     "ImageConfig",
     "Preprocessing",
     "ResNetConfig",
@@ -26,6 +28,29 @@ __all__ = [
 ]
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+
+# Far beyond every published model, and small enough that no tower of these sizes is more than its weights file holds.
+MOST_LAYERS = 1_024
+LARGEST_WIDTH = 65_536
+LARGEST_IMAGE = 2_048  # pixels of a side
+MOST_PATCHES = 128 * 128
+LARGEST_VOCABULARY = 2**22
+LONGEST_CONTEXT = 8_192
+EPSILONS = (1e-12, 0.1)
+
+
+class BoundsError(ShotfitError):
+    """A number of a configuration that no tower can have. Whoever read the configuration knows from which file."""
+
+
+def _bounded(what: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:  # NaN is not within
+        raise BoundsError(f"{what} is {_short(value)}, expected {least:,} to {most:,}.")
+
+
+def _short(value: object) -> str:
+    """A value in a message: what is long is cut."""
+    return reprlib.repr(value)
 
 
 @dataclass(frozen=True)
@@ -38,6 +63,15 @@ class BlocksConfig:
     mlp_width: int
     activation: Activation
     epsilon: float
+
+    def __post_init__(self) -> None:
+        _bounded("the width of a tower", self.width, 1, LARGEST_WIDTH)
+        _bounded("the number of layers", self.layers, 1, MOST_LAYERS)
+        _bounded("the number of attention heads", self.heads, 1, self.width)
+        _bounded("the width of the MLPs", self.mlp_width, 1, 16 * LARGEST_WIDTH)
+        _bounded("the epsilon of the norms", self.epsilon, *EPSILONS)
+        if self.width % self.heads:
+            raise BoundsError(f"a width of {self.width:,} does not divide into {self.heads:,} attention heads.")
 
 
 @dataclass(frozen=True)
@@ -58,6 +92,12 @@ class ImageConfig:
     pooling: Literal["token", "mean", "attention"]
     projection: bool
 
+    def __post_init__(self) -> None:
+        _bounded("image_size", self.image_size, 1, LARGEST_IMAGE)
+        _bounded("the patch size", self.patch, 1, self.image_size)
+        _bounded("the number of an image's patches", (self.image_size // self.patch) ** 2, 1, MOST_PATCHES)
+        _bounded("the width of the joint space", self.embed, 1, LARGEST_WIDTH)
+
 
 @dataclass(frozen=True)
 class ResNetConfig:
@@ -69,6 +109,16 @@ class ResNetConfig:
     heads: int
     embed: int
 
+    def __post_init__(self) -> None:
+        _bounded("image_size", self.image_size, 32, LARGEST_IMAGE)
+        for count in self.layers:
+            _bounded("the number of a stage's blocks", count, 1, MOST_LAYERS)
+        _bounded("the width of the ResNet", self.width, 2, LARGEST_WIDTH // 32)
+        _bounded("the number of attention heads", self.heads, 1, 32 * self.width)
+        _bounded("the width of the joint space", self.embed, 1, LARGEST_WIDTH)
+        if 32 * self.width % self.heads:
+            raise BoundsError(f"a width of {32 * self.width:,} does not divide into {self.heads:,} attention heads.")
+
 
 @dataclass(frozen=True)
 class StemConfig:
@@ -77,6 +127,10 @@ class StemConfig:
     image_size: int
     blocks: BlocksConfig
     embed: int
+
+    def __post_init__(self) -> None:
+        _bounded("image_size", self.image_size, 1, LARGEST_IMAGE)
+        _bounded("the width of the joint space", self.embed, 1, LARGEST_WIDTH)
 
 
 @dataclass(frozen=True)
@@ -96,6 +150,13 @@ class TextConfig:
     end: int | None
     padding: int
     projection_bias: bool
+
+    def __post_init__(self) -> None:
+        _bounded("the size of the vocabulary", self.vocabulary, 1, LARGEST_VOCABULARY)
+        _bounded("the length of a text", self.context, 1, LONGEST_CONTEXT)
+        _bounded("the width of the joint space", self.embed, 1, LARGEST_WIDTH)
+        _bounded("the id of the padding token", self.padding, 0, LARGEST_VOCABULARY)
+        _bounded("the id of the end token", self.end or 0, 0, LARGEST_VOCABULARY)
 
 
 @dataclass(frozen=True)
@@ -119,9 +180,15 @@ class Preprocessing:
     fill: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.std) <= 0:
-            raise ShotfitError(
-                f"The standard deviations of pixels must be above 0, but the checkpoint says {self.std}."
+        _bounded("the size of a prepared image", self.size, 1, LARGEST_IMAGE)
+        _bounded("the color that fills a frame", self.fill, 0, 255)
+        for value in self.mean:
+            _bounded("the mean of pixels", value, -10, 10)
+        for value in self.std:
+            _bounded("the standard deviation of pixels", value, -10, 10)
+        if min(self.std) < 1e-3:
+            raise BoundsError(
+                f"The standard deviations of pixels must be above 0 (from 0.001), but the checkpoint says {self.std}."
             )
 
 
@@ -162,8 +229,8 @@ def config_from_dict(plain: Mapping[str, Any], where: str = "The configuration")
         raise ShotfitError(f"{where}: 'image' is missing or no object.")
     image = dict(plain["image"])
     kind = image.pop("kind", None)
-    if kind not in _KINDS:
-        raise ShotfitError(f"{where}: image.kind is {kind!r}, expected one of {', '.join(_KINDS)}.")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ShotfitError(f"{where}: image.kind is {_short(kind)}, expected one of {', '.join(_KINDS)}.")
     tower = _build(_KINDS[kind], image, f"{where}: image.")
     return _build(BackboneConfig, {**plain, "image": tower}, f"{where}: ")
 
@@ -179,8 +246,12 @@ def _build(cls: type[_T], plain: Mapping[str, Any], where: str) -> _T:
     missing, unknown = sorted(hints.keys() - plain.keys()), sorted(plain.keys() - hints.keys())
     if missing or unknown:
         problem, names = ("missing", missing) if missing else ("unknown", unknown)
-        raise ShotfitError(f"{where}{', '.join(names)}: {problem}.")
-    return cls(**{name: _checked(plain[name], hints[name], f"{where}{name}") for name in hints})
+        raise ShotfitError(f"{where}{first_few([str(name)[:80] for name in names])}: {problem}.")
+    values = {name: _checked(plain[name], hints[name], f"{where}{name}") for name in hints}
+    try:
+        return cls(**values)
+    except BoundsError as error:
+        raise ShotfitError(f"{where.rstrip('. ')}: {error}") from None
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
@@ -189,7 +260,7 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in options:
             return None
-        if any(isinstance(value, option) for option in options):  # the image tower, built before
+        if type(value) in options:  # the image tower, built before
             return value
         hint, origin, options = options[0], get_origin(options[0]), get_args(options[0])
     if hasattr(hint, "__dataclass_fields__") and isinstance(value, Mapping):
@@ -202,10 +273,10 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if origin is Literal and isinstance(value, str) and value in options:
         return value
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 1e300 else float("inf")
     if hint is bool and isinstance(value, bool):
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     expected = " or ".join(repr(option) for option in options) if origin is Literal else getattr(hint, "__name__", hint)
-    raise ShotfitError(f"{where} is {value!r}, expected {expected}.")
+    raise ShotfitError(f"{where} is {_short(value)}, expected {expected}.")

@@ -1,4 +1,7 @@
-"""Manifests as JSON lines: `{"path": ..., "label": ..., "split": ...}`, or keys of other names, an image a line."""
+"""Manifests as JSON lines: `{"path": ..., "label": ..., "split": ...}`, or keys of other names, an image a line.
+
+The lines that `predict` writes are a manifest too: of each image the first label, where it is no error and not unknown.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shotfit.data.formats.lines import columns_of, rows_of
+from shotfit.data.formats.lines import LABELS, Columns, LeftOut, columns_of, list_text, rows_of
 from shotfit.data.images import shown
-from shotfit.data.listing import How, Listing, listed
+from shotfit.data.listing import How, Listing, Part, Row, listed
 from shotfit.errors import ShotfitError
-from shotfit.files import LIST_BYTES, read_text
 
-__all__ = ["read", "recognizes"]
+__all__ = ["SUFFIXES", "lines_of", "read", "recognizes", "rows_in"]
 
 SUFFIXES = (".jsonl", ".ndjson")
 
@@ -29,20 +31,53 @@ def read(source: Path, how: How) -> Listing:
     Raises:
         ShotfitError: a line that is no JSON object, no keys of paths and labels, and what `rows_of` refuses.
     """
-    lines = list(_lines(source))
-    keys = dict.fromkeys(key for _, line in lines for key in line) or {"path": None, "label": None}
-    rows = rows_of(source, lines, columns_of(shown(source), keys, how), how)
-    return listed(rows, f"manifest {source.name}", f"the lines of {source.name} with split test")
+    rows, notes = rows_in(source, how)
+    reader = f"manifest {source.name}" if notes is None else f"predictions {source.name}, of each image the first label"
+    return listed(rows, reader, f"the lines of {source.name} with split test", notes=notes or ())
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, text in enumerate(read_text(path, LIST_BYTES, "a manifest").split("\n"), start=1):
+def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], list[str] | None]:
+    """A row for each line, of `part` where it names none; with the errors of `read`.
+
+    Also what to know about them, of predictions; None for anything else.
+    """
+    # read twice, as the objects of all lines would take ten times the memory of the file
+    keys = dict.fromkeys(key for _, line in lines_of(source) for key in line) or {"path": None, "label": None}
+    if "predictions" in keys and "image" in keys and how.label_column is None and not keys.keys() & set(LABELS):
+        left_out = LeftOut()
+        lines = _first(lines_of(source), left_out)
+        rows = rows_of(source, lines, Columns("image", "label"), how, part=part, otherwise=Path.cwd())
+        return rows, left_out.notes()
+    return rows_of(source, lines_of(source), columns_of(shown(source), keys, how), how, part=part), None
+
+
+def _first(lines: Iterator[tuple[int, dict[str, Any]]], left_out: LeftOut) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of predictions that label an image, with the first label."""
+    for number, line in lines:
+        match line:
+            case {"error": _}:
+                left_out.errors += 1
+            case {"unknown": True}:
+                left_out.unknown += 1
+            case {"predictions": [{"label": label}, *_]}:
+                yield number, {**line, "label": label}
+            case _:
+                yield number, line
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number of each line that is not empty, and its object, without null. Raises ShotfitError."""
+    for number, text in enumerate(list_text(path).split("\n"), start=1):
         if not text.strip():
             continue
         try:
             line = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ShotfitError(f"{shown(path)}, line {number}: not valid JSON ({error}).") from error
+        if isinstance(line, list) and all(isinstance(entry, dict) for entry in line) and line:
+            raise ShotfitError(
+                f"{shown(path)} is a JSON array; expected an object a line (jq -c '.[]' makes them of an array)."
+            )
         if not isinstance(line, dict):
             raise ShotfitError(f'{shown(path)}, line {number}: expected an object {{"path": ..., "label": ...}}.')
         yield number, {key: value for key, value in line.items() if value is not None}

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from shotfit.data.images import SUFFIXES, shown
-from shotfit.data.listing import How, Row, part_named
+from shotfit.data.listing import How, Part, Row, part_named, parts_named
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import LIST_BYTES, read_bytes
 
-__all__ = ["LABELS", "PATHS", "SPLITS", "Columns", "Places", "columns_of", "is_path", "rows_of", "text_of"]
+__all__ = [
+    "BEYOND",
+    "LABELS",
+    "PATHS",
+    "Columns",
+    "LeftOut",
+    "Places",
+    "columns_of", "is_path", "list_text", "rows_of", "text_of",
+]
 
 PATHS = ("path", "file_name", "filename", "file", "filepath", "image", "image_path", "image_id", "id", "img", "name")
-LABELS = ("label", "class", "class_name", "category", "target", "y", "species", "breed", "labels", "diagnosis")
+LABELS = (
+    *("label", "class", "class_name", "label_name", "category", "target", "y", "species", "breed", "labels"),
+    *("diagnosis", "dx", "cls", "classname", "class_id", "label_id"),
+)
 SPLITS = ("split", "part", "subset", "fold_name", "set_name")
 """What columns are called, the likeliest first; in any case."""
+BEYOND = "cells beyond the columns"
+"""The key of what a line of CSV has too much."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +48,50 @@ class Columns:
     group: str | None = None
 
 
+@dataclass
+class LeftOut:
+    """How many rows of predictions are no labels."""
+
+    errors: int = 0
+    unknown: int = 0
+
+    def notes(self) -> list[str]:
+        """A sentence for each kind."""
+        said = {"that could not be read": self.errors, "that are marked unknown": self.unknown}
+        return [f"{count:,} rows of images {what} are left out" for what, count in said.items() if count]
+
+
+def list_text(path: Path) -> str:
+    r"""The text of a list, with lines that end in \n: UTF-8, or UTF-16 with its mark, as Excel writes "Unicode text".
+
+    Raises ShotfitError for another encoding, and for what is no file.
+    """
+    content = read_bytes(path, LIST_BYTES, "a manifest")
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ShotfitError(
+            f"{shown(path)} cannot be read (it is not UTF-8 text, from line {line:,} on); save it as UTF-8: in Excel "
+            'as "CSV UTF-8", or by iconv -f latin1 -t utf-8.'
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     """The columns that are meant: those that the user names, else the usual names.
 
     Raises ShotfitError where one is not there, with the names that are; UsageError for groups by one of the others.
     """
     found = list(dict.fromkeys(names))
+    told = ", ".join(found)[:200] or "(none)"
     lower = {name.strip().casefold(): name for name in reversed(found)}
 
     def named(asked: str | None, usual: tuple[str, ...], what: str, flag: str) -> str | None:
         if asked is not None:
             if asked not in found and asked.strip().casefold() not in lower:
-                raise ShotfitError(
-                    f"{where} has no column {asked!r} ({flag}); its columns: {', '.join(found)[:200] or '(none)'}."
-                )
+                raise ShotfitError(f"{where} has no column {asked!r} ({flag}); its columns: {told}.")
             return asked if asked in found else lower[asked.strip().casefold()]
         return next((lower[name] for name in usual if name in lower), None)
 
@@ -54,7 +100,7 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     if path is None or label is None:
         missing, flag = ("path", "--path-column") if path is None else ("label", "--label-column")
         raise ShotfitError(
-            f"{where} has the columns {', '.join(found)[:200] or '(none)'}; expected path,label or path,label,split in "
+            f"{where} has the columns {told}; expected path,label or path,label,split in "
             f"its first line, or {flag} NAME for the column of the {missing}s."
         )
     split = named(None, SPLITS, "split", "")
@@ -64,43 +110,67 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     return Columns(path, label, split, group)
 
 
-def rows_of(path: Path, lines: Iterable[tuple[int, Mapping[str, Any]]], columns: Columns, how: How) -> list[Row]:
-    """A row for each line: its number, for messages, and its fields by column.
+def rows_of(
+    path: Path,
+    lines: Iterable[tuple[int, Mapping[str, Any]]],
+    columns: Columns,
+    how: How,
+    *,
+    unit: str = "line",
+    part: Part = "train",
+    picture: Callable[[int], Picture] | None = None,
+    otherwise: Path | None = None,
+    some: bool = True,
+) -> list[Row]:
+    """A row for each line: its number, for messages, and its fields by column. A line that lists the list is left out.
+
+    unit: what messages call a line. part: that of lines that name none. picture: the picture of a line by its number,
+    where it does not stand under `columns.path`. otherwise: where paths begin that are nowhere else. some: no row, and
+    groups without a name, are errors.
 
     Raises ShotfitError: a line without path or label, an unknown part, no line at all, no line with a group.
     """
-    places, rows = Places(how.images or path.parent), []
+    places = Places(how.images or path.parent, otherwise)
+    said = f"{shown(path)}, {unit}"
+    found, known = list[tuple[Picture, str, str, str]](), dict[str, Part | None]({"": part})
     for number, line in lines:
-        where = f"{shown(path)}, line {number}"
-        name, label = (_field(where, line, column) for column in (columns.path, columns.label))
-        if not is_path(name):
-            raise ShotfitError(f"{where}: {name!r} is no path.")
+        where = f"{said} {number}"
+        if line.get(BEYOND):
+            raise ShotfitError(f"{where} has more cells than there are columns; put text with a delimiter in quotes.")
+        pictured = places.picture(_path(where, line, columns.path)) if picture is None else picture(number)
+        label = _field(where, line, columns.label)
         if columns.split and line.get(columns.split, "") is None:  # a line of CSV that ends before it
             raise ShotfitError(f"{where} has no {columns.split}; expected path,label[,split] in every line.")
-        said = text_of(where, line, columns.split) if columns.split else ""
-        part = part_named(said) if said else "train"
-        if part is None:
-            raise ShotfitError(f"{where}: the split is {said!r}; expected train, val or test.")
+        split = text_of(where, line, columns.split) if columns.split else ""
+        if split not in known:
+            known[split] = part_named(split)
+        if known[split] is None:
+            raise ShotfitError(f"{where}: the split is {split[:80]!r}; expected train, val or test.")
         group = text_of(where, line, columns.group) if columns.group else ""
-        rows.append(Row(places.picture(name), label, part, group))
-    if not rows:
-        raise ShotfitError(f"{shown(path)} lists no image; expected one a line, as path,label[,split].")
-    if columns.group and not any(row.group for row in rows):
+        if pictured.inside is not None or pictured.file != path:
+            found.append((pictured, label, split, group))
+    parts = {**known, **parts_named(known)}
+    rows = [Row(pictured, label, parts.get(split) or part, group) for pictured, label, split, group in found]
+    if not rows and some:
+        raise ShotfitError(f"{shown(path)} lists no image; expected one a {unit}, as path,label[,split].")
+    if columns.group and some and not any(row.group for row in rows):
         raise ShotfitError(
-            f"{shown(path)} has no line with a {columns.group!r}; expected the column that names the group of each "
+            f"{shown(path)} has no {unit} with a {columns.group!r}; expected the column that names the group of each "
             "image."
         )
     return rows
 
 
 class Places:
-    """From a path as a list has it to the picture: relative to a folder, or absolute; with backslashes, or without its
-    ending, where nothing lies under the name as it stands.
+    """From a path as a list has it to the picture: relative to a folder, or absolute. Where nothing lies under the name
+    as it stands: with backslashes, without its ending, with an ending in other case, in the other form of Unicode.
+
+    otherwise: another folder, for a name that is not in the first.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._endings: dict[Path, dict[str, str]] = {}
+    def __init__(self, folder: Path, otherwise: Path | None = None) -> None:
+        self.folder, self.otherwise = folder, otherwise
+        self._listed: dict[Path, tuple[dict[str, str], dict[str, str]]] = {}
 
     def picture(self, name: str) -> Picture:
         """The picture of a name; one that does not exist where there is none."""
@@ -111,30 +181,57 @@ class Places:
             windows = Picture.of(self.folder / PureWindowsPath(name).as_posix())
             if windows.exists():
                 return windows
-        bare = self.folder / name
-        if bare.suffix.lower() in SUFFIXES:
-            return found
-        ending = self._named(bare.parent).get(bare.name)
-        return found if ending is None else Picture(bare.parent / ending)
+        bare = self.folder / name.replace("\\", "/")
+        whole, stems = self._names(bare.parent)
+        plain = _plain(bare.name)
+        listed = whole.get(plain) or (None if bare.suffix.lower() in SUFFIXES else stems.get(plain))
+        if listed is not None:
+            return Picture(bare.parent / listed)
+        other = None if self.otherwise is None else Picture.of(self.otherwise / name)
+        return other if other is not None and other.exists() else found
 
-    def _named(self, folder: Path) -> dict[str, str]:
-        """The pictures of a folder by their names without endings; listed once."""
-        if folder not in self._endings:
+    def _names(self, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+        """The pictures of a folder by their plain names, whole and without endings; listed once."""
+        if folder not in self._listed:
             try:
-                names = sorted(entry.name for entry in os.scandir(folder))
+                names = sorted((entry.name for entry in os.scandir(folder)), reverse=True)
             except (OSError, ValueError):
                 names = []
             pictures = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
-            self._endings[folder] = {Path(name).stem: name for name in reversed(pictures)}
-        return self._endings[folder]
+            self._listed[folder] = (
+                {_plain(name): name for name in pictures},
+                {_plain(Path(name).stem): name for name in pictures},
+            )
+        return self._listed[folder]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def text_of(where: str, line: Mapping[str, Any], key: str) -> str:
     """The text, or number, under a key; "" where there is none. Raises ShotfitError for a value of another type."""
     value = "" if line.get(key) is None else line[key]
     if not isinstance(value, (str, int)) or isinstance(value, bool):
-        raise ShotfitError(f"{where}: the {key} is {json.dumps(value)[:80]}; expected text or a whole number.")
-    return str(value).strip()
+        raise ShotfitError(f"{where}: the {key} is {_written(value)}; expected text or a whole number.")
+    try:
+        return str(value).strip()
+    except ValueError:  # a number of more digits than Python writes
+        raise ShotfitError(f"{where}: the {key} is a number of thousands of digits; expected text.") from None
+
+
+def _written(value: object) -> str:
+    try:
+        return json.dumps(value, default=str)[:80]
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"
+
+
+def _path(where: str, line: Mapping[str, Any], key: str) -> str:
+    name = _field(where, line, key)
+    if not is_path(name):
+        raise ShotfitError(f"{where}: {name[:200]!r} is no path.")
+    return name
 
 
 def _field(where: str, line: Mapping[str, Any], key: str) -> str:

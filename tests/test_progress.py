@@ -1,0 +1,26 @@
+"""Progress is shown where somebody looks at it, and nowhere else."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from shotfit.progress import track
+
+
+def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track(range(3), "Counting")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_notebook_without_widgets_is_told_what_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert list(track(range(3), "Counting")) == [0, 1, 2]
+    assert capsys.readouterr().err == "Counting ...\n"
