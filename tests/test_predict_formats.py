@@ -80,9 +80,7 @@ def test_csv_in_a_file_is_what_is_printed(photos: Path, run: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize(("ending", "form"), [(".jsonl", "jsonl"), (".ndjson", "jsonl"), (".txt", "table")])
-def test_the_ending_of_the_file_says_the_format(
-    photos: Path, run: Run, tmp_path: Path, ending: str, form: str
-) -> None:
+def test_the_ending_of_the_file_says_the_format(photos: Path, run: Run, tmp_path: Path, ending: str, form: str) -> None:
     _, printed, _ = run(photos, "--format", form)
     code, _, _ = run(photos, "--out", tmp_path / f"rows{ending}")
     assert code == 4 and (tmp_path / f"rows{ending}").read_text().splitlines() == printed
@@ -351,3 +349,89 @@ def test_every_class_name_makes_a_safe_folder(name: str) -> None:
 def test_no_two_classes_share_a_folder(names: list[str]) -> None:
     found = [folder.casefold() for folder in folder_names(names).values()]
     assert len(set(found)) == len(names) and UNKNOWN not in found
+
+
+# Rows of an evaluation, and predictions as data
+
+
+@pytest.fixture
+def command(model: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Exit code, and the lines of both streams, of `shotfit WORDS`, with the model's backbone."""
+
+    def ran(*words: object) -> tuple[int, list[str], list[str]]:
+        capsys.readouterr()
+        code = main([*map(str, words), "--backbone", str(model.parent / "backbone")])
+        found = capsys.readouterr()
+        return code, found.out.splitlines(), found.err.splitlines()
+
+    return ran
+
+
+def rows_of(path: Path) -> list[dict[str, object]]:
+    """The rows of a file as they are read back, numbers and truth as text of the CSV."""
+    if path.suffix == ".csv":
+        return list(csv.DictReader(path.read_text().splitlines()))
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    return list(parquet.read_table(path).to_pylist())
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_evaluate_writes_a_row_for_each_image(model: Path, command: Run, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"rows.{ending}"
+    code, said, _ = command("evaluate", model, model.parent / "images", "--all", "--out", out, "--json")
+    rows = rows_of(out)
+    assert (code, len(rows)) == (0, 18)
+    assert list(rows[0]) == ["image", "label", "predicted", "probability", "label_probability", "right"]
+    right = [str(row["right"]).lower() == "true" for row in rows]
+    assert right == [row["label"] == row["predicted"] for row in rows]
+    assert sum(right) / 18 == pytest.approx(json.loads(said[-1])["accuracy"])
+    assert all(Path(str(row["image"])).parent.name == row["label"] for row in rows)
+
+
+def test_evaluate_of_several_tasks_has_a_column_of_tasks(
+    model: Path, command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        tiny_task(tmp_path / name, seed=len(name))
+    (tmp_path / "tasks.toml").write_text("".join(f'[[task]]\ndata = "{name}"\n' for name in ("one", "two")))
+    words = ["--tasks", tmp_path / "tasks.toml", "--method", "zero_shot"]
+    assert command("fit", *words, "--out", tmp_path / "models")[0] == 0
+    words = ["--tasks", tmp_path / "tasks.toml", "--out", tmp_path / "rows.csv"]
+    assert command("evaluate", tmp_path / "models", *words)[0] == 0
+    rows = rows_of(tmp_path / "rows.csv")
+    assert [row["task"] for row in rows] == ["one"] * (len(rows) // 2) + ["two"] * (len(rows) // 2) and rows
+
+
+def test_evaluate_adds_sets_and_marks_where_they_are_asked_for(command: Run, tmp_path: Path) -> None:
+    tiny_task(tmp_path / "photos", images=60)
+    words = ["--method", "linear_probe", "--set", "search=false", "--out", tmp_path / "model"]
+    assert command("fit", tmp_path / "photos", *words)[0] == 0
+    asked = ["--coverage", "0.8", "--unknown-images", tmp_path / "photos" / "blue"]
+    code, _, err = command("evaluate", tmp_path / "model", tmp_path / "photos", *asked, "--out", tmp_path / "r.parquet")
+    rows = rows_of(tmp_path / "r.parquet")
+    assert (code, err) == (0, [])
+    assert list(rows[0])[-3:] == ["right", "set", "unknown"]
+    assert all(isinstance(row["set"], list) and isinstance(row["unknown"], bool) for row in rows)
+
+
+@pytest.mark.parametrize(("words", "said"), [(["--out", "rows.xlsx"], "name a .csv"), (["--out", "."], "name a .csv")])
+def test_rows_of_no_known_format_are_refused(model: Path, command: Run, words: list[str], said: str) -> None:
+    code, _, (line,) = command("evaluate", model, model.parent / "images", *words)
+    assert code == 2 and said in line
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_predictions_are_read_back_as_labels(
+    photos: Path, run: Run, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(photos / "=1+1.png", seed=77)
+    run("photos", "--out", f"rows.{ending}", "--top", "3", "--skip-broken")
+    _, printed, _ = run("photos", "--format", "csv", "--skip-broken")
+    from shotfit.data.readers import read_task
+
+    task = read_task(Path(f"rows.{ending}"))
+    read = {str(item.picture.path.resolve()): task.classes.names[item.label] for item in [*task.train, *task.test]}
+    best = {str(Path(row["image"].lstrip("'")).resolve()): row["label"] for row in csv.DictReader(printed)}
+    assert len(read) == 12 and read == best

@@ -18,7 +18,8 @@ _showing = False
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Iterate with a bar (rate and time left) if standard error is a terminal or a notebook, else just iterate.
 
-    A notebook without ipywidgets, which draw its bars, is told what begins in one line. An inner loop of a loop that is shown already has no bar of its own.
+    A notebook without ipywidgets, which draw its bars, is told what begins in one line. An inner loop of a loop that is
+    shown already has no bar of its own.
 
     Example:
         >>> list(track([1, 2], "Counting"))

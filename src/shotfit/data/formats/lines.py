@@ -24,7 +24,11 @@ __all__ = [
     "Columns",
     "LeftOut",
     "Places",
-    "columns_of", "is_path", "list_text", "rows_of", "text_of",
+    "columns_of",
+    "is_path",
+    "list_text",
+    "rows_of",
+    "text_of",
 ]
 
 PATHS = ("path", "file_name", "filename", "file", "filepath", "image", "image_path", "image_id", "id", "img", "name")
