@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,6 +79,27 @@ def test_each_path_on_a_pipe_has_its_row_before_the_next_one_is_written(
     started.stdin.close()
     assert [Path(row["image"]).name for row in csv.DictReader(rows)] == ["00.png", "01.png", "02.png"]
     assert (started.wait(60), started.stdout.read(), started.stderr.read()) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_ended_on_the_way_leaves_whole_copies_and_no_rows(model: Path, photos: Path) -> None:
+    folder = photos.parent
+    words = ["predict", str(model), "-", "--backbone", str(model.parent / "backbone")]
+    words += ["--out", str(folder / "rows.csv"), "--copy-to", str(folder / "sorted")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-m", "shotfit", *words], stdin=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin and process.stderr
+        process.stdin.write("".join(f"{photos / f'{number:02}.png'}\n" for number in range(3)))
+        process.stdin.flush()
+        begun = time.monotonic()
+        while len(copies := list((folder / "sorted").glob("*/*.png"))) < 3 and time.monotonic() - begun < 120:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(60), process.stderr.read()) == (130, "ended by SIGTERM\n")
+    assert {path.name: path.read_bytes() for path in copies} == {
+        name: (photos / name).read_bytes() for name in ("00.png", "01.png", "02.png")
+    }
+    assert not list(folder.rglob(".shotfit-*")) and not (folder / "rows.csv").exists()
 
 
 def test_lines_of_a_pipe_come_before_it_ends() -> None:
