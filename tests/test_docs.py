@@ -12,9 +12,13 @@ import re
 import shlex
 import shutil
 import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from shotfit.checkpoints.weights import load_backbone
@@ -69,6 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for picture, copy in zip(pictures, ("new.jpg", "other.jpg", "more/a.png", "inbox/b.png"), strict=False):
         (folder / copy).parent.mkdir(exist_ok=True)
         shutil.copy(picture, folder / copy)
+    pack(folder, pictures[:2])
     example, *_ = blocks(ROOT / "docs" / "methods.md", "python")
     (folder / "my_method.py").write_text(example)
     with pytest.MonkeyPatch.context() as patch:
@@ -81,6 +86,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             model.save(name)
         yield folder
         sys.modules.pop("my_method", None)
+
+
+def pack(folder: Path, pictures: list[Path]) -> None:
+    """An archive of each kind, and a table, of pictures."""
+    (folder / "shards").mkdir()
+    with zipfile.ZipFile(folder / "photos.zip", "w") as archive, tarfile.open(folder / "shards" / "0.tar", "w") as tar:
+        for picture in pictures:
+            archive.write(picture, picture.name)
+            tar.add(picture, picture.name)
+    table = pyarrow.table({"image": [picture.read_bytes() for picture in pictures]})
+    pyarrow.parquet.write_table(table, folder / "labels.parquet")
 
 
 @pytest.mark.parametrize("command", commands())

@@ -3,6 +3,7 @@
     text = read_text(Path("labels.csv"), LIST_BYTES, "a manifest")
     with open_regular(path, IMAGE_BYTES, "an image") as file: ...
     write_atomically(Path("rows.csv"), data)
+    with writing(Path("rows.csv")) as file: ...
 
 What is read is a regular file: a pipe would keep a reader waiting for ever, a device may do something when it is
 opened. It has a bound for its kind, which holds for what is read too: files of /proc have no size, others grow.
@@ -21,7 +22,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -52,6 +53,8 @@ __all__ = [
     "standing",
     "write_atomically",
     "write_folder",
+    "write_new",
+    "writing",
 ]
 
 TEMPORARY = ".shotfit-"  # prefix of temporary names
@@ -65,6 +68,7 @@ MODEL_BYTES = 4 * 2**30  # what a method learned
 WEIGHTS_BYTES = 32 * 2**30  # a backbone; the largest CLIP in float32 has 10 GiB
 
 _BLOCK = 2**20
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of file systems without hard links
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -217,16 +221,75 @@ def can_hold(path: Path) -> bool:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file, so that it is the old or the new one at every moment. Raises OSError, with the file's name."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes its name, and the place of an older one, once the block ends without an error.
+
+    Raises OSError, with the file's name, where it cannot be written; errors of the block pass as they are.
+    """
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(path.parent, _made_file) as name:
-            with name.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+    with _temporary(path.parent, _made_file, path) as name:
+        with _Written.open(name, path) as file:
+            yield file
+        with _named(path):
             name.chmod(0o666 & ~_umask())
             os.replace(name, path)
+    with _named(path):
         _sync(path.parent)
+
+
+def write_new(path: Path, blocks: Iterable[bytes], beside: Path) -> None:
+    """Write a file of a name that nothing has yet; it is there as a whole or not at all.
+
+    beside: a folder of the same file system for the temporary name, of few entries.
+
+    Raises FileExistsError where there is something of that name, and OSError with the file's name.
+    """
+    with _temporary(beside, _made_file, path) as name:
+        with _Written.open(name, path) as file:
+            for block in blocks:
+                file.write(block)
+        with _named(path):
+            name.chmod(0o666 & ~_umask())
+            try:
+                os.link(name, path)  # which never replaces anything, as a rename does
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+                os.replace(name, path)
+
+
+class _Written(io.FileIO):
+    """A file that is written under another name than errors tell."""
+
+    told: Path
+
+    @classmethod
+    @contextmanager
+    def open(cls, name: Path, told: Path) -> Iterator[BinaryIO]:
+        """Buffered; on the disk when the block ends without an error."""
+        with _named(told):
+            raw = cls(name, "wb")
+        raw.told = told
+        try:
+            file = io.BufferedWriter(raw, _BLOCK)
+            yield cast("BinaryIO", file)
+            file.flush()
+            with _named(told):
+                os.fsync(raw.fileno())
+        finally:
+            raw.close()  # what a full disk did not take is not tried again
+
+    def write(self, data: object) -> int | None:  # type: ignore[override]
+        with _named(self.told):
+            return super().write(data)  # type: ignore[arg-type]
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -238,7 +301,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     aside = _aside(folder)
     with _named(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(folder.parent, _made_folder) as building:
+        with _temporary(folder.parent, _made_folder, folder) as building:
             for name, data in files.items():
                 write_atomically(building / name, data)
             building.chmod(0o777 & ~_umask())
@@ -277,10 +340,14 @@ def _named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _temporary(folder: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
-    """A name beside the target, which its writer holds a lock on. What still stands there in the end is removed."""
+def _temporary(folder: Path, make: Callable[[Path], Path], told: Path) -> Iterator[Path]:
+    """A name beside the target, which its writer holds a lock on. What still stands there in the end is removed.
+
+    told: what is to be written, as errors name it.
+    """
     _remove_left(folder)
-    name, lock = _locked(folder, make)
+    with _named(told):
+        name, lock = _locked(folder, make)
     try:
         yield name
     finally:

@@ -51,6 +51,14 @@ def evaluate(
             show_default="none",
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a row for each image to this file (.csv, .jsonl, .parquet): label, prediction, whether it is "
+            "right, and with --coverage the set, with --unknown-images the mark.",
+            show_default="none",
+        ),
+    ] = None,
     backbone: flags.ModelBackbone = None,
     trust_backbone: flags.TrustBackbone = False,
     method: flags.MethodFile = None,
@@ -78,6 +86,7 @@ def evaluate(
       shotfit evaluate shotfit-model others/ --all     every image of another folder
       shotfit evaluate old-model new-model photos/     which of the two is better, and is it chance?
       shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
+      shotfit evaluate shotfit-model photos/ --out rows.csv   which images are wrong?
       shotfit evaluate shotfit-model photos/ --coverage 0.9 --unknown-images holiday/
     """
     say = to(sys.stderr if as_json else sys.stdout)
@@ -85,6 +94,8 @@ def evaluate(
     models = [model, *(place for place in between if place is not None)]
     if len(models) > 2:
         raise UsageError(f"{len(models)} models were named; expected one or two, and the folder of images last.")
+    if out is not None and len(models) == 2:
+        raise UsageError("--out writes the rows of one model: evaluate the two one after the other.")
     from shotfit.data.listing import How
 
     check_order("evaluate", model, [str(folder)] if folder is not None else [])
@@ -97,16 +108,18 @@ def evaluate(
         raise UsageError("--coverage-per-class is about prediction sets: add --coverage, such as --coverage 0.9.")
     from shotfit.data.reading import Reading
     from shotfit.engine.store import open_store
-    from shotfit.evaluation.evaluate import evaluate as evaluate_model
-    from shotfit.evaluation.evaluate import evaluate_tasks, labelled_for, model_for
+    from shotfit.evaluation.evaluate import answers, answers_of_tasks, labelled_for, model_for, scores_of_tasks
     from shotfit.evaluation.learned import judged_on_learned
     from shotfit.evaluation.paired import compare_models
+    from shotfit.evaluation.predictions import check_rows_file, write_answers
     from shotfit.evaluation.printed import class_cells, class_lines, paired_lines, score_lines
     from shotfit.evaluation.several import load_task, merged, models_of, table
-    from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines
+    from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines, verdicts_of
     from shotfit.fitting.asked import Asked
 
     asked = Asked(coverage, coverage_per_class)
+    if out is not None:
+        check_rows_file(out)
 
     store = open_store()
     if tasks is None:
@@ -117,7 +130,11 @@ def evaluate(
     found = read_all(source, how, say)
     if tasks is not None:
         pairs = models_of(model, found, backbone, method, computing, device, store, trust_backbone)
-        several = merged([evaluate_tasks(fitted, group, everything) for fitted, group in pairs])
+        each = [(fitted, answers_of_tasks(fitted, group, everything)) for fitted, group in pairs]
+        several = merged([scores_of_tasks(fitted, own) for fitted, own in each])
+        if out is not None:
+            write_answers(out, {name: one for _, own in each for name, one in own.items()}, several=True)
+            say(f"written: {out}")
         for line in table({"accuracy": several}):
             say(line)
         known = judged_on_learned(pairs, everything, say)
@@ -137,7 +154,8 @@ def evaluate(
         if as_json:
             print_json({"models": [str(place) for place in models]} | paired.as_json())
         return
-    scores = evaluate_model(opened[0], items[0])
+    said = answers(opened[0], items[0])
+    scores = said.scores()
     stream = sys.stderr if as_json else sys.stdout
     lines = score_lines(scores, per_class)
     if is_terminal(stream):
@@ -152,6 +170,10 @@ def evaluate(
     trusted = evaluate_trust(opened[0], items[0], asked, strangers)
     for line in trust_lines(trusted):
         say(line)
+    if out is not None:
+        asked = replace(asked, unknown=trusted.known_marked is not None)
+        write_answers(out, {labelled.name: (items[0], said)}, verdicts_of(opened[0], items[0], asked))
+        say(f"written: {out}")
     known = judged_on_learned([(opened[0], [labelled])], everything, say)
     if as_json:
         print_json({"model": str(model)} | scores.as_json() | {"trust": trusted.as_json()} | known)

@@ -3,27 +3,65 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_classes, as_precision
 from shotfit.commands.console import check_order, plural, to
-from shotfit.errors import LEFT_OUT, ShotfitError, UsageError, first_few
+from shotfit.errors import LEFT_OUT, UsageError, first_few
+
+if TYPE_CHECKING:
+    from shotfit.data.finding import Stream
+    from shotfit.fitting.sorting import Sorter
 
 __all__ = ["predict"]
 
-LONGEST_PATH = 2**16  # characters; systems allow 4,096
+MOST_CLASSES = 20  # that a summary names
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
-    images: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for paths on standard input.")],
-    form: Annotated[str, typer.Option("--format", help="table, csv or jsonl.")] = "table",
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders, archives (.tar, .zip), tables (.parquet, .arrow), patterns, or - for paths on "
+            "standard input."
+        ),
+    ],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="table, csv, jsonl, parquet, label-studio (a JSON file to import) or fiftyone (a folder to import).",
+            show_default="the ending of --out, else table",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the predictions to this file, which is there once all are known: .csv, .jsonl, .parquet, .json "
+            "(Label Studio), .txt.",
+            show_default="standard output",
+        ),
+    ] = None,
+    copy_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--copy-to",
+            metavar="DIR",
+            help="Copy each picture into DIR/CLASS/, and with --unknown into DIR/_unknown/. Nothing is moved or "
+            "overwritten.",
+            show_default="none",
+        ),
+    ] = None,
+    link_to: Annotated[
+        Path | None,
+        typer.Option("--link-to", metavar="DIR", help="The same with links to the files.", show_default="none"),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
     coverage: flags.Coverage = None,
     per_class: Annotated[
@@ -66,41 +104,51 @@ def predict(
 ) -> None:
     """Classify images with a fitted model.
 
-    An image that cannot be read becomes a row with its error, and the exit code is 4. CSV has the columns image, rank,
-    label, probability, set, unknown and error. Pictures in a folder that are of no format that is read are counted in a
-    note.
+    Rows come as soon as they are known, also for paths on standard input. An image that cannot be read becomes a row
+    with its error, and the exit code is 4. CSV and Parquet have the columns image, rank, label, probability, set,
+    unknown and error. Pictures in a folder that are of no format that is read are counted in a note. Features are kept
+    in the cache: a second prediction of the same pictures decodes none of them.
 
     \b
     Examples:
       shotfit predict shotfit-model new.jpg --top 3
       shotfit predict shotfit-model photos/ "more/*.png" --format csv > labels.csv
+      shotfit predict shotfit-model photos.zip "shards/*.tar" --out labels.parquet
+      shotfit predict shotfit-model inbox/ --copy-to sorted --unknown
+      shotfit predict shotfit-model inbox/ --format label-studio --out tasks.json
       shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
       shotfit predict shotfit-model photos/ --coverage 0.95 --unknown
       find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
     """
-    if form not in ("table", "csv", "jsonl"):
-        raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
     if skip_broken and strict:
         raise UsageError("--skip-broken goes on where an image cannot be read, and --strict stops there: give one.")
     computing = None if precision is None else as_precision(precision)
     check_order("predict", model, images)
+    if copy_to is not None and link_to is not None:
+        raise UsageError("--copy-to makes copies, and --link-to links: give one.")
+    from shotfit.data.finding import Stream, lines_of
+    from shotfit.engine.store import open_store
     from shotfit.evaluation.several import load_task
     from shotfit.fitting.asked import Asked
     from shotfit.fitting.model import Prediction
-    from shotfit.fitting.predict import find_images, lines
+    from shotfit.fitting.predict import Peeked, as_lines, check_out, form_for, predictions, write
+    from shotfit.fitting.sorting import Sorter, check_apart
 
     asked = Asked(coverage, per_class, unknown, known_share)
-    found = find_images(images, _lines(sys.stdin))
+    chosen = form_for(form, out)
+    if out is not None:
+        check_out(out, chosen)
+    sorted_to = copy_to or link_to
+    if sorted_to is not None:
+        check_apart(sorted_to, images)
+    stream = Stream(images, lines_of(sys.stdin), without=sorted_to)
     say = to(sys.stderr)
-    if found.passed_over:
-        some = first_few([str(path) for path in found.passed_over])
-        say(f"note: passed over {plural(len(found.passed_over), 'entry', 'entries')} that cannot be read: {some}.")
-    fitted = load_task(model, task, backbone, method, computing, device, trust_backbone=trust_backbone)
-    names = [] if classes is None else as_classes(classes)
+    fitted = load_task(model, task, backbone, method, computing, device, open_store(), trust_backbone)
+    others = [] if classes is None else as_classes(classes)
     if task is not None:
-        fitted = fitted.for_task(task, names)
-    elif names:
-        fitted = fitted.for_classes(names)
+        fitted = fitted.for_task(task, others)
+    elif others:
+        fitted = fitted.for_classes(others)
     left_out = 0
 
     def tell(prediction: Prediction) -> None:
@@ -108,21 +156,38 @@ def predict(
         left_out += 1
         say(f"not predicted: {' '.join(str(prediction.error).split())}")
 
-    # CSV has names as they are, for programs; where people look at it, a terminal gets what it can show.
-    say_row = to(sys.stdout) if form == "table" or sys.stdout.isatty() else partial(print, flush=True)
+    names = fitted.one_task().names
     broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
-    for line in lines(fitted, found.images, form, top, broken, tell, asked, lenient):  # type: ignore[arg-type]
-        say_row(line)
+    peeked = Peeked(stream)
+    found = predictions(fitted, peeked, top, broken, tell, asked, lenient)
+    sorter = None if sorted_to is None else Sorter(sorted_to, names, link=link_to is not None)
+    if sorter is not None:
+        found = sorter.placed(found)
+    if out is not None:
+        write(found, out, chosen, names)
+        say(f"written: {out}")
+    else:
+        # CSV has names as they are, for programs; where people look at it, a terminal gets what it can show.
+        say_row = to(sys.stdout) if chosen == "table" or sys.stdout.isatty() else partial(print, flush=True)
+        for line in as_lines(found, chosen, names, peeked.first):
+            say_row(line)
+    if sorter is not None:
+        say(_sorted(sorter))
+    if stream.passed_over:
+        say(_passed_over(stream))
     if left_out and not skip_broken:
         raise typer.Exit(LEFT_OUT)
 
 
-def _lines(stream: TextIO) -> Iterator[str]:
-    """The lines of a stream, none of which is longer than a path can be.
+def _passed_over(stream: Stream) -> str:
+    some = first_few([str(path) for path in stream.passed_over])
+    entries = plural(len(stream.passed_over), "entry", "entries")
+    return f"note: passed over {entries} that cannot be read: {some}."
 
-    Raises ShotfitError.
-    """
-    while line := stream.readline(LONGEST_PATH):
-        if len(line) == LONGEST_PATH:
-            raise ShotfitError(f"A line on standard input has {LONGEST_PATH:,} characters; expected a path a line.")
-        yield line
+
+def _sorted(sorter: Sorter) -> str:
+    """How many pictures lie where."""
+    counts = [f"{name} {count:,}" for name, count in sorter.counts.most_common()]
+    done = f"{'linked' if sorter.link else 'copied'} into {sorter.folder}"
+    there = f", {sorter.there:,} of which were there before" if sorter.there else ""
+    return f"{plural(sorter.counts.total(), 'picture')} {done}{there}: {first_few(counts, MOST_CLASSES)}"

@@ -43,6 +43,7 @@ __all__ = [
     "members",
     "open_member",
     "picture_columns",
+    "row_count",
     "schema_of",
 ]
 
@@ -97,6 +98,20 @@ def is_member(path: Path, name: str) -> bool:
         return name in _index(path)
     except (ShotfitError, OSError):
         return False
+
+
+def row_count(path: Path) -> int:
+    """The number of rows of a table, which has a column of pictures.
+
+    Raises ShotfitError: no table, damaged, or without such a column; UsageError where tables cannot be read.
+    """
+    pa = arrow()
+    with _reading:
+        try:
+            _, ends = _groups(path, *_state(path))
+        except (pa.ArrowException, OSError) as error:
+            raise ShotfitError(f"{path} cannot be read as a table ({_first_line(error)}).") from error
+    return ends[-1] if ends else 0
 
 
 def open_member(path: Path, inside: str | int) -> BinaryIO:

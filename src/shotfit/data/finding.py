@@ -1,22 +1,33 @@
 """The images that a user means: files and their parts, folders with all that lies below them, patterns.
 
-find_images(["photos/", "more/*.jpg", "shard.tar::1.jpg"]).images
+for picture in Stream(["photos/", "more/*.jpg", "shard.tar", "shard.tar::1.jpg"]): ...
+find_images(["photos/"]).images
+
+An archive or a table that is named stands for all pictures in it. Ones that lie in a folder do not count: next to
+photographs they are most often something else.
+
+What is found comes one by one, so that the first images are worked on while a large folder is still walked through.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
 
+from shotfit.data.containers import is_container, is_table, members, row_count
 from shotfit.data.images import SUFFIXES, is_unread
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, first_few
 
-__all__ = ["Found", "find_images", "pictures_in"]
+__all__ = ["Found", "Stream", "find_images", "lines_of", "pictures_in"]
+
+_LONGEST_PATH = 2**16  # characters; systems allow 4,096
+_BLOCK = 2**16  # bytes of a list that are read at once, if so many are there
 
 
 @dataclass(frozen=True)
@@ -27,75 +38,186 @@ class Found:
     passed_over: list[Path]
 
 
-def find_images(sources: Iterable[str], listed: Iterable[str] = ()) -> Found:
-    """The images that are meant: files and their parts (`a.tar::1.jpg`) as they are, folders with all that lies below
-    them, patterns like `a/*.jpg`.
+class Stream:
+    """The images that are meant, found while they are asked for: files and their parts (`a.tar::1.jpg`) as they are,
+    folders, archives and tables with all that lies in them, patterns like `a/*.jpg`.
 
-    listed: the lines that stand for the source "-" (empty lines are passed over). A line that names nothing stays an
-    image, which cannot be read.
+    listed: the lines that stand for the source "-" (empty lines are passed over; None: the next one may be long in
+    coming, and is passed on as None). A line that names nothing stays an image, which cannot be read.
+    without: a folder whose files do not count.
+    passed_over: what was met until now that is no picture which is read.
 
-    Raises ShotfitError for a source that is not there, and for folders and patterns without an image.
+    Raises ShotfitError at once for a source that is not there, for folders, archives and patterns without an image, and
+    for archives and tables that cannot be read; on the way where no image at all was named.
     """
-    found = Found([], [])
-    for source in sources:
-        if source == "-":
-            for line in listed:
-                if line.strip():
-                    _find(line.rstrip("\r\n"), found, listed=True)
-        else:
-            _find(source, found)
-    if not found.images:
-        raise ShotfitError("No image was named: give files, folders, patterns, or paths on standard input with -.")
-    return found
+
+    def __init__(self, sources: Sequence[str], listed: Iterable[str | None] = (), without: Path | None = None) -> None:
+        self.sources, self.listed = list(sources), listed
+        self.without = None if without is None else without.resolve()
+        self.passed_over: list[Path] = []
+        for source in self.sources:
+            if source != "-":
+                next(self._named(source), None)
+        self.passed_over.clear()
+
+    def __iter__(self) -> Iterator[Picture | None]:
+        found = False
+        for picture in self._all():
+            if picture is None:
+                yield None
+            elif self.without is None or picture.file is None or not self._is_without(str(picture.file)):
+                found = True
+                yield picture
+        if not found:
+            raise ShotfitError("No image was named: give files, folders, patterns, or paths on standard input with -.")
+
+    def _all(self) -> Iterator[Picture | None]:
+        for source in self.sources:
+            if source != "-":
+                yield from self._named(source)
+                continue
+            for line in self.listed:
+                if line is None:
+                    yield None
+                elif name := line.rstrip("\r\n"):
+                    try:
+                        yield from self._named(name, listed=True)
+                    except ShotfitError:  # a folder without images, an archive that cannot be read
+                        yield Picture(Path(name))
+
+    def _named(self, source: str, listed: bool = False) -> Iterator[Picture]:
+        """listed: what is not there is a picture all the same."""
+        if Path(source).is_dir():
+            yield from self._below(Path(source))
+            return
+        named = Picture.of(source)
+        if named.exists():
+            yield from _inside(named)
+            return
+        matches = [Path(path) for path in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207 (absolute ones too)
+        if not matches:
+            if not listed:
+                raise ShotfitError(
+                    f"There is no image {source}: name files, folders, archives, patterns, or - for standard input."
+                )
+            yield named
+        for path in matches:
+            if path.suffix.lower() in SUFFIXES:
+                yield Picture(path)
+            elif is_container(path):
+                yield from _inside(Picture(path))
+            elif is_unread(path):
+                self.passed_over.append(path)
+
+    def _below(self, folder: Path) -> Iterator[Picture]:
+        """Images below a folder, sorted; hidden files and folders are left out, links to folders not followed."""
+        found, containers = False, list[str]()
+
+        def unreadable(error: OSError) -> None:
+            self.passed_over.append(Path(error.filename))
+
+        for parent, folders, names in os.walk(folder, onerror=unreadable):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if self.without is not None:
+                folders[:] = [name for name in folders if Path(parent, name).resolve() != self.without]
+            for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
+                if path.suffix.lower() in SUFFIXES:
+                    found = True
+                    yield Picture(path)
+                elif is_container(path):
+                    containers.append(str(path))
+                elif is_unread(path):
+                    self.passed_over.append(path)
+            self.passed_over.extend(path for name in folders if (path := Path(parent, name)).is_symlink())
+        if not found:
+            those = f", but {first_few(containers)}: name these, to read what is in them" if containers else ""
+            raise ShotfitError(f"The folder {folder} holds no images{those}.")
+
+    def _is_without(self, file: str) -> bool:
+        assert self.without is not None
+        return self.without in (parent := _resolved(os.path.dirname(file))).parents or parent == self.without  # noqa: PTH120
 
 
-def _find(source: str, found: Found, listed: bool = False) -> None:
-    if Path(source).is_dir():
-        _below(Path(source), found)
-        return
-    named = Picture.of(source)
-    if named.exists():
-        found.images.append(named)
-        return
-    matches = [Path(path) for path in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207 (absolute ones too)
-    if not matches and not listed:
-        raise ShotfitError(f"There is no image {source}: name files, folders, patterns, or - for standard input.")
-    found.images.extend(Picture(path) for path in matches if path.suffix.lower() in SUFFIXES)
-    if not matches:
-        found.images.append(named)
-    found.passed_over.extend(path for path in matches if is_unread(path))
+def find_images(sources: Sequence[str], listed: Iterable[str] = ()) -> Found:
+    """All that a `Stream` gives, with its errors."""
+    stream = Stream(sources, listed)
+    images = [picture for picture in stream if picture is not None]
+    return Found(images, stream.passed_over)
 
 
 def pictures_in(sources: PictureLike | Iterable[PictureLike]) -> list[Picture]:
-    """The pictures of images, files, folders and patterns, as Python callers give them; see `pictures_of`.
+    """The pictures of images, files, folders, archives and patterns, as Python callers give them; see `pictures_of`.
 
-    Raises UsageError for what is none of these, ShotfitError for a folder or pattern without an image.
+    Raises UsageError for what is none of these, ShotfitError for a folder or archive without an image.
     """
     single = isinstance(sources, (str, os.PathLike))
     listed: Any = [sources] if single else sources
     if not isinstance(listed, (list, tuple)) or not any(isinstance(one, (str, os.PathLike)) for one in listed):
         return pictures_of(listed)
-    found = Found([], [])
+    found: list[Picture] = []
+    stream = Stream([])
     for number, source in enumerate(listed):
         if isinstance(source, (str, os.PathLike)):
-            _find(os.fspath(source), found, listed=True)
+            found.extend(stream._named(os.fspath(source), listed=True))
         else:
-            found.images.append(Picture.of(source, f"image {number}"))
-    return found.images
+            found.append(Picture.of(source, f"image {number}"))
+    return found
 
 
-def _below(folder: Path, found: Found) -> None:
-    """Images below a folder, sorted; hidden files and folders are left out, links to folders not followed."""
-    before = len(found.images)
+def lines_of(stream: TextIO) -> Iterator[str | None]:
+    """The lines of a text stream as they come, and None where the next one may be long in coming.
 
-    def unreadable(error: OSError) -> None:
-        found.passed_over.append(Path(error.filename))
+    A pipe is asked for what is in it, and is not waited for until it ends.
 
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = [Path(parent) / name for name in sorted(names) if not name.startswith(".")]
-        found.images.extend(Picture(path) for path in paths if path.suffix.lower() in SUFFIXES)
-        found.passed_over.extend(path for path in paths if is_unread(path))
-        found.passed_over.extend(path for name in folders if (path := Path(parent) / name).is_symlink())
-    if len(found.images) == before:
-        raise ShotfitError(f"The folder {folder} holds no images.")
+    Raises ShotfitError for a line that is longer than any path.
+    """
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # held in memory
+        yield from map(_checked, stream)
+        return
+    rest = b""
+    while block := os.read(descriptor, _BLOCK):
+        *whole, rest = (rest + block).split(b"\n")
+        yield from (_checked(os.fsdecode(line)) for line in whole)
+        _checked(os.fsdecode(rest))
+        yield None
+    if rest:
+        yield os.fsdecode(rest)
+
+
+def _checked(line: str) -> str:
+    if len(line) > _LONGEST_PATH:
+        raise ShotfitError(
+            f"A line on standard input has more than {_LONGEST_PATH:,} characters; expected a path a line."
+        )
+    return line
+
+
+def _inside(named: Picture) -> Iterator[Picture]:
+    """The pictures in an archive or a table; a picture of another kind is itself.
+
+    Raises ShotfitError for an archive or a table that has no pictures or cannot be read.
+    """
+    if named.inside is not None or named.crop is not None or named.file is None or not is_container(named.file):
+        yield named
+        return
+    inside: Sequence[str | int]
+    if is_table(named.file):
+        inside = range(row_count(named.file))
+    else:
+        inside = [name for name, _ in members(named.file) if _is_picture(name)]
+    if not inside:
+        raise ShotfitError(f"{named.file} holds no images.")
+    for one in inside:
+        yield Picture(named.file, one)
+
+
+def _is_picture(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") and part != "." for part in path.parts)
+
+
+@lru_cache(maxsize=1024)
+def _resolved(folder: str) -> Path:
+    return Path(folder).resolve()

@@ -11,7 +11,7 @@ evaluate_tasks(model, read_tasks("tasks.toml")).accuracy        # the mean over 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -42,11 +42,13 @@ __all__ = [
     "Scores",
     "TaskScores",
     "answers",
+    "answers_of_tasks",
     "evaluate",
     "evaluate_tasks",
     "labelled_for",
     "model_for",
     "score",
+    "scores_of_tasks",
     "zero_shot_of",
 ]
 
@@ -246,13 +248,26 @@ def evaluate_tasks(model: Model, tasks: Sequence[Task], everything: bool = False
 
     Raises ShotfitError for a task without images or with other classes; UsageError where the method knows no new tasks.
     """
+    return scores_of_tasks(model, answers_of_tasks(model, tasks, everything))
+
+
+def answers_of_tasks(
+    model: Model, tasks: Sequence[Task], everything: bool = False
+) -> dict[str, tuple[list[Item], Answers]]:
+    """The images of each task and what the model says of them; takes and raises what `evaluate_tasks` does."""
     check_names(tasks)
-    scores, new = {}, []
+    found = {}
     for task in tasks:
         own = model_for(model, task)
-        new += [task.name] if task.name not in model.tasks else []
-        scores[task.name] = evaluate(own, labelled_for(own.class_names, task, everything))
-    return TaskScores(scores, tuple(new))
+        items = labelled_for(own.class_names, task, everything)
+        found[task.name] = items, answers(own, items)
+    return found
+
+
+def scores_of_tasks(model: Model, said: Mapping[str, tuple[Sequence[Item], Answers]]) -> TaskScores:
+    """What the answers of `answers_of_tasks` are worth."""
+    scores = {name: own.scores() for name, (_, own) in said.items()}
+    return TaskScores(scores, tuple(name for name in said if name not in model.tasks))
 
 
 def model_for(model: Model, task: Task) -> Model:

@@ -1,24 +1,33 @@
-"""What each run of a comparison says image by image, kept as CSV files.
+"""What models say image by image, in files: image, label, predicted, probability (of the class that was predicted) and
+label_probability (of the right one).
 
-One file for each run and column: image, label, predicted, probability (of the class that was predicted) and
-label_probability (of the right one). Its name begins with method, shots and seed for people; the key of the run behind
-them tells apart what they do not.
+A comparison keeps a CSV file for each run and column. Its name begins with method, shots and seed for people; the key
+of the run behind them tells apart what they do not. An evaluation writes one file of any format of `data/rows.py`, with
+whether the prediction is right, and what else was asked.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from shotfit.data.containers import arrow
+from shotfit.data.rows import Columns, Kind, check_file, form_of, write_rows
 from shotfit.data.tasks import Item
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.evaluate import Answers
-from shotfit.files import write_atomically
-from shotfit.printing import as_csv
+from shotfit.fitting.asked import Verdict
 
-__all__ = ["check_folder", "file_name", "write_predictions"]
+__all__ = ["check_folder", "check_rows_file", "file_name", "write_answers", "write_predictions"]
 
+_COLUMNS: Columns = {
+    "image": "text",
+    "label": "text",
+    "predicted": "text",
+    "probability": "number",
+    "label_probability": "number",
+}
 LONGEST = 40  # letters of a name's part
 
 
@@ -49,16 +58,62 @@ def write_predictions(folder: Path, files: Mapping[str, tuple[Sequence[Item], An
     Raises ShotfitError where the folder cannot be written.
     """
     for name, (items, answers) in files.items():
-        rows: list[Sequence[object]] = [["image", "label", "predicted", "probability", "label_probability"]]
-        for item, label, predicted, probabilities in zip(
-            items, answers.labels, answers.predicted, answers.probabilities, strict=True
-        ):
-            named = answers.class_names[label], answers.class_names[predicted]
-            rows.append([str(item.picture), *named, f"{probabilities[predicted]:.6f}", f"{probabilities[label]:.6f}"])
         try:
-            write_atomically(folder / name, as_csv(rows).encode("utf-8", "backslashreplace"))
+            write_rows(folder / name, "csv", _COLUMNS, _rows(items, answers))
         except OSError as error:
             raise _refused(folder, error) from None
+
+
+def write_answers(
+    path: Path,
+    said: Mapping[str, tuple[Sequence[Item], Answers]],
+    verdicts: Sequence[Verdict] = (),
+    several: bool = False,
+) -> None:
+    """Write a row for each image, in the format that the file's ending says.
+
+    said: by task, which has a column where there are `several`. verdicts: of the images of all tasks; where one asks
+    for a set, or a mark of unknown images, there is a column for it.
+
+    Raises as `write_rows` does.
+    """
+    asks_set = any(one.set is not None for one in verdicts)
+    asks_unknown = any(one.unknown is not None for one in verdicts)
+    columns: dict[str, Kind] = {"task": "text", **_COLUMNS, "right": "flag", "set": "texts", "unknown": "flag"}
+    for name, is_asked in (("task", several), ("set", asks_set), ("unknown", asks_unknown)):
+        if not is_asked:
+            del columns[name]
+    more = iter(verdicts)
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for task, (items, answers) in said.items():
+            for row, right in zip(_rows(items, answers), answers.right.tolist(), strict=True):
+                verdict = next(more, Verdict())
+                asked = [*([verdict.set] if asks_set else []), *([verdict.unknown] if asks_unknown else [])]
+                yield (*([task] if several else []), *row, right, *asked)
+
+    write_rows(path, form_of(path) or "csv", columns, rows())
+
+
+def check_rows_file(path: Path) -> None:
+    """Refuse a file that is of no format for rows, or that cannot be written, before anything is computed for it.
+
+    Raises UsageError.
+    """
+    form = form_of(path)
+    if form is None:
+        raise UsageError(f"--out {path} has no ending that says its format: name a .csv, .jsonl or .parquet file.")
+    if form == "parquet":
+        arrow()
+    check_file(path)
+
+
+def _rows(items: Sequence[Item], answers: Answers) -> Iterator[tuple[object, ...]]:
+    for item, label, predicted, probabilities in zip(
+        items, answers.labels, answers.predicted, answers.probabilities, strict=True
+    ):
+        named = answers.class_names[label], answers.class_names[predicted]
+        yield (str(item.picture), *named, float(probabilities[predicted]), float(probabilities[label]))
 
 
 def _refused(folder: Path, error: OSError) -> ShotfitError:

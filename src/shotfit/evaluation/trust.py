@@ -24,14 +24,14 @@ from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import cache_folder
 from shotfit.errors import ShotfitError
 from shotfit.evaluation.evaluate import score
-from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
+from shotfit.fitting.asked import NOTHING_MORE, Asked, Verdict, judge
 from shotfit.fitting.calibration import log_losses
 from shotfit.fitting.conformal import needed
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.model import SCORED, Model
 from shotfit.fitting.predict import find_images
 
-__all__ = ["TrustScores", "auroc", "evaluate_trust", "fpr_at", "items_of", "trust_lines"]
+__all__ = ["TrustScores", "auroc", "evaluate_trust", "fpr_at", "items_of", "trust_lines", "verdicts_of"]
 
 LEAST = 1e-12  # probability that a log loss is taken of
 
@@ -104,6 +104,15 @@ def evaluate_trust(
             found["unknown_marked"] = float(np.mean([bool(verdict.unknown) for verdict in marked]))
         found |= {"auroc": auroc(known, others), "fpr_at_95": fpr_at(known, others)}
     return TrustScores(**found)
+
+
+def verdicts_of(model: Model, items: Sequence[Item], asked: Asked) -> list[Verdict]:
+    """The set of each image, and whether it belongs to no class, as far as they are asked for.
+
+    Raises as `evaluate_trust` does.
+    """
+    answers = judge(asked, model.own_trust, model.record, model.one_task().names)
+    return answers(model.probabilities(items), lambda: _features(model, items))
 
 
 def auroc(known: Tensor, unknown: Tensor) -> float:

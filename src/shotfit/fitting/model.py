@@ -13,7 +13,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,18 +172,23 @@ class Model:
     @torch.no_grad()
     def predict_each(
         self,
-        images: Sequence[Picture],
+        images: Iterable[Picture | None],
         top: int = 1,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
         lenient: bool = False,
     ) -> Iterator[Prediction]:
-        """As `predict`, each as soon as it is known; the next files are read meanwhile."""
+        """As `predict`, each as soon as it is known; the next files are read meanwhile.
+
+        images: None among them says that the next one may be long in coming; those before it do not wait for it.
+        """
         names = self.one_task().names
         top = min(max(top, 1), len(names))
         answers = judge(asked, self.own_trust, self.record, names)
-        with kept_memory() if len(images) > BATCH else nullcontext():
-            for batch in _growing(images):
+        with ExitStack() as kept:
+            for number, batch in enumerate(_growing(images)):
+                if number == 1:  # what one batch freed, the system has back sooner
+                    kept.enter_context(kept_memory())
                 for picture, answer in zip(batch, self._answered(batch, answers, lenient), strict=True):
                     source = str(picture)
                     if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
@@ -446,12 +451,17 @@ def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
     return model if task is None else model.for_task(task)
 
 
-def _growing(images: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+def _growing(images: Iterable[Picture | None]) -> Iterator[list[Picture]]:
     """Batches of growing size: the first answers come soon, and later files are read while the tower works."""
-    start, size = 0, BATCH
-    while start < len(images):
-        yield images[start : start + size]
-        start, size = start + size, min(2 * size, SCORED)
+    batch, size = list[Picture](), BATCH
+    for picture in images:
+        if picture is not None:
+            batch.append(picture)
+        if batch and (picture is None or len(batch) == size):
+            yield batch
+            batch, size = [], min(2 * size, SCORED)
+    if batch:
+        yield batch
 
 
 def _encoded(text: str) -> bytes:

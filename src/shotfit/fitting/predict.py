@@ -1,36 +1,188 @@
-"""Predict many images at once: find them, run the model, write a table, CSV or JSONL.
+"""Predict many images at once: run the model, print a table, CSV or JSON Lines, or write a file.
 
-for line in lines(model, find_images(["photos/"]).images, "csv", top=3):
+for line in lines(model, Stream(["photos/"]), "csv", top=3):
     print(line)
+write(predictions(model, Peeked(Stream(["photos/"]))), Path("labels.parquet"), "parquet")
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Literal, get_args
 
 from rich.cells import cell_len
 
+from shotfit.data.containers import arrow
 from shotfit.data.finding import Found, find_images
 from shotfit.data.pictures import Picture
+from shotfit.data.rows import Columns, check_file, csv_row, write_lines, write_rows
 from shotfit.errors import UsageError
+from shotfit.files import can_hold, write_atomically
 from shotfit.fitting.asked import NOTHING_MORE, Asked
 from shotfit.fitting.model import BATCH, Model
 from shotfit.fitting.predictions import Prediction
+from shotfit.fitting.written import fiftyone, label_studio
 from shotfit.printing import as_csv, as_json, printable
 from shotfit.progress import track
 
-__all__ = ["Broken", "Format", "Found", "find_images", "lines"]
+__all__ = [
+    "COLUMNS",
+    "Broken",
+    "Format",
+    "Found",
+    "Peeked",
+    "as_lines",
+    "check_out",
+    "find_images",
+    "form_for",
+    "lines",
+    "predictions",
+    "write",
+]
 
-Format = Literal["table", "csv", "jsonl"]
+Format = Literal["table", "csv", "jsonl", "parquet", "label-studio", "fiftyone"]
 Broken = Literal["keep", "skip", "stop"]
 
-COLUMNS = ("image", "rank", "label", "probability", "set", "unknown", "error")
+COLUMNS: Columns = {
+    "image": "text",
+    "rank": "whole",
+    "label": "text",
+    "probability": "number",
+    "set": "texts",
+    "unknown": "flag",
+    "error": "text",
+}
+
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".json": "label-studio",
+    ".txt": "table",
+}
+_IN_FILES: dict[Format, str] = {"parquet": "labels.parquet", "fiftyone": "labels/"}
+
+
+def form_for(asked: str | None, out: Path | None) -> Format:
+    """The format that is asked for; without one, what the file's ending says, or a table.
+
+    Raises UsageError for an unknown format or ending, and for a format that is written to files alone.
+
+    >>> form_for(None, Path("labels.parquet"))
+    'parquet'
+    """
+    known = ", ".join(get_args(Format))
+    if asked is None:
+        form = "table" if out is None else _SUFFIXES.get(out.suffix.lower())
+        if form is None:
+            raise UsageError(f"--out {out} has no ending that says its format: give --format, one of {known}.")
+        return form
+    for form in get_args(Format):
+        if form == asked:
+            if out is None and form in _IN_FILES:
+                raise UsageError(f"--format {form} is written to files, and not shown: add --out {_IN_FILES[form]}.")
+            return form
+    raise UsageError(f"There is no format {asked!r}: use one of {known}.")
+
+
+class Peeked:
+    """Images of which the first ones are known: as many as are there at once, and no more than make a batch and one.
+
+    images: as `Model.predict_each` takes them.
+    """
+
+    def __init__(self, images: Iterable[Picture | None]) -> None:
+        self._coming = iter(images)
+        self._first = list[Picture | None]()
+        for picture in self._coming:
+            self._first.append(picture)
+            if picture is None or len(self._first) > BATCH:
+                break
+
+    @property
+    def first(self) -> list[Picture]:
+        """The first images."""
+        return [picture for picture in self._first if picture is not None]
+
+    @property
+    def several_batches(self) -> bool:
+        """Whether there are, or may be, more than one batch."""
+        return len(self._first) > BATCH or None in self._first
+
+    def __iter__(self) -> Iterator[Picture | None]:
+        return chain(self._first, self._coming)
+
+
+def check_out(out: Path, form: Format) -> None:
+    """Refuse a file, or for `fiftyone` a folder, that cannot be written, before anything is computed for it.
+
+    Raises UsageError, also where the library is missing that a format needs.
+    """
+    if form == "parquet":
+        arrow()
+    if form != "fiftyone":
+        check_file(out)
+    elif (out.exists() and not out.is_dir()) or not can_hold(out / "_"):
+        raise UsageError(f"--out {out} is no folder that files can be put into, as --format fiftyone needs one.")
+
+
+def predictions(
+    model: Model,
+    images: Peeked,
+    top: int = 1,
+    broken: Broken = "stop",
+    tell: Callable[[Prediction], None] = lambda _: None,
+    asked: Asked = NOTHING_MORE,
+    lenient: bool = False,
+) -> Iterator[Prediction]:
+    """The predictions as soon as they are known, with a bar where there are several batches.
+
+    broken: an image that cannot be read is a prediction with its error (keep), is left out (skip), or ends all (stop);
+    `tell` is told of each that is kept or skipped. lenient: as in `Model.predict`.
+
+    Raises UsageError for `top` below 1, or a model of several tasks; with "stop" ShotfitError for an image that cannot
+    be read.
+    """
+    if top < 1:
+        raise UsageError(f"--top is {top}; expected 1 or more.")
+    found = model.predict_each(images, top, broken != "stop", asked, lenient)
+    # a bar for one batch would be gone before it is seen
+    for one in track(found, "Predicting") if images.several_batches else found:
+        if one.error is not None:
+            tell(one)
+        if one.error is None or broken == "keep":
+            yield one
+
+
+def as_lines(
+    found: Iterable[Prediction], form: Format, names: Sequence[str] = (), first: Sequence[Picture] = ()
+) -> Iterator[str]:
+    """The predictions as lines without their line ends.
+
+    table: the image, then its classes with their probabilities. csv: a header with COLUMNS, and a row for each class;
+    what a spreadsheet would run begins with an apostrophe (`as_cell`). jsonl: an object an image. label-studio: one
+    JSON list (`written.label_studio`).
+    names, first: of all classes, and of the first images, by which a table's columns are as wide as they are.
+
+    Raises UsageError for a format that has no lines.
+    """
+    if form == "label-studio":
+        return label_studio(found)
+    if form == "jsonl":
+        return (as_json(_object(one)) for one in found)
+    if form == "csv":
+        return chain([as_csv([list(COLUMNS)]).removesuffix("\n")], (csv_row(row) for row in _rows(found)))
+    if form == "table":
+        return _table(found, [str(picture) for picture in first], names)
+    raise UsageError(f"There is no format {form!r} of lines: use table, csv, jsonl or label-studio.")
 
 
 def lines(
     model: Model,
-    images: Sequence[Picture],
+    images: Iterable[Picture | None],
     form: Format = "table",
     top: int = 1,
     broken: Broken = "stop",
@@ -38,47 +190,41 @@ def lines(
     asked: Asked = NOTHING_MORE,
     lenient: bool = False,
 ) -> Iterator[str]:
-    """The predictions as lines without their line ends, as soon as they are known.
+    """The lines of the predictions of images: see `predictions` and `as_lines`."""
+    peeked = Peeked(images)
+    found = predictions(model, peeked, top, broken, tell, asked, lenient)
+    return as_lines(found, form, model.one_task().names, peeked.first)
 
-    table: the image, then its classes with their probabilities. csv: a header with COLUMNS, and a row for each class;
-    what a spreadsheet would run begins with an apostrophe (`as_cell`). jsonl: an object an image.
-    broken: an image that cannot be read is a row with its error (keep), has no row (skip), or ends all (stop); `tell`
-    is told of each that is kept or skipped. lenient: as in `Model.predict`.
 
-    Raises UsageError for an unknown format, `top` below 1, or a model of several tasks; with "stop" ShotfitError for an
-    image that cannot be read.
+def write(found: Iterable[Prediction], out: Path, form: Format, names: Sequence[str] = ()) -> None:
+    """Write the predictions to a file, which is there once all are; `fiftyone` makes two in a folder.
+
+    Raises UsageError where a library is missing, and OSError for a file that cannot be written.
     """
-    if top < 1:
-        raise UsageError(f"--top is {top}; expected 1 or more.")
-    if form not in ("table", "csv", "jsonl"):
-        raise UsageError(f"There is no format {form!r}: use table, csv or jsonl.")
-    names = model.one_task().names
-    widths = max(cell_len(printable(path)) for path in images), max(cell_len(printable(name)) for name in names)
-    if form == "csv":
-        yield ",".join(COLUMNS)
-    predictions = model.predict_each(images, top, broken != "stop", asked, lenient)
-    # a bar for one batch would be gone before it is seen
-    for one in track(predictions, "Predicting", len(images)) if len(images) > BATCH else predictions:
+    if form == "parquet":
+        write_rows(out, "parquet", COLUMNS, _rows(found))
+    elif form == "fiftyone":
+        labels, data = fiftyone(found)
+        for name, text in (("data.json", data), ("labels.json", labels)):
+            write_atomically(out / name, text.encode())
+    else:
+        write_lines(out, as_lines(found, form, names))
+
+
+def _table(predictions: Iterable[Prediction], first: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """A longer name than all before it makes the first column wider from there."""
+    label = max((cell_len(printable(name)) for name in names), default=0)
+    source = max((cell_len(printable(name)) for name in first), default=0)
+    for one in predictions:
+        source = max(source, cell_len(printable(one.source)))
+        begin = _padded(one.source, source)
         if one.error is not None:
-            tell(one)
-        if one.error is None or broken == "keep":
-            yield _line(one, form, widths)
-
-
-def _line(prediction: Prediction, form: Format, widths: tuple[int, int]) -> str:
-    if form == "jsonl":
-        return as_json(_object(prediction))
-    if form == "csv":
-        return as_csv(_rows(prediction)).removesuffix("\n")
-    source, label = widths
-    if prediction.error is not None:
-        return f"{_padded(prediction.source, source)}  error: {printable(' '.join(prediction.error.split()))}"
-    pairs = zip(prediction.labels, prediction.probabilities, strict=True)
-    line = _padded(prediction.source, source) + "".join(
-        f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs
-    )
-    line += "" if prediction.set is None else f"  {{{printable(', '.join(prediction.set))}}}"
-    return line + ("  unknown" if prediction.unknown else "")
+            yield f"{begin}  error: {printable(' '.join(one.error.split()))}"
+            continue
+        pairs = zip(one.labels, one.probabilities, strict=True)
+        line = begin + "".join(f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs)
+        line += "" if one.set is None else f"  {{{printable(', '.join(one.set))}}}"
+        yield line + ("  unknown" if one.unknown else "")
 
 
 def _object(prediction: Prediction) -> dict[str, object]:
@@ -94,16 +240,14 @@ def _object(prediction: Prediction) -> dict[str, object]:
     return found
 
 
-def _rows(prediction: Prediction) -> Iterator[tuple[object, ...]]:
+def _rows(predictions: Iterable[Prediction]) -> Iterator[tuple[object, ...]]:
     """Rows of COLUMNS: one for each class, or one with the error."""
-    if prediction.error is not None:
-        yield prediction.source, "", "", "", "", "", prediction.error
-        return
-    classes = "" if prediction.set is None else "|".join(prediction.set)
-    unknown = "" if prediction.unknown is None else str(prediction.unknown).lower()
-    pairs = zip(prediction.labels, prediction.probabilities, strict=True)
-    for rank, (label, value) in enumerate(pairs, start=1):
-        yield prediction.source, rank, label, f"{value:.6f}", classes, unknown, ""
+    for one in predictions:
+        if one.error is not None:
+            yield one.source, None, None, None, None, None, one.error
+            continue
+        for rank, (label, value) in enumerate(zip(one.labels, one.probabilities, strict=True), start=1):
+            yield one.source, rank, label, value, one.set, one.unknown, None
 
 
 def _padded(text: str, width: int) -> str:
