@@ -88,7 +88,7 @@ COMPARED = ("compare", "photos", "--backbone", "backbone", "--shots", "1", "--ou
         (("predict", "x" * 300, "photos"), 3, "File name too long"),
         (("fit", "--classes", "@" + "x" * 300), 2, "File name too long"),
         (("fit", "--classes", "a", "--backbone", "backbone", "--out", "x" * 300), 3, "File name too long"),
-        (("show", "x" * 300 + ".py:Method"), 2, "File name too long"),
+        (("show", "x" * 300 + ".py:Method"), 3, "File name too long"),
     ],
     ids=lambda value: None if not isinstance(value, tuple) else " ".join(value)[-30:],
 )

@@ -142,7 +142,7 @@ def test_second_prediction_decodes_no_picture(photos: Path, run: Run, monkeypatc
     def fail(picture: Picture, **_: object) -> None:
         raise AssertionError(f"{picture} is decoded")
 
-    monkeypatch.setattr("shotfit.engine.decoding.open_image", fail)
+    monkeypatch.setattr("shotfit.engine.decoding.opened_image", fail)
     code, again, err = run(photos, "--format", "csv", "--top", "3")
     assert (code, again, err) == (0, first, [])
 
@@ -154,7 +154,7 @@ def test_member_of_an_archive_finds_the_features_of_the_same_file(
         for path in sorted(photos.iterdir()):
             tar.add(path, path.name)
     _, first, _ = run(photos, "--format", "csv")
-    monkeypatch.setattr("shotfit.engine.decoding.open_image", None)
+    monkeypatch.setattr("shotfit.engine.decoding.opened_image", None)
     code, again, _ = run(photos.parent / "all.tar", "--format", "csv")
     assert code == 0 and [line.split(",")[1:] for line in again] == [line.split(",")[1:] for line in first]
 

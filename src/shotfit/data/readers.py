@@ -194,6 +194,8 @@ def _format(source: Path, read_as: str | None) -> Format:
     for found in FORMATS.values():
         if found.recognizes(source):
             return found
+    if source.suffix.lower() == ".json":  # a split file by another name; its reader says what it is not
+        return coop
     raise ShotfitError(
         f"{shown(source)} is neither a folder nor a file of a format that is known ({', '.join(FORMATS)}); expected a "
         "folder of class folders, or a manifest such as labels.csv."

@@ -47,7 +47,7 @@ def embed(
     Example:
         >>> import numpy as np
         >>> embed(np.zeros((2, 32, 32, 3), dtype=np.uint8)).shape
-        (2, 448)
+        (2, 576)
     """
     loaded = load_in(backbone, precision, device)
     return features_of(Frozen(loaded, open_store() if store is None else store), images)
