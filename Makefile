@@ -27,7 +27,7 @@ test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 attacks: $(VENV)/test
-	OMP_NUM_THREADS=1 SHOTFIT_ATTACK_ROUNDS=2 $(BIN)/python -m pytest tests/attacks --numprocesses auto --dist worksteal $(if $(SEED),--attack-seed $(SEED))
+	OMP_NUM_THREADS=1 SHOTFIT_ATTACK_ROUNDS=2 $(BIN)/python -m pytest tests/attacks --numprocesses auto --dist worksteal --attack-seed $(or $(SEED),$(shell date +%F))
 
 data:
 	@test -n "$(DATA)" || { echo "Say where the archives are: make data DATA=../shared/data"; exit 2; }

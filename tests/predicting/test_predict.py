@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,24 +15,14 @@ from PIL import Image
 
 from shotfit.commands.cli import main
 from shotfit.data.pictures import Picture
-from shotfit.engine.store import MemoryStore
-from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Prediction
 from shotfit.fitting.predict import COLUMNS, find_images, lines
-from shotfit.testing.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_task
 
-from .pictures import save
+from ..pictures import save
+from .conftest import Run
 
-Run = Callable[..., tuple[int, list[str], list[str]]]
 JXL = b"\0\0\0\x0cJXL \r\n\x87\n"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A model and, beside it, its backbone and images."""
-    folder = tmp_path_factory.mktemp("predict")
-    backbone, task = tiny_backbone(folder / "backbone"), tiny_task(folder / "images")
-    yield fit(task, "zero_shot", shots=1, backbone=backbone, store=MemoryStore()).save(folder / "model")
 
 
 @pytest.fixture
@@ -42,19 +32,6 @@ def photos(tmp_path: Path) -> Path:
         save(tmp_path / "photos" / f"{number:02}.png", seed=number)
     (tmp_path / "photos" / "33.png").write_bytes(b"no image")
     return tmp_path / "photos"
-
-
-@pytest.fixture
-def run(model: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, and the lines of both streams, of `shotfit predict MODEL WORDS`."""
-
-    def ran(*words: object) -> tuple[int, list[str], list[str]]:
-        capsys.readouterr()
-        code = main(["predict", str(model), *map(str, words), "--backbone", str(model.parent / "backbone")])
-        found = capsys.readouterr()
-        return code, found.out.splitlines(), found.err.splitlines()
-
-    return ran
 
 
 def test_broken_picture_is_a_row_with_its_error_and_the_rest_goes_on(photos: Path, run: Run) -> None:

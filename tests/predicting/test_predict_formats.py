@@ -9,7 +9,6 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,27 +18,17 @@ from PIL import Image
 
 import shotfit.files
 from shotfit.commands.cli import main
-from shotfit.engine.store import MemoryStore
-from shotfit.fitting.fit import fit
 from shotfit.fitting.sorting import UNKNOWN, Sorter, folder_names, safe_name
-from shotfit.testing.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_task
 
-from .pictures import save
+from ..pictures import save
+from .conftest import Run
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
-Run = Callable[..., tuple[int, list[str], list[str]]]
 COLUMNS = ["image", "rank", "label", "probability", "set", "unknown", "error"]
 LABELS = {"red_thing", "green thing", "blue"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A model and, beside it, its backbone and images."""
-    folder = tmp_path_factory.mktemp("formats")
-    backbone, task = tiny_backbone(folder / "backbone"), tiny_task(folder / "images")
-    yield fit(task, "zero_shot", shots=1, backbone=backbone, store=MemoryStore()).save(folder / "model")
 
 
 @pytest.fixture
@@ -49,19 +38,6 @@ def photos(tmp_path: Path) -> Path:
         save(tmp_path / "photos" / f"{number:02}.png", seed=number)
     (tmp_path / "photos" / "03.png").write_bytes(b"no image")
     return tmp_path / "photos"
-
-
-@pytest.fixture
-def run(model: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, and the lines of both streams, of `shotfit predict MODEL WORDS`."""
-
-    def ran(*words: object) -> tuple[int, list[str], list[str]]:
-        capsys.readouterr()
-        code = main(["predict", str(model), *map(str, words), "--backbone", str(model.parent / "backbone")])
-        found = capsys.readouterr()
-        return code, found.out.splitlines(), found.err.splitlines()
-
-    return ran
 
 
 def files_in(folder: Path) -> list[str]:

@@ -9,29 +9,16 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from shotfit.commands.cli import main
 from shotfit.data.finding import Stream, find_images, lines_of
 from shotfit.data.pictures import Picture
-from shotfit.engine.store import MemoryStore
-from shotfit.fitting.fit import fit
-from shotfit.testing.tiny import tiny_backbone, tiny_task
 
-from .pictures import save
-
-Run = Callable[..., tuple[int, list[str], list[str]]]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A model and, beside it, its backbone and images."""
-    folder = tmp_path_factory.mktemp("streams")
-    backbone, task = tiny_backbone(folder / "backbone"), tiny_task(folder / "images")
-    yield fit(task, "zero_shot", shots=1, backbone=backbone, store=MemoryStore()).save(folder / "model")
+from ..pictures import save
+from .conftest import Run
 
 
 @pytest.fixture
@@ -40,19 +27,6 @@ def photos(tmp_path: Path) -> Path:
     for number in range(40):
         save(tmp_path / "photos" / f"{number:02}.png", seed=number)
     return tmp_path / "photos"
-
-
-@pytest.fixture
-def run(model: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, and the lines of both streams, of `shotfit predict MODEL WORDS`."""
-
-    def ran(*words: object) -> tuple[int, list[str], list[str]]:
-        capsys.readouterr()
-        code = main(["predict", str(model), *map(str, words), "--backbone", str(model.parent / "backbone")])
-        found = capsys.readouterr()
-        return code, found.out.splitlines(), found.err.splitlines()
-
-    return ran
 
 
 @pytest.fixture
