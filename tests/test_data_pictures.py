@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from shotfit.data.filecache import FileCache
@@ -138,6 +139,7 @@ def test_archive_that_was_cut_off_is_a_sentence(tmp_path: Path, places: dict[str
     ("value", "said"),
     [
         (np.zeros((8, 8, 3)), r"an array \[8, 8, 3\] of float64; expected \[height, width, 3\] of uint8"),
+        (torch.zeros(3, 8, 8), r"an array \[3, 8, 8\] of float32"),
         (np.zeros((3, 8, 8), dtype=np.uint8), r"an array \[3, 8, 8\] of uint8"),
         (3, "is a int; expected a path, bytes"),
         (None, "is a NoneType"),
@@ -148,8 +150,22 @@ def test_value_that_is_no_picture_is_a_sentence(value: object, said: str) -> Non
         pictures_of(value)  # type: ignore[arg-type]
 
 
+def test_open_file_is_read_and_an_address_is_told_apart(tmp_path: Path) -> None:
+    content = save(tmp_path / "a.png").read_bytes()
+    (one,) = pictures_of(io.BytesIO(content))
+    assert one.digest() == Picture.of(content).digest()
+    address = Picture.of("https://example.com/x.png")
+    assert not address.exists() and str(address) == "https://example.com/x.png"
+    with pytest.raises(BrokenImageError, match=r"^https://example.com/x.png is an address on the network"):
+        open_image(address)
+
+
 def test_batch_of_arrays_is_several_pictures() -> None:
     assert [str(one) for one in pictures_of(np.zeros((2, 8, 8, 3), dtype=np.uint8))] == ["image 0", "image 1"]
+
+
+def test_column_of_paths_is_several_pictures() -> None:
+    assert [str(one) for one in pictures_of(np.array(["a.png", "b.png"]))] == ["a.png", "b.png"]
 
 
 def test_pictures_go_to_other_processes(places: dict[str, Picture]) -> None:

@@ -36,13 +36,14 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image
 
-from shotfit.data.containers import MAX_BYTES, is_container, is_member, is_table, open_member
+from shotfit.data.containers import MAX_BYTES, PartError, is_container, is_member, is_table, open_member
 from shotfit.errors import UsageError
 from shotfit.files import open_regular
 
 __all__ = ["Crop", "Picture", "PictureLike", "pictures_of"]
 
 _ORIENTATION = 0x0112
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BOX = re.compile(r"#xywh=(?:pixel:)?(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})")
 
 # PIL decodes on the first access to the pixels of an opened file, and two threads may have the same image.
@@ -102,6 +103,8 @@ class Picture:
             return source
         if isinstance(source, (str, os.PathLike)):
             return _parsed(os.fspath(source))
+        if hasattr(source, "read"):
+            return cls(None, held=source.read(MAX_BYTES + 1), name=name)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return cls(None, held=bytes(source), name=name)
         if isinstance(source, Image.Image):
@@ -145,7 +148,7 @@ class Picture:
 
     def exists(self) -> bool:
         """Whether there is something under its name, be it a link that leads nowhere."""
-        return self.file is None or os.path.lexists(self.file)
+        return self.held is not None if self.file is None else os.path.lexists(self.file)
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
@@ -157,7 +160,8 @@ class Picture:
         if isinstance(self.held, Image.Image):
             raise TypeError(f"{self.name} has pixels, not bytes")
         if self.file is None:
-            assert self.held is not None
+            if self.held is None:
+                raise PartError("is an address on the network, which is not fetched")
             yield io.BytesIO(self.held)
             return
         with (
@@ -234,7 +238,7 @@ def pictures_of(sources: PictureLike | Iterable[PictureLike]) -> list[Picture]:
     """
     single = (Picture, str, os.PathLike, bytes, bytearray, memoryview, Image.Image, dict)
     listed: Any = sources
-    if isinstance(sources, single) or (isinstance(sources, np.ndarray) and sources.ndim < 4):
+    if isinstance(sources, single) or hasattr(sources, "read") or 2 <= getattr(sources, "ndim", 0) < 4:
         return [Picture.of(listed)]
     if not isinstance(sources, Iterable):
         return [Picture.of(listed, "images")]
@@ -252,7 +256,7 @@ def _parsed(text: str) -> Picture:
         place = _placed(name)
         if place is not None:
             return Picture(*place, None if cut is None else Crop(*(int(number) for number in cut.groups())))
-    return Picture(Path(text))
+    return Picture(None, name=text) if _ADDRESS.match(text) else Picture(Path(text))
 
 
 def _placed(name: str) -> tuple[Path, str | int | None] | None:
