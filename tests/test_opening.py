@@ -49,6 +49,16 @@ def test_files_of_proc_are_read_up_to_the_bound() -> None:
     assert "VmHWM" in read_text(Path("/proc/self/status"), 10**6, "a list")
     with pytest.raises(UnreadableError, match="has more bytes than the 10 that"):
         read_bytes(Path("/proc/self/status"), 10, "a list")
+    with pytest.raises(UnreadableError, match="holds more than 65,536 bytes, though its size is 0; expected a list"):
+        read_bytes(Path("/proc/self/pagemap"), 2**40, "a list")
+
+
+@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK), reason="only root reads the kernel's messages")
+def test_file_that_would_have_its_reader_wait_is_one_line() -> None:
+    with pytest.raises(UnreadableError, match="/proc/kmsg has nothing to read now; expected a list"):
+        for _ in range(100_000):  # a message each
+            with open_regular(Path("/proc/kmsg"), 2**40, "a list") as file:
+                file.read()
 
 
 def test_missing_unnameable_and_foreign_files_are_one_line(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_number_or_name_from_outside_is_one_line(run: Run, words: tuple[str, ...
         ("deep.toml", "a = " + "[" * 2000 + "]" * 2000, "nests tables or lists more than 16 deep"),
         ("dots.toml", "a." * 50000 + "a = 1", "nests tables or lists more than 16 deep"),
         ("digits.toml", f"[[task]]\ndata = {DIGITS}", "digits"),
+        ("hexadecimal.toml", "[[task]]\nname = 0x" + "f" * 9000, "whole number of more than 64 bits"),
         ("keys.toml", "\n".join(f"a.b{i} = 1" for i in range(50000)), "has the unknown key 'a'"),
         ("zero.toml", '[[task]]\ndata = "a\\u0000b"', "does not exist"),
         ("deep.jsonl", '{"path": ' + "[" * 10**5, "not valid JSON"),

@@ -95,6 +95,18 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 REPLACE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 MAP = base64.b64encode((4).to_bytes(4, "little") + bytes(4) + b"x" * 5_000 + b"\0").decode()
+
+
+def precompiled(offset: int, begin: int, texts: bytes = b"b\0") -> dict[str, str]:
+    """A map of one character: "a", at unit 97, ends at unit 97 ^ offset, which says where its text begins."""
+    units = [0] * 256
+    units[97] = 97 | 2**8 | offset << 10
+    units[(97 ^ offset) % 256] = 2**31 | begin
+    tree = b"".join(unit.to_bytes(4, "little") for unit in units)
+    content = base64.b64encode(len(tree).to_bytes(4, "little") + tree + texts).decode()
+    return {"type": "Precompiled", "precompiled_charsmap": content}
+
+
 FAULTS: dict[str, tuple[str, Any, str]] = {
     "doubling": ("normalizer", {"type": "Sequence", "normalizers": [REPLACE] * 30}, "times as long"),
     "a long replacement": ("normalizer", {**REPLACE, "content": "a" * 900}, "times as long"),
@@ -114,6 +126,10 @@ FAULTS: dict[str, tuple[str, Any, str]] = {
     ),
     "a map that explodes": ("normalizer", {"type": "Precompiled", "precompiled_charsmap": MAP}, "of one character"),
     "a map that is cut": ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "/////w=="}, "is cut off"),
+    "a map without a tree": ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "A" * 10**4}, "has no tree"),
+    "a map that leads out": ("normalizer", precompiled(4097, 0), "leads out of itself"),
+    "a map to a text beyond": ("normalizer", precompiled(1, 9), "leads out of itself"),
+    "a map into a character": ("normalizer", precompiled(1, 1, "é".encode() + b"\0"), "within a character"),
     "an unknown normalizer": ("normalizer", {"type": "Script"}, "normalizer is 'Script', expected one of"),
     "an unknown split": ("pre_tokenizer", {"type": 3}, "pre_tokenizer is 3, expected one of"),
     "an unknown model": ("model", {"type": "Neural"}, "model is 'Neural', expected one of"),
@@ -152,6 +168,16 @@ def test_faulty_tokenizer_file_is_refused_in_a_line(tmp_path: Path, kind: str) -
     assert message in str(caught.value)
     assert len(str(caught.value)) < 600 + len(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_map_of_characters_and_any_bounds_are_run(tmp_path: Path) -> None:
+    content = changed("normalizer", precompiled(1, 0))
+    content["truncation"] = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 5}
+    content["padding"] = {"strategy": {"Fixed": 2**40}, "direction": "Left", "pad_to_multiple_of": 0, "pad_id": 3,
+                          "pad_type_id": 0, "pad_token": "x"}  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = HuggingFaceTokenizer.read(tmp_path, PLAIN, "clip")
+    assert tokenizer.tokens("a a") == tokenizer.tokens("b b") != tokenizer.tokens("c c")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b'"text"', b"null"])

@@ -6,7 +6,8 @@
     with writing(Path("rows.csv")) as file: ...
 
 What is read is a regular file: a pipe would keep a reader waiting for ever, a device may do something when it is
-opened. It has a bound for its kind, which holds for what is read too: files of /proc have no size, others grow.
+opened. It has a bound for its kind, which holds for what is read too: files grow. One that says it is empty, as those
+of /proc do, is read up to a small bound.
 
 What is written goes to a temporary name beside the target, is flushed, then renamed. The writer holds a lock on that
 name; the next writer removes those that nobody holds any more. A folder that replaces another takes two renames. A
@@ -68,6 +69,7 @@ MODEL_BYTES = 4 * 2**30  # what a method learned
 WEIGHTS_BYTES = 32 * 2**30  # a backbone; the largest CLIP in float32 has 10 GiB
 
 _BLOCK = 2**20
+_UNSAID = 2**16  # bytes that are read of a file of size 0; that of /proc/self/pagemap ends nowhere
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of file systems without hard links
 
 _KINDS = {
@@ -121,7 +123,7 @@ def read_bytes(path: Path, limit: int, what: str) -> bytes:
     with _opened(path, limit, what) as file:
         content, block = bytearray(), max(os.fstat(file.fileno()).st_size + 1, _BLOCK)
         try:
-            while part := file.read(block):  # None where the system would have us wait
+            while part := file.read(block):
                 content += part
                 block = _BLOCK
         except OSError as error:
@@ -161,11 +163,18 @@ class _Bounded(io.FileIO):
     limit: int
     what: str
 
-    def readinto(self, buffer: object) -> int | None:
-        length = super().readinto(buffer)  # type: ignore[arg-type]
+    def readinto(self, buffer: object) -> int:
+        length = cast("int | None", super().readinto(buffer))  # type: ignore[arg-type]
+        if length is None:  # /proc/kmsg would have us wait
+            raise UnreadableError.of(
+                self.path, f"has nothing to read now; expected {self.what}, which is a regular file"
+            )
         if length and self.tell() > self.limit:
             raise _too_large(self.path, None, self.limit, self.what)
-        return cast("int | None", length)
+        if length and self.tell() > _UNSAID and not os.fstat(self.fileno()).st_size:
+            reason = f"holds more than {_UNSAID:,} bytes, though its size is 0; expected {self.what}"
+            raise UnreadableError.of(self.path, f"{reason}, which is a regular file")
+        return length
 
     def read(self, size: int | None = -1) -> bytes | None:  # type: ignore[override]
         return io.RawIOBase.read(self, -1 if size is None else size)  # by `readinto`

@@ -55,6 +55,17 @@ def test_each_path_on_a_pipe_has_its_row_before_the_next_one_is_written(
     assert (started.wait(60), started.stdout.read(), started.stderr.read()) == (0, "", "")
 
 
+@pytest.mark.parametrize("broken", [["stdout"], ["stdout", "stderr"]])
+def test_reader_that_has_gone_is_no_error(broken: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = {"stderr": subprocess.PIPE} | dict.fromkeys(broken, writer)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run([sys.executable, "-m", "shotfit", "--help"], env=buffered, **streams)  # type: ignore[call-overload]
+    os.close(writer)
+    assert (ended.returncode, ended.stderr or b"") == (0, b"")
+
+
 @pytest.mark.slow
 def test_ended_on_the_way_leaves_whole_copies_and_no_rows(model: Path, photos: Path) -> None:
     folder = photos.parent

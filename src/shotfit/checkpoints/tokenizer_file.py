@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shotfit.checkpoints.expressions import problem_of
 from shotfit.checkpoints.settings import shown
 from shotfit.errors import ShotfitError
@@ -138,8 +141,32 @@ def _check_map(value: Any) -> None:
     size = int.from_bytes(content[:4], "little")
     if size % 4 or len(content) < 4 + size:
         raise _FaultError("precompiled_charsmap is cut off")
-    if max(map(len, content[4 + size :].split(b"\0"))) > LONGEST_MAPPED:
+    texts = content[4 + size :]
+    if max(map(len, texts.split(b"\0"))) > LONGEST_MAPPED:
         raise _FaultError(f"precompiled_charsmap makes more than {LONGEST_MAPPED} bytes of one character")
+    try:
+        texts.decode()
+    except UnicodeDecodeError:
+        raise _FaultError("precompiled_charsmap makes what is not UTF-8 text") from None
+    _check_tree(np.frombuffer(content[4 : 4 + size], "<u4").astype(np.int64), texts)
+
+
+def _check_tree(units: NDArray[np.int64], texts: bytes) -> None:
+    """A double array (Darts): unit `p` leads to the units `(p ^ offset) ^ byte`, which lie in one block of 256.
+
+    Where bit 8 is set, a character ends there, and the unit `p ^ offset` says at which byte its text begins.
+    """
+    if not len(units) or len(units) % 256:
+        raise _FaultError("precompiled_charsmap has no tree")
+    offset = (units >> 10) << ((units & 2**9) >> 6)
+    inner = units < 2**31  # the others are such beginnings
+    target = np.where(inner, np.arange(len(units)) ^ offset, 0)
+    ends = inner & (units & 2**8 > 0)
+    if target.max() >= len(units) or (units[target[ends]] % 2**31 > len(texts)).any():
+        raise _FaultError("precompiled_charsmap leads out of itself")
+    begins = np.frombuffer(texts + b"\0", np.uint8)[units[target[ends]] % 2**31]
+    if (begins & 0xC0 == 0x80).any():
+        raise _FaultError("precompiled_charsmap begins a text within a character")
 
 
 def _check_pattern(value: Any, squared: bool) -> None:

@@ -54,9 +54,9 @@ class HuggingFaceTokenizer(Tokenizer):
         Raises ShotfitError for a file that cannot be read or does not fit the text tower.
         """
         named = _named_tokens(folder)
-        files, lower_case = [folder / "tokenizer.json"], False
+        files, lower_case, given = [folder / "tokenizer.json"], False, dict[str, Any]()
         if files[0].is_file():
-            backend = _open(files[0])
+            backend, given = _open(files[0])
             lower_case = kind == "siglip" and _lower_case(backend, folder)
         else:
             files = [folder / "vocab.json", folder / "merges.txt"]
@@ -76,11 +76,8 @@ class HuggingFaceTokenizer(Tokenizer):
             )
         padding = None
         if _reads_padding(config, kind):
-            given = backend.padding or {}
             by_name = backend.token_to_id(named["pad_token"]) if "pad_token" in named else None
             padding = given.get("pad_id", config.padding) if by_name is None else by_name
-        backend.no_padding()
-        backend.no_truncation()
         special = {
             token.content for token in backend.get_added_tokens_decoder().values() if token.special and token.content
         }
@@ -230,15 +227,20 @@ def _failure(text: str) -> Callable[[str], ShotfitError]:
     )
 
 
-def _open(file: Path) -> tokenizers.Tokenizer:
+def _open(file: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """The tokenizer, which neither cuts nor fills up a text, and how its file says that it should fill up."""
     text = _read_text(file)
     check_tokenizer(file, text)
-    return guarded(
+    backend = guarded(
         lambda: tokenizers.Tokenizer.from_str(text),
         lambda reason: ShotfitError(
             f"{file} is no tokenizer file ({reason}); fetch the checkpoint's tokenizer.json again."
         ),
     )
+    padding = backend.padding or {}
+    backend.no_padding()  # before it reads any text: bounds of a file may make it panic
+    backend.no_truncation()
+    return backend, padding
 
 
 def _read_text(file: Path) -> str:

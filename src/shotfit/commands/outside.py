@@ -26,6 +26,7 @@ OUT, ERR = "standard output", "standard error"
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment",
               "can't start new thread", "not enough memory")  # fmt: skip
+_LOOP = "Symlink loop from "  # how Path.resolve says it, up to Python 3.12
 
 
 class _Named:
@@ -57,7 +58,7 @@ class _Named:
 def standing_streams() -> Iterator[None]:
     """Closed streams (`shotfit ... >&-`) lead nowhere, else the next file that is opened becomes the stream.
 
-    Errors of those that are full name them.
+    Errors of those that are full name them. What a broken one did not take is forgotten in the end.
     """
     _open_closed()
     before = sys.stdout, sys.stderr
@@ -65,7 +66,8 @@ def standing_streams() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = before  # also where the parser of arguments put others, which hide what is broken
+        drop_output()
 
 
 def _open_closed() -> None:
@@ -121,6 +123,9 @@ def line_of(error: BaseException) -> str | None:
         )
     if isinstance(error, RecursionError):
         return "something in the input is nested too deeply to be read. Look for brackets within brackets."
+    if isinstance(error, RuntimeError) and str(error).startswith(_LOOP):
+        place = str(error).removeprefix(_LOOP).strip("'")
+        return f"{place} cannot be used: its symbolic links lead in a circle."
     if not isinstance(error, OSError):
         return None
     if error.errno in (errno.EMFILE, errno.ENFILE):

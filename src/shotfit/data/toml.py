@@ -44,11 +44,23 @@ def read_toml(path: Path, expected: str) -> dict[str, Any]:
             raise ShotfitError(
                 f"{shown(path)} nests tables or lists more than {DEEPEST} deep; expected a TOML file with {expected}."
             )
-        return tomllib.loads(text)
+        content = tomllib.loads(text)
     except UnreadableError as error:
         raise ShotfitError(f"{shown(path)} {error.reason}; expected a TOML file with {expected}.") from None
     except (ValueError, RecursionError) as error:  # also whole numbers of thousands of digits
         raise ShotfitError(f"{shown(path)} cannot be read ({error}); expected a TOML file with {expected}.") from error
+    if not _is_bounded(content):  # hexadecimal ones of any length are parsed, and then cannot be printed
+        raise ShotfitError(
+            f"{shown(path)} has a whole number of more than 64 bits; expected a TOML file with {expected}."
+        )
+    return content
+
+
+def _is_bounded(value: Any) -> bool:
+    """Whether all whole numbers are such as TOML promises to hold."""
+    if isinstance(value, (dict, list)):
+        return all(map(_is_bounded, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _depth(text: str) -> int:
