@@ -310,7 +310,7 @@ def test_broken_picture_is_an_error_unless_it_is_kept(saved: Path, tmp_path: Pat
     model, task = Model.open(saved, trust_backbone=True), tiny_task(saved.parent / "images")
     (tmp_path / "broken.png").write_bytes(b"no image")
     paths = [task.train[0].picture.path, tmp_path / "broken.png", task.train[1].picture.path]
-    with pytest.raises(ShotfitError, match=r"broken\.png is no image of a format that is read"):
+    with pytest.raises(ShotfitError, match=r'broken\.png is no image but text: it begins with "no image"'):
         model.predict(paths)
     first, broken, last = model.predict(paths, keep_broken=True)
     assert (first.error, last.error, broken.labels) == (None, None, ()) and "is no image" in str(broken.error)

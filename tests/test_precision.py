@@ -52,7 +52,7 @@ def test_device_is_a_gpu_only_where_there_is_one(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match=r"no device cuda:1: torch finds 1 CUDA GPUs here\. Use cpu or auto"):
         load_in(str(tmp_path), device="cuda:1")
-    with pytest.raises(UsageError, match="no device 'gpu': use auto, cpu, cuda or"):
+    with pytest.raises(UsageError, match="no device 'gpu': use auto, cpu, mps, cuda or, of several GPUs, cuda:1"):
         load_in(str(tmp_path), device="gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert load_in(str(tmp_path)).device == load_in(str(tmp_path), device="cpu").device == torch.device("cpu")

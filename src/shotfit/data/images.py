@@ -32,10 +32,12 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from traceback import clear_frames
 
 from PIL import Image, UnidentifiedImageError
 
@@ -132,17 +134,19 @@ def open_image(picture: PictureLike, *, official: bool = False, shorter: int | N
         BrokenImageError: missing, no image of FORMATS, truncated, damaged or not convertible.
         TooLargeImageError: above MAX_BYTES, MAX_PIXELS or another bound; nothing was decoded.
     """
-    with opened_image(picture, official=official, shorter=shorter) as image:
-        return image
+    picture = Picture.of(picture)
+    with ExitStack() as held, _told(picture):
+        return cut_out(decoded(picture, held, shorter), picture) if official else _rgb(picture, held, shorter)[0]
 
 
 @contextmanager
-def opened_image(picture: PictureLike, *, official: bool = False, shorter: int | None = None) -> Iterator[Image.Image]:
-    """What `open_image` gives, and the memory that it takes is counted until the block is left."""
+def opened_image(picture: PictureLike, *, shorter: int | None = None) -> Iterator[Image.Image]:
+    """What `open_image` gives, and the memory that it takes is counted until the block is left, which closes it."""
     picture = Picture.of(picture)
     with ExitStack() as held:
         with _told(picture):
-            image = cut_out(decoded(picture, held, shorter), picture) if official else _rgb(picture, held, shorter)[0]
+            image = _rgb(picture, held, shorter)[0]  # an image of its own, also where the picture holds one
+        held.callback(image.close)  # before its share is given back: the caller's name for it lives on
         yield image
 
 
@@ -154,7 +158,7 @@ def image_size(picture: Picture) -> tuple[int, int]:
 
 def stored_size(picture: Picture) -> tuple[int, int, int]:
     """Width, height and EXIF orientation (1 to 8) as the picture lies in its file; with the errors of `image_size`."""
-    with _told(picture), ExitStack() as held:
+    with ExitStack() as held, _told(picture):
         found = opened(picture, held, budget=Budget(DECODING.total))  # nothing is decoded
         facts = found.shown(picture)
         return facts.width, facts.height, found.orientation
@@ -162,7 +166,7 @@ def stored_size(picture: Picture) -> tuple[int, int, int]:
 
 def inspect(picture: Picture) -> Facts:
     """Decode and convert the picture in full, as `open_image` does with the same errors, and say what it is."""
-    with _told(picture), ExitStack() as held:
+    with ExitStack() as held, _told(picture):
         return _rgb(picture, held)[1]
 
 
@@ -238,9 +242,10 @@ def _missing(picture: Picture) -> str:
 
 @contextmanager
 def _told(picture: Picture) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged picture into one sentence."""
+    """Turn whatever a decoder raises on a damaged picture into one sentence, which keeps none of its pixels."""
     try:
-        yield
+        with _forgotten():
+            yield
     except (BrokenImageError, UsageError, MemoryError):
         raise
     except (PartError, UnreadableError) as error:
@@ -264,6 +269,20 @@ def _told(picture: Picture) -> Iterator[None]:
             advice = "Replace it, or pass --lenient (lenient=True) to fill what is missing."
             raise BrokenImageError(picture, f"is truncated ({said}). {advice}") from error
         raise BrokenImageError(picture, f"cannot be read as an image ({said})") from error
+
+
+@contextmanager
+def _forgotten() -> Iterator[None]:
+    """An error lives on, in a future or as a cause: drop what the functions that it ended had in their variables."""
+    outer = sys.exc_info()[1]  # what a caller is handling is its own
+    try:
+        yield
+    except Exception as error:
+        seen: BaseException | None = error
+        while seen is not None and seen is not outer:
+            clear_frames(seen.__traceback__)
+            seen = seen.__cause__ or seen.__context__
+        raise
 
 
 def _what_it_is(picture: Picture) -> str:

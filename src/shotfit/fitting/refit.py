@@ -65,11 +65,12 @@ def once_more(model: Model, tasks: Sequence[Task], *, seed: int, check: bool, **
     given = {"backbone": model.frozen.backbone, "store": model.frozen.store} | settings
     given |= {"recipe": "paper", "views": record["views"], "shots": None, "seed": seed}  # that recipe chooses nothing
 
+    just_fitted = model.support is not None  # a model from a folder searches again
+
     def fitted_again(fitted: Method, setting: Mapping[str, Any], checked: bool) -> Model:
-        searched = {} if model.support is None else fitted.chosen()  # a model from a folder searches again
-        prototype = type(fitted)(**fitted.options() | searched)
+        prototype = type(fitted)(**fitted.options() | (fitted.chosen() if just_fitted else {}))
         found = fit(tasks, method=prototype, **{**given, **setting, "check": checked})
-        if not checked and searched:
+        if just_fitted and not checked:
             found.method.keep_chosen(fitted)
         return found
 
