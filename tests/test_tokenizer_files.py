@@ -170,7 +170,6 @@ def test_faulty_tokenizer_file_is_refused_in_a_line(tmp_path: Path, kind: str) -
     assert "\n" not in str(caught.value)
 
 
-<<<<<<< HEAD
 def test_map_of_characters_and_any_bounds_are_run(tmp_path: Path) -> None:
     content = changed("normalizer", precompiled(1, 0))
     content["truncation"] = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 5}
@@ -181,10 +180,7 @@ def test_map_of_characters_and_any_bounds_are_run(tmp_path: Path) -> None:
     assert tokenizer.tokens("a a") == tokenizer.tokens("b b") != tokenizer.tokens("c c")
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b'"text"', b"null"])
-=======
 @pytest.mark.parametrize("content", [b"", b"[" * 100_000, b'"text"', b"null"])
->>>>>>> x2
 def test_what_is_no_file_of_a_tokenizer_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(ShotfitError, match=r"is no tokenizer file"):
