@@ -138,6 +138,11 @@ FAULTS: dict[str, tuple[str, Any, str]] = {
         {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 99, "pair": []},
         "single is 99 entries",
     ),
+    "a frame of no token": (
+        "post_processor",
+        {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "special_tokens": {}},
+        "which special_tokens lacks",
+    ),
     "a token of many ids": (
         "post_processor",
         {"type": "TemplateProcessing", "special_tokens": {"x": {"id": "x", "ids": [1] * 99, "tokens": ["x"]}}},

@@ -116,7 +116,11 @@ def _check_part(part: Any, kind: str, known: set[str]) -> int:
                 maps += 1
                 _check_map(value)
             elif name in ("single", "pair"):
-                _list(value, name, MOST_FRAME)
+                known_tokens = [*_object(entries.get("special_tokens", {}), "special_tokens")]
+                for piece in _list(value, name, MOST_FRAME):
+                    token = _object(piece, name).get("SpecialToken")
+                    if token is not None and _object(token, name).get("id") not in known_tokens:
+                        raise _FaultError(f"{name} has the token {shown(token.get('id'))}, which special_tokens lacks")
             elif name == "special_tokens":
                 for token in _object(value, name).values():
                     _list(_object(token, name).get("ids"), f"{name}: ids", MOST_FRAME)
