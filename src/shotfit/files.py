@@ -308,24 +308,36 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     folder = folder.absolute()
     aside = _aside(folder)
-    with _named(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(folder.parent, _made_folder, folder) as building:
-            for name, data in files.items():
-                write_atomically(building / name, data)
-            building.chmod(0o777 & ~_umask())
-            if folder.exists():
-                shutil.rmtree(aside.parent, ignore_errors=True)  # of a writer that was killed once the folder stood
-                aside.parent.mkdir()
-                os.replace(folder, aside)
-            try:
-                os.replace(building, folder)
-            except BaseException:
-                if aside.exists():
-                    os.replace(aside, folder)
-                raise
-        _sync(folder.parent)
-    shutil.rmtree(aside.parent, ignore_errors=True)
+    try:
+        with _named(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _temporary(folder.parent, _made_folder, folder) as building:
+                for name, data in files.items():
+                    write_atomically(building / name, data)
+                building.chmod(0o777 & ~_umask())
+                if folder.exists():
+                    _remove_folder(aside.parent)  # of a writer that was killed once the folder stood
+                    aside.parent.mkdir()
+                    os.replace(folder, aside)
+                try:
+                    os.replace(building, folder)
+                except BaseException:
+                    if aside.exists() and not folder.exists():
+                        os.replace(aside, folder)
+                    raise
+            _sync(folder.parent)
+    finally:
+        if folder.exists():
+            _remove_folder(aside.parent)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder, as far as that can be done; a signal that comes in between is heard once it is gone."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def standing(folder: Path) -> Path:
@@ -415,7 +427,7 @@ def _remove_left(folder: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        _remove_folder(path)
     else:
         path.unlink(missing_ok=True)
 

@@ -55,7 +55,7 @@ def read_index(path: Path) -> dict[str, Tensor]:
     Raises ShotfitError if a shard is missing, or does not hold what the index says.
     """
     names = read_json(path).section("weight_map").entries
-    if not names or not all(isinstance(shard, str) and Path(shard).name == shard for shard in names.values()):
+    if not names or not all(isinstance(shard, str) and shard and Path(shard).name == shard for shard in names.values()):
         raise ShotfitError(f"{path}: weight_map must name a file of the same folder for each tensor.")
     by_shard: dict[str, set[str]] = {}
     for name, shard in names.items():
