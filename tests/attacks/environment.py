@@ -143,6 +143,7 @@ def _in_use() -> int:
 @around(6)
 def little_memory(place: Place, random: Random, case: Case) -> None:
     more = random.choice([0, 2, 10, 40, 100, 200]) * 10**6
+    case.crashes = True
     case.before = lambda: resource.setrlimit(resource.RLIMIT_AS, (_in_use() + more,) * 2)
 
 

@@ -60,7 +60,8 @@ class Case:
     environ: variables that are set, or removed (None). before: runs in the child, last. signal: (seconds, number), sent
     to the child after the start of the command. streams: where 0, 1 and 2 lead, by number, as a path, or "closed", or
     "broken" (a pipe that nobody reads). process: run as a process of its own. twins: so many at once. after: gives
-    faults of its own, from the folder.
+    faults of its own, from the folder. crashes: whether a library may end the process by SIGSEGV or SIGABRT, which the
+    command line cannot turn into a line: the system refuses it memory in the middle of its own work.
     """
 
     command: list[str]
@@ -72,6 +73,7 @@ class Case:
     process: bool = False
     twins: int = 1
     after: Callable[[], list[str]] | None = None
+    crashes: bool = False
 
 
 @dataclass
@@ -151,7 +153,8 @@ def control_characters(text: str) -> set[str]:
 def judge(outcome: Outcome, place: Place, case: Case) -> list[str]:
     """What is wrong with an outcome, in words; nothing is the rule."""
     faults = [outcome.stuck] if outcome.stuck else []
-    if outcome.code not in CODES and not outcome.stuck:
+    codes = (*CODES, -signal.SIGSEGV, -signal.SIGABRT) if case.crashes else CODES
+    if outcome.code not in codes and not outcome.stuck:
         faults.append(f"exit {outcome.code}")
     if outcome.memory > MEMORY:
         faults.append(f"memory {outcome.memory / 1e6:,.0f} MB")

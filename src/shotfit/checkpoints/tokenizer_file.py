@@ -121,6 +121,9 @@ def _check_part(part: Any, kind: str, known: set[str]) -> int:
                     token = _object(piece, name).get("SpecialToken")
                     if token is not None and _object(token, name).get("id") not in known_tokens:
                         raise _FaultError(f"{name} has the token {shown(token.get('id'))}, which special_tokens lacks")
+                    text = _object(piece, name).get("Sequence")
+                    if name == "single" and text is not None and _object(text, name).get("id") != "A":
+                        raise _FaultError(f"{name} frames the text {shown(text.get('id'))}, but has one, which is A")
             elif name == "special_tokens":
                 for token in _object(value, name).values():
                     _list(_object(token, name).get("ids"), f"{name}: ids", MOST_FRAME)

@@ -24,8 +24,9 @@ __all__ = ["check_place", "drop_output", "line_of", "signals_end", "standing_str
 
 OUT, ERR = "standard output", "standard error"
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+_TOO_MANY_FILES = "too many files are open. Allow more, with `ulimit -n 1024`."
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment",
-              "can't start new thread", "not enough memory")  # fmt: skip
+              "can't start new thread", "not enough memory", "could not create a primitive")  # fmt: skip
 _LOOP = "Symlink loop from "  # how Path.resolve says it, up to Python 3.12
 
 
@@ -121,6 +122,8 @@ def line_of(error: BaseException) -> str | None:
             "out of memory. Close other programs, or use a smaller backbone or fewer images; --memory bounds what a "
             "training takes."
         )
+    if isinstance(error, RuntimeError) and os.strerror(errno.EMFILE) in str(error):  # torch's own way to open files
+        return _TOO_MANY_FILES
     if isinstance(error, RecursionError):
         return "something in the input is nested too deeply to be read. Look for brackets within brackets."
     if isinstance(error, RuntimeError) and str(error).startswith(_LOOP):
@@ -129,7 +132,7 @@ def line_of(error: BaseException) -> str | None:
     if not isinstance(error, OSError):
         return None
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many files are open. Allow more, with `ulimit -n 1024`."
+        return _TOO_MANY_FILES
     what = "a file" if error.filename is None else os.fsdecode(error.filename)
     if error.errno in _FULL:
         return f"{what} cannot be written: the disk is full. Make room, or name another place."
