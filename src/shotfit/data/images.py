@@ -72,6 +72,8 @@ __all__ = [
     "stored_size",
 ]
 
+_LONGEST_NAME = 1000  # characters that are shown; systems allow some thousand
+
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff"]
     + [".ppm", ".pgm", ".pbm", ".pnm"]
@@ -201,11 +203,13 @@ def is_unread(path: Path) -> bool:
 
 
 def shown(path: Path | Picture) -> str:
-    """A name as people read it: relative to the working folder where it lies inside, and always printable."""
+    """A name as people read it: relative to the working folder where it lies inside, of bounded length, printable."""
     text = str(path)
     with suppress(ValueError, OSError):  # elsewhere, or the working folder was removed
         here = str(Path.cwd())
         text = "." if text == here else text.removeprefix(here.rstrip(os.sep) + os.sep)
+    if len(text) > _LONGEST_NAME:
+        text = f"{text[: _LONGEST_NAME // 2]} ... {text[-_LONGEST_NAME // 2 :]}"
     return printable(text)
 
 
