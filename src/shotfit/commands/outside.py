@@ -124,6 +124,8 @@ def line_of(error: BaseException) -> str | None:
         )
     if isinstance(error, RuntimeError) and os.strerror(errno.EMFILE) in str(error):  # torch's own way to open files
         return _TOO_MANY_FILES
+    if isinstance(error, Warning):  # PYTHONWARNINGS=error asks to end at one
+        return str(error)
     if isinstance(error, RecursionError):
         return "something in the input is nested too deeply to be read. Look for brackets within brackets."
     if isinstance(error, RuntimeError) and str(error).startswith(_LOOP):
