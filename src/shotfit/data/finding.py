@@ -20,11 +20,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from shotfit.data.containers import is_container, is_table, members, row_count
-from shotfit.data.images import SUFFIXES, is_unread
+from shotfit.data.filecache import FileCache
+from shotfit.data.images import SUFFIXES, is_unread, open_image, shown
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
+from shotfit.data.tasks import Item
 from shotfit.errors import ShotfitError, first_few
 
-__all__ = ["Found", "Stream", "find_images", "lines_of", "pictures_in"]
+__all__ = ["Found", "Stream", "find_images", "identified", "lines_of", "pictures_in"]
 
 _LONGEST_PATH = 2**16  # characters; systems allow 4,096
 _BLOCK = 2**16  # bytes of a list that are read at once, if so many are there
@@ -162,6 +164,25 @@ def pictures_in(sources: PictureLike | Iterable[PictureLike]) -> list[Picture]:
         else:
             found.append(Picture.of(source, f"image {number}"))
     return found
+
+
+def identified(pictures: Sequence[Picture], cache: Path | None) -> tuple[list[Item], dict[Picture, ShotfitError]]:
+    """The pictures with their digests, and why the others cannot be read.
+
+    cache: the folder in which digests are kept.
+    """
+    items: list[Item] = []
+    broken: dict[Picture, ShotfitError] = {}
+    for picture, digest in zip(pictures, FileCache(cache).digests(pictures), strict=True):
+        if digest:
+            items.append(Item(picture, 0, digest))
+            continue
+        try:
+            open_image(picture)
+            broken[picture] = ShotfitError(f"{shown(picture)} changes while it is read.")
+        except ShotfitError as error:
+            broken[picture] = error
+    return items, broken
 
 
 def lines_of(stream: TextIO) -> Iterator[str | None]:

@@ -247,8 +247,6 @@ def pictures_of(sources: PictureLike | Iterable[PictureLike]) -> list[Picture]:
 
 def _parsed(text: str) -> Picture:
     """The picture of a name: what exists as it stands, else the part of something that exists, else the name itself."""
-    if os.path.lexists(text):
-        return Picture(Path(text))
     found = _BOX.search(text)
     box = None if found is None or found.end() != len(text) else found
     names = [(text, None)] if box is None else [(text, None), (text[: box.start()], box)]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shotfit.data.filecache import FileCache
+from shotfit.data.finding import find_images, identified
 from shotfit.data.images import shown
 from shotfit.data.tasks import Item
 from shotfit.engine.frozen import ImagePool
@@ -29,7 +29,6 @@ from shotfit.fitting.calibration import log_losses
 from shotfit.fitting.conformal import needed
 from shotfit.fitting.heldout import frozen_features
 from shotfit.fitting.model import SCORED, Model
-from shotfit.fitting.predict import find_images
 
 __all__ = ["TrustScores", "auroc", "evaluate_trust", "fpr_at", "items_of", "trust_lines", "verdicts_of"]
 
@@ -141,11 +140,10 @@ def fpr_at(known: Tensor, unknown: Tensor, kept: float = 0.95) -> float:
 def items_of(folder: Path) -> list[Item]:
     """All images below a folder, for `unknown`. Raises ShotfitError where there is none, or one cannot be read."""
     pictures = find_images([str(folder)]).images
-    digests = FileCache(cache_folder()).digests(pictures)
-    for picture, digest in zip(pictures, digests, strict=True):
-        if not digest:
-            raise ShotfitError(f"{shown(picture)} cannot be read: replace or remove it.")
-    return [Item(picture, 0, digest) for picture, digest in zip(pictures, digests, strict=True)]
+    items, broken = identified(pictures, cache_folder())
+    if broken:
+        raise ShotfitError(f"{shown(next(iter(broken)))} cannot be read: replace or remove it.")
+    return items
 
 
 def trust_lines(found: TrustScores) -> list[str]:

@@ -13,11 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.filecache import FileCache
-from shotfit.data.finding import pictures_in
-from shotfit.data.images import open_image
+from shotfit.data.finding import identified, pictures_in
 from shotfit.data.pictures import PictureLike
-from shotfit.data.tasks import Item
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool, normalize
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
@@ -58,11 +55,9 @@ def embed(
 def features_of(frozen: Frozen, images: PictureLike | Iterable[PictureLike]) -> NDArray[Any]:
     """The same, of a frozen model."""
     pictures = pictures_in(images)
-    digests = FileCache(cache_folder()).digests(pictures)
-    for picture, digest in zip(pictures, digests, strict=True):
-        if not digest:
-            open_image(picture)  # says what is wrong with it
-    items = [Item(picture, 0, digest) for picture, digest in zip(pictures, digests, strict=True)]
+    items, broken = identified(pictures, cache_folder())
+    if broken:
+        raise next(iter(broken.values()))
     rows = [torch.zeros(0, frozen.embed)]
     starts = range(0, len(items), TOGETHER)
     for start in track(starts, "Embedding", len(starts)) if len(starts) > 1 else starts:

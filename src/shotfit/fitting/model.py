@@ -24,10 +24,9 @@ from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.filecache import FileCache
-from shotfit.data.finding import pictures_in
+from shotfit.data.finding import identified, pictures_in
 from shotfit.data.given import Data, Labels
-from shotfit.data.images import BrokenImageError, is_truncated, open_image, shown
+from shotfit.data.images import BrokenImageError, is_truncated, shown
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
@@ -191,8 +190,6 @@ class Model:
                     kept.enter_context(kept_memory())
                 for picture, answer in zip(batch, self._answered(batch, answers, lenient), strict=True):
                     source = str(picture)
-                    if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
-                        answer = ShotfitError(_not_finite(source, self.frozen))
                     if isinstance(answer, ShotfitError):
                         if not keep_broken:
                             raise answer
@@ -214,11 +211,9 @@ class Model:
         answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
         rows = [torch.zeros(0, len(self.class_names))]
         for batch in _growing(pictures_in(images)):
-            for picture, answer in zip(batch, self._answered(batch, answers), strict=True):
+            for answer in self._answered(batch, answers):
                 if isinstance(answer, ShotfitError):
                     raise answer
-                if not answer[0].isfinite().all():
-                    raise ShotfitError(_not_finite(str(picture), self.frozen))
                 rows.append(answer[0][None])
         return torch.cat(rows).numpy()
 
@@ -256,12 +251,14 @@ class Model:
     def _answered(
         self, pictures: Sequence[Picture], answers: Answer, lenient: bool = False
     ) -> Iterator[tuple[Tensor, Verdict] | ShotfitError]:
-        """Probabilities [classes] of each picture and what else was asked, or why it cannot be read.
+        """Probabilities [classes] of each picture and what else was asked, or why it has none.
 
         Features that the store holds are not computed again. lenient: what is cut off is read as far as it is there.
         """
+        items = [Item(picture, 0, str(place)) for place, picture in enumerate(pictures)]
         broken: dict[Picture, ShotfitError] = {}
-        items = self._items(pictures, broken)
+        if isinstance(self.frozen.store, Store):  # which knows images by their digests
+            items, broken = identified(pictures, cache_folder())
         while True:
             whole = [item for item in items if item.picture not in broken]
             rows: Iterator[tuple[Tensor, Verdict]] = iter(())
@@ -278,24 +275,11 @@ class Model:
                 else:
                     broken[error.picture] = error
         for picture in pictures:
-            error_of = broken.get(picture) or broken.get(picture.as_lenient())
-            yield next(rows) if error_of is None else error_of
-
-    def _items(self, pictures: Sequence[Picture], broken: dict[Picture, ShotfitError]) -> list[Item]:
-        """The pictures with their digests, but those that cannot be read, which are told."""
-        keeps = isinstance(self.frozen.store, Store)
-        digests = FileCache(cache_folder()).digests(pictures) if keeps else map(str, range(len(pictures)))
-        items = []
-        for picture, digest in zip(pictures, digests, strict=True):
-            if digest:
-                items.append(Item(picture, 0, digest))
-                continue
-            try:
-                open_image(picture)
-                broken[picture] = ShotfitError(f"{shown(picture)} changes while it is read.")
-            except ShotfitError as error:
-                broken[picture] = error
-        return items
+            told = broken.get(picture) or broken.get(picture.as_lenient())
+            answer = next(rows) if told is None else told
+            if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
+                answer = ShotfitError(_not_finite(str(picture), self.frozen))
+            yield answer
 
     @checked
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:

@@ -21,7 +21,7 @@ from shotfit.errors import ShotfitError, UsageError
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["frame", "html_table", "thumbnail"]
+__all__ = ["MOST", "frame", "html_table", "thumbnail"]
 
 MOST = 50
 """So many rows are shown."""

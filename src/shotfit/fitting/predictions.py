@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shotfit.data.pictures import Picture
-from shotfit.fitting.notebook import frame, html_table, thumbnail
+from shotfit.fitting.notebook import MOST, frame, html_table, thumbnail
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +47,7 @@ class Predictions(list[Prediction]):
         kept = [name for name in ("image", "label", "probability", "set", "unknown", "error")
                 if name in ("image", "label", "probability") or any(row[name] is not None for row in best)]  # fmt: skip
         rows = [{name: row[name] for name in kept} for row in best]
-        return html_table(rows, [thumbnail(prediction.picture) for prediction in self[:50]], f"{len(self):,} images")
+        return html_table(rows, [thumbnail(prediction.picture) for prediction in self[:MOST]], f"{len(self):,} images")
 
 
 def _rows(prediction: Prediction) -> Iterator[dict[str, Any]]:
