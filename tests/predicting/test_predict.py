@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from shotfit.commands.cli import main
+from shotfit.data.finding import find_images
 from shotfit.data.pictures import Picture
 from shotfit.fitting.model import Prediction
-from shotfit.fitting.predict import COLUMNS, find_images, lines
+from shotfit.fitting.predict import COLUMNS, lines
 from shotfit.testing.tiny import tiny_task
 
 from ..pictures import save

@@ -15,7 +15,6 @@ from typing import Literal, get_args
 from rich.cells import cell_len
 
 from shotfit.data.containers import arrow
-from shotfit.data.finding import Found, find_images
 from shotfit.data.pictures import Picture
 from shotfit.data.rows import Columns, check_file, csv_row, write_lines, write_rows
 from shotfit.errors import UsageError
@@ -31,11 +30,9 @@ __all__ = [
     "COLUMNS",
     "Broken",
     "Format",
-    "Found",
     "Peeked",
     "as_lines",
     "check_out",
-    "find_images",
     "form_for",
     "lines",
     "predictions",
