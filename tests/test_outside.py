@@ -11,12 +11,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from shotfit import files
 from shotfit.commands.cli import main
-from shotfit.commands.outside import line_of
+from shotfit.commands.outside import line_of, signals_end
 from shotfit.files import HELD, write_atomically, write_folder
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
@@ -212,6 +216,36 @@ def test_signal_while_saving_leaves_nothing(run: Run, home: Path, monkeypatch: p
     assert (code, err.splitlines()) == (130, [f"ended by {signal.Signals(number).name}"])
     assert {path.name for path in home.iterdir()} == before
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files that are closed late
+def test_signal_at_any_step_of_writing_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    for last in range(10_000):
+        folder, old, steps = tmp_path / f"step-{last}", {"a": b"old"}, 0
+        write_folder(folder / "model", old)
+
+        def stop(frame: FrameType, event: str, argument: object, last: int = last) -> Any:
+            nonlocal steps
+            if frame.f_code.co_filename != files.__file__:
+                return None
+            if steps == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+            steps += 1
+            return stop
+
+        with suppress(KeyboardInterrupt), signals_end() as received:
+            sys.settrace(stop)
+            try:
+                write_folder(folder / "model", {"a": b"new", "b": b""})
+            finally:
+                sys.settrace(None)
+        assert {path.name for path in folder.iterdir()} == {"model"}, f"step {last}"
+        found = {path.name: path.read_bytes() for path in (folder / "model").iterdir()}
+        assert found in (old, {"a": b"new", "b": b""}), f"step {last}"
+        if not received:
+            break
+    assert not received
+    assert last > 100
 
 
 def test_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:

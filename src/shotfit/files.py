@@ -20,9 +20,9 @@ import errno
 import hashlib
 import io
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +50,7 @@ __all__ = [
     "open_regular",
     "read_bytes",
     "read_text",
+    "remove_unfinished",
     "sha256",
     "standing",
     "write_atomically",
@@ -67,6 +68,10 @@ SETTINGS_BYTES = 64 * 2**20  # configurations, records, task lists, class names;
 LIST_BYTES = 256 * 2**20  # manifests, split files, results: some million lines
 MODEL_BYTES = 4 * 2**30  # what a method learned
 WEIGHTS_BYTES = 32 * 2**30  # a backbone; the largest CLIP in float32 has 10 GiB
+
+_UNFINISHED: dict[Path, Callable[[Path], None]] = {}  # what this process writes, and how to clear that away
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_UNFINISHED.clear)  # they are the parent's to remove
 
 _BLOCK = 2**20
 _UNSAID = 2**16  # bytes that are read of a file of size 0; that of /proc/self/pagemap ends nowhere
@@ -308,6 +313,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     folder = folder.absolute()
     aside = _aside(folder)
+    _UNFINISHED[folder] = _settle
     try:
         with _named(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -316,28 +322,23 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
                     write_atomically(building / name, data)
                 building.chmod(0o777 & ~_umask())
                 if folder.exists():
-                    _remove_folder(aside.parent)  # of a writer that was killed once the folder stood
+                    _remove(aside.parent)  # of a writer that was killed once the folder stood
                     aside.parent.mkdir()
                     os.replace(folder, aside)
-                try:
-                    os.replace(building, folder)
-                except BaseException:
-                    if aside.exists() and not folder.exists():
-                        os.replace(aside, folder)
-                    raise
+                os.replace(building, folder)
             _sync(folder.parent)
     finally:
-        if folder.exists():
-            _remove_folder(aside.parent)
+        _settle(folder)
+        _UNFINISHED.pop(folder, None)
 
 
-def _remove_folder(folder: Path) -> None:
-    """Remove a folder, as far as that can be done; a signal that comes in between is heard once it is gone."""
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+def _settle(folder: Path) -> None:
+    """Where a folder was not replaced after all, the older one takes its place again."""
+    aside = _aside(folder)
+    if aside.exists() and not folder.exists():
+        os.replace(aside, folder)
+    if folder.exists():
+        _remove(aside.parent)
 
 
 def standing(folder: Path) -> Path:
@@ -373,18 +374,35 @@ def _temporary(folder: Path, make: Callable[[Path], Path], told: Path) -> Iterat
         yield name
     finally:
         _remove(name)
+        _UNFINISHED.pop(name, None)
         if lock is not None:
             os.close(lock)
 
 
+def remove_unfinished() -> None:
+    """Clear away what this process was still writing. A signal that ends a command may come between any two steps."""
+    while _UNFINISHED:
+        name, clear = _UNFINISHED.popitem()
+        with suppress(OSError):
+            clear(name)
+
+
 def _made_file(folder: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=HELD, dir=folder)
-    os.close(handle)
-    return Path(name)
+    name = _new_name(folder)
+    os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    return name
 
 
 def _made_folder(folder: Path) -> Path:
-    return Path(tempfile.mkdtemp(prefix=HELD, dir=folder))
+    name = _new_name(folder)
+    name.mkdir(0o700)
+    return name
+
+
+def _new_name(folder: Path) -> Path:
+    name = folder.absolute() / f"{HELD}{secrets.token_hex(8)}"
+    _UNFINISHED[name] = _remove  # before it is made, so that no moment is without
+    return name
 
 
 def _locked(folder: Path, make: Callable[[Path], Path]) -> tuple[Path, int | None]:
@@ -427,7 +445,7 @@ def _remove_left(folder: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        _remove_folder(path)
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, TextIO, cast
 
 from shotfit.errors import ShotfitError
+from shotfit.files import remove_unfinished
 
 __all__ = ["check_place", "drop_output", "line_of", "signals_end", "standing_streams"]
 
@@ -96,6 +97,7 @@ def signals_end() -> Iterator[list[signal.Signals]]:
     try:
         yield received
     finally:
+        remove_unfinished()
         for number, handler in before.items():
             signal.signal(number, handler)
 
