@@ -27,7 +27,19 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
 GPU = re.compile(r"nvidia-|cuda-|triton$")  # what torch's build for NVIDIA GPUs needs, and nothing else
 COMPILE = (
-    *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"),
+    *(
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--fork-strategy",
+        "fewest",
+        "--python-version",
+        "3.11",
+        "--generate-hashes",
+        "--no-header",
+    ),
     *("--no-annotate", "--constraint", "constraints.txt", "pyproject.toml"),
 )
 HEAD = "# Made by `make lock`: do not edit.\n"
@@ -67,6 +79,8 @@ def entries(text: str) -> Entries:
     """The requirements of a lock, by name."""
     found = re.findall(r"^([a-z0-9._-]+)==(?:.*\\\n)*.*\n", text, re.MULTILINE)
     parts = re.findall(r"^[a-z0-9._-]+==(?:.*\\\n)*.*\n", text, re.MULTILINE)
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise SystemExit(f"{', '.join(twice)}: no one version serves every Python and platform. Pin one that does.")
     return dict(zip(found, parts, strict=True))
 
 

@@ -17,7 +17,10 @@ from textwrap import wrap
 ROOT = Path(__file__).parent.parent
 SOURCE, PICTURE = ROOT / "src" / "shotfit", ROOT / "docs" / "wings.svg"
 EVERYWHERE = ("calls", "errors", "files", "printing", "progress")  # files of the root that every wing may use
-WINGS = ("data", "towers", "checkpoints", "engine", "methods", "fitting", "evaluation", "testing", "commands")
+WINGS = (
+    *("data", "towers", "checkpoints", "engine", "methods", "fitting", "evaluation", "testing"),
+    *("report", "export", "server", "commands"),
+)
 FACE = ("__init__", "__main__")
 
 WIDTH, LINE, PAD, RAIL = 920, 18, 12, 660  # RAIL: where boxes end and arcs begin
