@@ -1,5 +1,7 @@
 # make demo   fit, evaluate and predict on examples/clipart, from nothing but Python 3.11
 # make test   lint, types and all tests
+# make browser  the tests of pages, in Chromium
+# make soak     the prediction server under load for twenty minutes
 # make attacks  the attacks of tests/attacks, twice as many as in the tests: make attacks SEED=7
 # make data   unpack the evaluation sets: make data DATA=../shared/data
 # make bench  time the savings against the reference manner
@@ -13,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --no-deps --require-hashes --requirement requirements
 MODEL := demo-model
 
-.PHONY: demo test attacks data bench lock audit clean
+.PHONY: demo test browser soak attacks data bench lock audit clean
 
 demo: $(VENV)/demo
 	$(BIN)/shotfit fit examples/clipart --out $(MODEL)
@@ -25,6 +27,12 @@ test: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+browser: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests
+
+soak: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout 3600 tests
 
 attacks: $(VENV)/test
 	OMP_NUM_THREADS=1 SHOTFIT_ATTACK_ROUNDS=2 $(BIN)/python -m pytest tests/attacks --numprocesses auto --dist worksteal --attack-seed $(or $(SEED),$(shell date +%F))
