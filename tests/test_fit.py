@@ -346,13 +346,13 @@ def test_backbone_of_another_fingerprint_is_refused_by_name(task: Task, backbone
 def test_method_of_a_notebook_is_fitted_and_compared(
     task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "a_notebook"}
     lines = "from shotfit.methods.zero_shot import ZeroShot\nclass Own(ZeroShot):\n    def text_features(self):\n"
     programs = []
     for sign in ("", "-"):
         exec(lines + f"        return {sign}super().text_features()", names)
         own = names["Own"]()
         model = fit(task, own, backbone=backbone, store=MemoryStore(), keep=True)
-        assert model.record["found_at"] == "__main__:Own" and file_of(type(own)) is None
+        assert model.record["found_at"] == "a_notebook:Own" and file_of(type(own)) is None
         programs.append(program_of(own))
     assert programs[0] != programs[1] and programs[1] == program_of(own)
