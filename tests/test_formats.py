@@ -476,7 +476,8 @@ def test_table_of_many_rows_takes_little_memory(tmp_path: Path) -> None:
 
 
 def test_saved_dataset_is_what_the_library_writes(tmp_path: Path) -> None:
-    library = pytest.importorskip("datasets")
+    import datasets as library
+
     pictures = layouts.pictures()
     names = ["tench", "vulture"]
     features = library.Features({"image": library.Image(), "label": library.ClassLabel(names=names)})
