@@ -243,7 +243,8 @@ def _refuse_labels(folders: Iterable[Folder]) -> None:
     advice = (
         "unpack the archive and name that file in place of it"
         if inside
-        else "save it as CSV with the first line path,label and name that in place of the folder, or pass --read-as folders if the folders are the classes"
+        else "save it as CSV with the first line path,label and name that in place of the folder, or pass "
+        "--read-as folders if the folders are the classes"
         if file.suffix.lower() in _UNREAD
         else f"name that file ({shown(file)}) in place of the folder (and the folder that its paths begin in with "
         "--images), or pass --read-as folders if the folders are the classes"
