@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shotfit.commands.cli import main
-from shotfit.data.pictures import Picture
+from shotfit.data.pictures import Picture, PictureLike
 from shotfit.errors import ShotfitError
 from shotfit.fitting.embedding import embed
 from shotfit.fitting.fit import fit
@@ -68,7 +68,7 @@ def test_python_takes_what_is_there(photos: Path) -> None:
     cut = photos / "cat" / CUT
     with pytest.raises(ShotfitError, match="is truncated"):
         model.predict([cut])
-    images = [photos / "dog" / "000.png", cut, cut.read_bytes()]
+    images: list[PictureLike] = [photos / "dog" / "000.png", cut, cut.read_bytes()]
     assert len(model.predict(images, lenient=True)) == 3
     for strict, leniently in (
         (partial(model.predict_proba, images), partial(model.predict_proba, images, lenient=True)),

@@ -89,7 +89,9 @@ def png(width: int, height: int, depth: int = 8, color: int = 2, *, before: byte
 
 @picture(2)
 def png_bomb(random: Random) -> bytes:
-    return png(WIDE, WIDE, *random.choice([(8, 2), (8, 6), (16, 6), (16, 2), (16, 0)]))
+    depth, color = random.choice([(8, 2), (8, 6), (16, 6), (16, 2), (16, 0)])
+    side = WIDE if depth == 8 else 8_000  # the largest of 16 bits takes most of the time that an attack has
+    return png(side, side, depth, color)
 
 
 @picture(2)

@@ -101,7 +101,8 @@ class How:
             if flag.endswith("-column") and name is not None:
                 raise UsageError(
                     f"a {flag.removeprefix('--').replace('-', ' ')} ({name}) goes with a manifest or another table; "
-                    f"{source.name} is read as {what}, which have no columns."
+                    f"{source.name} is read as {what}, which have no columns: name the file that has them, "
+                    "or its format with --read-as."
                 )
 
 
