@@ -87,7 +87,7 @@ for index in logits[0].argsort()[::-1][:3]:
 
 RESIZE = {
     "shortest": """
-    short, long = min(image.size), int({size} * max(image.size) / min(image.size))
+    long = int({size} * max(image.size) / min(image.size))
     upright = image.width <= image.height
     image = image.resize(({size}, long) if upright else (long, {size}), Image.Resampling.{filter})
     left, top = ({offset} for side in image.size)
