@@ -23,7 +23,7 @@ from shotfit.data.tasks import Task
 from shotfit.engine.decoding import center_view
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.export import write
+from shotfit.export import graph, write
 from shotfit.export.write import export_model
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
@@ -132,8 +132,7 @@ def test_ensemble_is_one_graph_and_its_tower_runs_once(
     export_model(model, out=tmp_path / "export")
     pictures = [item.picture.path for item in task.test]
     assert np.abs(softmax(answers(tmp_path / "export", task)[0]) - model.predict_proba(pictures)).max() < 1e-4
-    graph = (tmp_path / "export" / "model.onnx").read_bytes()
-    assert graph.count(b"_Conv") == 1  # of the patches
+    assert (tmp_path / "export" / "model.onnx").read_bytes().count(b"_Conv") == 1  # of the patches
 
 
 def test_task_of_several_is_exported_alone(backbones: dict[str, Backbone], tmp_path: Path) -> None:
@@ -146,6 +145,15 @@ def test_task_of_several_is_exported_alone(backbones: dict[str, Backbone], tmp_p
     pictures = [item.picture.path for item in second.test]
     expected = model.predict_proba(pictures, task="second")
     assert np.abs(softmax(answers(tmp_path / "export", second)[0]) - expected).max() < 1e-4
+
+
+def test_large_weights_lie_beside_the_graph(
+    saved: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "LARGEST", 1000)
+    record = export_model(Model.open(saved, trust_backbone=True), out=tmp_path / "export").record
+    assert record["model"] == "model.onnx" and "model.onnx.data" in record["sha256"]
+    assert len(answers(tmp_path / "export", task)[0]) == len(task.test)
 
 
 # What stands in the folder
