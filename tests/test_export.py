@@ -179,20 +179,19 @@ def test_prepared_pixels_are_those_of_the_tower(exported: Path, saved: Path, tas
     assert np.abs(pixels_of(exported, task) - expected).max() < 1e-6
 
 
-def run_readme(folder: Path, photo: Path) -> tuple[str, float]:
-    """The first line that the code of a README prints, beside the photo that it names."""
+def check_readme(folder: Path, photo: Path, model: Model) -> None:
+    """Run the code of a README beside the photo that it names: its first line is what the model predicts."""
     (folder / "photo.jpg").write_bytes(photo.read_bytes())
     ran = subprocess.run([sys.executable, "-c", readme_code(folder)], cwd=folder, capture_output=True, text=True)
     (folder / "photo.jpg").unlink()
     assert ran.returncode == 0, ran.stderr
     label, _, probability = ran.stdout.splitlines()[0].rpartition(" ")
-    return label, float(probability)
+    (expected,) = model.predict(photo)
+    assert label == expected.labels[0] and abs(float(probability) - expected.probabilities[0]) < 1e-3
 
 
 def test_code_of_the_readme_runs(exported: Path, saved: Path, task: Task) -> None:
-    photo = task.test[0].picture.path
-    (expected,) = Model.open(saved, trust_backbone=True).predict(photo)
-    assert run_readme(exported, photo) == (expected.labels[0], pytest.approx(expected.probabilities[0], abs=1e-3))
+    check_readme(exported, task.test[0].picture.path, Model.open(saved, trust_backbone=True))
     assert "<img" not in (exported / "README.md").read_text().replace("\\<img", "")
 
 
@@ -200,9 +199,7 @@ def test_openvino_and_its_readme(saved: Path, task: Task, tmp_path: Path) -> Non
     model = Model.open(saved, trust_backbone=True)
     export = export_model(model, "openvino", tmp_path / "export")
     assert {path.name for path in export.folder.iterdir()} == {"model.xml", "model.bin", "export.json", "README.md"}
-    (expected,) = model.predict(task.test[1].picture.path)
-    found = run_readme(export.folder, task.test[1].picture.path)
-    assert found == (expected.labels[0], pytest.approx(expected.probabilities[0], abs=1e-3))
+    check_readme(export.folder, task.test[1].picture.path, model)
 
 
 @pytest.mark.parametrize("method", ["linear_probe", "taskres"])
@@ -220,9 +217,7 @@ def test_classifier_runs_on_the_tower_of_transformers(method: str, task: Task, t
     model = fitted(task, method, load_backbone(folder))
     export = export_model(model, "classifier", tmp_path / "export")
     (export.folder / "clip").symlink_to(folder)  # the README names the checkpoint by its name
-    (expected,) = model.predict(task.test[2].picture.path)
-    found = run_readme(export.folder, task.test[2].picture.path)
-    assert found == (expected.labels[0], pytest.approx(expected.probabilities[0], abs=1e-3))
+    check_readme(export.folder, task.test[2].picture.path, model)
 
 
 @pytest.mark.parametrize(
@@ -243,10 +238,11 @@ def test_method_without_a_class_matrix_is_refused_by_name(
 
 def test_lower_precisions_state_what_they_cost(saved: Path, task: Task, exported: Path, tmp_path: Path) -> None:
     photos = task.test[0].picture.path.parent.parent
-    for precision in ("float16", "int8"):
+    precisions: tuple[write.Precision, ...] = ("float16", "int8")
+    for precision in precisions:
         out = tmp_path / precision
         model = Model.open(saved, trust_backbone=True)
-        export = export_model(model, out=out, precision=precision, images=photos)  # type: ignore[arg-type]
+        export = export_model(model, out=out, precision=precision, images=photos)
         found = export.record["compared"]
         assert found["labelled"] == found["images"] == len(task.test) and found["given"]
         assert found["accuracy"].keys() == {"model", "export"} and 0 <= found["same"] <= 1
@@ -272,7 +268,7 @@ def test_bfloat16_fit_is_compared_in_both(task: Task, backbones: dict[str, Backb
 
 
 def test_export_that_differs_is_not_written(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = write.run_graph
+    whole = graph.run_graph
 
     def wrong(path: Path) -> Any:
         return lambda pixels: (whole(path)(pixels)[0] + np.float32(0.01), None)
