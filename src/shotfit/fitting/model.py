@@ -117,6 +117,10 @@ class Model:
             return logits
         return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
 
+    def logits(self, images: Images) -> Tensor:
+        """Calibrated logits [images, classes] of the task that it predicts, whose softmax are its probabilities."""
+        return self._logits(images)
+
     @property
     def own_trust(self) -> Trust | None:
         """That of the task that it predicts."""
