@@ -10,6 +10,7 @@ The distribution shotfit-light (packages/light) carries this file and what it im
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -195,15 +196,16 @@ def load(folder: str | Path) -> ExportedModel:
 
 
 def _parsed(record: Mapping[str, Any]) -> tuple[tuple[str, ...], Preprocessing, HeldOut | None, str, dict[str, str]]:
-    """Class names, preprocessing, what held-out images said, the file of the graph, and the digests of all files.
+    """Class names, preprocessing, what held-out images said, the file of the graph, and the digests of its parts.
 
     Raises KeyError, TypeError, ValueError or ShotfitError for what does not fit together.
     """
     names, shown, file, digests = record["classes"], record["preprocess"], record["model"], record["sha256"]
     if not names or len(set(names)) < len(names) or not all(isinstance(name, str) and name for name in names):
         raise ValueError("classes are a list of different names")
-    if file not in digests or not all(isinstance(name, str) and Path(name).name == name for name in digests):
-        raise ValueError("sha256 names the files beside it, and model one of them")
+    own = {name: digest for name, digest in digests.items() if name in (file, f"{file}.data")}
+    if file not in own or Path(file).name != file:
+        raise ValueError("model names a file beside it, which sha256 has")
     height, width = shown["size"]
     if height != width or shown["resize"] not in RESIZES or shown["interpolation"] not in FILTERS:
         raise ValueError("preprocess is none that is known")
@@ -218,7 +220,7 @@ def _parsed(record: Mapping[str, Any]) -> tuple[tuple[str, ...], Preprocessing, 
         rgb="first",
         transparency="white",
     )
-    return tuple(names), rule, _held_out(record["held_out"], len(names)), file, dict(digests)
+    return tuple(names), rule, _held_out(record["trust"], len(names)), file, own
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
@@ -230,9 +232,14 @@ def _held_out(plain: Mapping[str, Any] | None, classes: int) -> HeldOut | None:
     """What the record has of held-out images; None where there were none."""
     if plain is None:
         return None
+    means = plain["means"]
+    if means["type"] != "float16":
+        raise ValueError(f"means are of the type {means['type']!r}")
+    rows = np.frombuffer(base64.b64decode(means["base64"], validate=True), "<f2").reshape(means["shape"])
     found = HeldOut(
         labels=np.array(plain["labels"], np.int64),
-        **{name: np.array(plain[name], np.float32) for name in ("scores", "strange", "means", "center", "width")},
+        means=rows.astype(np.float32),
+        **{name: np.array(plain[name], np.float32) for name in ("scores", "strange", "center", "width")},
     )
     images = (len(found.labels),)
     fits = found.scores.shape == found.strange.shape == images and found.center.shape == found.width.shape == (2,)

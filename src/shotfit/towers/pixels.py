@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import Preprocessing
 
-__all__ = ["FILTERS", "MARGIN", "normalized", "pixels", "resized", "to_rgb"]
+__all__ = ["FILTERS", "LONGEST_ASPECT", "MARGIN", "normalized", "pixels", "resized", "to_rgb"]
 
 MARGIN = 2  # a JPEG may be decoded at a share of its size that keeps so many times the tower's pixels a side
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
