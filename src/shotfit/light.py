@@ -255,6 +255,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
         raise UsageError("Exports need onnxruntime, which is not installed: pip install 'shotfit[onnx]'.") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait burn no core
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has errors of many kinds
