@@ -12,6 +12,7 @@ Names are imported when they are first used, so that `import shotfit` and `shotf
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shotfit.errors import ShotfitError
@@ -68,18 +69,25 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            value: Any = version("shotfit")
-        except PackageNotFoundError:  # a source tree that is not installed
-            value = "0+source"
+        versions = _installed()
+        value: Any = versions[0] if versions else "0+source"  # a source tree that is not installed
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"shotfit.{_HOMES[name]}"), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _installed() -> list[str]:
+    """The versions of the distributions that these files may have come with, shotfit's first."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for name in ("shotfit", "shotfit-light"):
+        with suppress(PackageNotFoundError):
+            found.append(version(name))
+    return found
 
 
 def __dir__() -> list[str]:

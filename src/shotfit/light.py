@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+import shotfit
 from shotfit.calls import checked
 from shotfit.data.finding import pictures_in
 from shotfit.data.images import BrokenImageError, is_truncated, opened_image
@@ -169,6 +170,7 @@ def load(folder: str | Path) -> ExportedModel:
     onnxruntime is not installed.
     """
     folder = Path(folder)
+    _check_one_distribution()
     try:
         record = json.loads(read_text(folder / RECORD, SETTINGS_BYTES, "the record of an export"))
     except UnreadableError as error:
@@ -193,6 +195,16 @@ def load(folder: str | Path) -> ExportedModel:
         if sha256(folder / name, WEIGHTS_BYTES, "a file of an export") != digest:
             raise ShotfitError(f"{folder / name} is damaged: it is not what was written. Export the model again.")
     return ExportedModel(_session(folder / file), names, rule, held_out)
+
+
+def _check_one_distribution() -> None:
+    """Refuse shotfit and shotfit-light of different versions side by side: they share files, and each has lost some."""
+    versions = shotfit._installed()
+    if len(set(versions)) > 1:
+        raise ShotfitError(
+            f"shotfit {versions[0]} and shotfit-light {versions[1]} are both installed, and share their files: "
+            "uninstall both, then install one."
+        )
 
 
 def _parsed(record: Mapping[str, Any]) -> tuple[tuple[str, ...], Preprocessing, HeldOut | None, str, dict[str, str]]:

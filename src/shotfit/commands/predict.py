@@ -186,7 +186,7 @@ def _exported(folder: Path, given: Mapping[str, object]) -> tuple[Predictor, Seq
     """An export and its class names, opened without torch. given: flags that go with a fitted model alone."""
     flag = next((flag for flag, value in given.items() if value), None)
     if flag is not None:
-        raise UsageError(f"{folder} is an export, which is what it is: {flag} goes with a fitted model, leave it out.")
+        raise UsageError(f"{flag} goes with a fitted model, and {folder} is an export: leave it out.")
     from shotfit.light import load
 
     exported = load(folder)
