@@ -121,9 +121,15 @@ class Licensed(bdist_wheel):  # type: ignore[misc]
         shutil.copy(ROOT / "LICENSE", folder)
 
 
+def version() -> str:
+    """That of shotfit."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.findall(r'^version = "(.*)"', project, re.MULTILINE)[0]
+
+
 if __name__ == "__main__":
     setup(
-        version=re.findall(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[0],
+        version=version(),
         packages=sorted(name for name in modules() if (file_of(name) or HERE).name == "__init__.py"),
         package_dir={"shotfit": "../../src/shotfit"},
         package_data={"shotfit": ["py.typed"]},

@@ -69,25 +69,18 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        versions = _installed()
-        value: Any = versions[0] if versions else "0+source"  # a source tree that is not installed
+        from importlib.metadata import PackageNotFoundError, version
+
+        value: Any = "0+source"  # of a source tree that is not installed
+        for distribution in ("shotfit-light", "shotfit"):  # which may bring these files
+            with suppress(PackageNotFoundError):
+                value = version(distribution)
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"shotfit.{_HOMES[name]}"), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
-
-
-def _installed() -> list[str]:
-    """The versions of the distributions that these files may have come with, shotfit's first."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = []
-    for name in ("shotfit", "shotfit-light"):
-        with suppress(PackageNotFoundError):
-            found.append(version(name))
-    return found
 
 
 def __dir__() -> list[str]:

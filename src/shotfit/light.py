@@ -170,7 +170,7 @@ def load(folder: str | Path) -> ExportedModel:
     onnxruntime is not installed.
     """
     folder = Path(folder)
-    _check_one_distribution()
+    _check_one_distribution(Path(shotfit.__file__).parent.parent)
     try:
         record = json.loads(read_text(folder / RECORD, SETTINGS_BYTES, "the record of an export"))
     except UnreadableError as error:
@@ -194,17 +194,20 @@ def load(folder: str | Path) -> ExportedModel:
     for name, digest in digests.items():
         if sha256(folder / name, WEIGHTS_BYTES, "a file of an export") != digest:
             raise ShotfitError(f"{folder / name} is damaged: it is not what was written. Export the model again.")
-    return ExportedModel(_session(folder / file), names, rule, held_out)
+    session = _session(folder / file)
+    shapes = {value.name: value.shape[1:] for value in (*session.get_inputs(), *session.get_outputs())}
+    if shapes.get("pixels") != [3, rule.size, rule.size] or shapes.get("logits") != [len(names)]:
+        raise ShotfitError(f"{folder / file} has other classes or another size than {RECORD}. Export the model again.")
+    return ExportedModel(session, names, rule, held_out)
 
 
-def _check_one_distribution() -> None:
-    """Refuse shotfit and shotfit-light of different versions side by side: they share files, and each has lost some."""
-    versions = shotfit._installed()
-    if len(set(versions)) > 1:
-        raise ShotfitError(
-            f"shotfit {versions[0]} and shotfit-light {versions[1]} are both installed, and share their files: "
-            "uninstall both, then install one."
-        )
+def _check_one_distribution(place: Path) -> None:
+    """Refuse shotfit and shotfit-light of different versions in one folder: they share files, and one has lost some."""
+    installed = sorted(path.stem.split("-") for path in place.glob("shotfit*-*.dist-info"))
+    versions = {version for name, version in installed if name in ("shotfit", "shotfit_light")}
+    if len(versions) > 1:
+        both = " and ".join(f"{name} {version}".replace("_", "-") for name, version in installed)
+        raise ShotfitError(f"{both} are both installed, and share their files: uninstall both, then install one.")
 
 
 def _parsed(record: Mapping[str, Any]) -> tuple[tuple[str, ...], Preprocessing, HeldOut | None, str, dict[str, str]]:
