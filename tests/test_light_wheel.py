@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -13,14 +12,13 @@ from email import message_from_bytes
 from pathlib import Path
 from types import ModuleType
 
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from packaging.requirements import Requirement
+from PIL import Image
 
 from shotfit.data.toml import read_toml
-from shotfit.files import sha256
 
+from .exports import by_hand
 from .pictures import save
 from .test_light import BLOCKED, HEAVY
 
@@ -54,32 +52,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
-    """An export by hand: the mean color of a picture, times 10, is its logits."""
-    shape = ["n", 3, 8, 8]
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["pixels"], ["means"]),
-        helper.make_node("Flatten", ["means"], ["features"]),
-        helper.make_node("Mul", ["features", "ten"], ["logits"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "colors",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("logits", "features")],
-        [helper.make_tensor("ten", TensorProto.FLOAT, [], [10.0])],
-    )
-    folder = tmp_path / "export"
-    folder.mkdir()
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    onnx.save(model, folder / "model.onnx")
-    preprocess = {
-        "size": [8, 8], "resize": "squash", "interpolation": "bicubic", "crop": None, "fill": None,
-        "mean": [0, 0, 0], "std": [1, 1, 1],
-    }  # fmt: skip
-    digests = {"model.onnx": sha256(folder / "model.onnx", 2**20, "a graph")}
-    record = {"format": 1, "kind": "onnx", "model": "model.onnx", "classes": ["red", "green", "blue"], "trust": None}
-    (folder / "export.json").write_text(json.dumps(record | {"preprocess": preprocess, "sha256": digests}))
-    return folder
+    return by_hand(tmp_path / "export")
 
 
 def test_wheel_holds_what_prediction_reaches_and_nothing_else(wheel: Path, program: ModuleType) -> None:
@@ -108,8 +81,6 @@ def test_wheel_asks_for_what_shotfit_asks_for_and_has_its_version(wheel: Path) -
 
 
 def test_wheel_predicts_alone_and_says_what_it_leaves_out(wheel: Path, export: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     save(tmp_path / "green.png", Image.new("RGB", (30, 20), (10, 200, 20)))
     with zipfile.ZipFile(wheel) as held:
         held.extractall(tmp_path / "installed")

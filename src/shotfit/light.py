@@ -30,7 +30,7 @@ from shotfit.data.pictures import Picture, PictureLike
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, WEIGHTS_BYTES, UnreadableError, read_text, sha256
 from shotfit.fitting import conformal
-from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
+from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
 from shotfit.fitting.batches import growing
 from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.towers.config import Preprocessing
@@ -119,16 +119,20 @@ class ExportedModel:
         answers = judge(asked, self.held_out, {}, self.class_names)
         for batch, shown in _read_ahead(growing(images), lambda picture: self._pixels(picture, lenient)):
             whole = [found for found in shown if not isinstance(found, ShotfitError)]
-            probabilities, features = self._run(np.stack(whole)) if whole else (np.zeros((0, 0)), np.zeros((0, 0)))
-            rows = iter(zip(probabilities, answers(probabilities, lambda found=features: found), strict=True))
+            rows = iter(self._answered(whole, answers) if whole else ())
             for picture, found in zip(batch, shown, strict=True):
-                source, error = str(picture), found if isinstance(found, ShotfitError) else None
-                values, verdict = next(rows) if error is None else (np.zeros(0), None)
-                if error is None and not np.isfinite(values).all():
-                    error = ShotfitError(f"{source} has no prediction: the export gives numbers that are not finite.")
-                if error is not None and not keep_broken:
-                    raise error
-                if error is not None or verdict is None:
+                source, error = str(picture), None
+                if isinstance(found, ShotfitError):
+                    error = found
+                else:
+                    values, verdict = next(rows)
+                    if not np.isfinite(values).all():
+                        error = ShotfitError(
+                            f"{source} has no prediction: the export gives numbers that are not finite."
+                        )
+                if error is not None:
+                    if not keep_broken:
+                        raise error
                     yield Prediction(source, (), (), error=str(error), picture=picture)
                     continue
                 best = (-values).argsort(kind="stable")[:top].tolist()
@@ -137,12 +141,11 @@ class ExportedModel:
 
     def predict_proba(self, images: PictureLike | Sequence[PictureLike]) -> NDArray[Any]:
         """Probabilities [images, classes], in the order of `class_names`. Raises as `Model.predict_proba` does."""
+        predictions = self.predict(images, len(self.class_names))
         place = {name: number for number, name in enumerate(self.class_names)}
-        found = np.zeros((0, len(place)), np.float32)
-        for one in self.predict_each(pictures_in(images), len(place)):
-            row = np.zeros((1, len(place)), np.float32)
-            row[0, [place[label] for label in one.labels]] = one.probabilities
-            found = np.concatenate([found, row])
+        found = np.zeros((len(predictions), len(place)), np.float32)
+        for row, one in zip(found, predictions, strict=True):
+            row[[place[label] for label in one.labels]] = one.probabilities
         return found
 
     def _pixels(self, picture: Picture, lenient: bool) -> NDArray[np.float32] | ShotfitError:
@@ -155,11 +158,12 @@ class ExportedModel:
                 return self._pixels(picture.as_lenient(), lenient)
             return error
 
-    def _run(self, rows: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Probabilities [n, classes] and features [n, embed] of pixels [n, 3, size, size]."""
-        logits, features = self.session.run(["logits", "features"], {"pixels": rows})
+    def _answered(self, shown: Sequence[NDArray[np.float32]], answers: Answer) -> list[tuple[NDArray[Any], Verdict]]:
+        """Probabilities [classes] of pictures [3, size, size], and what else was asked of each."""
+        logits, features = self.session.run(["logits", "features"], {"pixels": np.stack(shown)})
         raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return raised / raised.sum(axis=1, keepdims=True), features
+        probabilities = raised / raised.sum(axis=1, keepdims=True)
+        return list(zip(probabilities, answers(probabilities, lambda: features), strict=True))
 
 
 @checked
