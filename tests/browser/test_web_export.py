@@ -14,7 +14,7 @@ from typing import Literal
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from shotfit import light
 from shotfit.engine.store import MemoryStore
@@ -179,7 +179,7 @@ def test_camera_gives_a_picture(browser: Browser, address: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_is_accessible_on_a_phone(browser: Browser, address: str, scheme: Literal["light", "dark"]) -> None:
-    phone = {"width": 390, "height": 844}
+    phone: ViewportSize = {"width": 390, "height": 844}
     page = browser.new_page(viewport=phone, color_scheme=scheme, bypass_csp=True)  # axe comes in as a script
     page.goto(address)
     expect(page.locator("#status")).to_have_text("Ready.", timeout=120_000)
