@@ -75,6 +75,8 @@ def __getattr__(name: str) -> Any:
         for distribution in ("shotfit-light", "shotfit"):  # which may bring these files
             with suppress(PackageNotFoundError):
                 value = version(distribution)
+    elif name == "light":  # the runtime of exports, a module
+        value = importlib.import_module("shotfit.light")
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"shotfit.{_HOMES[name]}"), name)
     else:

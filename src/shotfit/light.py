@@ -27,6 +27,7 @@ from shotfit.calls import checked
 from shotfit.data.finding import pictures_in
 from shotfit.data.images import BrokenImageError, is_truncated, opened_image
 from shotfit.data.pictures import Picture, PictureLike
+from shotfit.engine.allocator import kept_memory
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, WEIGHTS_BYTES, UnreadableError, read_text, sha256
 from shotfit.fitting import conformal
@@ -276,7 +277,8 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3  # errors alone
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait burn no core
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with kept_memory():  # the graph is copied several times before it is ready
+            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has errors of many kinds
         said = " ".join(str(error).split())[:200]
         raise ShotfitError(f"{path} cannot be run by onnxruntime {onnxruntime.__version__} ({said}).") from None
