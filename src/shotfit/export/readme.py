@@ -111,7 +111,7 @@ for index in logits[0].argsort()[::-1][:3]:
 
 RESIZE = {
     "shortest": """
-    short, long = min(image.size), int({size} * max(image.size) / min(image.size))
+    long = int({size} * max(image.size) / min(image.size))
     upright = image.width <= image.height
     image = image.resize(({size}, long) if upright else (long, {size}), Image.Resampling.{filter})
     left, top = ({offset} for side in image.size)
@@ -138,8 +138,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
-backbone = {backbone}
-model, prepare = AutoModel.from_pretrained(backbone), AutoImageProcessor.from_pretrained(backbone)
+backbone = {{{backbone}}}
+model, prepare = (kind.from_pretrained(**backbone) for kind in (AutoModel, AutoImageProcessor))
 with open("export.json", encoding="utf-8") as file:
     export = json.load(file)
 classifier = load_file("classifier.safetensors")
@@ -178,7 +178,10 @@ def _compared(record: Mapping[str, Any]) -> list[str]:
 def _code(record: Mapping[str, Any]) -> str:
     if record["kind"] == "classifier":
         normalize = NORMALIZE if record["normalize"] else ""
-        return CLASSIFIER.format(backbone=ascii(record["card"]["backbone"]), normalize=normalize)
+        checkpoint = record["card"]["checkpoint"]
+        named = {"pretrained_model_name_or_path": checkpoint["name"], "revision": checkpoint["revision"]}
+        words = ", ".join(f'"{key}": {value!a}' for key, value in named.items() if value)
+        return CLASSIFIER.format(backbone=words, normalize=normalize)
     rule = record["preprocess"]
     size = rule["size"][0]
     offset = f"round((side - {size}) / 2)" if rule["crop"] == "center-round" else f"(side - {size}) // 2"

@@ -39,6 +39,7 @@ from shotfit.files import SETTINGS_BYTES, UnreadableError, can_hold, read_text, 
 from shotfit.fitting.folder import SYSTEM_FILES
 from shotfit.fitting.model import Model, load
 from shotfit.printing import printable
+from shotfit.towers.backbone import Backbone
 
 __all__ = ["Export", "Kind", "Precision", "export_model"]
 
@@ -87,7 +88,7 @@ def export_model(
         raise UsageError("int8 is calibrated on pictures: name some with --images FOLDER (in Python images=...).")
     folder = Path(out)
     check_target(folder)
-    opened = model if isinstance(model, Model) else load(model)
+    opened = model if isinstance(model, Model) else load(model, precision="float32", device="cpu")
     reference = in_float32(opened if task is None else opened.for_task(task))
     reference.one_task()
     size = reference.frozen.backbone.config.preprocessing.size
@@ -160,22 +161,25 @@ def _compared_record(model: Model, found: Agreement, pictures: Pictures) -> dict
 
 
 def in_float32(model: Model) -> Model:
-    """The model on its backbone in float32 on the CPU, however it was opened."""
+    """The model on its backbone in float32 on the CPU, however it was opened.
+
+    Raises ShotfitError for a backbone that has changed since.
+    """
     backbone = model.frozen.backbone
-    if backbone.dtype != torch.float32:
-        loaded = load_backbone(backbone.name)
-        if loaded.fingerprint != backbone.fingerprint:
+    if backbone.dtype != torch.float32 or backbone.device.type != "cpu":
+        backbone = load_backbone(backbone.name)
+        if backbone.fingerprint != model.frozen.backbone.fingerprint:
             raise ShotfitError(f"{backbone.name} has changed since the model was opened: open the model again.")
-        backbone = loaded
-    elif backbone.device.type != "cpu":
-        raise UsageError('An export is made on the CPU: open the model with device="cpu".')
-    frozen = Frozen(backbone, MemoryStore())
-    return Model(attached(model.method, frozen), frozen, model.record, model.task, model.learned, model.trust)
+    return _on(backbone, model)
 
 
 def in_bfloat16(model: Model) -> Model:
     """The model as it was fitted, on a backbone in bfloat16."""
-    frozen = Frozen(deepcopy(model.frozen.backbone).to(torch.bfloat16), MemoryStore())
+    return _on(deepcopy(model.frozen.backbone).to(torch.bfloat16), model)
+
+
+def _on(backbone: Backbone, model: Model) -> Model:
+    frozen = Frozen(backbone, MemoryStore())
     return Model(attached(model.method, frozen), frozen, model.record, model.task, model.learned, model.trust)
 
 
@@ -185,7 +189,7 @@ def save(folder: Path, record: Mapping[str, Any], files: Mapping[str, bytes]) ->
     written = dict(record) | {"sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
     content = json.dumps(written, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
     try:
-        write_folder(folder, {**files, RECORD: content})
+        write_folder(folder.resolve(), {**files, RECORD: content})
     except OSError as error:
         raise ShotfitError(
             f"{printable(folder)} cannot be written ({error.strerror}): choose another --out."

@@ -108,8 +108,7 @@ class Model:
             )
         return self.classes[0]
 
-    def logits(self, images: Images, calibrated: bool = True) -> Tensor:
-        """Logits [images, classes] of the task that it predicts, whose softmax are its probabilities."""
+    def _logits(self, images: Images, calibrated: bool = True) -> Tensor:
         self.one_task()
         logits = self.method.logits(images).float()  # [images, classes of all tasks]
         if calibrated and self.trust is not None:
@@ -117,6 +116,10 @@ class Model:
         if self.task is None:
             return logits
         return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
+
+    def logits(self, images: Images) -> Tensor:
+        """Calibrated logits [images, classes] of the task that it predicts, whose softmax are its probabilities."""
+        return self._logits(images)
 
     @property
     def own_trust(self) -> Trust | None:
@@ -138,7 +141,7 @@ class Model:
             barred = torch.ones_like(barred).index_fill(0, torch.tensor(among), False)
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
-            logits = self.logits(pool.take(rows), calibrated).cpu()
+            logits = self._logits(pool.take(rows), calibrated).cpu()
             parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
@@ -266,7 +269,7 @@ class Model:
             try:
                 if whole:
                     shown = ImagePool(whole, passing=True).all()
-                    probabilities = self.logits(shown).float().softmax(dim=-1).cpu()
+                    probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
                     features = partial(frozen_features, self.frozen, shown)
                     rows = zip(probabilities, answers(probabilities, features), strict=True)
                 break
