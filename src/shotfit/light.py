@@ -120,7 +120,7 @@ class ExportedModel:
         answers = judge(asked, self.held_out, {}, self.class_names)
         for batch, shown in _read_ahead(growing(images), lambda picture: self._pixels(picture, lenient)):
             whole = [found for found in shown if not isinstance(found, ShotfitError)]
-            rows = iter(self._answered(whole, answers) if whole else ())
+            rows = iter(self._answered(whole, answers, asked.unknown) if whole else ())
             for picture, found in zip(batch, shown, strict=True):
                 source, error = str(picture), None
                 if isinstance(found, ShotfitError):
@@ -159,12 +159,18 @@ class ExportedModel:
                 return self._pixels(picture.as_lenient(), lenient)
             return error
 
-    def _answered(self, shown: Sequence[NDArray[np.float32]], answers: Answer) -> list[tuple[NDArray[Any], Verdict]]:
+    def _answered(
+        self, shown: Sequence[NDArray[np.float32]], answers: Answer, with_features: bool
+    ) -> list[tuple[NDArray[Any], Verdict]]:
         """Probabilities [classes] of pictures [3, size, size], and what else was asked of each."""
-        logits, features = self.session.run(["logits", "features"], {"pixels": np.stack(shown)})
+        import onnxruntime
+
+        wanted, options = ["logits", *(["features"] if with_features else [])], onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True  # of a changed tower, features are those of a second one
+        logits, *features = self.session.run(wanted, {"pixels": np.stack(shown)}, options)
         raised = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = raised / raised.sum(axis=1, keepdims=True)
-        return list(zip(probabilities, answers(probabilities, lambda: features), strict=True))
+        return list(zip(probabilities, answers(probabilities, lambda: features[0]), strict=True))
 
 
 @checked

@@ -71,7 +71,7 @@ async function classify(picture) {
     }
     const input = pixels(bitmap.width, bitmap.height, reader(bitmap), record.preprocess);
     const [height, width] = record.preprocess.size;
-    const { logits } = await session.run({ pixels: new ort.Tensor("float32", input, [1, 3, height, width]) });
+    const { logits } = await session.run({ pixels: new ort.Tensor("float32", input, [1, 3, height, width]) }, ["logits"]);
     return softmax(logits.data);
   } finally {
     bitmap.close();
