@@ -12,6 +12,7 @@ Names are imported when they are first used, so that `import shotfit` and `shotf
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shotfit.errors import ShotfitError
@@ -73,10 +74,12 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 
-        try:
-            value: Any = version("shotfit")
-        except PackageNotFoundError:  # a source tree that is not installed
-            value = "0+source"
+        value: Any = "0+source"  # of a source tree that is not installed
+        for distribution in ("shotfit-light", "shotfit"):  # which may bring these files
+            with suppress(PackageNotFoundError):
+                value = version(distribution)
+    elif name == "light":  # the runtime of exports, a module
+        value = importlib.import_module("shotfit.light")
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"shotfit.{_HOMES[name]}"), name)
     else:

@@ -44,6 +44,8 @@ Exit codes:
   130  interrupted, or ended by a signal
 """
 
+LEFT_OUT_OF_LIGHT = "shotfit-light predicts with exports and does nothing else. For this: pip install shotfit"
+
 INTERRUPTED = 130
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -110,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 said = error.format_message().strip().rstrip(".")
                 said += "" if said.endswith(("?", "!")) else "."
                 return _failed(f"error: {said} See shotfit --help.", UsageError.exit_code)
+            if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("shotfit."):
+                return _failed(f"error: {LEFT_OUT_OF_LIGHT}", UsageError.exit_code)
             line = line_of(error)
             if line is not None:
                 drop_output()

@@ -258,8 +258,12 @@ def check_order(command: str, model: Path, images: Sequence[str]) -> None:
 
     Raises UsageError with the command that was meant.
     """
-    places = [place for place in images if (Path(place) / "adapter.json").is_file()]
-    if places and model.exists() and not (model / "adapter.json").is_file():
+
+    def is_model(folder: Path) -> bool:
+        return any((folder / record).is_file() for record in ("adapter.json", "export.json"))
+
+    places = [place for place in images if is_model(Path(place))]
+    if places and model.exists() and not is_model(model):
         others = [str(model), *(image for image in images if image != places[0])]
         words = " ".join(map(shlex.quote, [places[0], *others[:3]])) + (" ..." if len(others) > 3 else "")
         raise UsageError(f"{places[0]} is the model, and comes first: shotfit {command} {words}")

@@ -20,7 +20,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from shotfit.data.containers import is_container, is_table, members, row_count
-from shotfit.data.filecache import FileCache
 from shotfit.data.images import SUFFIXES, BrokenImageError, is_truncated, is_unread, open_image, shown
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.tasks import Item
@@ -172,6 +171,8 @@ def identified(pictures: Sequence[Picture], cache: Path | None) -> tuple[list[It
 
     cache: the folder in which digests are kept.
     """
+    from shotfit.data.filecache import FileCache  # and its database, which not every use of this file needs
+
     items: list[Item] = []
     broken: dict[Picture, ShotfitError] = {}
     for picture, digest in zip(pictures, FileCache(cache).digests(pictures), strict=True):

@@ -26,6 +26,7 @@ def readme(record: Mapping[str, Any]) -> str:
         "",
         *_compared(record),
         "",
+        *WITHOUT_CODE.get(record["kind"], ()),
         "## Run it",
         "",
         f"    pip install {INSTALL[record['kind']]}",
@@ -39,14 +40,37 @@ def readme(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+LIGHT = (
+    "## Predict without writing code",
+    "",
+    "    pip install shotfit-light",
+    "    shotfit predict . photo.jpg",
+    "",
+)
+WITHOUT_CODE = {
+    "onnx": LIGHT,
+    "web": (
+        "## Open it in a browser",
+        "",
+        "Put this folder on any web server, or start one here and open http://localhost:8000:",
+        "",
+        "    python -m http.server",
+        "",
+        "Pictures stay in the browser; nothing is fetched from elsewhere. The camera needs https or localhost.",
+        "",
+        *LIGHT,
+    ),
+}
+
 INSTALL = {
     "onnx": "onnxruntime numpy pillow",
+    "web": "onnxruntime numpy pillow",
     "openvino": "openvino numpy pillow",
     "classifier": "torch safetensors pillow transformers",
 }
 
 RUN = {
-    "onnx": """
+    "onnxruntime": """
 session = onnxruntime.InferenceSession("{file}")
 logits, features = session.run(["logits", "features"], {{"pixels": pixels("photo.jpg")[None]}})
 """,
@@ -163,6 +187,6 @@ def _code(record: Mapping[str, Any]) -> str:
     offset = f"round((side - {size}) / 2)" if rule["crop"] == "center-round" else f"(side - {size}) // 2"
     values = {"size": size, "filter": rule["interpolation"].upper(), "offset": offset, "fill": rule["fill"]}
     resize = RESIZE[rule["resize"]].format(**values).strip("\n")
-    session = RUN[record["kind"]].format(file=record["model"]).strip("\n")
-    library = {"onnx": "onnxruntime", "openvino": "openvino"}[record["kind"]]
+    library = "openvino" if record["kind"] == "openvino" else "onnxruntime"
+    session = RUN[library].format(file=record["model"]).strip("\n")
     return CODE.format(library=f"import {library}", resize=resize, session=session)

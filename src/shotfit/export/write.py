@@ -34,6 +34,7 @@ from shotfit.export.pictures import Pictures, generated_pictures, given_pictures
 from shotfit.export.readme import readme
 from shotfit.export.record import RECORD, record_of
 from shotfit.export.traced import Traced, attached
+from shotfit.export.web import check_size, page_files
 from shotfit.files import SETTINGS_BYTES, UnreadableError, can_hold, read_text, write_folder
 from shotfit.fitting.folder import SYSTEM_FILES
 from shotfit.fitting.model import Model, load
@@ -42,7 +43,7 @@ from shotfit.towers.backbone import Backbone
 
 __all__ = ["Export", "Kind", "Precision", "export_model"]
 
-Kind = Literal["onnx", "openvino", "classifier"]
+Kind = Literal["onnx", "openvino", "classifier", "web"]
 Precision = Literal["float32", "float16", "int8"]
 
 
@@ -66,7 +67,8 @@ def export_model(
 ) -> Export:
     """Write a fitted model as a folder for another runtime, once that computes what the model computes.
 
-    model: a model, or the folder of a saved one. to: "onnx", "openvino", or "classifier", the class matrix alone.
+    model: a model, or the folder of a saved one. to: "onnx", "openvino", "classifier", the class matrix alone, or
+    "web", a page that classifies in the browser.
     precision: "float16" keeps weights in half precision; "int8" computes the image tower in 8 bits. images: a folder of
     pictures, or labelled data as `read_task` reads them, that the export is compared on, and int8 calibrated on;
     without them pictures are generated. task: which one, of a model of several.
@@ -103,7 +105,11 @@ def export_model(
         record["compared"] = _compared_record(reference, found, pictures)
         if precision == "int8":
             record["compared"]["calibrated_on"] = len(pictures.calibrating)
-        return save(folder, record, {path.name: path.read_bytes() for path in made.files})
+        files = {path.name: path.read_bytes() for path in made.files}
+        if to == "web":
+            check_size(files)
+            files |= page_files()
+        return save(folder, record, files)
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def _made(model: Model, to: Kind, precision: Precision, pictures: Pictures, plac
         check_equal(compared(model, pictures.measured, run_graph(graph)), "onnx")
     if precision == "int8":
         in_int8(graph, out, (pixels.numpy() for pixels in pixels_of(model, pictures.calibrating)))
-    elif precision == "float16" and to == "onnx":
+    elif precision == "float16" and to != "openvino":
         in_half(graph, out)
     else:
         out = graph

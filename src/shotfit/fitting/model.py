@@ -35,6 +35,7 @@ from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
+from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
@@ -53,7 +54,6 @@ from shotfit.towers.precision import Precision, fast_precision
 
 __all__ = ["Model", "Prediction", "load"]
 
-BATCH = 32
 SCORED = 256  # stored images that run together
 
 
@@ -189,7 +189,7 @@ class Model:
         top = min(max(top, 1), len(names))
         answers = judge(asked, self.own_trust, self.record, names)
         with ExitStack() as kept:
-            for number, batch in enumerate(_growing(images)):
+            for number, batch in enumerate(growing(images)):
                 if number == 1:  # what one batch freed, the system has back sooner
                     kept.enter_context(kept_memory())
                 for picture, answer in zip(batch, self._answered(batch, answers, lenient), strict=True):
@@ -218,7 +218,7 @@ class Model:
             return self.for_task(task).predict_proba(images, lenient=lenient)
         answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
         rows = [torch.zeros(0, len(self.class_names))]
-        for batch in _growing(pictures_in(images)):
+        for batch in growing(pictures_in(images)):
             for answer in self._answered(batch, answers, lenient):
                 if isinstance(answer, ShotfitError):
                     raise answer
@@ -444,19 +444,6 @@ load = Model.open
 def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
     model = Model.open(**opened)
     return model if task is None else model.for_task(task)
-
-
-def _growing(images: Iterable[Picture | None]) -> Iterator[list[Picture]]:
-    """Batches of growing size: the first answers come soon, and later files are read while the tower works."""
-    batch, size = list[Picture](), BATCH
-    for picture in images:
-        if picture is not None:
-            batch.append(picture)
-        if batch and (picture is None or len(batch) == size):
-            yield batch
-            batch, size = [], min(2 * size, SCORED)
-    if batch:
-        yield batch
 
 
 def _encoded(text: str) -> bytes:
