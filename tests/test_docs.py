@@ -29,6 +29,8 @@ from shotfit.methods import METHODS, find
 from shotfit.testing import check
 from shotfit.towers.texts import Texts
 
+from .exports import by_hand
+
 ROOT = Path(__file__).parent.parent
 CLIPART = ROOT / "examples" / "clipart"
 CHEAPER = {"fit": ["--epochs", "1"], "compare": ["--shots", "1", "--seeds", "1"]}
@@ -82,6 +84,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.syspath_prepend(str(folder))
         several = fit(read_tasks(folder / "tasks.toml"), "softcpt", shots=1, epochs=1, check=False)
         prompts = fit("photos", "coop", shots=1, epochs=1, check=False)
+        by_hand(folder / "my-export")
         for name, model in {"many": several, "all-tasks": several, "my-model": prompts, "my-prompts": prompts}.items():
             model.save(name)
         yield folder
@@ -111,7 +114,12 @@ def test_command_runs(place: Path, command: str) -> None:
 
 @pytest.mark.parametrize(
     ("page", "printed"),
-    [("README.md", "new.jpg"), ("docs/protocols.md", "coop+length=4"), ("docs/python.md", "castle")],
+    [
+        ("README.md", "new.jpg"),
+        ("docs/protocols.md", "coop+length=4"),
+        ("docs/python.md", "castle"),
+        ("docs/light.md", "new.jpg"),
+    ],
 )
 def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str], page: str, printed: str) -> None:
     names: dict[str, object] = {}

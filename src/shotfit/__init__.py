@@ -12,6 +12,7 @@ Names are imported when they are first used, so that `import shotfit` and `shotf
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shotfit.errors import ShotfitError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from shotfit.data.tasks import Task
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.export.write import export_model
     from shotfit.fitting.asked import Asked
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
@@ -41,6 +43,7 @@ __all__ = [
     "embed",
     "evaluate",
     "evaluate_tasks",
+    "export_model",
     "fit",
     "load",
     "load_backbone",
@@ -57,6 +60,7 @@ _HOMES = {
     "embed": "fitting.embedding",
     "evaluate": "evaluation.evaluate",
     "evaluate_tasks": "evaluation.evaluate",
+    "export_model": "export.write",
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",
@@ -70,10 +74,12 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 
-        try:
-            value: Any = version("shotfit")
-        except PackageNotFoundError:  # a source tree that is not installed
-            value = "0+source"
+        value: Any = "0+source"  # of a source tree that is not installed
+        for distribution in ("shotfit-light", "shotfit"):  # which may bring these files
+            with suppress(PackageNotFoundError):
+                value = version(distribution)
+    elif name == "light":  # the runtime of exports, a module
+        value = importlib.import_module("shotfit.light")
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"shotfit.{_HOMES[name]}"), name)
     else:

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.finding import identified, pictures_in
+from shotfit.data.finding import identified, leniently, pictures_in
 from shotfit.data.given import Data, Labels
-from shotfit.data.images import BrokenImageError, is_truncated, shown
+from shotfit.data.images import BrokenImageError, shown
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
@@ -35,6 +35,7 @@ from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
+from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
@@ -53,7 +54,6 @@ from shotfit.towers.precision import Precision, fast_precision
 
 __all__ = ["Model", "Prediction", "load"]
 
-BATCH = 32
 SCORED = 256  # stored images that run together
 
 
@@ -116,6 +116,10 @@ class Model:
         if self.task is None:
             return logits
         return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
+
+    def logits(self, images: Images) -> Tensor:
+        """Calibrated logits [images, classes] of the task that it predicts, whose softmax are its probabilities."""
+        return self._logits(images)
 
     @property
     def own_trust(self) -> Trust | None:
@@ -185,7 +189,7 @@ class Model:
         top = min(max(top, 1), len(names))
         answers = judge(asked, self.own_trust, self.record, names)
         with ExitStack() as kept:
-            for number, batch in enumerate(_growing(images)):
+            for number, batch in enumerate(growing(images)):
                 if number == 1:  # what one batch freed, the system has back sooner
                     kept.enter_context(kept_memory())
                 for picture, answer in zip(batch, self._answered(batch, answers, lenient), strict=True):
@@ -201,27 +205,33 @@ class Model:
                     found = tuple(best.values.tolist())
                     yield Prediction(source, labels, found, None, verdict.set, verdict.unknown, picture)
 
-    def predict_proba(self, images: PictureLike | Sequence[PictureLike], task: str | None = None) -> NDArray[Any]:
+    def predict_proba(
+        self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
+    ) -> NDArray[Any]:
         """Probabilities [images, classes], in the order of `class_names`, of what `predict` takes.
+
+        task, lenient: as in `predict`.
 
         Raises ShotfitError for an image that cannot be read, or whose prediction is not finite.
         """
         if task is not None:
-            return self.for_task(task).predict_proba(images)
+            return self.for_task(task).predict_proba(images, lenient=lenient)
         answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
         rows = [torch.zeros(0, len(self.class_names))]
-        for batch in _growing(pictures_in(images)):
-            for answer in self._answered(batch, answers):
+        for batch in growing(pictures_in(images)):
+            for answer in self._answered(batch, answers, lenient):
                 if isinstance(answer, ShotfitError):
                     raise answer
                 rows.append(answer[0][None])
         return torch.cat(rows).numpy()
 
-    def add(self, images: Iterable[PictureLike], labels: Labels, data: Data | None = None) -> Model:
+    def add(
+        self, images: Iterable[PictureLike], labels: Labels, data: Data | None = None, *, lenient: bool = False
+    ) -> Model:
         """The model fitted again with more images, corrected labels or a new class; see `adding.add`."""
         from shotfit.fitting.adding import add  # which fits models
 
-        return add(self, images, labels, data)
+        return add(self, images, labels, data, lenient=lenient)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the folder, which it opens; a model without one is refused."""
@@ -229,12 +239,12 @@ class Model:
             raise UsageError("A model goes to another process by its folder: save it first, or open it from one.")
         return _opened_again, (self.opened, self.task)
 
-    def embed(self, images: PictureLike | Sequence[PictureLike]) -> NDArray[Any]:
+    def embed(self, images: PictureLike | Sequence[PictureLike], lenient: bool = False) -> NDArray[Any]:
         """Features [images, embed] of the frozen model, each of length 1, of what `predict` takes.
 
-        Raises ShotfitError for an image that cannot be read.
+        lenient: as in `predict`. Raises ShotfitError for an image that cannot be read.
         """
-        return features_of(self.frozen, images)
+        return features_of(self.frozen, images, lenient)
 
     def _repr_html_(self) -> str:
         scores = self.record.get("scores", {}).get("accuracy")
@@ -270,10 +280,11 @@ class Model:
                     rows = zip(probabilities, answers(probabilities, features), strict=True)
                 break
             except BrokenImageError as error:  # the others are asked for again; what was computed is kept
-                if lenient and not error.picture.lenient and is_truncated(error):
-                    items = [item.as_lenient() if item.picture == error.picture else item for item in items]
-                else:
+                again = leniently(items, error) if lenient else None
+                if again is None:
                     broken[error.picture] = error
+                else:
+                    items = again
         for picture in pictures:
             told = broken.get(picture) or broken.get(picture.as_lenient())
             answer = next(rows) if told is None else told
@@ -433,19 +444,6 @@ load = Model.open
 def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
     model = Model.open(**opened)
     return model if task is None else model.for_task(task)
-
-
-def _growing(images: Iterable[Picture | None]) -> Iterator[list[Picture]]:
-    """Batches of growing size: the first answers come soon, and later files are read while the tower works."""
-    batch, size = list[Picture](), BATCH
-    for picture in images:
-        if picture is not None:
-            batch.append(picture)
-        if batch and (picture is None or len(batch) == size):
-            yield batch
-            batch, size = [], min(2 * size, SCORED)
-    if batch:
-        yield batch
 
 
 def _encoded(text: str) -> bytes:

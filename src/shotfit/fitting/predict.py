@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from rich.cells import cell_len
 
@@ -20,17 +20,21 @@ from shotfit.data.rows import Columns, check_file, csv_row, write_lines, write_r
 from shotfit.errors import UsageError
 from shotfit.files import can_hold, write_atomically
 from shotfit.fitting.asked import NOTHING_MORE, Asked
-from shotfit.fitting.model import BATCH, Model
+from shotfit.fitting.batches import BATCH
 from shotfit.fitting.predictions import Prediction
 from shotfit.fitting.written import fiftyone, label_studio
 from shotfit.printing import as_csv, as_json, printable
 from shotfit.progress import track
+
+if TYPE_CHECKING:
+    from shotfit.fitting.model import Model
 
 __all__ = [
     "COLUMNS",
     "Broken",
     "Format",
     "Peeked",
+    "Predictor",
     "as_lines",
     "check_out",
     "form_for",
@@ -126,8 +130,17 @@ def check_out(out: Path, form: Format) -> None:
         raise UsageError(f"--out {out} is no folder that files can be put into, as --format fiftyone needs one.")
 
 
+class Predictor(Protocol):
+    """What predicts images: `fitting.model.Model`, or an export as the light runtime opens it."""
+
+    def predict_each(
+        self, images: Iterable[Picture | None], top: int, keep_broken: bool, asked: Asked, lenient: bool
+    ) -> Iterator[Prediction]:
+        """The prediction of each image, as `Model.predict_each` gives it."""
+
+
 def predictions(
-    model: Model,
+    model: Predictor,
     images: Peeked,
     top: int = 1,
     broken: Broken = "stop",
