@@ -29,6 +29,7 @@ MARKS = "os^DvP*X"
 VECTORS = 400  # points up to which each is drawn; more become one picture within the drawing
 BLUE = "#0072b2"
 ORANGE = "#d55e00"
+RED = "#c0392b"
 
 
 def accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]], name: str = "accuracy") -> str:
@@ -137,7 +138,8 @@ def confusion(scores: Scores, name: str = "confusion") -> tuple[str, int]:
         if size <= NUMBERED:
             for row, column in zip(*np.nonzero(counts), strict=True):
                 axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=7)
-    return drawn.svg.replace("<image ", '<image style="image-rendering:pixelated" ', 1), size
+    heat = drawn.svg.replace("<svg ", '<svg class="heat" ', 1)
+    return heat.replace("<image ", '<image style="image-rendering:pixelated" ', 1), size
 
 
 def map_plot(
@@ -158,21 +160,16 @@ def map_plot(
         axes = drawn.figure.subplots()
         flat = len(places) > VECTORS
         if len(there) <= COLORED:
+            rim: dict[str, Any] = {"linewidths": 1.3, "edgecolors": RED, "s": 34}
             for number, label in enumerate(there):
-                own = places[(labels == label) & right]
-                mark, color = MARKS[number % len(MARKS)], LINES[number % len(LINES)]
-                axes.scatter(
-                    *own.T, 18, color, mark, alpha=0.75, linewidths=0, label=shortened(class_names[label], 28),
-                    rasterized=flat,
-                )  # fmt: skip
-                axes.scatter(
-                    *places[(labels == label) & ~right].T, 34, color, mark, linewidths=1.3, edgecolors="#c0392b",
-                    rasterized=flat,
-                )  # fmt: skip
-            axes.scatter([], [], 34, "none", "o", linewidths=1.3, edgecolors="#c0392b", label="red rim: wrong")
+                look = {"marker": MARKS[number % len(MARKS)], "c": LINES[number % len(LINES)], "rasterized": flat}
+                own, named = labels == label, shortened(class_names[label], 28)
+                _scatter(axes, places[own & right], s=18, alpha=0.75, linewidths=0, label=named, **look)
+                _scatter(axes, places[own & ~right], **look | rim)
+            axes.scatter([], [], c="none", marker="o", label="red rim: wrong", **rim)
         else:
-            axes.scatter(*places[right].T, 12, BLUE, alpha=0.55, linewidths=0, label="right", rasterized=flat)
-            axes.scatter(*places[~right].T, 20, ORANGE, "X", linewidths=0, label="wrong", rasterized=flat)
+            _scatter(axes, places[right], s=12, c=BLUE, alpha=0.55, linewidths=0, label="right", rasterized=flat)
+            _scatter(axes, places[~right], s=20, c=ORANGE, marker="X", linewidths=0, label="wrong", rasterized=flat)
             _name_groups(axes, places, labels, class_names)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         axes.set_xticks([])
@@ -181,6 +178,10 @@ def map_plot(
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
     return drawn.svg
+
+
+def _scatter(axes: Axes, places: NDArray[Any], **look: Any) -> None:
+    axes.scatter(places[:, 0], places[:, 1], **look)
 
 
 def _name_groups(axes: Axes, places: NDArray[Any], labels: NDArray[Any], class_names: Sequence[str]) -> None:

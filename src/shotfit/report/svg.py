@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from shotfit.errors import UsageError
@@ -36,7 +36,7 @@ LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a7d0a", "#3c9bd6", "#7f6
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # texts stay texts
     "svg.hashsalt": "shotfit",  # the same drawing has the same text
     "text.parse_math": False,  # a dollar sign in a name is one
