@@ -73,7 +73,7 @@ def reliability(answers: Answers, name: str = "reliability") -> str:
         above.plot(100 * sure[there], 100 * shares[there], "o", color=ORANGE, markersize=4, label="mean confidence")
         above.set_ylabel("right, in percent")
         above.set_ylim(0, 103)
-        above.legend(loc="upper left")
+        above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.0, handlelength=1.2)
         below.bar(centers, counts, width * 0.92, color=MUTED, alpha=0.6)
         below.set_ylabel("images")
         below.set_xlabel("confidence in percent: the probability of the answer")
