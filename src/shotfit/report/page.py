@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,7 @@ def named_place(path: str | Path) -> str:
 
 def named_in(picture: Picture, source: Path) -> str:
     """A picture's name: within the source where it lies there, so that a page does not tell whose machine it was."""
-    text, folder = str(picture), f"{source}/"
+    text, folder = str(picture), f"{source}{os.sep}"
     inside = text.removeprefix(folder) if text.startswith(folder) else named_place(shown(picture))
     return shortened(inside, 120)
 
