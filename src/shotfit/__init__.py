@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
     from shotfit.fitting.start import zero_shot
+    from shotfit.report.writing import write_report
 
 __version__: str
 
@@ -49,6 +50,7 @@ __all__ = [
     "load_backbone",
     "read_task",
     "read_tasks",
+    "write_report",
     "zero_shot",
 ]
 
@@ -66,6 +68,7 @@ _HOMES = {
     "load_backbone": "checkpoints.weights",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
+    "write_report": "report.writing",
     "zero_shot": "fitting.start",
 }
 
