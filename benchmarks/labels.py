@@ -2,13 +2,16 @@
 
     python -m benchmarks.labels --data data/caltech101 data/dtd --seeds 1,2,3,4,5
 
-Prints a JSON line for each data set and question. suggest: from two labelled train images a class (CoOp's draw), each
-round labels as many more as there are classes: those that `choose` names, random ones of the rest, or as many of each
-class, which needs the labels that are asked for. Each round fits a linear probe (C as given, not searched) and scores
-it on the test part. Every way runs REPEATS times from the same start, because what random choice meets varies. `labels` is how many each way needs for the accuracy that random ones reach with eight a class, on
-the mean curve over the seeds; `value` is that of `suggest` in percent of random's. clean: of wrong labels planted in
-5 % of 16 shots, how many are among twice as many that are ranked first; `alike`: the wrong label is one of the two
-classes whose mean is most like the right one's.
+Prints a JSON line for each data set and question.
+
+suggest: from two labelled train images a class (CoOp's draw), each round labels as many more as there are classes:
+those that `choose` names, random ones of the rest, or as many of each class, which needs the labels that are asked for.
+Each round fits a linear probe (C as given, not searched) and scores it on the test part. Every way runs REPEATS times
+from the same start, because what random choice meets varies. `labels` is how many each way needs for the accuracy that
+random ones reach with eight a class, on the mean curve; `value` is that of `suggest` in percent of random's.
+
+clean: of wrong labels planted in 5 % of 16 shots, how many are among twice as many that are ranked first; `alike`: the
+wrong label is one of the two classes whose mean is most like the right one's.
 """
 
 from __future__ import annotations

@@ -103,10 +103,15 @@ def _crossed(plain: NDArray[Any], labels: NDArray[np.intp], count: int, folds: N
     logits = np.zeros((len(PENALTIES), len(plain), count))
     for fold in np.unique(folds):
         held = folds == fold
-        learned = rows[~held | (folds == KEPT)]
-        values, vectors = np.linalg.eigh(learned.T @ learned)  # of all penalties at once
-        along = vectors.T @ (learned.T @ wanted[~held | (folds == KEPT)])
-        seen = rows[held] @ vectors
+        others = ~held | (folds == KEPT)
+        learned, targets = rows[others], wanted[others]
+        # one decomposition serves all penalties; of [images, images] where that is smaller than [embed, embed]
+        if len(learned) < learned.shape[1]:
+            values, vectors = np.linalg.eigh(learned @ learned.T)
+            along, seen = vectors.T @ targets, rows[held] @ (learned.T @ vectors)
+        else:
+            values, vectors = np.linalg.eigh(learned.T @ learned)
+            along, seen = vectors.T @ (learned.T @ targets), rows[held] @ vectors
         for number, penalty in enumerate(PENALTIES):
             logits[number, held] = seen @ (along / (np.maximum(values, 0) + penalty)[:, None])
     judged = torch.from_numpy(labels[folds != KEPT])
