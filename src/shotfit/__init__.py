@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
     from shotfit.evaluation.suggest import suggest
+    from shotfit.fitting.asked import Asked
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__: str
 
 __all__ = [
+    "Asked",
     "Model",
     "ShotfitError",
     "Task",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Asked": "fitting.asked",
     "Model": "fitting.model",
     "Task": "data.tasks",
     "clean": "evaluation.clean",
