@@ -70,8 +70,8 @@ def judge_labels(
     Raises UsageError for arrays that do not fit together, labels out of range, and features that are not finite.
 
     Example:
-        >>> features = np.repeat(np.eye(2), 5, axis=0) + 0.01 * np.arange(10)[:, None]
-        >>> judge_labels(features, [0, 0, 0, 1, 0, 1, 1, 1, 1, 1]).order[0]
+        >>> features = np.random.default_rng(0).normal(size=(20, 4)) + 6 * np.eye(4)[np.arange(20) // 10]
+        >>> int(judge_labels(features, [0, 0, 0, 1, 0, 0, 0, 0, 0, 0] + 10 * [1]).order[0])
         3
     """
     own, count = _checked(features, labels, classes)
