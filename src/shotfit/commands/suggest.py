@@ -21,7 +21,7 @@ def suggest(
     inbox: Annotated[
         list[str],
         typer.Argument(
-            metavar="INBOX...",
+            metavar="INBOX",
             help="Unlabelled pictures: files, folders, archives (.tar, .zip), tables, patterns, or - for paths on "
             "standard input.",
         ),
