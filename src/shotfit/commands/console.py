@@ -86,12 +86,12 @@ def is_terminal(stream: TextIO) -> bool:
 def show_table(rows: Sequence[Sequence[str]], stream: TextIO, best: str = "", left: bool = False) -> None:
     """Print cells in columns, the first row as the head: ruled on a terminal, as wide as that; aligned elsewhere.
 
-    best: how a cell ends that is the best of its column. left: all columns hold texts, on a terminal to the left.
+    best: how a cell ends that is the best of its column. left: all columns hold texts, and begin at the left.
     """
     from shotfit.evaluation.printed import aligned
 
     if not is_terminal(stream):
-        for line in aligned(rows):
+        for line in aligned(rows, left=left):
             to(stream)(line)
         return
     from rich import box

@@ -22,6 +22,8 @@ __all__ = [
     "Json",
     "LabelColumn",
     "Lenient",
+    "ListForm",
+    "ListOut",
     "Memory",
     "MethodFile",
     "ModelBackbone",
@@ -111,6 +113,16 @@ Report = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.", show_default="off")]
+ListForm = Annotated[
+    str | None,
+    typer.Option("--format", help="table, csv or json.", show_default="the ending of --out, else table"),
+]
+ListOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Write the list to this file: .csv, .json or .txt (a table).", show_default="standard output"
+    ),
+]
 MethodFile = Annotated[
     str | None,
     typer.Option(
