@@ -119,6 +119,7 @@ def test_command_runs(place: Path, command: str) -> None:
         ("docs/protocols.md", "coop+length=4"),
         ("docs/python.md", "castle"),
         ("docs/light.md", "new.jpg"),
+        ("docs/report.md", "report.html True"),
     ],
 )
 def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str], page: str, printed: str) -> None:

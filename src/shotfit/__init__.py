@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from shotfit.data.readers import read_task
     from shotfit.data.tasklist import read_tasks
     from shotfit.data.tasks import Task
+    from shotfit.evaluation.clean import clean
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.evaluation.suggest import suggest
     from shotfit.export.write import export_model
     from shotfit.fitting.asked import Asked
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
     from shotfit.fitting.start import zero_shot
+    from shotfit.report.writing import write_report
 
 __version__: str
 
@@ -39,6 +42,7 @@ __all__ = [
     "ShotfitError",
     "Task",
     "__version__",
+    "clean",
     "compare",
     "embed",
     "evaluate",
@@ -49,6 +53,8 @@ __all__ = [
     "load_backbone",
     "read_task",
     "read_tasks",
+    "suggest",
+    "write_report",
     "zero_shot",
 ]
 
@@ -56,6 +62,7 @@ _HOMES = {
     "Asked": "fitting.asked",
     "Model": "fitting.model",
     "Task": "data.tasks",
+    "clean": "evaluation.clean",
     "compare": "evaluation.compare",
     "embed": "fitting.embedding",
     "evaluate": "evaluation.evaluate",
@@ -66,6 +73,8 @@ _HOMES = {
     "load_backbone": "checkpoints.weights",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
+    "write_report": "report.writing",
+    "suggest": "evaluation.suggest",
     "zero_shot": "fitting.start",
 }
 

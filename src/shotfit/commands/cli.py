@@ -19,6 +19,7 @@ import typer
 
 from shotfit.commands.arguments import as_repeated
 from shotfit.commands.cache import cache
+from shotfit.commands.clean import clean
 from shotfit.commands.compare import compare
 from shotfit.commands.console import to, warn
 from shotfit.commands.doctor import doctor
@@ -28,7 +29,9 @@ from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
 from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
 from shotfit.commands.predict import predict
+from shotfit.commands.report import report
 from shotfit.commands.show import show
+from shotfit.commands.suggest import suggest
 from shotfit.commands.verify import verify
 from shotfit.errors import ShotfitError, UsageError
 
@@ -76,7 +79,7 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, export, cache):
+for command in (fit, predict, evaluate, compare, report, suggest, clean, export, methods, show, doctor, verify, cache):
     app.command(epilog=EXIT_CODES)(command)
 
 

@@ -22,6 +22,8 @@ __all__ = [
     "Json",
     "LabelColumn",
     "Lenient",
+    "ListForm",
+    "ListOut",
     "Memory",
     "MethodFile",
     "ModelBackbone",
@@ -32,6 +34,7 @@ __all__ = [
     "Rate",
     "ReadAs",
     "Recipe",
+    "Report",
     "SkipBroken",
     "Steps",
     "Tasks",
@@ -103,7 +106,23 @@ Lenient = Annotated[
         "--lenient", help="Read what is there of images that are cut off, and fill the rest.", show_default="off"
     ),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", metavar="FILE", help="Write a report too, one HTML page (extra `report`).", show_default="none"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.", show_default="off")]
+ListForm = Annotated[
+    str | None,
+    typer.Option("--format", help="table, csv or json.", show_default="the ending of --out, else table"),
+]
+ListOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Write the list to this file: .csv, .json or .txt (a table).", show_default="standard output"
+    ),
+]
 MethodFile = Annotated[
     str | None,
     typer.Option(
