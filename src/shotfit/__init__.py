@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
+    from shotfit.fitting.pushing import push
     from shotfit.fitting.start import zero_shot
 
 __version__: str
@@ -42,6 +43,7 @@ __all__ = [
     "fit",
     "load",
     "load_backbone",
+    "push",
     "read_task",
     "read_tasks",
     "zero_shot",
@@ -57,6 +59,7 @@ _HOMES = {
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",
+    "push": "fitting.pushing",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
     "zero_shot": "fitting.start",

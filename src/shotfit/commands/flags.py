@@ -24,6 +24,7 @@ __all__ = [
     "Lenient",
     "Memory",
     "MethodFile",
+    "Model",
     "ModelBackbone",
     "ModelPrecision",
     "Options",
@@ -112,6 +113,9 @@ MethodFile = Annotated[
         help="The method's file, of a model that was fitted by one; it is run.",
         show_default="an installed method",
     ),
+]
+Model = Annotated[
+    Path, typer.Argument(help="The folder that `shotfit fit` wrote, or hf://owner/name[@revision] for one on the hub.")
 ]
 ModelBackbone = Annotated[
     str | None,

@@ -24,7 +24,7 @@ MOST_CLASSES = 20  # that a summary names
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    model: flags.Model,
     images: Annotated[
         list[str],
         typer.Argument(

@@ -15,6 +15,7 @@ from shotfit.files import standing
 from shotfit.fitting.card import said_of_support
 from shotfit.fitting.folder import RECORD
 from shotfit.fitting.opening import check_record
+from shotfit.fitting.pulling import called
 from shotfit.fitting.record import read_record
 
 __all__ = ["models_in", "summary", "summary_lines"]
@@ -47,7 +48,7 @@ def summary(folder: Path) -> dict[str, Any]:
     check_record(place, record)
     choice = record.get("choice") or {}
     return {
-        "model": str(folder),
+        "model": called(folder),
         "method": record["method"],
         "found_at": record["found_at"],
         "recipe": record.get("recipe"),
