@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shotfit.data.tasks import Task
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.fitting.classifier import Classifier
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__: str
 
 __all__ = [
+    "Classifier",
     "Model",
     "ShotfitError",
     "Task",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Classifier": "fitting.classifier",
     "Model": "fitting.model",
     "Task": "data.tasks",
     "compare": "evaluation.compare",

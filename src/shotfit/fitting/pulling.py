@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from shotfit.checkpoints.hub import TIMEOUT, is_hub_id, quiet_without_terminal, reason_of, refusal
 from shotfit.errors import ShotfitError, UsageError
@@ -33,6 +32,7 @@ FILES = {RECORD: SETTINGS_BYTES, WEIGHTS: MODEL_BYTES, CARD: SETTINGS_BYTES}
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(?:/+|$)(.*)", re.IGNORECASE | re.DOTALL)  # Path makes one / of two
 _REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
+_LONGEST = 200  # characters of a name; the hub has 96 for its second part
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -73,13 +73,7 @@ def repository_of(name: str) -> str:
     >>> repository_of("owner/name")
     'owner/name'
     """
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        known = False
-    else:
-        known = is_hub_id(name)
-    if not known:
+    if not is_hub_id(name) or "--" in name or ".." in name or len(name) > _LONGEST:
         raise UsageError(
             f"{name!r} is no repository on the hub: write owner/name, or hf://owner/name for a model there."
         )

@@ -13,10 +13,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData, constants
@@ -27,6 +26,7 @@ from shotfit.checkpoints.hub import TIMEOUT, is_hub_id, quiet_without_terminal, 
 from shotfit.checkpoints.names import find
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import read_bytes, standing
+from shotfit.fitting.aside import saved_aside
 from shotfit.fitting.card import PLACE, split_card
 from shotfit.fitting.folder import CARD, RECORD, card_to_keep
 from shotfit.fitting.model import Model
@@ -84,12 +84,8 @@ def push(
         raise UsageError(f"{license!r} is no licence as the hub writes them: apache-2.0, mit, cc-by-4.0, other, ...")
     if constants.HF_HUB_OFFLINE:
         raise UsageError(f"{name} cannot be pushed to, because HF_HUB_OFFLINE is set: unset it.")
-    if not isinstance(model, Model):
-        return _pushed(_contents(local_folder(model), name, license, datasets), name, private, message)
-    opened = model.opened
-    with TemporaryDirectory() as place:
-        contents = _contents(model.save(Path(place) / "model"), name, license, datasets)
-    model.opened = opened
+    with saved_aside(model) if isinstance(model, Model) else nullcontext(local_folder(model)) as folder:
+        contents = _contents(folder, name, license, datasets)
     return _pushed(contents, name, private, message)
 
 
