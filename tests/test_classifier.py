@@ -57,8 +57,8 @@ def quick(**more: Any) -> Classifier:
 
 # Of scikit-learn's checks that cannot hold for images: each by name, with the reason.
 NOT_FOR_IMAGES = {
-    "check_methods_subset_invariance": "towers compute in float32, and an image that runs with others may differ in its "
-    "seventh digit from the same one by itself; the check allows 1e-7 (1e-5 is tested below)",
+    "check_methods_subset_invariance": "towers compute in float32, and an image that runs with others may differ "
+    "in its seventh digit from the same one by itself; the check allows 1e-7 (1e-5 is tested below)",
 }
 
 

@@ -22,6 +22,7 @@ from shotfit.commands.cache import cache
 from shotfit.commands.compare import compare
 from shotfit.commands.console import to, warn
 from shotfit.commands.doctor import doctor
+from shotfit.commands.embed import embed
 from shotfit.commands.evaluate import evaluate
 from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
@@ -75,7 +76,7 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, push, cache):
+for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, push, embed, cache):
     app.command(epilog=EXIT_CODES)(command)
 
 
