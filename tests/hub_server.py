@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         ):
             found = re.fullmatch(pattern, path)
             if found is not None:
-                handle(body, *found.groups())  # type: ignore[operator]
+                handle(body, *found.groups())
                 return
         self.send(404, {"error": f"there is no {path}"})
 

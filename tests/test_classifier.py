@@ -62,7 +62,7 @@ NOT_FOR_IMAGES = {
 }
 
 
-@parametrize_with_checks(
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
     [quick(image_shape=(1, -1), value_range=(-10.0, 10.0))], expected_failed_checks=lambda _: NOT_FOR_IMAGES
 )
 def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
@@ -111,10 +111,13 @@ def test_every_kind_of_x_is_the_same_images(images: NDArray[np.uint8], place: Pa
         "floats": images.astype(np.float32) / 255,
         "rows of pixels": images.reshape(12, -1),
     }
+    special: dict[str, dict[str, Any]] = {
+        "floats": {"value_range": (0.0, 1.0)},
+        "rows of pixels": {"image_shape": (32, 32, 3)},
+    }
     expected = quick().fit(images, LABELS).predict_proba(images)
     for name, given in kinds.items():
-        more = {"floats": {"value_range": (0.0, 1.0)}, "rows of pixels": {"image_shape": (32, 32, 3)}}.get(name, {})
-        found = quick(**more).fit(given, LABELS).predict_proba(given)
+        found = quick(**special.get(name, {})).fit(given, LABELS).predict_proba(given)
         assert np.allclose(found, expected, atol=1e-5), name
 
 

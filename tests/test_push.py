@@ -408,6 +408,12 @@ def test_what_is_no_model_is_not_pushed(
     assert hub.repositories == {}
 
 
+def test_fit_writes_to_a_folder_and_not_to_an_address(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--classes", "red kite,buzzard", "--out", "hf://owner/birds"]) == 2
+    assert "put it there with `shotfit push`" in line(capsys, 2)
+    assert not Path("hf:").exists()
+
+
 def test_folder_is_called_by_its_address_in_the_cache_alone(hub: Hub, tmp_path: Path) -> None:
     commit = "0" * 40
     assert called(Path(constants.HF_HUB_CACHE) / "models--owner--na-me" / "snapshots" / commit) == (

@@ -182,8 +182,8 @@ def _rows(frozen: Frozen, named: Iterable[_Named]) -> Iterator[_Row]:
                 broken[error.picture] = error
         known = iter(features)
         for one in batch:
-            error = broken.get(one.picture)
-            yield _Row(one, next(known)) if error is None else _Row(one, None, " ".join(str(error).split()))
+            why = broken.get(one.picture)
+            yield _Row(one, next(known)) if why is None else _Row(one, None, " ".join(str(why).split()))
 
 
 def _write_npz(out: Path, rows: Iterator[_Row], embed: int) -> None:
@@ -195,9 +195,11 @@ def _write_npz(out: Path, rows: Iterator[_Row], embed: int) -> None:
                                 for row in group]))  # fmt: skip
     features = np.concatenate(blocks)
     blocks.clear()
-    columns = {name: np.array([one[place] for one in texts], dtype=str) for place, name in enumerate(COLUMNS)}
+    columns: dict[str, Any] = {
+        name: np.array([one[place] for one in texts], dtype=str) for place, name in enumerate(COLUMNS)
+    }
     with writing(out) as file:
-        np.savez(file, **columns, features=features)
+        np.savez(file, **columns | {"features": features})
 
 
 def _write_parquet(out: Path, rows: Iterator[_Row], embed: int) -> None:
