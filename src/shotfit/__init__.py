@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shotfit.data.tasks import Task
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.fitting.asked import Asked
     from shotfit.fitting.classifier import Classifier
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__: str
 
 __all__ = [
+    "Asked",
     "Classifier",
     "Model",
     "ShotfitError",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Asked": "fitting.asked",
     "Classifier": "fitting.classifier",
     "Model": "fitting.model",
     "Task": "data.tasks",
