@@ -23,12 +23,14 @@ from shotfit.commands.clean import clean
 from shotfit.commands.compare import compare
 from shotfit.commands.console import to, warn
 from shotfit.commands.doctor import doctor
+from shotfit.commands.embed import embed
 from shotfit.commands.evaluate import evaluate
 from shotfit.commands.export import export
 from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
 from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
 from shotfit.commands.predict import predict
+from shotfit.commands.push import push
 from shotfit.commands.report import report
 from shotfit.commands.show import show
 from shotfit.commands.suggest import suggest
@@ -79,7 +81,23 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, report, suggest, clean, export, methods, show, doctor, verify, cache):
+for command in (
+    fit,
+    predict,
+    evaluate,
+    compare,
+    report,
+    suggest,
+    clean,
+    embed,
+    export,
+    push,
+    methods,
+    show,
+    doctor,
+    verify,
+    cache,
+):
     app.command(epilog=EXIT_CODES)(command)
 
 

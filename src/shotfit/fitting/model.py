@@ -44,6 +44,7 @@ from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
+from shotfit.fitting.pulling import called, local_folder
 from shotfit.fitting.record import portable, record_of, weights_of
 from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
@@ -96,6 +97,11 @@ class Model:
     def class_names(self) -> tuple[str, ...]:
         """All class names, in the order of the probabilities."""
         return tuple(name for task in self.classes for name in task.names)
+
+    @property
+    def source(self) -> str | None:
+        """Where it was opened from or saved to: hf://owner/name@COMMIT, or the folder; None for neither."""
+        return None if self.opened is None else called(self.opened["folder"])
 
     def one_task(self) -> ClassList:
         """The classes of the one task that it predicts; a model of several asks which one is meant.
@@ -397,6 +403,9 @@ class Model:
     ) -> Model:
         """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint.
 
+        folder: its folder, or hf://owner/name[@revision] for one on the hub, which is fetched into its client's cache;
+        `source` tells the commit.
+
         trust_backbone: open the backbone wherever the model says it is. Otherwise one that it names is a short name or
         a hub id, and comes from the package or the hub's local cache: no path that the model names is opened, and
         nothing is fetched for it.
@@ -409,7 +418,8 @@ class Model:
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
         """
-        asked, folder = Path(folder), standing(Path(folder))
+        asked = local_folder(folder)
+        folder = standing(asked)
         if folder != asked:
             warnings.warn(
                 f"{printable(asked)} was being replaced when its writer was stopped; the older one is used, which is "
