@@ -27,6 +27,7 @@ from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
 from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
 from shotfit.commands.predict import predict
+from shotfit.commands.serve import serve
 from shotfit.commands.show import show
 from shotfit.commands.verify import verify
 from shotfit.errors import ShotfitError, UsageError
@@ -74,7 +75,7 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, cache):
+for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, serve, cache):
     app.command(epilog=EXIT_CODES)(command)
 
 
