@@ -136,8 +136,17 @@ def prediction_app(
     async def documentation() -> Response:
         return page(app.openapi())
 
+    for status in (404, 405):
+        app.add_exception_handler(status, _no_route)
     app.add_middleware(Guard, token=token, open_paths=OPEN_PATHS)
     return app
+
+
+async def _no_route(request: Request, error: Any) -> Response:
+    """For what FastAPI itself refuses: its sentence is three words long, and its error has the status and headers."""
+    asked = f"{request.method} {request.url.path[:100]}"
+    body = as_json({"detail": f"There is nothing at {asked}: /docs says what there is."})
+    return Response(body.encode("utf-8", "backslashreplace"), error.status_code, error.headers, "application/json")
 
 
 def described(model: Model, limits: Limits) -> dict[str, Any]:

@@ -5,8 +5,8 @@
     found = await batches.predict(pictures, Question(top=3))
 
 A pool of threads decodes, one thread runs the model. That thread takes what is decoded, at most BATCH pictures with the
-same question. While others are still being decoded it waits for them, but no longer than WAIT: sixteen pictures together
-take half the time that they take one by one.
+same question. While others are still being decoded it waits for them, but no longer than WAIT: sixteen pictures take
+half the time together that they take one by one.
 
 On one core decoding and the model take turns anyway, so the thread also waits for the next requests of the clients that
 it has just answered, as long as no LINGER passes without one. Else two halves of the clients would take turns, in

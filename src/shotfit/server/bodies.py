@@ -9,18 +9,20 @@ What has come of all bodies together is counted in `held`, until the form is lef
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from shotfit.server.limits import Held, Limits, RefusedError
 
 __all__ = ["FILES", "Form", "read_form"]
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 FILES = "files"  # the field of pictures
 
@@ -40,9 +42,7 @@ class Form:
 
 
 @asynccontextmanager
-async def read_form(
-    scope: Mapping[str, Any], receive: Callable[[], Awaitable[MutableMapping[str, Any]]], limits: Limits, held: Held
-) -> AsyncIterator[Form]:
+async def read_form(scope: Mapping[str, Any], receive: Receive, limits: Limits, held: Held) -> AsyncIterator[Form]:
     """The form, once all of it has come.
 
     Raises RefusedError: 400 for what is no form, or ends early; 408 where it comes too slowly; 413 where it is too
@@ -53,26 +53,27 @@ async def read_form(
     announced = headers.get(b"content-length", b"")
     if announced.isdigit():
         _check_size(int(announced[:18]), limits)
-    reader, size, more = _Reader(boundary, limits), 0, True
+    reader = _Reader(boundary, limits, held)
     try:
         try:
-            with anyio.fail_after(limits.read_seconds):
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise RefusedError(400, "The client left before its body had come.")
-                    data, more = message.get("body", b""), message.get("more_body", False)
-                    held.add(len(data))
-                    size += len(data)
-                    _check_size(size, limits)
-                    reader.write(data)
-        except TimeoutError:
+            await asyncio.wait_for(_read(receive, reader), limits.read_seconds)
+        except asyncio.TimeoutError:
             raise RefusedError(
                 408, f"The body came too slowly: all of it is expected within {limits.read_seconds} seconds."
             ) from None
         yield reader.form()
     finally:
-        held.drop(size)
+        held.drop(reader.size)
+
+
+async def _read(receive: Receive, reader: _Reader) -> None:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError(400, "The client left before its body had come.")
+        more = message.get("more_body", False)
+        reader.write(message.get("body", b""))
 
 
 def _boundary(content_type: bytes) -> bytes:
@@ -93,10 +94,11 @@ def _check_size(size: int, limits: Limits) -> None:
 
 
 class _Reader:
-    """The parts of a form, as the parser finds them."""
+    """The parts of a form, as the parser finds them. size: the bytes that have come."""
 
-    def __init__(self, boundary: bytes, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, boundary: bytes, limits: Limits, held: Held) -> None:
+        self._limits, self._held = limits, held
+        self.size = 0
         self._files = list[tuple[str, bytes]]()
         self._fields: dict[str, list[str]] = {}
         self._texts = 0  # fields so far
@@ -124,6 +126,9 @@ class _Reader:
         """More of the body."""
         if not data:
             return
+        self._held.add(len(data))
+        self.size += len(data)
+        _check_size(self.size, self._limits)
         try:
             self._parser.write(data)
         except FormParserError as error:
