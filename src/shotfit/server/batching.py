@@ -29,7 +29,7 @@ from torch import Tensor
 
 from shotfit.data.images import TooLargeImageError
 from shotfit.data.pictures import Picture
-from shotfit.engine.allocator import kept_memory
+from shotfit.engine.allocator import give_back, kept_memory
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.decoded import decoded, predict_decoded
 from shotfit.fitting.model import Model
@@ -44,6 +44,7 @@ BATCH = 32  # pictures that run together: as many as the library runs
 WAIT = 0.025  # seconds that a decoded picture waits at most for others
 LINGER = 0.004  # seconds without a new picture, after which no more are expected
 AHEAD = 2 * BATCH  # decoded pictures that wait for the model
+TRIM = 20  # seconds after which what batches of all sizes left free goes back to the system; else memory creeps up
 CLASS_LISTS = 16  # of other classes, whose features are kept
 
 
@@ -150,12 +151,16 @@ class Batches:
                 self._tell([(entry, answer)])
 
     def _work(self) -> None:
+        trimmed = time.monotonic()
         with kept_memory(), torch.no_grad():
             while batch := self._next():
                 self._room.release(len(batch))
                 answers = self._answered(batch)
                 self._expected = min(self.waiting.now, BATCH) if _cores() == 1 else 0
                 self._tell(answers)
+                if time.monotonic() - trimmed > TRIM:
+                    give_back()
+                    trimmed = time.monotonic()
                 self._free = time.monotonic()
 
     def _next(self) -> list[_Entry]:
