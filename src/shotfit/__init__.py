@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shotfit.data.tasks import Task
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.fitting.asked import Asked
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__: str
 
 __all__ = [
+    "Asked",
     "Model",
     "ShotfitError",
     "Task",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Asked": "fitting.asked",
     "Model": "fitting.model",
     "Task": "data.tasks",
     "compare": "evaluation.compare",
