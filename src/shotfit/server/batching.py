@@ -41,6 +41,9 @@ from shotfit.server.questions import Question, as_field
 __all__ = ["BATCH", "Answered", "Batches"]
 
 BATCH = 32  # pictures that run together: as many as the library runs
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, BATCH)
+"""Of batches. oneDNN keeps what it prepares for each size, 6 MB of `mini`, so not every number is one; the rest of the
+pictures is in the next batch."""
 WAIT = 0.025  # seconds that a decoded picture waits at most for others
 LINGER = 0.004  # seconds without a new picture, after which no more are expected
 AHEAD = 2 * BATCH  # decoded pictures that wait for the model
@@ -178,6 +181,7 @@ class Batches:
                     more = len(self._ready) < self._expected
                     rest = min(rest, max(self._latest, self._free) + LINGER - now if more else 0)
                 if len(batch) == BATCH or rest <= 0:
+                    batch = batch[: max(size for size in SIZES if size <= len(batch))]
                     taken = set(map(id, batch))
                     self._ready = deque(entry for entry in self._ready if id(entry) not in taken)
                     return batch

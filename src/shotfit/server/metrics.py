@@ -15,7 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-SIZES = (1, 2, 4, 8, 16, 32)
+PICTURES = (1, 2, 4, 8, 16, 32)
 
 
 class Metrics:
@@ -33,7 +33,9 @@ class Metrics:
         )
         self._pictures = Counter("shotfit_pictures", "Pictures that were answered.", ["outcome"], registry=own)
         self._read, self._broken = (self._pictures.labels(outcome) for outcome in ("predicted", "broken"))
-        self._batches = Histogram("shotfit_batch_pictures", "Pictures that ran together.", buckets=SIZES, registry=own)
+        self._batches = Histogram(
+            "shotfit_batch_pictures", "Pictures that ran together.", buckets=PICTURES, registry=own
+        )
         self._model = Counter("shotfit_model_seconds", "Seconds that the model ran.", registry=own)
 
     def watch(self, name: str, about: str, value: Callable[[], float]) -> None:
