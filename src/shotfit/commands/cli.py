@@ -32,6 +32,7 @@ from shotfit.commands.outside import check_place, drop_output, line_of, signals_
 from shotfit.commands.predict import predict
 from shotfit.commands.push import push
 from shotfit.commands.report import report
+from shotfit.commands.serve import serve
 from shotfit.commands.show import show
 from shotfit.commands.suggest import suggest
 from shotfit.commands.verify import verify
@@ -81,23 +82,13 @@ def every_command(
     """
 
 
-for command in (
-    fit,
-    predict,
-    evaluate,
-    compare,
-    report,
-    suggest,
-    clean,
-    embed,
-    export,
-    push,
-    methods,
-    show,
-    doctor,
-    verify,
-    cache,
-):
+COMMANDS = (
+    *(fit, predict, evaluate, compare, report),
+    *(suggest, clean, embed),
+    *(serve, export, push),
+    *(methods, show, doctor, verify, cache),
+)
+for command in COMMANDS:
     app.command(epilog=EXIT_CODES)(command)
 
 

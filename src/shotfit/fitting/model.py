@@ -37,6 +37,7 @@ from shotfit.files import standing, write_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
 from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
+from shotfit.fitting.decoded import best_of, not_finite
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import frozen_features
@@ -153,7 +154,7 @@ class Model:
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
-            raise ShotfitError(_not_finite(shown(items[wrong[0]].picture), self.frozen))
+            raise ShotfitError(not_finite(shown(items[wrong[0]].picture), self.frozen))
         return found
 
     @checked
@@ -193,7 +194,6 @@ class Model:
         images: None among them says that the next one may be long in coming; those before it do not wait for it.
         """
         names = self.one_task().names
-        top = min(max(top, 1), len(names))
         answers = judge(asked, self.own_trust, self.record, names)
         with ExitStack() as kept:
             for number, batch in enumerate(growing(images)):
@@ -207,10 +207,8 @@ class Model:
                         yield Prediction(source, (), (), error=str(answer), picture=picture)
                         continue
                     values, verdict = answer
-                    best = values.topk(top)
-                    labels = tuple(names[index] for index in best.indices.tolist())
-                    found = tuple(best.values.tolist())
-                    yield Prediction(source, labels, found, None, verdict.set, verdict.unknown, picture)
+                    best = best_of(values, names, top)
+                    yield Prediction(source, *best, None, verdict.set, verdict.unknown, picture)
 
     def predict_proba(
         self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
@@ -283,10 +281,7 @@ class Model:
             rows: Iterator[tuple[Tensor, T]] = iter(())
             try:
                 if whole:
-                    shown = ImagePool(whole, passing=True).all()
-                    probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
-                    features = partial(frozen_features, self.frozen, shown)
-                    rows = zip(probabilities, answers(probabilities, features), strict=True)
+                    rows = iter(self.judged(ImagePool(whole, passing=True).all(), answers))
                 break
             except BrokenImageError as error:  # the others are asked for again; what was computed is kept
                 again = leniently(items, error) if lenient else None
@@ -298,8 +293,14 @@ class Model:
             told = broken.get(picture) or broken.get(picture.as_lenient())
             answer = next(rows) if told is None else told
             if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
-                answer = ShotfitError(_not_finite(str(picture), self.frozen))
+                answer = ShotfitError(not_finite(str(picture), self.frozen))
             yield answer
+
+    def judged(self, images: Images, answers: Answer) -> list[tuple[Tensor, Verdict]]:
+        """Probabilities [classes] of each image, in the order of `class_names`, and what else was asked."""
+        probabilities = self._logits(images).float().softmax(dim=-1).cpu()
+        features = partial(frozen_features, self.frozen, images)
+        return list(zip(probabilities, answers(probabilities, features), strict=True))
 
     @checked
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
@@ -462,8 +463,3 @@ def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
 def _encoded(text: str) -> bytes:
     """As UTF-8; the name of a folder need not be text, and JSON gives back what is escaped."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def _not_finite(source: str, frozen: Frozen) -> str:
-    precise = "" if frozen.backbone.dtype == torch.float32 else "try --precision float32, or "
-    return f"{source} has no prediction: the model gives numbers that are not finite for it; {precise}fit it again."
