@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands.app import app as app_command
 from shotfit.commands.arguments import as_repeated
 from shotfit.commands.cache import cache
 from shotfit.commands.compare import compare
@@ -76,6 +77,7 @@ def every_command(
 
 for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, cache):
     app.command(epilog=EXIT_CODES)(command)
+app.command("app", epilog=EXIT_CODES)(app_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
