@@ -38,7 +38,6 @@ __all__ = [
     "say_terms",
     "show_table",
     "to",
-    "training_lines",
     "warn",
 ]
 
@@ -160,6 +159,8 @@ def reporter() -> Callable[[Any], None]:
 
 def say_checked(model: Model, say: Say) -> None:
     """How the fit compared with zero-shot where no test image was looked at."""
+    from shotfit.fitting.summary import half_lines, training_lines
+
     record = model.record
     checked = record.get("checked")
     say(f"selection: {record['selection']}")
@@ -180,30 +181,8 @@ def say_checked(model: Model, say: Say) -> None:
     say(f"check on {checked['on']}: {record['fitted_method']} {ours:.1f} %, zero-shot {plain:.1f} %")
     if ours < plain and not record["fell_back"]:
         say(f"{record['fitted_method']} is worse than zero-shot there, and was kept as asked.")
-    half = record.get("half_of_the_labels")
-    if half:
-        lost = 100 * (half["accuracy"] - half["half"])
-        helps = lost > 100 * half["error"]
-        much = f"{abs(lost):.1f} points {'fewer' if lost >= 0 else 'more'}"
-        verdict = "more labels would help" if helps else "more labels would change little"
-        say(f"{verdict}: with half of them, {much} are right of {plural(half['images'], 'held-out image')}")
-
-
-def training_lines(record: dict[str, Any]) -> list[str]:
-    """What a training did, and what to do where it did nothing."""
-    training = record.get("training")
-    if not training:
-        return []
-    before, after = 100 * training["right_before"], 100 * training["right_after"]
-    losses = f"loss {training['first_loss']:.3g} to {training['last_loss']:.3g}"
-    lines = [f"training: {training['steps']:,} steps, {losses}, support images right {before:.1f} to {after:.1f} %"]
-    noise = 100 * (0.25 / training["looked_at"]) ** 0.5
-    if abs(after - 100 * training["right_zero_shot"]) <= noise:
-        lines.append(
-            f"{record['fitted_method']} is no better than zero-shot on the images that it has learned from: give it "
-            f"more steps (--steps) or a higher rate (--lr){'' if record['recipe'] == 'auto' else ', or --recipe auto'}."
-        )
-    return lines
+    for line in half_lines(record):
+        say(line)
 
 
 def say_support(task: Task, shots: int, seed: int, say: Say) -> None:

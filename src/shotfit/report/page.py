@@ -1,0 +1,104 @@
+"""One self-contained page: the templates of assets/report, filled, with its style and its pictures in it.
+
+    text = rendered("model.html", title="...", ...)
+    write_page(Path("report.html"), text)
+
+Nothing on it runs, and nothing is fetched: the page forbids both itself, too. What comes from outside is text: signs
+that control anything become escapes, then every value is escaped for HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import shotfit
+from shotfit.data.images import opened_image, shown
+from shotfit.data.pictures import Picture
+from shotfit.data.rows import check_file
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import write_atomically
+from shotfit.report.svg import check_extra, shortened
+
+__all__ = ["check_page", "named_in", "rendered", "thumbnail", "write_page"]
+
+TEMPLATES = Path(shotfit.__file__).parent / "assets" / "report"
+SUFFIXES = (".html", ".htm")
+LONGEST = 4000  # letters of any one value
+QUALITY = 72
+
+
+def check_page(path: Path, flag: str = "--out") -> None:
+    """Refuse, before anything is computed, a file that no report can be written to, and a missing extra.
+
+    Raises UsageError.
+    """
+    check_extra()
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{flag} is {path}; expected a file that ends in .html, such as report.html.")
+    check_file(path, flag)
+
+
+def write_page(path: Path, text: str, flag: str = "--out") -> None:
+    """Write the page. Raises ShotfitError where it cannot be."""
+    try:
+        write_atomically(path, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise ShotfitError(f"{path} cannot be written ({error.strerror}): name another {flag}.") from None
+
+
+def rendered(template: str, **values: Any) -> str:
+    """The page of a template. Values that are SVG of ours go through `svg` in the template; all others are text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def plain(value: Any) -> Any:
+        if value is None:
+            return "-"
+        if isinstance(value, Markup) or not isinstance(value, str):
+            return value
+        return shortened(value, LONGEST)
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=plain,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"svg": Markup, "name": lambda text: shortened(text, 60), "percent": _percent,
+                            "points": _points, "number": lambda value: f"{value:,}"}  # fmt: skip
+    today = datetime.now(timezone.utc).date().isoformat()
+    return environment.get_template(template).render(**values, version=shotfit.__version__, today=today)
+
+
+def thumbnail(picture: Picture, side: int) -> str | None:
+    """A picture as an address that holds it (data:image/jpeg), of `side` pixels at most; None if it cannot be read."""
+    try:
+        with opened_image(picture, shorter=side) as image:
+            small = image.copy()
+    except ShotfitError:
+        return None
+    small.thumbnail((side, side))
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def named_in(picture: Picture, source: Path) -> str:
+    """A picture's name: within the source where it lies there, so that a page does not tell whose machine it was."""
+    text, folder = str(picture), f"{source}/"
+    inside = text.removeprefix(folder) if text.startswith(folder) else shown(picture)
+    return shortened(inside, 120)
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"

@@ -1,0 +1,85 @@
+"""What a model's record tells of the fit: method, options, what selection tried, and the commands that repeat it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shotfit.fitting.card import tried
+from shotfit.fitting.summary import described, half_lines, summary_rows, training_lines
+from shotfit.methods import find, in_file, names
+
+__all__ = ["Recorded", "how_to_fit", "recorded"]
+
+HEAD = ("method", "setting", "steps", "accuracy", "score")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A fit for people. rows: headings and values; notes: sentences; tried: the rows of a table, HEAD its head."""
+
+    rows: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    tried: tuple[tuple[str, ...], ...]
+
+
+def recorded(record: Mapping[str, Any]) -> Recorded:
+    """What the record of a model says."""
+    refused = [
+        f"not tried: {row['method']} ({str(row['refused']).rstrip('.')})"
+        for row in record.get("race") or ()
+        if "refused" in row
+    ]
+    return Recorded(
+        rows=tuple(summary_rows(described(record))),
+        notes=(*training_lines(record), *half_lines(record), *refused),
+        tried=tuple(tried(record)),
+    )
+
+
+def how_to_fit(record: Mapping[str, Any], source: str) -> str:
+    """The command that fits the model again, as far as the record holds how it was called.
+
+    >>> record = {"method": "coop", "found_at": "coop", "options": {"length": 4}, "shots": 16, "seed": 2,
+    ...           "recipe": "paper", "backbone": {"name": "mini-6"}, "classes": [], "choice": {}, "race": []}
+    >>> how_to_fit(record, "my photos")
+    "shotfit fit 'my photos' --method coop --shots 16 --seed 2 --recipe paper --set length=4 --backbone mini-6"
+    """
+    choice = record.get("choice") or {}
+    chosen, setting = choice.get("chosen") or {}, choice.get("setting") or {}
+    if record.get("support_images") == 0:
+        (classes, *_) = record["classes"]
+        words = ["--classes", ",".join(f'"{name}"' if "," in name else name for name in classes["names"])]
+    else:
+        words = [source]
+        own = {name: value for name, value in _options(record).items() if name not in chosen}
+        given = {name: setting.get(name) for name in ("lr", "epochs", "steps") if name not in chosen}
+        if not record.get("race"):
+            fitted = str(record.get("fitted_method") or record["method"])
+            words += ["--method", record["found_at"] if in_file(record["found_at"]) else fitted]
+        else:
+            own, given = {}, {}  # auto decides them
+        words += _flags({name: record.get(name) for name in ("shots", "seed", "recipe")})
+        words += _flags({"views": record.get("views")} | given)
+        words += [word for name, value in own.items() for word in ("--set", f"{name}={_text(value)}")]
+    words += _flags({"backbone": record["backbone"]["name"]})
+    words += ["--refit"] if record.get("refit") else []
+    return f"shotfit fit {' '.join(shlex.quote(str(word)) for word in words)}"
+
+
+def _flags(values: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in values.items() if value is not None for word in (f"--{name}", _text(value))]
+
+
+def _options(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not the method's own defaults; a method's file is not run to find those out."""
+    if record.get("fell_back") or record["method"] not in names() or in_file(record["found_at"]):
+        return {} if record.get("fell_back") else dict(record["options"])
+    defaults = find(record["method"])().options()
+    return {name: value for name, value in record["options"].items() if value != defaults.get(name)}
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
