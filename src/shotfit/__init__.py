@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shotfit.data.tasks import Task
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.export.write import export_model
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
@@ -39,6 +40,7 @@ __all__ = [
     "embed",
     "evaluate",
     "evaluate_tasks",
+    "export_model",
     "fit",
     "load",
     "load_backbone",
@@ -54,6 +56,7 @@ _HOMES = {
     "embed": "fitting.embedding",
     "evaluate": "evaluation.evaluate",
     "evaluate_tasks": "evaluation.evaluate",
+    "export_model": "export.write",
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",

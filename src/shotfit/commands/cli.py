@@ -24,6 +24,7 @@ from shotfit.commands.compare import compare
 from shotfit.commands.console import to, warn
 from shotfit.commands.doctor import doctor
 from shotfit.commands.evaluate import evaluate
+from shotfit.commands.export import export
 from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
 from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
@@ -75,7 +76,7 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, cache):
+for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, export, cache):
     app.command(epilog=EXIT_CODES)(command)
 app.command("app", epilog=EXIT_CODES)(app_command)
 

@@ -108,7 +108,8 @@ class Model:
             )
         return self.classes[0]
 
-    def _logits(self, images: Images, calibrated: bool = True) -> Tensor:
+    def logits(self, images: Images, calibrated: bool = True) -> Tensor:
+        """Logits [images, classes] of the task that it predicts, whose softmax are its probabilities."""
         self.one_task()
         logits = self.method.logits(images).float()  # [images, classes of all tasks]
         if calibrated and self.trust is not None:
@@ -137,7 +138,7 @@ class Model:
             barred = torch.ones_like(barred).index_fill(0, torch.tensor(among), False)
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
-            logits = self._logits(pool.take(rows), calibrated).cpu()
+            logits = self.logits(pool.take(rows), calibrated).cpu()
             parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
@@ -265,7 +266,7 @@ class Model:
             try:
                 if whole:
                     shown = ImagePool(whole, passing=True).all()
-                    probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
+                    probabilities = self.logits(shown).float().softmax(dim=-1).cpu()
                     features = partial(frozen_features, self.frozen, shown)
                     rows = zip(probabilities, answers(probabilities, features), strict=True)
                 break

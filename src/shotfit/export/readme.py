@@ -1,0 +1,101 @@
+"""The README of an export: what it is, and the code that runs it, as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shotfit.printing import as_code, as_markdown
+
+__all__ = ["readme"]
+
+
+def readme(record: Mapping[str, Any]) -> str:
+    """The text, in Markdown, by the export's record."""
+    card, classes = record["card"], record["classes"]
+    shown = ", ".join(map(as_markdown, classes[:20])) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+    lines = [
+        f"# {as_markdown(card['title'])} on {as_markdown(card['backbone'])}",
+        "",
+        f"An image classifier for {len(classes)} classes ({shown}), exported by shotfit "
+        f"{as_markdown(record['shotfit'])}. `export.json` has the classes, the preprocessing and the checksums.",
+        "",
+        f"- Learned from: {as_markdown(card['learned_from'])}",
+        *([f"- Terms: {as_markdown(card['terms'])}"] if card["terms"] else []),
+        f"- Precision: {as_code(record['precision'])}",
+        "",
+        "## Run it",
+        "",
+        "    pip install onnxruntime numpy pillow",
+        "",
+        "```python",
+        _code(record).strip("\n"),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+SESSION = """
+session = onnxruntime.InferenceSession("{file}")
+logits, features = session.run(["logits", "features"], {{"pixels": pixels("photo.jpg")[None]}})
+"""
+
+CODE = """
+import json
+
+import numpy as np
+{library}
+from PIL import Image, ImageOps
+
+with open("export.json", encoding="utf-8") as file:
+    export = json.load(file)
+
+
+def pixels(path):
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    image = image.convert("RGB")
+{resize}
+    levels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    mean, std = (np.array(export["preprocess"][name], np.float32)[:, None, None] for name in ("mean", "std"))
+    return (levels - mean) / std
+
+
+{session}
+odds = np.exp(logits[0] - logits[0].max())
+for index in logits[0].argsort()[::-1][:3]:
+    print(export["classes"][index], round(float(odds[index] / odds.sum()), 4))
+"""
+
+RESIZE = {
+    "shortest": """
+    short, long = min(image.size), int({size} * max(image.size) / min(image.size))
+    upright = image.width <= image.height
+    image = image.resize(({size}, long) if upright else (long, {size}), Image.Resampling.{filter})
+    left, top = ({offset} for side in image.size)
+    image = image.crop((left, top, left + {size}, top + {size}))
+""",
+    "squash": """
+    image = image.resize(({size}, {size}), Image.Resampling.{filter})
+""",
+    "longest": """
+    ratio = max(image.size) / {size}
+    image = image.resize([max(1, round(side / ratio)) for side in image.size], Image.Resampling.{filter})
+    across, down = ({size} - side for side in image.size)
+    border = (across // 2, down // 2, across - across // 2, down - down // 2)
+    image = ImageOps.expand(image, border, ({fill},) * 3)
+""",
+}
+
+
+def _code(record: Mapping[str, Any]) -> str:
+    rule = record["preprocess"]
+    size = rule["size"][0]
+    offset = f"round((side - {size}) / 2)" if rule["crop"] == "center-round" else f"(side - {size}) // 2"
+    values = {"size": size, "filter": rule["interpolation"].upper(), "offset": offset, "fill": rule["fill"]}
+    resize = RESIZE[rule["resize"]].format(**values).strip("\n")
+    session = SESSION.format(file=record["model"]).strip("\n")
+    return CODE.format(library="import onnxruntime", resize=resize, session=session)
