@@ -38,7 +38,7 @@ from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
 from shotfit.fitting.card import card
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
-from shotfit.fitting.heldout import frozen_features
+from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
@@ -79,6 +79,8 @@ class Model:
         self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
         self.trust = trust  # of all tasks; None: nothing was held out
         self.support: tuple[Task, ...] | None = None  # what it was fitted to; None: a folder keeps no images
+        # what it said of support images when it had not learned them, and their places; None: nothing, or a folder
+        self.held_out: tuple[Tensor, HeldOut] | None = None
         self.opened: dict[str, Any] | None = None  # how `open` gives it again; None: it lies in no folder
 
     @property

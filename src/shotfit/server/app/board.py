@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from shotfit.files import SETTINGS_BYTES, UnreadableError, read_text
 from shotfit.printing import printable
 from shotfit.server.app.gallery import Gallery, Shown
 from shotfit.server.app.journal import NAME, Change, Journal
+from shotfit.server.app.record import RESULT, VERSION
+from shotfit.server.app.taken import take
 from shotfit.server.app.worker import StoppedError, Worker
 
 __all__ = ["LONGEST_NAME", "Board", "BusyError"]
 
 LONGEST_NAME = 200  # letters of a class name from a page; what folders and journals say is taken as it is
 FOLLOW = 0.5  # seconds between two looks at what other servers have written
-RESULT = "fit.json"  # see studio.py, which imports torch
 
 Heard = Callable[[dict[str, Any]], None]
 
@@ -63,6 +65,7 @@ class Board:
         self.gallery = self._scanned()
         self.journal = Journal(self.folder, self._heard)
         self.job: Job | None = None
+        self._cancelled: threading.Event | None = None  # of the work under way
         self._starting = threading.Lock()
         self.worker = Worker({"folder": self.folder, "home": home, **settings}, self._progress)
 
@@ -132,6 +135,11 @@ class Board:
                     changed[path] = checked[label]
             return journal.append(Change(labels=changed)) if changed else journal.number, left
 
+    def unlabelled(self) -> list[str]:
+        """The paths of pictures without a label."""
+        now = self.labels()
+        return [one.path for one in self._all() if one.path not in now]
+
     def confirm(self, names: Sequence[str]) -> None:
         """Keep the labels of pictures: they are not suspected again while they have them."""
         with self.journal.still() as journal:
@@ -186,25 +194,66 @@ class Board:
         """What the latest fit says, with the number of labels that have changed since."""
         try:
             told = json.loads(read_text(self.home / RESULT, SETTINGS_BYTES, "the record of a fit"))
-        except (UnreadableError, ValueError):
+        except (UnreadableError, ValueError, RecursionError):
+            return None
+        if not isinstance(told, dict) or told.get("version") != VERSION:
             return None
         learned, now = told.pop("labels"), self.labels()
+        told["count"] = len(learned)
+        kept = self.confirmed()
+        for kind, rows in told["look"].items():
+            told["look"][kind] = [row for one in rows if (row := self._looked_at(one, kept)) is not None]
         told["changed"] = sum(learned.get(path) != now.get(path) for path in {*learned, *now})
         told["unreadable"] = {Path(path).name: reason for path, reason in told["unreadable"].items()}
         return dict(told)
 
+    def _looked_at(self, one: Mapping[str, Any], kept: set[str]) -> dict[str, Any] | None:
+        """A row of what is worth a look, by names of pictures; None where somebody has looked, or it is gone."""
+        name = self._paths.get(one["path"])
+        if name is None or one["path"] in kept:
+            return None
+        near = [[self._paths[path], label, cosine] for path, label, cosine in one["near"] if path in self._paths]
+        return {**one, "name": name, "near": near}
+
     def begin(self, kind: str, **given: Any) -> None:
-        """Start long work, of which every page hears. Raises BusyError while there is other."""
+        """Start long work of the worker, of which every page hears. Raises BusyError while there is other."""
+        cancelled = threading.Event()
+        self.start(kind, partial(self.worker.call, kind, cancelled, **given), cancelled)
+
+    def take(self, form: str, name: str, link: bool) -> None:
+        """Start to write the labels to a place beside where the server was started."""
+        with self.journal.still():
+            now = self.labels()
+            labelled = [(one, now[one.path]) for one in self._all() if one.path in now]
+        out = self.place(name)
+        self.start("take", partial(take, labelled, form, out, self.folder, link))
+
+    def place(self, name: str) -> Path:
+        """A place for what a page asks to have written: below where the server was started, and not among pictures.
+
+        Raises UsageError.
+        """
+        here = Path.cwd()
+        place = (here / name.strip()).absolute()
+        if not name.strip() or ".." in Path(name).parts or here not in place.parents:
+            raise UsageError(f"Give a name, such as my-model: it is written into {printable(here)}.")
+        if printable(name) != name:
+            raise UsageError("The name has signs in it that nobody sees: leave them out.")
+        return place
+
+    def start(self, kind: str, work: Callable[[], Any], cancelled: threading.Event | None = None) -> None:
+        """Start long work in a thread of its own; without `cancelled` it goes on to its end. Raises BusyError."""
         with self._starting:
             if self.job is not None and self.job.state == "running":
                 raise BusyError(f"A {self.job.kind} is under way: wait for it, or cancel it.")
-            self.job = Job(kind, began=time.time())
+            self.job, self._cancelled = Job(kind, began=time.time()), cancelled
         self._tell_job()
-        threading.Thread(target=self._run, args=(self.job, given), daemon=True).start()
+        threading.Thread(target=self._run, args=(self.job, work), daemon=True).start()
 
     def cancel(self) -> None:
         """End the work under way."""
-        if self.job is not None and self.job.state == "running":
+        if self.job is not None and self.job.state == "running" and self._cancelled is not None:
+            self._cancelled.set()
             self.worker.stop()
 
     def close(self) -> None:
@@ -217,9 +266,9 @@ class Board:
                 self.journal.follow()
             time.sleep(FOLLOW)
 
-    def _run(self, job: Job, given: Mapping[str, Any]) -> None:
+    def _run(self, job: Job, work: Callable[[], Any]) -> None:
         try:
-            job.answer = self.worker.call(job.kind, **given)
+            job.answer = work()
             job.state = "done"
         except StoppedError:
             job.state = "cancelled"

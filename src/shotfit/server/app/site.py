@@ -29,6 +29,7 @@ from shotfit.data.cachefolder import cache_folder
 from shotfit.data.images import opened_image
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import SETTINGS_BYTES, read_text
 from shotfit.server.app.board import Board, BusyError
 from shotfit.server.app.thumbnails import Thumbnails
 from shotfit.server.running import Stopping
@@ -42,6 +43,12 @@ LARGE = 1600  # pixels of the longer side of a picture that is looked at
 LOOK = 0.5  # seconds between two looks at whether the server is to end
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a picture that changes has another name
+
+PLOTS = ("confusion", "reliability")
+STYLE = (  # what the page of a report says of its drawings
+    "<style>svg{font-family:system-ui,sans-serif;--ink:#16201e;--muted:#55615e;--grid:#d9dddb;--paper:#fff}"
+    "@media(prefers-color-scheme:dark){svg{--ink:#e8eeec;--muted:#a3b0ac;--grid:#323b39;--paper:#1a201f}}</style>"
+)
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -94,6 +101,17 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> ASGIApp:
         made = await anyio.to_thread.run_sync(_large, Picture(found.file), limiter=at_once)
         return Response(made, media_type="image/jpeg", headers=FOR_EVER)
 
+    @app.get("/plot/{name}")
+    async def plot(name: str) -> Response:
+        if name not in PLOTS:
+            return JSONResponse({"error": "There is no such drawing."}, 404)
+        drawn = read_text(board.home / f"{name}.svg", SETTINGS_BYTES, "a drawing")
+        return Response(
+            drawn.replace(">", f">{STYLE}", 1),
+            media_type="image/svg+xml",
+            headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"},
+        )
+
     @app.get("/api/state")
     def state() -> dict[str, Any]:
         board.look_again()
@@ -138,6 +156,14 @@ def _act(board: Board, action: str, said: dict[str, Any]) -> dict[str, Any]:
         return {"by": found["by"], "guesses": dict(zip(names, found["guesses"], strict=True))}
     elif action == "fit":
         board.begin("fit", labels=board.labels(), thorough=said.get("thorough") is True)
+    elif action == "suggest":
+        board.begin("suggest", labels=board.labels(), paths=board.unlabelled(), classes=board.classes())
+    elif action == "take":
+        board.take(_text(said, "form"), _text(said, "name"), said.get("link") is True)
+    elif action == "save":
+        board.begin("save", out=str(board.place(_text(said, "name"))))
+    elif action == "export":
+        board.begin("export", to=_text(said, "to"), out=str(board.place(_text(said, "name"))))
     elif action == "cancel":
         board.cancel()
     else:
@@ -149,6 +175,7 @@ async def _events(board: Board, stopping: Stopping) -> AsyncIterator[bytes]:
     """What changes, as server-sent events; the first says how far the journal is."""
     loop, waiting = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
     end = board.listen(lambda said: loop.call_soon_threadsafe(waiting.put_nowait, said))  # type: ignore[arg-type]
+    coming: asyncio.Future[dict[str, Any]] | None = None
     try:
         yield _event({"type": "hello", "number": board.journal.number})
         while not stopping.asked:
@@ -157,9 +184,9 @@ async def _events(board: Board, stopping: Stopping) -> AsyncIterator[bytes]:
                 await asyncio.wait([coming], timeout=LOOK)
             if coming.done():
                 yield _event(coming.result())
-            else:
-                coming.cancel()
     finally:
+        if coming is not None:
+            coming.cancel()
         end()
 
 
@@ -233,8 +260,10 @@ class _Guarded:
 
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
+                given = [*message.get("headers", ())]
+                said = {name for name, _ in given}
                 own = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", ()), *own]}
+                message = {**message, "headers": [*given, *(pair for pair in own if pair[0] not in said)]}
             await send(message)
 
         refusal, inside = self._refusal(scope)

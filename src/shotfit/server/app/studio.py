@@ -15,6 +15,7 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,22 +31,26 @@ from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import cache_folder, open_store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.intervals import interval_by_image
-from shotfit.files import write_atomically
-from shotfit.fitting.asked import NOTHING_MORE, Asked
+from shotfit.files import SETTINGS_BYTES, UnreadableError, read_text, write_atomically
+from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
 from shotfit.fitting.fit import fit
 from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.folder import check_target
 from shotfit.fitting.model import Model
 from shotfit.fitting.record import record_of
+from shotfit.fitting.refit import everything
 from shotfit.methods.ensemble import Ensemble
+from shotfit.report.plots import confusion, reliability
+from shotfit.server.app.looking import held_out_answers, looked
+from shotfit.server.app.record import RESULT, VERSION
 
-__all__ = ["RESULT", "Studio"]
+__all__ = ["Studio"]
 
-RESULT = "fit.json"
 MODEL = "model"
 QUICK = "linear_probe"  # seconds on a thousand pictures, and near the best on most tasks
 SEEN = 640  # pixels of the longer side of a picture that was tried: browsers show no HEIC, and no TIFF
-COVERAGE = 0.95  # of the sets of classes that the page shows
+FOR_BINS = 100  # pictures that a reliability diagram needs to say something
+COVERAGES = (0.95, 0.9, 0.8)  # of the sets of classes that the page shows, the first that can be had
 
 
 class Studio:
@@ -91,14 +96,25 @@ class Studio:
         if len(set(names)) < 2:
             raise UsageError("A fit needs labelled pictures of at least two classes.")
         images = [one for _, one in kept]
-        task = Task.from_images(images, names, parts=["train"] * len(names), name=self.folder.name or "pictures")
+        found = Task.from_images(images, names, name=self.folder.name or "pictures")
+        task = everything(found, None, seed=1)  # labels are few: held-out answers come from cross-validation
         method = "auto" if thorough else QUICK
         model = fit(task, method, backbone=self.frozen.backbone, store=self.frozen.store, views="center")
         model.save(self.home / MODEL)
         self._fitted, result = model, _told(model)
+        path_of = {one: path for path, one in kept}
+        paths = [path_of[item.picture] for item in task.train]
+        result["before"] = self._before()
+        self._draw(model, result)
+        look = looked(model, task.train)
+        for one in (*look["suspects"], *look["mistakes"]):
+            one["path"] = paths[one.pop("place")]
+            one["near"] = [[paths[place], label, cosine] for place, label, cosine in one["near"]]
         result |= {
+            "version": VERSION,
+            "look": look,
             "thorough": thorough,
-            "labels": dict(zip([path for path, _ in kept], names, strict=True)),
+            "labels": {path: labels[path] for path in paths},
             "unreadable": {str(one.file): str(error) for one, error in broken.items()},
             "seconds": round(time.perf_counter() - started, 1),
             "at": time.time(),
@@ -106,11 +122,36 @@ class Studio:
         write_atomically(self.home / RESULT, json.dumps(result).encode())
         return result
 
+    def _before(self) -> dict[str, Any] | None:
+        """What the fit before this one said."""
+        try:
+            told = json.loads(read_text(self.home / RESULT, SETTINGS_BYTES, "the record of a fit"))
+            return {"labels": len(told["labels"]), "accuracy": told["checked"].get("accuracy")}
+        except (UnreadableError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _draw(self, model: Model, result: dict[str, Any]) -> None:
+        """The plots of the fit, as the report has them, and the scores of each class."""
+        found = held_out_answers(model)
+        result["plots"], result["per_class"], drawn = [], [], dict[str, str]()
+        if found is not None:
+            scores = found[1].scores()
+            result["per_class"] = [asdict(one) for one in scores.per_class]
+            try:
+                drawn["confusion"], _ = confusion(scores)
+                if scores.images >= FOR_BINS:
+                    drawn["reliability"] = reliability(found[1])
+            except UsageError as error:  # the extra `report`
+                result["without_plots"] = str(error)
+        for name, svg in drawn.items():
+            write_atomically(self.home / f"{name}.svg", svg.encode())
+            result["plots"].append(name)
+
     def classify(self, content: bytes, classes: Sequence[str]) -> dict[str, Any]:
         """What the latest fit, or without one the classes' names, says of a picture that is not in the folder."""
         picture = Picture.of(content, "the picture")
         model, by = (self.fitted, "fit") if self.fitted is not None else self._for(classes)
-        asked = NOTHING_MORE if model.own_trust is None else Asked(coverage=COVERAGE, unknown=True)
+        asked = _askable(model)
         (found,) = model.predict_each([picture], top=len(model.class_names), asked=asked)
         image = open_image(picture, shorter=SEEN)
         image.thumbnail((SEEN, SEEN))
@@ -121,7 +162,7 @@ class Studio:
             "by": by,
             "classes": [[label, value] for label, value in zip(found.labels, found.probabilities, strict=True)],
             "set": found.set,
-            "coverage": COVERAGE if found.set is not None else None,
+            "coverage": asked.coverage,
             "unknown": found.unknown,
         }
 
@@ -131,6 +172,15 @@ class Studio:
         check_target(folder)
         self._need().save(folder)
         return str(folder)
+
+    def export(self, to: str, out: str) -> str:
+        """Write the latest fit for another runtime, once that computes the same; gives the folder's path.
+
+        Raises UsageError where the libraries for it are missing.
+        """
+        from shotfit.export.write import export_model
+
+        return str(export_model(self._need(), to, out).folder.absolute())  # type: ignore[arg-type]  # which it checks
 
     @property
     def fitted(self) -> Model | None:
@@ -159,6 +209,19 @@ class Studio:
 
     def _pictures(self, paths: Sequence[str]) -> list[Picture]:
         return [Picture(self.folder / path) for path in paths]
+
+
+def _askable(model: Model) -> Asked:
+    """Sets of the largest coverage that the model's held-out pictures are enough for, and marks of unknown pictures."""
+    if model.own_trust is None:
+        return NOTHING_MORE
+    for asked in (*(Asked(coverage=one, unknown=True) for one in COVERAGES), Asked(unknown=True)):
+        try:
+            judge(asked, model.own_trust, model.record, model.class_names)
+        except UsageError:
+            continue
+        return asked
+    return NOTHING_MORE
 
 
 def _told(model: Model) -> dict[str, Any]:

@@ -44,12 +44,16 @@ class Worker:
         self._process: Any = None
         self._connection: Connection | None = None
 
-    def call(self, question: str, **given: Any) -> Any:
+    def call(self, question: str, cancelled: threading.Event | None = None, **given: Any) -> Any:
         """What the method of that name of `Studio` answers; the process is started where none runs.
+
+        cancelled: where that is set by the time that it is this question's turn, it is not asked.
 
         Raises what it raises, if that is a ShotfitError; StoppedError; and ShotfitError for a process that died.
         """
         with self._turn:
+            if cancelled is not None and cancelled.is_set():
+                raise StoppedError("Cancelled.")
             connection = self._running()
             try:
                 connection.send((question, given))

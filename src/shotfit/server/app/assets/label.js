@@ -15,7 +15,6 @@ const grid = new Grid({
 });
 grid.isSelected = (place) => selected.has(place);
 panel.made = (name) => {
-  grid.element.focus({ preventScroll: true });
   if (selected.size) give(name);
   else toast(`Added ${name}. Press ${KEYS[store.classes.indexOf(name)] ?? "C"} to give it to a picture.`);
 };

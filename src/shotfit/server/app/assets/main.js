@@ -4,9 +4,11 @@ import { events } from "./server.js";
 import { heard, listen, load, report, store } from "./store.js";
 import { view as label } from "./label.js";
 import { view as fit } from "./fit.js";
+import { view as look } from "./look.js";
 import { view as trying } from "./try.js";
+import { view as ship } from "./ship.js";
 
-const VIEWS = { label: ["Label", label], fit: ["Fit", fit], try: ["Try", trying] };
+const VIEWS = { label: ["Label", label], fit: ["Fit", fit], look: ["Look", look], try: ["Try", trying], ship: ["Ship", ship] };
 const main = document.getElementById("view");
 const links = Object.entries(VIEWS).map(([key, [name]]) => h("a", { href: `#${key}` }, name));
 document.querySelector(".steps").append(...links);

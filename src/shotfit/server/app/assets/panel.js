@@ -1,7 +1,6 @@
 // The panel of classes: each with its key and its count; one click gives it to what is selected.
 import { dialog, h, icon, toast } from "./dom.js";
-import { ask } from "./server.js";
-import { report, store } from "./store.js";
+import { inTurn, report, store } from "./store.js";
 
 export const KEYS = "1234567890";
 const HUES = [174, 28, 262, 342, 95, 210, 48, 300, 12, 130, 235, 70];
@@ -83,10 +82,11 @@ export class Panel {
   }
 
   async #make(typed) {
+    this.field.value = "";
+    this.done(); // keys that follow are for the pictures
     try {
-      const { name } = await ask("class", { name: typed });
+      const { name } = await inTurn("class", { name: typed });
       if (!store.classes.includes(name)) store.classes = [...store.classes, name];
-      this.field.value = "";
       this.draw();
       this.made(name);
     } catch (error) {
@@ -98,7 +98,7 @@ export class Panel {
     const field = h("input", { type: "text", value: name, "aria-label": "Name of the class", maxLength: 200 });
     const act = async (action, said, told) => {
       try {
-        await ask(action, said);
+        await inTurn(action, said);
         close();
         toast(told);
       } catch (error) {

@@ -151,7 +151,7 @@ function give(labels, expected, before, isUndo = false) {
     }
     store.unsaved -= 1;
   };
-  chain = chain.then(() => ask("label", expected ? { labels, expected } : { labels })).then((said) => {
+  return inTurn("label", expected ? { labels, expected } : { labels }).then((said) => {
     arrived(said.number);
     for (const name of said.left) toast(`${store.paths[store.place.get(name)]} has another label by now; it stays.`);
     if (said.left.length) return load();
@@ -169,7 +169,13 @@ function give(labels, expected, before, isUndo = false) {
     tell("saved");
     report(error, "not kept");
   });
-  return chain;
+}
+
+/** Ask when what was asked before has its answer, so that the journal has things in the order in which they were done. */
+export function inTurn(action, said) {
+  const asked = chain.then(() => ask(action, said));
+  chain = asked.catch(() => null);
+  return asked;
 }
 
 /** Tell of what went wrong. */
