@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from shotfit.data.readers import read_task
     from shotfit.data.tasklist import read_tasks
     from shotfit.data.tasks import Task
+    from shotfit.evaluation.clean import clean
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
     from shotfit.export.write import export_model
+    from shotfit.evaluation.suggest import suggest
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
@@ -36,6 +38,7 @@ __all__ = [
     "ShotfitError",
     "Task",
     "__version__",
+    "clean",
     "compare",
     "embed",
     "evaluate",
@@ -46,12 +49,14 @@ __all__ = [
     "load_backbone",
     "read_task",
     "read_tasks",
+    "suggest",
     "zero_shot",
 ]
 
 _HOMES = {
     "Model": "fitting.model",
     "Task": "data.tasks",
+    "clean": "evaluation.clean",
     "compare": "evaluation.compare",
     "embed": "fitting.embedding",
     "evaluate": "evaluation.evaluate",
@@ -62,6 +67,7 @@ _HOMES = {
     "load_backbone": "checkpoints.weights",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
+    "suggest": "evaluation.suggest",
     "zero_shot": "fitting.start",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -49,10 +49,12 @@ class Verdict:
     unknown: bool | None = None
 
 
-Answer = Callable[[Tensor, Callable[[], Tensor]], list[Verdict]]
+T = TypeVar("T")
+Answer: TypeAlias = Callable[[Tensor, Callable[[], Tensor]], list[T]]
+"""What answers, image by image, for probabilities [images, classes] and what gives features [images, embed]."""
 
 
-def judge(asked: Asked, trust: Trust | None, record: Mapping[str, Any], names: Sequence[str]) -> Answer:
+def judge(asked: Asked, trust: Trust | None, record: Mapping[str, Any], names: Sequence[str]) -> Answer[Verdict]:
     """What answers for probabilities [images, classes] and what gives the features [images, embed] of these images.
 
     Raises UsageError where the model cannot answer, in a sentence that says why.

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
-from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
+from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
 from shotfit.fitting.card import card
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
@@ -53,6 +53,7 @@ from shotfit.towers.precision import Precision, fast_precision
 
 __all__ = ["Model", "Prediction", "load"]
 
+T = TypeVar("T")
 BATCH = 32
 SCORED = 256  # stored images that run together
 
@@ -191,7 +192,7 @@ class Model:
             for number, batch in enumerate(_growing(images)):
                 if number == 1:  # what one batch freed, the system has back sooner
                     kept.enter_context(kept_memory())
-                for picture, answer in zip(batch, self._answered(batch, answers, lenient), strict=True):
+                for picture, answer in zip(batch, self.answered(batch, answers, lenient), strict=True):
                     source = str(picture)
                     if isinstance(answer, ShotfitError):
                         if not keep_broken:
@@ -214,7 +215,7 @@ class Model:
         answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
         rows = [torch.zeros(0, len(self.class_names))]
         for batch in _growing(pictures_in(images)):
-            for answer in self._answered(batch, answers):
+            for answer in self.answered(batch, answers):
                 if isinstance(answer, ShotfitError):
                     raise answer
                 rows.append(answer[0][None])
@@ -251,12 +252,14 @@ class Model:
         return html_table([{"": name, "model": value} for name, value in rows])
 
     @torch.no_grad()
-    def _answered(
-        self, pictures: Sequence[Picture], answers: Answer, lenient: bool = False
-    ) -> Iterator[tuple[Tensor, Verdict] | ShotfitError]:
+    def answered(
+        self, pictures: Sequence[Picture], answers: Answer[T], lenient: bool = False
+    ) -> Iterator[tuple[Tensor, T] | ShotfitError]:
         """Probabilities [classes] of each picture and what else was asked, or why it has none.
 
-        Features that the store holds are not computed again. lenient: what is cut off is read as far as it is there.
+        answers: gives an answer for each of probabilities [pictures, classes] and what gives features [pictures,
+        embed]. Features that the store holds are not computed again. lenient: what is cut off is read as far as it is
+        there.
         """
         items = [Item(picture, 0, str(place)) for place, picture in enumerate(pictures)]
         broken: dict[Picture, ShotfitError] = {}
@@ -264,7 +267,7 @@ class Model:
             items, broken = identified(pictures, cache_folder())
         while True:
             whole = [item for item in items if item.picture not in broken]
-            rows: Iterator[tuple[Tensor, Verdict]] = iter(())
+            rows: Iterator[tuple[Tensor, T]] = iter(())
             try:
                 if whole:
                     shown = ImagePool(whole, passing=True).all()
