@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from shotfit.evaluation.clean import clean
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
-    from shotfit.export.write import export_model
     from shotfit.evaluation.suggest import suggest
+    from shotfit.export.write import export_model
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
     from shotfit.fitting.start import zero_shot
+    from shotfit.report.writing import write_report
 
 __version__: str
 
@@ -50,6 +51,7 @@ __all__ = [
     "read_task",
     "read_tasks",
     "suggest",
+    "write_report",
     "zero_shot",
 ]
 
@@ -68,6 +70,7 @@ _HOMES = {
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
     "suggest": "evaluation.suggest",
+    "write_report": "report.writing",
     "zero_shot": "fitting.start",
 }
 

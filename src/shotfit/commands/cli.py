@@ -29,6 +29,7 @@ from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
 from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
 from shotfit.commands.predict import predict
+from shotfit.commands.report import report
 from shotfit.commands.show import show
 from shotfit.commands.verify import verify
 from shotfit.errors import ShotfitError, UsageError
@@ -76,7 +77,7 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, export, cache):
+for command in (fit, predict, evaluate, compare, report, methods, show, doctor, verify, export, cache):
     app.command(epilog=EXIT_CODES)(command)
 app.command("app", epilog=EXIT_CODES)(app_command)
 

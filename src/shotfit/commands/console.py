@@ -14,6 +14,7 @@ from shotfit.errors import UsageError, first_few
 from shotfit.printing import as_json, printable
 
 if TYPE_CHECKING:
+    import typer
     from rich.console import Console
 
     from shotfit.data.reading import Reading
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Say",
+    "as_typed",
     "check_order",
     "is_terminal",
     "plural",
@@ -112,6 +114,21 @@ def print_json(value: dict[str, Any]) -> None:
     print(as_json(value), flush=True)
 
 
+def as_typed(context: typer.Context) -> str:
+    """The command that is running, without what is as by default. Of an absolute path stands the name alone."""
+    words = ["shotfit", context.command.name or ""]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if value in (None, False, [], ()) or value == parameter.get_default(context):
+            continue
+        flag = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        values = value if isinstance(value, (list, tuple)) else [value]
+        for one in values:
+            shown = one.name if isinstance(one, Path) and one.is_absolute() else str(one)
+            words += flag if value is True else [*flag, shown]
+    return " ".join(map(shlex.quote, words))
+
+
 def read_one(source: Path, how: Reading, say: Say) -> Task:
     """The task of a folder or manifest, after the doctor has seen it."""
     from shotfit.engine.store import cache_folder
@@ -119,11 +136,19 @@ def read_one(source: Path, how: Reading, say: Say) -> Task:
     return how.task(source, cache_folder(), partial(say_task, say=say), warn)
 
 
-def read_all(source: Path, how: Reading, say: Say) -> list[Task]:
-    """The tasks of a list (.toml), or the one of a folder or manifest, after the doctor has seen them."""
+def read_all(source: Path, how: Reading, say: Say, heard: list[str] | None = None) -> list[Task]:
+    """The tasks of a list (.toml), or the one of a folder or manifest, after the doctor has seen them.
+
+    heard: what the doctor warns of goes there, too.
+    """
     from shotfit.engine.store import cache_folder
 
-    return how.tasks(source, cache_folder(), partial(say_task, say=say), warn)
+    def warned(sentence: str) -> None:
+        if heard is not None:
+            heard.append(sentence)
+        warn(sentence)
+
+    return how.tasks(source, cache_folder(), partial(say_task, say=say), warned)
 
 
 def say_task(task: Task, say: Say) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "Rate",
     "ReadAs",
     "Recipe",
+    "Report",
     "SkipBroken",
     "Steps",
     "Tasks",
@@ -101,6 +102,12 @@ Lenient = Annotated[
     bool,
     typer.Option(
         "--lenient", help="Read what is there of images that are cut off, and fill the rest.", show_default="off"
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", metavar="FILE", help="Write a report too, one HTML page (extra `report`).", show_default="none"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.", show_default="off")]

@@ -14,11 +14,10 @@ from shotfit.data.pictures import Picture
 from shotfit.data.tasks import Task
 from shotfit.evaluation.evaluate import ClassScores, Scores
 from shotfit.evaluation.intervals import Interval, interval_by_image
-from shotfit.evaluation.printed import p_value
 from shotfit.fitting.learned import said_of_learned
 from shotfit.progress import track
 from shotfit.report.facts import Facts, Near, Seen
-from shotfit.report.page import named_in, rendered, thumbnail
+from shotfit.report.page import named_in, named_place, rendered, thumbnail
 from shotfit.report.plots import accuracies, confusion, map_plot, reliability
 from shotfit.report.recorded import HEAD, how_to_fit, recorded
 from shotfit.report.similar import map_of
@@ -65,7 +64,6 @@ def page_of_facts(
         scores=scores,
         plain=plain,
         paired=paired,
-        p=p_value(paired.p),
         judged=_judged(facts, task),
         learned=said_of_learned(facts.learned, len(facts.items)),
         refitted=bool(record.get("refit")),
@@ -88,13 +86,14 @@ def page_of_facts(
         doubles=[draw.double(number) for number in range(min(DOUBLES, len(facts.doubles)))],
         double_count=facts.double_count,
         maps=maps,
+        image_count=len(facts.items),
         mapped=0 if drawn is None else len(drawn.rows),
         explained=None if drawn is None else drawn.explained,
-        heard=list(heard[:WARNINGS]),
+        heard=[one.replace(f"{facts.source}/", "") for one in heard[:WARNINGS]],
         heard_count=len(heard),
         fit=recorded(record),
         head=HEAD,
-        commands=_commands(record, shown(facts.source), model, facts.whole),
+        commands=_commands(record, named_place(shown(facts.source)), model, facts.whole),
     )
 
 

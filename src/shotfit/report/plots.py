@@ -36,7 +36,7 @@ def accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]], name: str
     """Accuracies with their intervals, a line each: (what, accuracy, interval), as fractions."""
     told = "; ".join(f"{what} {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})" for what, value, (low, high)
                      in rows)  # fmt: skip
-    with drawing(6.2, 0.55 + 0.34 * len(rows), f"Accuracy with its 95 % interval: {told}.", name) as drawn:
+    with drawing(4.8, 0.65 + 0.34 * len(rows), f"Accuracy with its 95 % interval: {told}.", name) as drawn:
         axes = drawn.figure.subplots()
         for place, (_, value, (low, high)) in enumerate(rows):
             color = LINES[place % len(LINES)]
@@ -73,7 +73,7 @@ def reliability(answers: Answers, name: str = "reliability") -> str:
         above.set_ylim(0, 103)
         above.legend(loc="upper left")
         below.bar(centers, counts, width * 0.92, color=MUTED, alpha=0.6)
-        below.set_ylabel("pictures")
+        below.set_ylabel("images")
         below.set_xlabel("confidence in percent: the probability of the answer")
         below.set_xlim(0, 100)
     return drawn.svg
@@ -113,8 +113,8 @@ def confusion(scores: Scores, name: str = "confusion") -> tuple[str, int]:
     total = np.array(scores.confusion).sum(axis=1)[places]
     shares = counts / np.maximum(total[:, None], 1)
     size, longest = len(names), max(map(len, names))
-    cell = 0.36 if size <= 12 else 0.27 if size <= NUMBERED else 0.21 if size <= 50 else 0.145
-    letters = 9.0 if size <= NUMBERED else 7.5 if size <= 50 else 6.0
+    cell = 0.36 if size <= 12 else 0.27 if size <= NUMBERED else 0.2 if size <= 50 else 0.13
+    letters = 9.0 if size <= NUMBERED else 8.0 if size <= 50 else 7.0
     room = 0.5 + longest * letters * 0.0088
     title = f"Confusion of {size} classes: true classes down, predicted ones across. The table below has the pairs."
     with drawing(size * cell + room, size * cell + room, title, name) as drawn:
@@ -138,7 +138,7 @@ def confusion(scores: Scores, name: str = "confusion") -> tuple[str, int]:
         if size <= NUMBERED:
             for row, column in zip(*np.nonzero(counts), strict=True):
                 axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=7)
-    heat = drawn.svg.replace("<svg ", '<svg class="heat" ', 1)
+    heat = drawn.svg.replace("<svg ", f'<svg class="heat{" large" if size > 50 else ""}" ', 1)
     return heat.replace("<image ", '<image style="image-rendering:pixelated" ', 1), size
 
 
@@ -155,7 +155,7 @@ def map_plot(
     places [n, 2]; labels [n]; right [n].
     """
     there = np.unique(labels)
-    how = f"{len(places):,} pictures, {int((~right).sum()):,} of them wrong"
+    how = f"{len(places):,} images, {int((~right).sum()):,} of them wrong"
     with drawing(7.0, 5.6, f"{title}: {how}.", name) as drawn:
         axes = drawn.figure.subplots()
         flat = len(places) > VECTORS

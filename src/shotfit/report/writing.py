@@ -22,7 +22,7 @@ from shotfit.fitting.opening import check_record
 from shotfit.fitting.record import here, read_record
 from shotfit.report.facts import look
 from shotfit.report.model_page import page_of_facts, page_of_record
-from shotfit.report.page import check_page, write_page
+from shotfit.report.page import check_page, named_place, write_page
 
 __all__ = ["write_report"]
 
@@ -55,7 +55,7 @@ def write_report(
         write_report("shotfit-model", "photos", out="report.html")
     """
     place = Path(out)
-    check_page(place)
+    check_page(place, model=None if isinstance(model, Model) else Path(model))
     name = _name_of(model)
     if data is None:
         if isinstance(model, Model):
@@ -83,5 +83,5 @@ def write_report(
 
 def _name_of(model: Model | str | Path) -> str:
     if not isinstance(model, Model):
-        return str(model)
+        return named_place(model)
     return Path(model.opened["folder"]).name if model.opened else UNSAVED
