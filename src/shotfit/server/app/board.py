@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Board:
                 "labels": [position.get(labels.get(one.path, ""), -1) for one in pictures],
                 "passed_over": self.gallery.passed_over,
                 "here": str(Path.cwd()),
-                "job": None if self.job is None else asdict(self.job),
+                "job": None if self.job is None else self._said(self.job),
                 "fit": self.result(),
             }
 
@@ -220,6 +220,15 @@ class Board:
         cancelled = threading.Event()
         self.start(kind, partial(self.worker.call, kind, cancelled, **given), cancelled)
 
+    def suggest(self, count: int) -> None:
+        """Start to look for the pictures to label next."""
+        paths = self.unlabelled()
+        if not paths:
+            raise UsageError("Every picture has a label already.")
+        if len(self.classes()) < 2:
+            raise UsageError("Name two classes first: what to label next depends on what there is to tell apart.")
+        self.begin("suggest", paths=paths, classes=self.classes(), count=count)
+
     def take(self, form: str, name: str, link: bool) -> None:
         """Start to write the labels to a place beside where the server was started."""
         with self.journal.still():
@@ -284,10 +293,18 @@ class Board:
 
     def _tell_job(self) -> None:
         assert self.job is not None
-        said = asdict(self.job)
-        if self.job.state == "done" and self.job.kind == "fit":
-            said["answer"] = self.result()
-        self._tell({"type": "job", "job": said})
+        self._tell({"type": "job", "job": self._said(self.job), **({"fit": self.result()} if self._fitted() else {})})
+
+    def _fitted(self) -> bool:
+        return self.job is not None and self.job.kind == "fit" and self.job.state == "done"
+
+    def _said(self, job: Job) -> dict[str, Any]:
+        """The work as a page hears of it; a fit's answer is `result`, and pictures go by their names."""
+        answer = None if job.kind == "fit" else job.answer
+        if job.kind == "suggest" and answer is not None:
+            names = [self._paths.get(path) for path in answer["paths"]]
+            answer = {"by": answer["by"], "names": [name for name in names if name is not None]}
+        return {**vars(job), "answer": answer}
 
     def _heard(self, change: Change) -> None:
         if not self._listeners:

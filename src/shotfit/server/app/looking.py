@@ -14,22 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from shotfit.data.tasks import Item
-from shotfit.engine.frozen import Frozen, ImagePool
+from shotfit.engine.frozen import ImagePool
+from shotfit.evaluation.confident import judge_labels
+from shotfit.evaluation.doubles import nearest
 from shotfit.evaluation.evaluate import Answers
 from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.heldout import best_temperature, features_of_items
 from shotfit.fitting.model import Model
-from shotfit.report.facts import suspected
-from shotfit.report.similar import nearest
 
 __all__ = ["held_out_answers", "looked"]
 
 SHOWN = 60  # of each kind
 NEAR = 4
+DOUBTED = 0.5  # how probable another class must be, of the two
+SMALLEST = 1e-6  # probability that another picture's word counts for
+TOGETHER = 256  # stored pictures that run together
 
 
 def held_out_answers(model: Model) -> tuple[list[int], Answers] | None:
@@ -44,49 +45,46 @@ def held_out_answers(model: Model) -> tuple[list[int], Answers] | None:
 @torch.no_grad()
 def looked(model: Model, items: Sequence[Item]) -> dict[str, Any]:
     """Suspected labels and mistakes, by the places of the pictures among `items`, the clearest first."""
-    names, labels = model.class_names, [item.label for item in items]
-    features = features_of_items(model.frozen, items)  # [items, embed]
-    suspects = [
-        {"place": one.place, "label": names[one.label], "other": names[one.suggested],
-         "probability": one.probability, "other_probability": one.suggested_probability}
-        for one in suspected(labels, _without_itself(model, items, features))
-    ][:SHOWN]  # fmt: skip
+    names, labels = model.class_names, np.array([item.label for item in items])
+    features = features_of_items(model.frozen, items).numpy()  # [items, embed]
+    said = _without_itself(model, items, features)
+    own, others = said[np.arange(len(labels)), labels], said.copy()
+    others[np.arange(len(labels)), labels] = -1.0
+    score = others.max(axis=1) / (others.max(axis=1) + own)
+    order = [row for row in np.argsort(-score, kind="stable").tolist() if score[row] > DOUBTED][:SHOWN]
+    suspects = [_row(names, row, labels[row], others[row].argmax(), own[row], others[row].max()) for row in order]
     mistakes = list[dict[str, Any]]()
     found = held_out_answers(model)
     if found is not None:
-        places, said = found
-        wrong = np.flatnonzero(~said.right)
-        for row in wrong[np.argsort(-said.probabilities.max(axis=1)[wrong], kind="stable")][:SHOWN].tolist():
-            label, other = int(said.labels[row]), int(said.predicted[row])
-            own, theirs = (float(said.probabilities[row, one]) for one in (label, other))
-            mistakes.append({"place": places[row], "label": names[label], "other": names[other],
-                             "probability": own, "other_probability": theirs})  # fmt: skip
-    shown = [one["place"] for one in (*suspects, *mistakes)]
-    near = dict(zip(shown, nearest(features.numpy()[shown], features.numpy(), NEAR, shown), strict=True))
+        places, answers = found
+        wrong, sure = np.flatnonzero(~answers.right), answers.probabilities.max(axis=1)
+        for row in wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN].tolist():
+            label, theirs = answers.labels[row], answers.predicted[row]
+            mistakes.append(_row(names, places[row], label, theirs, answers.probabilities[row, label], sure[row]))
     for one in (*suspects, *mistakes):
-        one["near"] = [[place, names[labels[place]], cosine] for place, cosine in near[one["place"]]]
+        rest = np.flatnonzero(np.arange(len(labels)) != one["place"])
+        near = nearest(features, one["place"], rest, NEAR)
+        one["near"] = [[place, names[labels[place]], float(features[place] @ features[one["place"]])] for place in near]
     return {"suspects": suspects, "mistakes": mistakes}
 
 
-def _without_itself(model: Model, items: Sequence[Item], features: Tensor) -> NDArray[Any]:
-    """Probabilities [items, classes] by the means of the other labelled pictures, and by the classes' names.
+def _row(names: Sequence[str], place: int, label: int, other: int, own: float, theirs: float) -> dict[str, Any]:
+    probabilities = {"probability": float(own), "other_probability": float(theirs)}
+    return {"place": int(place), "label": names[label], "other": names[other], **probabilities}
 
-    Both at the temperature that suits them best, so that few labels lean on the names.
+
+def _without_itself(model: Model, items: Sequence[Item], features: NDArray[Any]) -> NDArray[Any]:
+    """Probabilities [items, classes] by other labelled pictures (`judge_labels`), and by the classes' names.
+
+    Of few labels the names say more than the pictures, of many it is the other way round: their log likelihoods add up,
+    those of zero-shot at the temperature that suits the labels best.
     """
-    labels, sizes = torch.tensor([item.label for item in items]), model.method.sizes
-    sums = torch.zeros(sum(sizes), features.shape[1]).index_add(0, labels, features)
-    cosines = features @ normalize(sums, dim=1).T  # [items, classes]
-    rest = normalize(sums[labels] - features, dim=1)  # of the picture's class, without it
-    counts = torch.bincount(labels, minlength=sum(sizes))
-    cosines[torch.arange(len(labels)), labels] = (features * rest).sum(dim=1)
-    cosines[counts[labels] < 2] = 0.0  # alone in its class: the names decide
-    by_name = _zero_shot_logits(model.frozen, model, items)
-    scaled = sum(one.double() / best_temperature(one, labels, sizes) for one in (cosines, by_name))
-    assert isinstance(scaled, Tensor)
-    return (scaled / best_temperature(scaled, labels, sizes)).softmax(dim=1).numpy()
-
-
-def _zero_shot_logits(frozen: Frozen, model: Model, items: Sequence[Item]) -> Tensor:
-    method, pool = zero_shot(frozen, model.classes), ImagePool(items)
-    parts = [method.logits(pool.take(rows)).float().cpu() for rows in torch.arange(len(items)).split(256)]
-    return torch.cat(parts)
+    labels, classes = torch.tensor([item.label for item in items]), len(model.class_names)
+    judged = judge_labels(features, labels.numpy(), classes)
+    method, pool = zero_shot(model.frozen, model.classes), ImagePool(items)
+    parts = [method.logits(pool.take(rows)).double().cpu() for rows in torch.arange(len(items)).split(TOGETHER)]
+    by_name = torch.cat(parts)  # [items, classes]
+    by_name = by_name / best_temperature(by_name, labels, (classes,))
+    by_others = torch.from_numpy(judged.probabilities).double().clamp(min=SMALLEST).log()
+    by_others[torch.from_numpy(judged.score < 0)] = 0.0  # alone in its class: the names decide
+    return (by_others + by_name).softmax(dim=1).numpy()

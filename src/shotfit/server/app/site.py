@@ -39,6 +39,7 @@ __all__ = ["build"]
 
 SAID_BYTES = 8 * 2**20  # of JSON: a label for each of 100,000 pictures
 PICTURE_BYTES = 64 * 2**20
+SUGGESTED = 24  # pictures to label next
 LARGE = 1600  # pixels of the longer side of a picture that is looked at
 LOOK = 0.5  # seconds between two looks at whether the server is to end
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -157,7 +158,7 @@ def _act(board: Board, action: str, said: dict[str, Any]) -> dict[str, Any]:
     elif action == "fit":
         board.begin("fit", labels=board.labels(), thorough=said.get("thorough") is True)
     elif action == "suggest":
-        board.begin("suggest", labels=board.labels(), paths=board.unlabelled(), classes=board.classes())
+        board.suggest(SUGGESTED)
     elif action == "take":
         board.take(_text(said, "form"), _text(said, "name"), said.get("link") is True)
     elif action == "save":

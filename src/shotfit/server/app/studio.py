@@ -31,6 +31,7 @@ from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import cache_folder, open_store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.intervals import interval_by_image
+from shotfit.evaluation.suggest import suggest
 from shotfit.files import SETTINGS_BYTES, UnreadableError, read_text, write_atomically
 from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
 from shotfit.fitting.fit import fit
@@ -172,6 +173,13 @@ class Studio:
         check_target(folder)
         self._need().save(folder)
         return str(folder)
+
+    def suggest(self, paths: Sequence[str], classes: Sequence[str], count: int) -> dict[str, Any]:
+        """The pictures to label next, by path, the most telling first; see `evaluation/suggest.py`."""
+        model, by = self._for(classes)
+        found = suggest(model, self._pictures(paths), count)
+        path_of = {picture: path for path, picture in zip(paths, self._pictures(paths), strict=True)}
+        return {"by": by, "paths": [path_of[one.picture] for one in found]}
 
     def export(self, to: str, out: str) -> str:
         """Write the latest fit for another runtime, once that computes the same; gives the folder's path.

@@ -3,7 +3,7 @@ import { h, percent, plural, short } from "./dom.js";
 import { ask } from "./server.js";
 import { listen, report, store } from "./store.js";
 
-const head = h("div.stack"), work = h("div"), result = h("div.stack.results");
+const head = h("div.stack"), work = h("div.work"), result = h("div.stack.results");
 const element = h("section.page", { "aria-label": "Fit" }, h("div.stack.intro", h("h1", "Fit"),
   h("p.lead", "shotfit learns your classes from the labelled pictures. How good it is, it measures on labelled pictures that it had not seen.")),
 head, work, result);
@@ -123,8 +123,8 @@ function bar(name, value, interval, own) {
 
 function change(now, before) {
   const points = Math.round(100 * (now - before.accuracy));
-  const said = points ? `${points > 0 ? "+" : "−"}${plural(Math.abs(points), "point")} since ` : "the same as with ";
-  return h(`span.change${points > 0 ? ".up" : ""}`, `${said}${plural(before.labels, "label")}`);
+  const said = points ? `${points > 0 ? "+" : "−"}${plural(Math.abs(points), "point")}` : "no change";
+  return h(`span.change${points > 0 ? ".up" : ""}`, `${said} since the last fit, of ${plural(before.labels, "label")}`);
 }
 
 function half(found) {

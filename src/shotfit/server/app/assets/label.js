@@ -2,7 +2,9 @@
 import { dialog, h, icon, percent, plural, speak, toast } from "./dom.js";
 import { Grid } from "./grid.js";
 import { KEYS, Panel, hue } from "./panel.js";
-import { guess, label, labelEach, listen, store, undo } from "./store.js";
+import { progress } from "./fit.js";
+import { ask } from "./server.js";
+import { guess, label, labelEach, listen, report, store, undo } from "./store.js";
 
 const SIZES = [96, 128, 160, 210, 280];
 const selected = new Set(); // places
@@ -21,13 +23,14 @@ panel.made = (name) => {
 
 const filters = h("div.filters", { role: "group", "aria-label": "Which pictures to show" });
 const chosen = h("div.chosen");
-const empty = h("div.empty", { hidden: true });
+const empty = h("div.empty", { hidden: true }), underway = h("div.underway");
 const element = h("section.label", { "aria-label": "Label" }, panel.element,
   h("div.board", h("div.toolbar", filters, h("div.tools",
     h("button.plain", { onclick: () => zoom(-1), "aria-label": "Smaller pictures", title: "Smaller pictures (−)" }, "−"),
     h("button.plain", { onclick: () => zoom(1), "aria-label": "Larger pictures", title: "Larger pictures (+)" }, "+"),
+    h("button", { onclick: next, title: "Which pictures teach most (N)" }, "What next?"),
     h("button.plain", { onclick: undo, title: "Undo (Z)" }, icon("undo"), "Undo"),
-    h("button.plain", { onclick: keys, title: "All keys (?)" }, "Keys"))), grid.element, empty, chosen));
+    h("button.plain", { onclick: keys, title: "All keys (?)" }, "Keys"))), underway, grid.element, empty, chosen));
 
 export const view = {
   element,
@@ -36,11 +39,6 @@ export const view = {
     grid.element.focus({ preventScroll: true });
   },
   pressed,
-  /** Show pictures that the server proposes. */
-  suggest(places) {
-    suggested = places;
-    show("suggested");
-  },
 };
 
 listen((topic) => {
@@ -52,6 +50,7 @@ listen((topic) => {
     panel.draw();
     drawFilters();
   }
+  if (topic === "job") during();
   if (!element.isConnected) return;
   if (topic === "guesses") guess(grid.inSight());
   if (topic !== "saved" && topic !== "all") {
@@ -86,6 +85,30 @@ function draw(cell, place) {
   cell.classList.toggle("labelled", name !== null);
 }
 
+let shownAt = 0; // when the work began whose suggestions are shown
+
+async function next() {
+  try {
+    await ask("suggest");
+  } catch (error) {
+    report(error);
+  }
+}
+
+function during() {
+  const job = store.job;
+  if (job?.kind !== "suggest" || job.state !== "running") underway.replaceChildren();
+  else underway.replaceChildren(progress(job, "Looking for the pictures that teach most"));
+  if (job?.kind !== "suggest" || job.began === shownAt) return;
+  if (job.state === "failed") toast(job.error, { bad: true });
+  if (job.state === "done") {
+    suggested = job.answer.names.map((name) => store.place.get(name)).filter((place) => place !== undefined);
+    if (suggested.length) show("suggested");
+    else toast("There is nothing to suggest: every picture is labelled, or like one that is.");
+  }
+  if (job.state !== "running") shownAt = job.began;
+}
+
 function spokenName(place) {
   const name = store.labels[place], guessed = store.guesses.get(place);
   const said = name !== null ? `labelled ${name}` : guessed ? `not labelled, perhaps ${guessed[0]}` : "not labelled";
@@ -102,7 +125,7 @@ function drawFilters() {
     ...store.classes.map((name, place) => h("option", { value: `class:${place}` }, `${name} (${store.counts.get(name) ?? 0})`)));
   classes.value = filter.startsWith("class:") ? filter : "all";
   filters.replaceChildren(make("all", "All", total), make("open", "To label", total - store.labelled),
-    suggested.length ? make("suggested", "What next?", suggested.length) : "", classes);
+    suggested.length ? make("suggested", "Suggested", suggested.length) : "", classes);
 }
 
 function show(key, stay = false) {
@@ -273,6 +296,7 @@ function pressed(event) {
   else if (key === "z") undo();
   else if (key === "u") show("open");
   else if (key === "a") show("all");
+  else if (key === "n") next();
   else if (key === "c" || key === "/") panel.focus();
   else if (key === "v" && grid.items.length) look(grid.current);
   else if (key === "+" || key === "=") zoom(1);

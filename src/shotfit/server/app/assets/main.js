@@ -21,7 +21,7 @@ function go() {
   current?.hidden?.();
   current = view;
   main.replaceChildren(view.element);
-  main.className = key;
+  main.dataset.view = key;
   document.title = `${name} · ${store.folder || "shotfit"}`;
   for (const link of links) {
     if (link.getAttribute("href") === `#${key}`) link.setAttribute("aria-current", "page");
@@ -52,7 +52,7 @@ listen((topic) => {
   if (topic === "all") {
     document.getElementById("folder").textContent = `${store.folder} · ${plural(store.names.length, "picture")}`;
     document.getElementById("folder").title = store.path;
-    if (current) document.title = `${VIEWS[main.className][0]} · ${store.folder}`;
+    if (current) document.title = `${VIEWS[main.dataset.view][0]} · ${store.folder}`;
   }
   status();
 });

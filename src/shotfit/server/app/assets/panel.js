@@ -1,5 +1,5 @@
 // The panel of classes: each with its key and its count; one click gives it to what is selected.
-import { dialog, h, icon, toast } from "./dom.js";
+import { dialog, h, icon, short, toast } from "./dom.js";
 import { inTurn, report, store } from "./store.js";
 
 export const KEYS = "1234567890";
@@ -40,7 +40,9 @@ export class Panel {
     }
     this.list.replaceChildren(...rows);
     const more = found.length > 300 ? `and ${found.length - 300} more: type to find them` : "";
-    this.note.textContent = store.classes.length ? more
+    const start = store.classes.length && !store.labelled && !wanted
+      ? `Press 1 to label the marked picture as ${short(store.classes[0], 30)}; arrows go on. Clicks select several at once.` : "";
+    this.note.textContent = store.classes.length ? more || start
       : "What do your pictures show? Type the name of a first class, such as “cat”, and press Enter.";
   }
 

@@ -69,7 +69,7 @@ export function heard(said) {
   } else if (said.type === "job") {
     store.job = said.job;
     if (said.job.kind === "fit" && said.job.state === "done") {
-      store.fit = said.job.answer;
+      store.fit = said.fit;
       store.guesses.clear();
       tell("guesses");
     }

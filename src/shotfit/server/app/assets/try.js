@@ -68,6 +68,7 @@ function answer(said, name) {
     return [h("dt", { title: label }, label), h("dd", h("span.track", { "aria-hidden": "true" }, fill), h("strong", percent(probability, 1)))];
   });
   const set = said.set && (said.set.length === 1 ? `Sure enough to name one class (in ${percent(said.coverage)} of cases the right one).`
+    : said.set.length === said.classes.length ? `No class can be ruled out, if ${percent(said.coverage)} of the answers are to hold the right one. More labels narrow it down.`
     : said.set.length ? `It may be any of ${said.set.map((label) => short(label, 30)).join(", ")}: in ${percent(said.coverage)} of cases the right class is among those named.` : "Like none of the pictures it was checked on.");
   return h("li.card.tried", h("img", { src: said.picture, alt: name ? short(name, 60) : "the picture" }),
     h("div.stack", h("h2.verdict", said.unknown ? "Perhaps none of the classes" : best, said.unknown ? null : h("span.soft", ` ${percent(value)}`)),
