@@ -32,6 +32,7 @@ from shotfit.server.app.worker import StoppedError, Worker
 __all__ = ["LONGEST_NAME", "Board", "BusyError"]
 
 LONGEST_NAME = 200  # letters of a class name from a page; what folders and journals say is taken as it is
+SETTLED = 3.0  # seconds for which pictures that were found count as all that there are
 FOLLOW = 0.5  # seconds between two looks at what other servers have written
 
 Heard = Callable[[dict[str, Any]], None]
@@ -61,8 +62,8 @@ class Board:
     def __init__(self, folder: Path, home: Path, unsorted: bool = False, **settings: Any) -> None:
         self.folder, self.home, self.unsorted = folder.absolute(), home, unsorted
         self._listeners: list[Heard] = []
-        self._paths: dict[str, str] = {}  # names of pictures by path
-        self.gallery = self._scanned()
+        self._have(Gallery.of(self.folder, unsorted))
+        self._looked = time.monotonic()
         self.journal = Journal(self.folder, self._heard)
         self.job: Job | None = None
         self._cancelled: threading.Event | None = None  # of the work under way
@@ -77,11 +78,17 @@ class Board:
         return lambda: self._listeners.remove(heard)
 
     def look_again(self) -> None:
-        """Find the pictures that have come or gone, and what other servers have written."""
-        gallery = self._scanned()
-        with self.journal.still():
-            self.gallery = gallery
-        self.journal.follow()
+        """Find out, aside, which pictures have come or gone; pages hear of it."""
+        if time.monotonic() - self._looked > SETTLED:
+            self._looked = time.monotonic()
+            threading.Thread(target=self._look_again, daemon=True).start()
+
+    def _look_again(self) -> None:
+        with suppress(ShotfitError):  # the folder is out of reach for now
+            gallery = Gallery.of(self.folder, self.unsorted)
+            if gallery.pictures.keys() != self.gallery.pictures.keys():
+                self._have(gallery)
+                self._tell({"type": "pictures", "pictures": len(gallery.pictures)})
 
     def state(self) -> dict[str, Any]:
         """All that a page needs to begin."""
@@ -220,6 +227,12 @@ class Board:
         cancelled = threading.Event()
         self.start(kind, partial(self.worker.call, kind, cancelled, **given), cancelled)
 
+    def fit(self, thorough: bool) -> None:
+        """Start to fit to the labels; pictures of a test part are not learned."""
+        tested = {one.path for one in self._all() if one.held_out}
+        labels = {path: label for path, label in self.labels().items() if path not in tested}
+        self.begin("fit", labels=labels, thorough=thorough)
+
     def suggest(self, count: int) -> None:
         """Start to look for the pictures to label next."""
         paths = self.unlabelled()
@@ -266,8 +279,9 @@ class Board:
             self.worker.stop()
 
     def close(self) -> None:
-        """End the process that holds the model."""
+        """End the process that holds the model, and let go of the journal."""
         self.worker.stop()
+        self.journal.close()
 
     def _follow(self) -> None:
         while self._listeners:
@@ -319,10 +333,8 @@ class Board:
             with suppress(RuntimeError):  # a page that has just gone
                 heard(said)
 
-    def _scanned(self) -> Gallery:
-        gallery = Gallery.of(self.folder, self.unsorted)
-        self._paths = {one.path: one.name for one in gallery.pictures.values()}
-        return gallery
+    def _have(self, gallery: Gallery) -> None:
+        self.gallery, self._paths = gallery, {one.path: one.name for one in gallery.pictures.values()}
 
     def _all(self) -> Sequence[Shown]:
         return [*self.gallery.pictures.values()]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,16 @@ __all__ = ["Gallery", "Shown"]
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture of the folder. path: relative, with slashes. folder_label: what its class folder says."""
+    """A picture of the folder. path: relative, with slashes. folder_label: what its class folder says.
+
+    held_out: it belongs to a test part (`photos/test/CLASS/`), which no fit sees.
+    """
 
     name: str
     path: str
     file: Path
-    folder_label: str | None
+    folder_label: str | None = None
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Gallery:
         folder = folder.absolute()
         if not folder.is_dir():
             raise ShotfitError(f"{shown(folder)} is no folder; expected one of pictures, in class folders or not.")
-        top, classes, labels = Folder(folder), list[str](), dict[Path, str]()
+        top, classes, labels, tested = Folder(folder), list[str](), dict[Path, str](), set[Path]()
         if not unsorted:
             try:
                 listing = listing_of(top, "class folders", asked=False)
@@ -63,15 +67,16 @@ class Gallery:
                     classes = [*listing.classes]
                     found = [pair for part in listing.parts.values() for pair in part]
                     labels = {picture.path: classes[label] for picture, label in found}
+                    tested = {picture.path for picture, _ in listing.parts["test"]}
         pictures, passed_over = list[Shown](), 0
         for inside in top.below():
             passed_over += sum(map(is_unread, inside.others))
-            pictures += filter(None, (_shown(folder, picture, labels) for picture in inside.images))
+            pictures += filter(None, (_shown(folder, picture, labels, tested) for picture in inside.images))
         pictures.sort(key=lambda one: one.path)
         return cls(folder, {one.name: one for one in pictures}, tuple(classes), passed_over)
 
 
-def _shown(folder: Path, picture: Picture, labels: Mapping[Path, str]) -> Shown | None:
+def _shown(folder: Path, picture: Picture, labels: Mapping[Path, str], tested: Collection[Path]) -> Shown | None:
     """None: it has just gone."""
     file = picture.path
     try:
@@ -80,4 +85,4 @@ def _shown(folder: Path, picture: Picture, labels: Mapping[Path, str]) -> Shown 
         return None
     path = file.relative_to(folder).as_posix()
     said = b"%b\0%d\0%d" % (os.fsencode(path), state.st_size, state.st_mtime_ns)
-    return Shown(hashlib.sha256(said).hexdigest()[:20], path, file, labels.get(file))
+    return Shown(hashlib.sha256(said).hexdigest()[:20], path, file, labels.get(file), file in tested)

@@ -40,6 +40,7 @@ __all__ = ["NAME", "Change", "Journal"]
 
 NAME = ".shotfit-labels.jsonl"
 HEAD = {"shotfit": "labels", "version": 1}
+_HEAD_LINE = (json.dumps(HEAD) + "\n").encode()
 SPARE = 2000  # lines beyond one for each label that are not worth writing the journal anew
 TOGETHER = 500  # labels in a line of a journal that is written anew
 
@@ -97,7 +98,11 @@ class Journal:
         with self._own:
             if self.path.exists():
                 self._opened()
-                self._read()
+                try:
+                    self._read()
+                except ShotfitError:
+                    self.close()
+                    raise
                 self._compact()
 
     def append(self, change: Change) -> int:
@@ -108,7 +113,7 @@ class Journal:
         with self._own, self._locked() as file:
             self._read()
             end = self._end
-            line = change.line(time.time())
+            line = (b"" if end else _HEAD_LINE) + change.line(time.time())
             try:
                 if os.fstat(file.fileno()).st_size > end:  # what a killed writer left
                     file.truncate(end)
@@ -132,6 +137,13 @@ class Journal:
             if self.path.exists():
                 self._opened()
                 self._read()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._own:
+            if self._file is not None:
+                self._file.close()
+            self._file = None
 
     @contextmanager
     def still(self) -> Iterator[Journal]:
@@ -239,7 +251,7 @@ class Journal:
             said.insert(0, Change(added=tuple(self.classes)))
         if self.dropped or self.confirmed:
             said.append(Change(dropped=tuple(self.dropped), confirmed=self.confirmed))
-        return [(json.dumps(HEAD) + "\n").encode(), *(one.line(now) for one in said)]
+        return [_HEAD_LINE, *(one.line(now) for one in said)]
 
     def _compact(self) -> None:
         """Write the journal anew where most of its lines are old; one with damaged lines stays as it is."""

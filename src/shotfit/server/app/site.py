@@ -22,7 +22,7 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shotfit.data.cachefolder import cache_folder
@@ -71,13 +71,13 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> ASGIApp:
     assets = {path.name: path.read_bytes() for path in files("shotfit.server.app").joinpath("assets").iterdir()}
 
     @app.exception_handler(ShotfitError)
-    async def refused(request: Request, error: ShotfitError) -> JSONResponse:
+    async def refused(request: Request, error: ShotfitError) -> Response:
         status = 409 if isinstance(error, BusyError) else 400
-        return JSONResponse({"error": str(error)}, status)
+        return _json({"error": str(error)}, status)
 
     @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:  # which standard error shows
-        return JSONResponse({"error": f"This is a bug of shotfit: {type(error).__name__}: {error}"}, 500)
+    async def failed(request: Request, error: Exception) -> Response:  # which standard error shows
+        return _json({"error": f"This is a bug of shotfit: {type(error).__name__}: {error}"}, 500)
 
     @app.get("/")
     async def page() -> Response:
@@ -86,7 +86,7 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> ASGIApp:
     @app.get("/assets/{name}")
     async def asset(name: str) -> Response:
         if name not in assets:
-            return JSONResponse({"error": "There is no such file."}, 404)
+            return _json({"error": "There is no such file."}, 404)
         kind = KINDS.get(name[name.rfind(".") :], "application/octet-stream")
         return Response(assets[name], media_type=kind, headers={"Cache-Control": "no-cache"})
 
@@ -105,7 +105,7 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> ASGIApp:
     @app.get("/plot/{name}")
     async def plot(name: str) -> Response:
         if name not in PLOTS:
-            return JSONResponse({"error": "There is no such drawing."}, 404)
+            return _json({"error": "There is no such drawing."}, 404)
         drawn = read_text(board.home / f"{name}.svg", SETTINGS_BYTES, "a drawing")
         return Response(
             drawn.replace(">", f">{STYLE}", 1),
@@ -114,9 +114,10 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> ASGIApp:
         )
 
     @app.get("/api/state")
-    def state() -> dict[str, Any]:
+    def state() -> Response:
+        found = board.state()
         board.look_again()
-        return board.state()
+        return _json(found)
 
     @app.get("/api/events")
     async def events() -> StreamingResponse:
@@ -125,15 +126,20 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> ASGIApp:
         )
 
     @app.post("/api/{action}")
-    async def act(action: str, request: Request) -> Any:
+    async def act(action: str, request: Request) -> Response:
         if action == "try":
             content = await _body(request, PICTURE_BYTES)
             classify = partial(board.worker.call, "classify", content=content, classes=board.classes())
-            return await anyio.to_thread.run_sync(classify)
+            return _json(await anyio.to_thread.run_sync(classify))
         said = _object(await _body(request, SAID_BYTES))
-        return await anyio.to_thread.run_sync(_act, board, action, said)
+        return _json(await anyio.to_thread.run_sync(_act, board, action, said))
 
     return _Guarded(app, token, port)
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    """An answer; ASCII, so that names of files that are no text pass too."""
+    return Response(json.dumps(content), status, media_type="application/json")
 
 
 def _act(board: Board, action: str, said: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +162,7 @@ def _act(board: Board, action: str, said: dict[str, Any]) -> dict[str, Any]:
         found = board.worker.call("guess", paths=paths, classes=board.classes())
         return {"by": found["by"], "guesses": dict(zip(names, found["guesses"], strict=True))}
     elif action == "fit":
-        board.begin("fit", labels=board.labels(), thorough=said.get("thorough") is True)
+        board.fit(said.get("thorough") is True)
     elif action == "suggest":
         board.suggest(SUGGESTED)
     elif action == "take":
@@ -277,13 +283,13 @@ class _Guarded:
         """The answer to a request that goes no further, or None; and the path behind the token."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if headers.get(b"host", "") not in self.hosts:
-            return JSONResponse({"error": "This server answers on 127.0.0.1 alone."}, 421), ""
+            return _json({"error": "This server answers on 127.0.0.1 alone."}, 421), ""
         origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site", "none")
         own = origin is None or origin in {f"http://{host}" for host in self.hosts}
         if not own or site not in ("same-origin", "none"):
-            return JSONResponse({"error": "Another site may not ask this server."}, 403), ""
+            return _json({"error": "Another site may not ask this server."}, 403), ""
         given, _, inside = scope["path"].removeprefix("/").partition("/")
         if not is_token(self.token, given.encode("utf-8", "replace")):
             said = "Open the address that shotfit app printed: it ends with a token, which changes at each start."
-            return JSONResponse({"error": said}, 403), ""
+            return _json({"error": said}, 403), ""
         return None, f"/{inside}"

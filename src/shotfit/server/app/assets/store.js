@@ -66,6 +66,8 @@ export function heard(said) {
     setClasses(said.classes);
     count();
     tell("labels", places);
+  } else if (said.type === "pictures") {
+    load().then(() => toast(`The folder has changed: ${plural(store.names.length, "picture")} now.`), report);
   } else if (said.type === "job") {
     store.job = said.job;
     if (said.job.kind === "fit" && said.job.state === "done") {
