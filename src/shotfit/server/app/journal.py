@@ -94,6 +94,7 @@ class Journal:
         self.path = folder / NAME
         self.heard = heard  # told of each change, under the lock
         self._own = threading.RLock()
+        self._file: FileIO | None = None
         self._forget()
         with self._own:
             if self.path.exists():
@@ -158,7 +159,7 @@ class Journal:
         self.confirmed: dict[str, str] = {}
         self.number = getattr(self, "number", 0)
         self.damaged = 0
-        self._file: FileIO | None = None
+        self._file = None
         self._end = 0  # of what was read
         self._lines = 0
 
