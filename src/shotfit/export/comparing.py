@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from shotfit.data.pictures import Picture
@@ -22,11 +21,10 @@ from shotfit.errors import ShotfitError
 from shotfit.export.graph import Run
 from shotfit.fitting.model import Model
 
-__all__ = ["TOLERANCE", "Agreement", "check_equal", "classes_of", "compared", "generated", "pixels_of"]
+__all__ = ["TOLERANCE", "Agreement", "check_equal", "check_finite", "classes_of", "compared", "pixels_of"]
 
 TOLERANCE = 1e-3  # of a logit, or a hundred-thousandth of one above 100
 TOGETHER = 16
-GENERATED = 24
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,6 @@ class Agreement:
     same: float
     classes: NDArray[np.int64]  # [images] of the export
     expected: NDArray[np.int64]  # [images] of the model
-
-
-def generated(size: int, count: int = GENERATED) -> list[Picture]:
-    """Pictures for an export without any: clouds of color of many scales, always the same."""
-    random, found = np.random.default_rng(0), list[Picture]()
-    for number in range(count):
-        cells = 2 + number % 7 * 3
-        low, high = sorted(random.integers(0, 256, 2).tolist())
-        noise = random.integers(low, high + 1, (cells, cells, 3), dtype=np.uint8)
-        image = Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
-        found.append(Picture.of(image, f"generated image {number}"))
-    return found
 
 
 def pixels_of(model: Model, pictures: Sequence[Picture]) -> Iterator[Tensor]:
@@ -95,6 +81,14 @@ def check_equal(found: Agreement, kind: str) -> None:
             f"The export to {kind} is not written: on {found.images} images its logits differ from the model's by up "
             f"to {found.difference:.2g} (allowed: {TOLERANCE:g}), and {100 * found.same:.1f} % have the same class. "
             "Report this, with the method and the backbone."
+        )
+
+
+def check_finite(found: Agreement, kind: str) -> None:
+    """Refuse an export that gives no numbers. Raises ShotfitError."""
+    if not np.isfinite(found.difference):
+        raise ShotfitError(
+            f"The export to {kind} is not written: in this precision it gives numbers that are not finite. Use float32."
         )
 
 

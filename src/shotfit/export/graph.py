@@ -8,10 +8,7 @@ Weights beyond what one file of ONNX may hold (2 GB) go into model.onnx.data bes
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,9 +20,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from shotfit.errors import ShotfitError
+from shotfit.export.libraries import quiet
 from shotfit.export.traced import Traced
 
-__all__ = ["Run", "run_graph", "write_graph"]
+__all__ = ["LARGEST", "Run", "run_graph", "write_graph"]
 
 Run = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Pixels [n, 3, size, size] to logits [n, classes] and features [n, embed]."""
@@ -63,7 +61,7 @@ def write_graph(module: Traced, path: Path) -> None:
 
     size, names = module.tower.image_size, ["logits", "features"]
     pixels = torch.rand(EXAMPLES, 3, size, size)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         with torch.backends.mkldnn.flags(enabled=False):  # its products are no operators of ONNX
             module(pixels)  # what a method computes once and keeps, it computes here, from numbers
             try:
@@ -101,20 +99,6 @@ def _name_nodes(graph: Any) -> None:
     del graph.outputs[2:]
     for number, node in enumerate(graph):
         node.name = f"{'tower' if node in inside else 'head'}/{number}_{node.op_type}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says of itself and of libraries that are not needed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def run_graph(path: Path) -> Run:

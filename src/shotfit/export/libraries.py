@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 
 from shotfit.errors import UsageError
 
-__all__ = ["check_installed"]
+__all__ = ["check_installed", "quiet"]
 
 NEEDED = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -32,3 +36,19 @@ def check_installed(kind: str) -> None:
             raise UsageError(
                 f"--to {kind} is made with {name}, which is not installed: pip install 'shotfit[{extra}]'."
             )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what these libraries say of themselves, of each other and of what they would like better."""
+    loggers = [logging.getLogger("torch.onnx"), logging.getLogger()]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -24,22 +24,37 @@ def readme(record: Mapping[str, Any]) -> str:
         *([f"- Terms: {as_markdown(card['terms'])}"] if card["terms"] else []),
         f"- Precision: {as_code(record['precision'])}",
         "",
+        *_compared(record),
+        "",
         "## Run it",
         "",
-        "    pip install onnxruntime numpy pillow",
+        f"    pip install {INSTALL[record['kind']]}",
         "",
         "```python",
         _code(record).strip("\n"),
         "```",
         "",
+        *OPEN_CLIP[record["kind"] == "classifier"],
     ]
     return "\n".join(lines)
 
 
-SESSION = """
+INSTALL = {
+    "onnx": "onnxruntime numpy pillow",
+    "openvino": "openvino numpy pillow",
+    "classifier": "torch safetensors pillow transformers",
+}
+
+RUN = {
+    "onnx": """
 session = onnxruntime.InferenceSession("{file}")
 logits, features = session.run(["logits", "features"], {{"pixels": pixels("photo.jpg")[None]}})
-"""
+""",
+    "openvino": """
+model = openvino.Core().compile_model("{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+logits = model([pixels("photo.jpg")[None]])["logits"]
+""",
+}
 
 CODE = """
 import json
@@ -91,11 +106,60 @@ RESIZE = {
 }
 
 
+CLASSIFIER = """
+import json
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel
+
+backbone = {backbone}
+model, prepare = AutoModel.from_pretrained(backbone), AutoImageProcessor.from_pretrained(backbone)
+with open("export.json", encoding="utf-8") as file:
+    export = json.load(file)
+classifier = load_file("classifier.safetensors")
+with torch.no_grad():
+    features = model.get_image_features(**prepare(Image.open("photo.jpg").convert("RGB"), return_tensors="pt"))
+features = getattr(features, "pooler_output", features)  # in transformers 5 the features are inside{normalize}
+logits = export["scale"] * features @ classifier["weight"].T + classifier["bias"]
+probability, index = logits.softmax(dim=-1)[0].max(dim=0)
+print(export["classes"][index], round(float(probability), 4))
+"""
+
+NORMALIZE = """
+features = features / features.norm(dim=-1, keepdim=True)"""
+
+OPEN_CLIP = {
+    False: (),
+    True: (
+        "With open_clip the features come from `model.encode_image(preprocess(image)[None])`, where `model, _, "
+        "preprocess = open_clip.create_model_and_transforms(...)` names the same checkpoint. The rest is the same.",
+        "",
+    ),
+}
+
+
+def _compared(record: Mapping[str, Any]) -> list[str]:
+    """How it compared with the model, and what the precision costs."""
+    found = record["compared"]
+    what = f"{found['images']} {'images' if found['given'] else 'generated images'}"
+    lines = [f"- Compared with the model in float32: the same class on {100 * found['same']:.1f} % of {what}"]
+    if "accuracy" in found:
+        before, after = (100 * found["accuracy"][name] for name in ("model", "export"))
+        lines.append(f"- Accuracy on {found['labelled']} labelled images: {after:.1f} % (the model: {before:.1f} %)")
+    return lines
+
+
 def _code(record: Mapping[str, Any]) -> str:
+    if record["kind"] == "classifier":
+        normalize = NORMALIZE if record["normalize"] else ""
+        return CLASSIFIER.format(backbone=ascii(record["card"]["backbone"]), normalize=normalize)
     rule = record["preprocess"]
     size = rule["size"][0]
     offset = f"round((side - {size}) / 2)" if rule["crop"] == "center-round" else f"(side - {size}) // 2"
     values = {"size": size, "filter": rule["interpolation"].upper(), "offset": offset, "fill": rule["fill"]}
     resize = RESIZE[rule["resize"]].format(**values).strip("\n")
-    session = SESSION.format(file=record["model"]).strip("\n")
-    return CODE.format(library="import onnxruntime", resize=resize, session=session)
+    session = RUN[record["kind"]].format(file=record["model"]).strip("\n")
+    library = {"onnx": "onnxruntime", "openvino": "openvino"}[record["kind"]]
+    return CODE.format(library=f"import {library}", resize=resize, session=session)

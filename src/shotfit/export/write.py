@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from shotfit.calls import checked
@@ -22,9 +24,13 @@ from shotfit.checkpoints.weights import load_backbone
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError, first_few
-from shotfit.export.comparing import check_equal, compared, generated
-from shotfit.export.graph import run_graph, write_graph
+from shotfit.export.classifier import class_matrix
+from shotfit.export.comparing import Agreement, check_equal, check_finite, classes_of, compared, pixels_of
+from shotfit.export.graph import Run, run_graph, write_graph
 from shotfit.export.libraries import check_installed
+from shotfit.export.lower import in_half, in_int8
+from shotfit.export.openvino import run_openvino, write_openvino
+from shotfit.export.pictures import Pictures, generated_pictures, given_pictures
 from shotfit.export.readme import readme
 from shotfit.export.record import RECORD, record_of
 from shotfit.export.traced import Traced, attached
@@ -57,29 +63,94 @@ def export_model(
     images: str | Path | None = None,
     task: str | None = None,
 ) -> Export:
-    """Write a fitted model as a folder for another runtime, once that computes what the model computes."""
-    if to != "onnx" or precision != "float32" or images is not None:
-        raise UsageError("Only onnx in float32 can be written so far.")
+    """Write a fitted model as a folder for another runtime, once that computes what the model computes.
+
+    model: a model, or the folder of a saved one. to: "onnx", "openvino", or "classifier", the class matrix alone.
+    precision: "float16" keeps weights in half precision; "int8" computes the image tower in 8 bits. images: a folder of
+    pictures, or labelled data as `read_task` reads them, that the export is compared on, and int8 calibrated on;
+    without them pictures are generated. task: which one, of a model of several.
+
+    Raises:
+        UsageError: a library that is missing, a folder that may not be replaced, a method that has no class matrix,
+            int8 without images.
+        ShotfitError: an export that computes something else than the model; nothing is written.
+
+    Example (needs the extra onnx):
+        export_model("my-model", "onnx", "my-export").record["compared"]
+    """
     check_installed(to)
+    if to == "classifier" and precision != "float32":
+        raise UsageError(f"A classifier is a small matrix, in float32 alone: leave out --precision {precision}.")
+    if precision == "int8" and images is None:
+        raise UsageError("int8 is calibrated on pictures: name some with --images FOLDER (in Python images=...).")
     folder = Path(out)
     check_target(folder)
     opened = model if isinstance(model, Model) else load(model)
     reference = in_float32(opened if task is None else opened.for_task(task))
-    pictures = generated(reference.frozen.backbone.image.image_size)
+    reference.one_task()
+    size = reference.frozen.backbone.config.preprocessing.size
+    pictures = generated_pictures(size) if images is None else given_pictures(Path(images), reference)
+    if precision == "int8" and not pictures.calibrating:
+        raise UsageError(f"{images} has one picture; int8 is calibrated on some, and measured on others.")
     with TemporaryDirectory(prefix="shotfit-") as place:
-        graph = Path(place) / "model.onnx"
-        write_graph(Traced(reference), graph)
-        found = compared(reference, pictures, run_graph(graph))
-        check_equal(found, to)
-        record = record_of(reference, to, graph.name, "float32")
-        record["compared"] = {
-            "images": found.images,
-            "given": False,
-            "difference": found.difference,
-            "same": found.same,
-        }
-        files = {path.name: path.read_bytes() for path in sorted(Path(place).iterdir())}
-    return save(folder, record, files)
+        made = _made(reference, to, precision, pictures, Path(place))
+        found = compared(reference, pictures.measured, made.run)
+        if precision == "float32":
+            check_equal(found, to)
+        check_finite(found, to)
+        record = record_of(reference, to, made.files[0].name, precision) | made.more
+        record["compared"] = _compared_record(reference, found, pictures)
+        if precision == "int8":
+            record["compared"]["calibrated_on"] = len(pictures.calibrating)
+        return save(folder, record, {path.name: path.read_bytes() for path in made.files})
+
+
+@dataclass(frozen=True)
+class Made:
+    """What lies in a temporary folder: the files, the model first; how to run them; what the record says of them."""
+
+    files: list[Path]
+    run: Run
+    more: dict[str, Any]
+
+
+def _made(model: Model, to: Kind, precision: Precision, pictures: Pictures, place: Path) -> Made:
+    if to == "classifier":
+        matrix, file = class_matrix(model), place / "classifier.safetensors"
+        file.write_bytes(matrix.content())
+        features = {"name": "features", "type": "float32", "shape": ["n", model.frozen.embed]}
+        more = {"input": features, "scale": matrix.scale, "normalize": matrix.normalize}
+        return Made([file], matrix.run(model), more)
+    graph, out = place / "traced" / "model.onnx", place / "model.onnx"
+    graph.parent.mkdir()
+    write_graph(Traced(model), graph)
+    if precision != "float32":  # else the caller compares what comes of it
+        check_equal(compared(model, pictures.measured, run_graph(graph)), "onnx")
+    if precision == "int8":
+        in_int8(graph, out, (pixels.numpy() for pixels in pixels_of(model, pictures.calibrating)))
+    elif precision == "float16" and to == "onnx":
+        in_half(graph, out)
+    else:
+        out = graph
+    if to == "openvino":
+        xml = place / "model.xml"
+        write_openvino(out, xml, half=precision == "float16")
+        return Made([xml, xml.with_suffix(".bin")], run_openvino(xml), {})
+    return Made(sorted(out.parent.glob("model.onnx*")), run_graph(out), {})
+
+
+def _compared_record(model: Model, found: Agreement, pictures: Pictures) -> dict[str, Any]:
+    """What `export.json` says of the comparison; accuracies where some of the pictures have labels."""
+    labels, told = np.array(pictures.labels), dict[str, Any]()
+    known = labels >= 0
+    if known.any():
+        rows = {"model": found.expected, "export": found.classes}
+        told["accuracy"] = {name: float((row == labels)[known].mean()) for name, row in rows.items()}
+        told["labelled"] = int(known.sum())
+    if model.record["precision"] == "bfloat16":
+        told["bfloat16"] = float((classes_of(in_bfloat16(model), pictures.measured) == found.classes).mean())
+    given = {"images": found.images, "given": pictures.given}
+    return given | {"difference": found.difference, "same": found.same} | told
 
 
 def in_float32(model: Model) -> Model:
@@ -93,6 +164,12 @@ def in_float32(model: Model) -> Model:
     elif backbone.device.type != "cpu":
         raise UsageError('An export is made on the CPU: open the model with device="cpu".')
     frozen = Frozen(backbone, MemoryStore())
+    return Model(attached(model.method, frozen), frozen, model.record, model.task, model.learned, model.trust)
+
+
+def in_bfloat16(model: Model) -> Model:
+    """The model as it was fitted, on a backbone in bfloat16."""
+    frozen = Frozen(deepcopy(model.frozen.backbone).to(torch.bfloat16), MemoryStore())
     return Model(attached(model.method, frozen), frozen, model.record, model.task, model.learned, model.trust)
 
 
@@ -138,6 +215,3 @@ def _files_of(folder: Path) -> set[str]:
         case {"format": int(), "kind": str(), "sha256": dict() as hashes}:
             return {str(name) for name in hashes}
     return set()
-
-
-KINDS = get_args(Kind)
