@@ -111,7 +111,12 @@ def test_command_runs(place: Path, command: str) -> None:
 
 @pytest.mark.parametrize(
     ("page", "printed"),
-    [("README.md", "new.jpg"), ("docs/protocols.md", "coop+length=4"), ("docs/python.md", "castle")],
+    [
+        ("README.md", "new.jpg"),
+        ("docs/protocols.md", "coop+length=4"),
+        ("docs/python.md", "castle"),
+        ("docs/report.md", "report.html True"),
+    ],
 )
 def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str], page: str, printed: str) -> None:
     names: dict[str, object] = {}

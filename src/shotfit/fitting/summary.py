@@ -20,6 +20,8 @@ from shotfit.fitting.record import read_record
 __all__ = ["described", "half_lines", "models_in", "summary", "summary_lines", "summary_rows", "training_lines"]
 
 SHOWN = 20  # class names of a task
+TRAINED = ("steps", "first_loss", "last_loss", "right_before", "right_after", "right_zero_shot", "looked_at")
+HALVED = ("accuracy", "half", "images", "error")
 
 
 def models_in(folder: Path) -> list[Path]:
@@ -97,7 +99,7 @@ def summary_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("task", f"{task['name']}: {len(task['classes']):,} classes ({first_few(task['classes'], SHOWN)})"))
         rows.append(("templates", first_few([repr(template) for template in task["templates"]])))
     rows.append(("learned from", found["learned_from"]))
-    if checked:
+    if checked.get("accuracy") is not None:
         rows.append(("checked", f"{_percent(checked)} on {checked.get('on', 'held-out images')}"))
     if scores.get("accuracy") is not None:
         rows.append(("held out", f"{_percent(scores)} of {scores['test_images']:,} images"))
@@ -112,8 +114,8 @@ def summary_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def training_lines(record: Mapping[str, Any]) -> list[str]:
     """What a training did, and what to do where it did nothing."""
-    training = record.get("training")
-    if not training:
+    training = record.get("training") or {}
+    if any(training.get(name) is None for name in TRAINED) or not training["looked_at"]:
         return []
     before, after = 100 * training["right_before"], 100 * training["right_after"]
     losses = f"loss {training['first_loss']:.3g} to {training['last_loss']:.3g}"
@@ -129,8 +131,8 @@ def training_lines(record: Mapping[str, Any]) -> list[str]:
 
 def half_lines(record: Mapping[str, Any]) -> list[str]:
     """Whether more labels would help, where that was tried."""
-    half = record.get("half_of_the_labels")
-    if not half:
+    half = record.get("half_of_the_labels") or {}
+    if any(half.get(name) is None for name in HALVED):
         return []
     lost = 100 * (half["accuracy"] - half["half"])
     verdict = "more labels would help" if lost > 100 * half["error"] else "more labels would change little"

@@ -27,8 +27,8 @@ def against_shots(rows: Sequence[Row], column: str, name: str) -> str:
     """Accuracy of each method against the number of shots, with bands; of one number of shots, a line a method."""
     own = [row for row in rows if row.column == column]
     methods, shots = list(dict.fromkeys(row.method for row in own)), sorted({row.shots for row in own})
-    told = "; ".join(f"{row.method}, {row.shots} shots: {100 * row.mean:.1f} %" for row in own[:50])
-    title = f"Accuracy on {column} by the number of shots. {told}."
+    told = "; ".join(f"{shortened(row.method)}, {row.shots} shots: {100 * row.mean:.1f} %" for row in own[:50])
+    title = f"Accuracy on {shortened(column)} by the number of shots. {told}."
     if len(shots) == 1:
         return _one_number(own, title, name)
     with drawing(6.6, 4.2, title, name) as drawn:
@@ -78,7 +78,7 @@ def against_cost(rows: Sequence[Row], cost: Callable[[Row], float | None], label
         return None
     methods = list(dict.fromkeys(row.method for row, _ in known))
     several = len({row.shots for row, _ in known}) > 1
-    told = "; ".join(f"{row.method}, {row.shots} shots: {value:,.3g}" for row, value in known[:50])
+    told = "; ".join(f"{shortened(row.method)}, {row.shots} shots: {value:,.3g}" for row, value in known[:50])
     with drawing(6.6, 4.2, f"Accuracy against {label}. {told}.", name) as drawn:
         axes = drawn.figure.subplots()
         for number, method in enumerate(methods):

@@ -19,7 +19,7 @@ from shotfit.progress import track
 from shotfit.report.facts import Facts, Near, Seen
 from shotfit.report.page import named_in, named_place, rendered, thumbnail
 from shotfit.report.plots import accuracies, confusion, map_plot, reliability
-from shotfit.report.recorded import HEAD, how_to_fit, recorded
+from shotfit.report.recorded import HEAD, how_to_fit, recorded, without_places
 from shotfit.report.similar import map_of
 
 __all__ = ["page_of_facts", "page_of_record"]
@@ -38,6 +38,7 @@ def page_of_facts(
     facts: Facts, task: Task, record: Mapping[str, Any], heard: Sequence[str], model: str, images: bool = True
 ) -> str:
     """The page of a model that was asked. heard: what the doctor said. model: its folder's name, for commands."""
+    record = without_places(record)
     scores, plain, paired = facts.answers.scores(), facts.plain.scores(), facts.paired()
     method = str(record.get("method", "model"))
     rows = [("zero-shot", plain.accuracy, plain.accuracy_interval)]
@@ -99,6 +100,7 @@ def page_of_facts(
 
 def page_of_record(record: Mapping[str, Any], model: str) -> str:
     """The page of a model by its record alone: nothing is asked, and there are no pictures."""
+    record = without_places(record)
     tested, checked = (record.get(name) or {} for name in ("scores", "checked"))
     method = str(record.get("method", "model"))
     tasks = [(one["task"], one["names"]) for one in record["classes"]]

@@ -34,7 +34,7 @@ RED = "#c0392b"
 
 def accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]], name: str = "accuracy") -> str:
     """Accuracies with their intervals, a line each: (what, accuracy, interval), as fractions."""
-    told = "; ".join(f"{what} {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})" for what, value, (low, high)
+    told = "; ".join(f"{shortened(what)} {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})" for what, value, (low, high)
                      in rows)  # fmt: skip
     with drawing(4.8, 0.65 + 0.34 * len(rows), f"Accuracy with its 95 % interval: {told}.", name) as drawn:
         axes = drawn.figure.subplots()

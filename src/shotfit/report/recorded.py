@@ -10,8 +10,9 @@ from typing import Any
 from shotfit.fitting.card import tried
 from shotfit.fitting.summary import described, half_lines, summary_rows, training_lines
 from shotfit.methods import find, in_file, names
+from shotfit.report.page import named_place
 
-__all__ = ["Recorded", "how_to_fit", "recorded"]
+__all__ = ["HEAD", "Recorded", "how_to_fit", "recorded", "without_places"]
 
 HEAD = ("method", "setting", "steps", "accuracy", "score")
 
@@ -67,6 +68,19 @@ def how_to_fit(record: Mapping[str, Any], source: str) -> str:
     words += _flags({"backbone": record["backbone"]["name"]})
     words += ["--refit"] if record.get("refit") else []
     return f"shotfit fit {' '.join(shlex.quote(str(word)) for word in words)}"
+
+
+def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the names alone of files and folders of this machine."""
+    file, colon, attribute = str(record["found_at"]).rpartition(":")
+    return dict(record) | {
+        "found_at": f"{named_place(file)}{colon}{attribute}",
+        "backbone": dict(record["backbone"]) | {"name": named_place(record["backbone"]["name"])},
+        "options": {
+            name: named_place(value) if isinstance(value, str) and value else value
+            for name, value in record["options"].items()
+        },
+    }
 
 
 def _flags(values: Mapping[str, Any]) -> list[str]:

@@ -64,6 +64,7 @@ _SETTINGS: dict[Any, Any] = {
 }
 HALO = "halo-"
 """How the `gid` of a text begins that is to be read on top of others: the page's style gives it a rim (`.halo`)."""
+LONGEST = 2000  # letters of what a drawing says to those who do not see it
 _one_at_a_time = threading.RLock()  # the library's settings are of the process
 
 
@@ -144,7 +145,7 @@ def _inline(content: bytes, title: str, name: str) -> str:
         "style": f"width:100%;max-width:{width / 72 * 96:.0f}px;stroke-linejoin:round;stroke-linecap:butt",
     }  # fmt: skip
     label = ElementTree.Element(f"{{{_SVG}}}title", {"id": f"{name}-title"})
-    label.text = printable(title)
+    label.text = shortened(title, LONGEST)
     root.insert(0, label)
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
