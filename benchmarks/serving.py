@@ -25,7 +25,7 @@ from benchmarks.prediction import jpegs, zero_shot_model
 from benchmarks.sizes import Size
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.tasks import ClassList
-from shotfit.fitting.model import BATCH
+from shotfit.fitting.batches import BATCH
 
 __all__ = ["serve_rate"]
 

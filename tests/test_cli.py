@@ -21,7 +21,7 @@ from shotfit.methods import METHODS
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 COMMANDS = (
-    *("fit", "predict", "evaluate", "compare", "report", "suggest", "clean", "embed", "serve", "export", "push"),
+    *("fit", "predict", "evaluate", "compare", "report", "app", "suggest", "clean", "embed", "serve", "export", "push"),
     *("methods", "show", "doctor", "verify", "cache"),
 )
 

@@ -79,8 +79,8 @@ _HOMES = {
     "push": "fitting.pushing",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
-    "write_report": "report.writing",
     "suggest": "evaluation.suggest",
+    "write_report": "report.writing",
     "zero_shot": "fitting.start",
 }
 

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands.app import app as labelling
 from shotfit.commands.arguments import as_repeated
 from shotfit.commands.cache import cache
 from shotfit.commands.clean import clean
@@ -83,7 +84,7 @@ def every_command(
 
 
 COMMANDS = (
-    *(fit, predict, evaluate, compare, report),
+    *(fit, predict, evaluate, compare, report, labelling),
     *(suggest, clean, embed),
     *(serve, export, push),
     *(methods, show, doctor, verify, cache),

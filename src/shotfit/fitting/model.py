@@ -40,7 +40,7 @@ from shotfit.fitting.card import card
 from shotfit.fitting.decoded import best_of, not_finite
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
-from shotfit.fitting.heldout import frozen_features
+from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
@@ -82,6 +82,8 @@ class Model:
         self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
         self.trust = trust  # of all tasks; None: nothing was held out
         self.support: tuple[Task, ...] | None = None  # what it was fitted to; None: a folder keeps no images
+        # what it said of support images when it had not learned them, and their places; None: nothing, or a folder
+        self.held_out: tuple[Tensor, HeldOut] | None = None
         self.opened: dict[str, Any] | None = None  # how `open` gives it again; None: it lies in no folder
 
     @property
@@ -296,7 +298,7 @@ class Model:
                 answer = ShotfitError(not_finite(str(picture), self.frozen))
             yield answer
 
-    def judged(self, images: Images, answers: Answer) -> list[tuple[Tensor, Verdict]]:
+    def judged(self, images: Images, answers: Answer[T]) -> list[tuple[Tensor, T]]:
         """Probabilities [classes] of each image, in the order of `class_names`, and what else was asked."""
         probabilities = self._logits(images).float().softmax(dim=-1).cpu()
         features = partial(frozen_features, self.frozen, images)
