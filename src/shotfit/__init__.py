@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
     from shotfit.evaluation.suggest import suggest
+    from shotfit.export.write import export_model
     from shotfit.fitting.asked import Asked
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
@@ -44,6 +45,7 @@ __all__ = [
     "embed",
     "evaluate",
     "evaluate_tasks",
+    "export_model",
     "fit",
     "load",
     "load_backbone",
@@ -62,6 +64,7 @@ _HOMES = {
     "embed": "fitting.embedding",
     "evaluate": "evaluation.evaluate",
     "evaluate_tasks": "evaluation.evaluate",
+    "export_model": "export.write",
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",

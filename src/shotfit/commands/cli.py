@@ -24,6 +24,7 @@ from shotfit.commands.compare import compare
 from shotfit.commands.console import to, warn
 from shotfit.commands.doctor import doctor
 from shotfit.commands.evaluate import evaluate
+from shotfit.commands.export import export
 from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
 from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
@@ -46,7 +47,6 @@ Exit codes:
 """
 
 INTERRUPTED = 130
-LONGEST = 2000  # characters of a line; names and values from outside have any length
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 app = typer.Typer(
@@ -76,7 +76,7 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, suggest, clean, methods, show, doctor, verify, cache):
+for command in (fit, predict, evaluate, compare, suggest, clean, methods, show, doctor, verify, export, cache):
     app.command(epilog=EXIT_CODES)(command)
 
 
@@ -129,8 +129,7 @@ def _interrupted(received: Sequence[signal.Signals]) -> int:
 def _failed(sentence: str, code: int) -> int:
     line = " ".join(sentence.split())
     with suppress(OSError):  # nobody hears it, and the code says it too
-        cut = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-        to(sys.stderr)(cut)
+        to(sys.stderr)(line)
     drop_output()
     return code
 

@@ -37,6 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -326,12 +327,17 @@ class Apex(Method):
 
     def image_features(self, images: Images) -> Tensor:
         """ze [images, embed]; a tower whose weight is 0 does not run."""
-        same = self.adapter_side == "text" and not self._rows("visual_prompts")
-        weight = float(self.get_buffer("alpha").mean()) if self.image_ensemble and not same else 1.0
+        weight = self.image_weight
         if weight == 0:
             return self.plain_image(images)
         features = self._adapted_image(images)
         return features if weight == 1 else weight * features + (1 - weight) * self.plain_image(images)
+
+    @cached_property
+    def image_weight(self) -> float:
+        """How much of what was learned an image takes, once the coefficients of the class list are known."""
+        same = self.adapter_side == "text" and not self._rows("visual_prompts")
+        return float(self.get_buffer("alpha").mean()) if self.image_ensemble and not same else 1.0
 
     def _adapted_image(self, images: Images) -> Tensor:
         features = self.prompted_image(images)

@@ -190,7 +190,7 @@ class PoolingHead(nn.Module):
         """[n, tokens, width] to [n, width]."""
         inner, width = self.attention, self.attention.width
         query = linear(self.probe, inner.qkv.weight[:width], inner.qkv.bias[:width])
-        query = query.view(1, inner.heads, 1, -1).expand(len(x), -1, -1, -1)
+        query = query.view(1, inner.heads, 1, -1).expand(x.shape[0], -1, -1, -1)
         memory = linear(x, inner.qkv.weight[width:], inner.qkv.bias[width:]).unflatten(-1, (2, inner.heads, -1))
         key, value = memory.permute(2, 0, 3, 1, 4)
         h = inner.out(F.scaled_dot_product_attention(query, key, value).flatten(1))

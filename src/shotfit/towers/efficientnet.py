@@ -93,6 +93,8 @@ class InvertedResidual(nn.Module):
     def _expanded(self, maps: Tensor, expand: SameConv) -> Tensor:
         """[n, inputs, h, w] to [n, hidden, h + margins, w + margins], zero in the margins."""
         margins = left, right, top, bottom = self.depthwise.margins(maps)
+        if not isinstance(maps.shape[0], int):  # traced for any number of images: a graph has no memory to spare
+            return functional.pad(functional.relu6(expand(maps)), margins)
         hidden: Tensor = expand(functional.pad(maps, margins) if any(margins) else maps)
         height, width = hidden.shape[2:]
         for margin in (
@@ -126,7 +128,9 @@ class EfficientNetLite1(nn.Module):
         """Normalized pixels [n, 3, s, s] to the grid [n, 1472, s/32, s/32]."""
         # On a CPU a few images at a time: their widest maps stay in the processor's cache and in memory that is used
         # again, where those of a whole batch would be fetched from the system anew for each convolution.
-        parts = pixels.split(TOGETHER) if pixels.device.type == "cpu" else (pixels,)
+        # An export traces one part of any size.
+        apart = pixels.device.type == "cpu" and isinstance(pixels.shape[0], int)
+        parts = pixels.split(TOGETHER) if apart else (pixels,)
         grids = [self.widen(self.narrow(part)) for part in parts]
         return grids[0] if len(grids) == 1 else torch.cat(grids)
 
@@ -166,4 +170,4 @@ class StemEmbedding(nn.Module):
     def tokens(self, grid: Tensor) -> Tensor:
         """The network's grid [n, 1472, g, g] to tokens [n, 1 + g*g, width]."""
         places = self.token(grid.flatten(2).transpose(1, 2))  # [n, places, width]
-        return torch.cat([places.new_zeros(len(places), 1, places.shape[2]), places], dim=1) + self.positions
+        return torch.cat([places.new_zeros(places.shape[0], 1, places.shape[2]), places], dim=1) + self.positions

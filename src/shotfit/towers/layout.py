@@ -147,11 +147,9 @@ class Layout:
         return own | ~self.own.present[:, :1]
 
     @classmethod
-    @cache  # never dropped: a recording on a GPU (`replay.py`) reads the tables where they lie
-    def even(cls, rows: int, tokens: int, device: torch.device, read: int = 0) -> Layout:
-        """Rows of equal length that share nothing and are read at the same place: an image tower's."""
-        with torch.inference_mode(False):  # it is kept, and may serve a training next
-            return cls([tokens] * rows, [read] * rows, [Group(tuple(range(rows)), 0)], False).to(device)
+    def even(cls, rows: int, tokens: int, device: torch.device) -> Layout:
+        """Rows of equal length that share nothing and are read at their first token: an image tower's."""
+        return _counted(rows, tokens, device) if isinstance(rows, int) else OpenLayout(rows, tokens, device)
 
     def standing(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """The tokens at places `first` to `first + count - 1` of their rows: flat index, and number from `first` on."""
@@ -174,6 +172,37 @@ class Layout:
                 if packing is not None:
                     packing.to(device)
         return self
+
+
+@cache  # never dropped: a recording on a GPU (`replay.py`) reads the tables where they lie
+def _counted(rows: int, tokens: int, device: torch.device) -> Layout:
+    with torch.inference_mode(False):  # it is kept, and may serve a training next
+        return Layout([tokens] * rows, [0] * rows, [Group(tuple(range(rows)), 0)], False).to(device)
+
+
+class OpenPacking(Packing):
+    """Rows of equal length, however many there are."""
+
+    def __init__(self, longest: int) -> None:
+        self.longest, self.even = longest, True
+
+    def pad(self, flat: Tensor) -> Tensor:
+        """[tokens, ...] to [rows, longest, ...]."""
+        return flat.unflatten(0, (-1, self.longest))
+
+    def flatten(self, padded: Tensor) -> Tensor:
+        """[rows, longest, ...] to [tokens, ...]."""
+        return padded.flatten(0, 1)
+
+
+class OpenLayout(Layout):
+    """What `even` gives while a tower is traced for any number of images: their count is a symbol, not a number."""
+
+    def __init__(self, rows: torch.SymInt, tokens: int, device: torch.device) -> None:
+        self.rows, self.causal = rows, False  # type: ignore[assignment]
+        self.shared = self.visible = self.order = None
+        self.own, self.reads = OpenPacking(tokens), OpenPacking(1)
+        self.read = torch.arange(rows, device=device) * tokens  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,7 @@ class Transformer(nn.Module):
             return replace(stream, hidden=block.read(x, layout, silu), before=before, step=step, read=True)
         if stream.prompts and stream.savings.replaced and any(edit.replace for edit in _prompts(edits, step + 1)):
             kept, last = without(x, layout, stream.prompts), stream.prompts
-            rest = Layout.even(layout.rows, len(kept) // layout.rows, x.device)
+            rest = Layout.even(layout.rows, layout.own.longest - last, x.device)
             hidden = block.drop(x, layout, last, silu)
             return replace(stream, hidden=hidden, layout=rest, before=kept, step=step, prompts=0)
         return replace(stream, hidden=block(x, layout, silu), before=x, step=step)
@@ -124,7 +124,7 @@ class PatchEmbedding(nn.Module):
         """[n, 3, size, size] to [n, tokens, width], positions added, before the norm."""
         patches = self.patch(pixels).flatten(2).transpose(1, 2)
         if self.class_token is not None:
-            patches = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], dim=1)
+            patches = torch.cat([self.class_token.expand(patches.shape[0], 1, -1), patches], dim=1)
         return torch.add(patches, self.positions)
 
     def forward(self, pixels: Tensor) -> Tensor:

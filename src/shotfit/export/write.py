@@ -1,0 +1,221 @@
+"""Take a fitted model elsewhere: `export_model` makes a folder that needs neither shotfit nor torch.
+
+    export_model("my-model", to="onnx", out="my-export")
+
+Nothing is written before it was compared with the model, opened in float32; then the folder is there as a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from shotfit.calls import checked
+from shotfit.checkpoints.weights import load_backbone
+from shotfit.engine.frozen import Frozen
+from shotfit.engine.store import MemoryStore
+from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.export.classifier import class_matrix
+from shotfit.export.comparing import Agreement, check_equal, check_finite, classes_of, compared, pixels_of
+from shotfit.export.graph import Run, run_graph, write_graph
+from shotfit.export.libraries import check_installed
+from shotfit.export.lower import in_half, in_int8
+from shotfit.export.openvino import run_openvino, write_openvino
+from shotfit.export.pictures import Pictures, generated_pictures, given_pictures
+from shotfit.export.readme import readme
+from shotfit.export.record import RECORD, record_of
+from shotfit.export.traced import Traced, attached
+from shotfit.files import SETTINGS_BYTES, UnreadableError, can_hold, read_text, write_folder
+from shotfit.fitting.folder import SYSTEM_FILES
+from shotfit.fitting.model import Model, load
+from shotfit.printing import printable
+from shotfit.towers.backbone import Backbone
+
+__all__ = ["Export", "Kind", "Precision", "export_model"]
+
+Kind = Literal["onnx", "openvino", "classifier"]
+Precision = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """A folder that was written, and what its `export.json` says."""
+
+    folder: Path
+    record: dict[str, Any]
+
+
+@checked
+def export_model(
+    model: Model | str | Path,
+    to: Kind = "onnx",
+    out: str | Path = "shotfit-export",
+    *,
+    precision: Precision = "float32",
+    images: str | Path | None = None,
+    task: str | None = None,
+) -> Export:
+    """Write a fitted model as a folder for another runtime, once that computes what the model computes.
+
+    model: a model, or the folder of a saved one. to: "onnx", "openvino", or "classifier", the class matrix alone.
+    precision: "float16" keeps weights in half precision; "int8" computes the image tower in 8 bits. images: a folder of
+    pictures, or labelled data as `read_task` reads them, that the export is compared on, and int8 calibrated on;
+    without them pictures are generated. task: which one, of a model of several.
+
+    Raises:
+        UsageError: a library that is missing, a folder that may not be replaced, a method that has no class matrix,
+            int8 without images.
+        ShotfitError: an export that computes something else than the model; nothing is written.
+
+    Example (needs the extra onnx):
+        export_model("my-model", "onnx", "my-export").record["compared"]
+    """
+    check_installed(to)
+    if to == "classifier" and precision != "float32":
+        raise UsageError(f"A classifier is a small matrix, in float32 alone: leave out --precision {precision}.")
+    if precision == "int8" and images is None:
+        raise UsageError("int8 is calibrated on pictures: name some with --images FOLDER (in Python images=...).")
+    folder = Path(out)
+    check_target(folder)
+    opened = model if isinstance(model, Model) else load(model, precision="float32", device="cpu")
+    reference = in_float32(opened if task is None else opened.for_task(task))
+    reference.one_task()
+    size = reference.frozen.backbone.config.preprocessing.size
+    pictures = generated_pictures(size) if images is None else given_pictures(Path(images), reference)
+    if precision == "int8" and not pictures.calibrating:
+        raise UsageError(f"{images} has one picture; int8 is calibrated on some, and measured on others.")
+    with TemporaryDirectory(prefix="shotfit-") as place:
+        made = _made(reference, to, precision, pictures, Path(place))
+        found = compared(reference, pictures.measured, made.run)
+        if precision == "float32":
+            check_equal(found, to)
+        check_finite(found, to)
+        record = record_of(reference, to, made.files[0].name, precision) | made.more
+        record["compared"] = _compared_record(reference, found, pictures)
+        if precision == "int8":
+            record["compared"]["calibrated_on"] = len(pictures.calibrating)
+        return save(folder, record, {path.name: path.read_bytes() for path in made.files})
+
+
+@dataclass(frozen=True)
+class Made:
+    """What lies in a temporary folder: the files, the model first; how to run them; what the record says of them."""
+
+    files: list[Path]
+    run: Run
+    more: dict[str, Any]
+
+
+def _made(model: Model, to: Kind, precision: Precision, pictures: Pictures, place: Path) -> Made:
+    if to == "classifier":
+        matrix, file = class_matrix(model), place / "classifier.safetensors"
+        file.write_bytes(matrix.content())
+        features = {"name": "features", "type": "float32", "shape": ["n", model.frozen.embed]}
+        more = {"input": features, "scale": matrix.scale, "normalize": matrix.normalize}
+        return Made([file], matrix.run(model), more)
+    graph, out = place / "traced" / "model.onnx", place / "model.onnx"
+    graph.parent.mkdir()
+    write_graph(Traced(model), graph)
+    if precision != "float32":  # else the caller compares what comes of it
+        check_equal(compared(model, pictures.measured, run_graph(graph)), "onnx")
+    if precision == "int8":
+        in_int8(graph, out, (pixels.numpy() for pixels in pixels_of(model, pictures.calibrating)))
+    elif precision == "float16" and to == "onnx":
+        in_half(graph, out)
+    else:
+        out = graph
+    if to == "openvino":
+        xml = place / "model.xml"
+        write_openvino(out, xml, half=precision == "float16")
+        return Made([xml, xml.with_suffix(".bin")], run_openvino(xml), {})
+    return Made(sorted(out.parent.glob("model.onnx*")), run_graph(out), {})
+
+
+def _compared_record(model: Model, found: Agreement, pictures: Pictures) -> dict[str, Any]:
+    """What `export.json` says of the comparison; accuracies where some of the pictures have labels."""
+    labels, told = np.array(pictures.labels), dict[str, Any]()
+    known = labels >= 0
+    if known.any():
+        rows = {"model": found.expected, "export": found.classes}
+        told["accuracy"] = {name: float((row == labels)[known].mean()) for name, row in rows.items()}
+        told["labelled"] = int(known.sum())
+    if model.record["precision"] == "bfloat16":
+        told["bfloat16"] = float((classes_of(in_bfloat16(model), pictures.measured) == found.classes).mean())
+    given = {"images": found.images, "given": pictures.given}
+    return given | {"difference": found.difference, "same": found.same} | told
+
+
+def in_float32(model: Model) -> Model:
+    """The model on its backbone in float32 on the CPU, however it was opened.
+
+    Raises ShotfitError for a backbone that has changed since.
+    """
+    backbone = model.frozen.backbone
+    if backbone.dtype != torch.float32 or backbone.device.type != "cpu":
+        backbone = load_backbone(backbone.name)
+        if backbone.fingerprint != model.frozen.backbone.fingerprint:
+            raise ShotfitError(f"{backbone.name} has changed since the model was opened: open the model again.")
+    return _on(backbone, model)
+
+
+def in_bfloat16(model: Model) -> Model:
+    """The model as it was fitted, on a backbone in bfloat16."""
+    return _on(deepcopy(model.frozen.backbone).to(torch.bfloat16), model)
+
+
+def _on(backbone: Backbone, model: Model) -> Model:
+    frozen = Frozen(backbone, MemoryStore())
+    return Model(attached(model.method, frozen), frozen, model.record, model.task, model.learned, model.trust)
+
+
+def save(folder: Path, record: Mapping[str, Any], files: Mapping[str, bytes]) -> Export:
+    """Write the files with their record and a README, all or nothing."""
+    files = {**files, "README.md": readme(record).encode()}
+    written = dict(record) | {"sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
+    content = json.dumps(written, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    try:
+        write_folder(folder.resolve(), {**files, RECORD: content})
+    except OSError as error:
+        raise ShotfitError(
+            f"{printable(folder)} cannot be written ({error.strerror}): choose another --out."
+        ) from error
+    return Export(folder, written)
+
+
+def check_target(folder: Path) -> None:
+    """Refuse, in a sentence, a folder that no export may replace: one that holds anything but an older export."""
+    if folder.is_dir():
+        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        others = sorted(names - _files_of(folder) - {RECORD, *SYSTEM_FILES})
+        if others:
+            raise UsageError(
+                f"{folder} holds {first_few(others)}, which is no part of an export, and would be replaced as a whole: "
+                "choose another --out."
+            )
+        if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+            raise UsageError(f"{folder} is where you are, and would be replaced as a whole: choose another --out.")
+    elif folder.exists():
+        raise UsageError(f"{folder} is a file: choose another --out.")
+    if not can_hold(folder.absolute()):
+        raise UsageError(f"{folder} cannot be made there: choose another --out.")
+
+
+def _files_of(folder: Path) -> set[str]:
+    """The files that an export in this folder wrote; none where there is none."""
+    try:
+        record = json.loads(read_text(folder / RECORD, SETTINGS_BYTES, "the record of an export"))
+    except (UnreadableError, ValueError, RecursionError):
+        return set()
+    match record:
+        case {"format": int(), "kind": str(), "sha256": dict() as hashes}:
+            return {str(name) for name in hashes}
+    return set()
