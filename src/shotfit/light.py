@@ -140,9 +140,9 @@ class ExportedModel:
                 labels, shares = tuple(self.class_names[k] for k in best), tuple(values[best].tolist())
                 yield Prediction(source, labels, shares, None, verdict.set, verdict.unknown, picture)
 
-    def predict_proba(self, images: PictureLike | Sequence[PictureLike]) -> NDArray[Any]:
+    def predict_proba(self, images: PictureLike | Sequence[PictureLike], lenient: bool = False) -> NDArray[Any]:
         """Probabilities [images, classes], in the order of `class_names`. Raises as `Model.predict_proba` does."""
-        predictions = self.predict(images, len(self.class_names))
+        predictions = self.predict(images, len(self.class_names), lenient=lenient)
         place = {name: number for number, name in enumerate(self.class_names)}
         found = np.zeros((len(predictions), len(place)), np.float32)
         for row, one in zip(found, predictions, strict=True):

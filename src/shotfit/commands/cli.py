@@ -47,7 +47,6 @@ Exit codes:
 LEFT_OUT_OF_LIGHT = "shotfit-light predicts with exports and does nothing else. For this: pip install shotfit"
 
 INTERRUPTED = 130
-LONGEST = 2000  # characters of a line; names and values from outside have any length
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 app = typer.Typer(
@@ -132,8 +131,7 @@ def _interrupted(received: Sequence[signal.Signals]) -> int:
 def _failed(sentence: str, code: int) -> int:
     line = " ".join(sentence.split())
     with suppress(OSError):  # nobody hears it, and the code says it too
-        cut = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-        to(sys.stderr)(cut)
+        to(sys.stderr)(line)
     drop_output()
     return code
 

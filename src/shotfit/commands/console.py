@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from shotfit.errors import UsageError, first_few
-from shotfit.printing import as_json, printable
+from shotfit.printing import as_json, cut, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,17 +49,20 @@ def warn(message: Warning | str, *_: object, **__: object) -> None:
     to(sys.stderr)(f"warning: {' '.join(str(message).split())}")
 
 
+LONGEST = 4000  # characters of a line; names and values from outside have any length
 COLORS = {"error: ": "red", "warning: ": "yellow", "note: ": "cyan"}  # of how a line begins, on a terminal
 
 
 def to(stream: TextIO) -> Say:
     """Print lines to a stream, for people: whatever stands in them, a terminal shows it and does nothing else.
 
+    A line of more than LONGEST characters is shown by its beginning and end.
+
     On a terminal, "error:", "warning:" and "note:" have colors, unless NO_COLOR is set.
     """
 
     def say(line: str) -> None:
-        text = printable(line)
+        text = cut(printable(line), LONGEST)
         begin = next((begin for begin in COLORS if text.startswith(begin)), None)
         if begin is not None and is_terminal(stream):
             from rich.text import Text

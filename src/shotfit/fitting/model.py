@@ -24,9 +24,9 @@ from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.finding import identified, pictures_in
+from shotfit.data.finding import identified, leniently, pictures_in
 from shotfit.data.given import Data, Labels
-from shotfit.data.images import BrokenImageError, is_truncated, shown
+from shotfit.data.images import BrokenImageError, shown
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
@@ -205,27 +205,33 @@ class Model:
                     found = tuple(best.values.tolist())
                     yield Prediction(source, labels, found, None, verdict.set, verdict.unknown, picture)
 
-    def predict_proba(self, images: PictureLike | Sequence[PictureLike], task: str | None = None) -> NDArray[Any]:
+    def predict_proba(
+        self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
+    ) -> NDArray[Any]:
         """Probabilities [images, classes], in the order of `class_names`, of what `predict` takes.
+
+        task, lenient: as in `predict`.
 
         Raises ShotfitError for an image that cannot be read, or whose prediction is not finite.
         """
         if task is not None:
-            return self.for_task(task).predict_proba(images)
+            return self.for_task(task).predict_proba(images, lenient=lenient)
         answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
         rows = [torch.zeros(0, len(self.class_names))]
         for batch in growing(pictures_in(images)):
-            for answer in self._answered(batch, answers):
+            for answer in self._answered(batch, answers, lenient):
                 if isinstance(answer, ShotfitError):
                     raise answer
                 rows.append(answer[0][None])
         return torch.cat(rows).numpy()
 
-    def add(self, images: Iterable[PictureLike], labels: Labels, data: Data | None = None) -> Model:
+    def add(
+        self, images: Iterable[PictureLike], labels: Labels, data: Data | None = None, *, lenient: bool = False
+    ) -> Model:
         """The model fitted again with more images, corrected labels or a new class; see `adding.add`."""
         from shotfit.fitting.adding import add  # which fits models
 
-        return add(self, images, labels, data)
+        return add(self, images, labels, data, lenient=lenient)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the folder, which it opens; a model without one is refused."""
@@ -233,12 +239,12 @@ class Model:
             raise UsageError("A model goes to another process by its folder: save it first, or open it from one.")
         return _opened_again, (self.opened, self.task)
 
-    def embed(self, images: PictureLike | Sequence[PictureLike]) -> NDArray[Any]:
+    def embed(self, images: PictureLike | Sequence[PictureLike], lenient: bool = False) -> NDArray[Any]:
         """Features [images, embed] of the frozen model, each of length 1, of what `predict` takes.
 
-        Raises ShotfitError for an image that cannot be read.
+        lenient: as in `predict`. Raises ShotfitError for an image that cannot be read.
         """
-        return features_of(self.frozen, images)
+        return features_of(self.frozen, images, lenient)
 
     def _repr_html_(self) -> str:
         scores = self.record.get("scores", {}).get("accuracy")
@@ -274,10 +280,11 @@ class Model:
                     rows = zip(probabilities, answers(probabilities, features), strict=True)
                 break
             except BrokenImageError as error:  # the others are asked for again; what was computed is kept
-                if lenient and not error.picture.lenient and is_truncated(error):
-                    items = [item.as_lenient() if item.picture == error.picture else item for item in items]
-                else:
+                again = leniently(items, error) if lenient else None
+                if again is None:
                     broken[error.picture] = error
+                else:
+                    items = again
         for picture in pictures:
             told = broken.get(picture) or broken.get(picture.as_lenient())
             answer = next(rows) if told is None else told
