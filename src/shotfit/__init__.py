@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from shotfit.evaluation.suggest import suggest
     from shotfit.export.write import export_model
     from shotfit.fitting.asked import Asked
+    from shotfit.fitting.classifier import Classifier
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
+    from shotfit.fitting.pushing import push
     from shotfit.fitting.start import zero_shot
     from shotfit.report.writing import write_report
 
@@ -38,6 +40,7 @@ __version__: str
 
 __all__ = [
     "Asked",
+    "Classifier",
     "Model",
     "ShotfitError",
     "Task",
@@ -51,6 +54,7 @@ __all__ = [
     "fit",
     "load",
     "load_backbone",
+    "push",
     "read_task",
     "read_tasks",
     "suggest",
@@ -60,6 +64,7 @@ __all__ = [
 
 _HOMES = {
     "Asked": "fitting.asked",
+    "Classifier": "fitting.classifier",
     "Model": "fitting.model",
     "Task": "data.tasks",
     "clean": "evaluation.clean",
@@ -71,10 +76,11 @@ _HOMES = {
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",
+    "push": "fitting.pushing",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
-    "write_report": "report.writing",
     "suggest": "evaluation.suggest",
+    "write_report": "report.writing",
     "zero_shot": "fitting.start",
 }
 

@@ -26,6 +26,7 @@ __all__ = [
     "ListOut",
     "Memory",
     "MethodFile",
+    "Model",
     "ModelBackbone",
     "ModelPrecision",
     "Options",
@@ -131,6 +132,9 @@ MethodFile = Annotated[
         help="The method's file, of a model that was fitted by one; it is run.",
         show_default="an installed method",
     ),
+]
+Model = Annotated[
+    Path, typer.Argument(help="The folder that `shotfit fit` wrote, or hf://owner/name[@revision] for one on the hub.")
 ]
 ModelBackbone = Annotated[
     str | None,
