@@ -1,7 +1,8 @@
 """The README, docs/ and docstrings as they stand: commands and examples run, tables and links agree.
 
 Commands and blocks run as they stand, but fits of a method for one epoch, and comparisons on one shot and seed. What
-names ..., data/ or examples/tasks needs the evaluation sets and is left to people, as are `make` and pip.
+names ..., data/ or examples/tasks needs the evaluation sets, what pushes or names hf:// a hub: they are left to people,
+as are `make` and pip.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def commands() -> list[str]:
     """The lines of indented blocks that call shotfit, without their comments."""
     lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
     found = [line.strip() for line in lines if line.startswith("    shotfit ")]
-    return [line for line in found if not re.search(r"\.\.\.| data/|examples/tasks", line)]
+    return [line for line in found if not re.search(r"\.\.\.| data/|examples/tasks| hf://|^shotfit push ", line)]
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,8 @@ def test_command_runs(place: Path, command: str) -> None:
         ("docs/protocols.md", "coop+length=4"),
         ("docs/python.md", "castle"),
         ("docs/light.md", "new.jpg"),
+        ("docs/report.md", "report.html True"),
+        ("docs/sklearn.md", "on held-out images: "),
     ],
 )
 def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str], page: str, printed: str) -> None:

@@ -23,7 +23,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shotfit.commands.cli import main
-from shotfit.data.images import open_image
 from shotfit.data.listing import AS_IT_IS
 from shotfit.data.pictures import Picture
 from shotfit.data.readers import FORMATS, read_task
@@ -143,31 +142,6 @@ def test_wnid_folders_without_names_are_folders(tmp_path: Path) -> None:
     layouts.folders(tmp_path / "data", {"train": {one: [layouts.png(1)] for one in IDS}})
     task = read_task(tmp_path / "data")
     assert (task.reader, task.classes.names) == ("class folders", tuple(IDS))
-
-
-def test_class_folders_by_ids_are_not_told_as_passed_over(tmp_path: Path) -> None:
-    for number, one in enumerate(IDS):
-        put(tmp_path / "data" / "train" / one / "1.png", layouts.png(number))
-    put(tmp_path / "data" / "words.txt", "".join(f"{one}\tfish {n}\n" for n, one in enumerate(IDS)).encode())
-    for source in (tmp_path / "data", tmp_path / "data" / "train"):
-        task = read_task(source)
-        assert task.classes.names[0] == "fish 0" and not task.passed_over()
-
-
-def test_table_with_paths_in_place_of_pictures_says_so(tmp_path: Path) -> None:
-    images = [{"bytes": None, "path": f"/home/me/{n}.png"} for n in range(4)]
-    column = pa.array(images, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
-    pq.write_table(pa.table({"image": column, "label": ["a", "b"] * 2}), tmp_path / "a.parquet")
-    task = read_task(tmp_path / "a.parquet")
-    with pytest.raises(
-        ShotfitError, match=r"parquet::0 holds the path /home/me/0\.png and no picture: save the data set"
-    ):
-        open_image(task.train[0].picture)
-
-
-def test_columns_are_known_by_their_names_with_spaces(tmp_path: Path) -> None:
-    task = read_task(labels(tmp_path, "Image Path,Class Name\nimg/0a.png,a\nimg/2b.png,b\n"))
-    assert task.classes.names == ("a", "b")
 
 
 def test_shard_and_pattern_of_shards_are_read(tmp_path: Path) -> None:

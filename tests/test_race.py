@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from shotfit.commands.cli import main
-from shotfit.commands.console import say_checked, training_lines
+from shotfit.commands.console import say_checked
 from shotfit.data.tasks import Item, Task
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.plans import Plan
@@ -31,6 +31,7 @@ from shotfit.fitting.model import Model
 from shotfit.fitting.race import SHORTLIST, WITH_NEW_CLASSES, Entrant, decided
 from shotfit.fitting.refit import everything, refit
 from shotfit.fitting.selection import Candidate, Choice
+from shotfit.fitting.summary import training_lines
 from shotfit.methods import Axis, Grid, find
 from shotfit.methods.base import Fold
 from shotfit.methods.ensemble import Ensemble, averaged

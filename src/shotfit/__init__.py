@@ -22,23 +22,30 @@ if TYPE_CHECKING:
     from shotfit.data.readers import read_task
     from shotfit.data.tasklist import read_tasks
     from shotfit.data.tasks import Task
+    from shotfit.evaluation.clean import clean
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.evaluation.suggest import suggest
     from shotfit.export.write import export_model
     from shotfit.fitting.asked import Asked
+    from shotfit.fitting.classifier import Classifier
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
+    from shotfit.fitting.pushing import push
     from shotfit.fitting.start import zero_shot
+    from shotfit.report.writing import write_report
 
 __version__: str
 
 __all__ = [
     "Asked",
+    "Classifier",
     "Model",
     "ShotfitError",
     "Task",
     "__version__",
+    "clean",
     "compare",
     "embed",
     "evaluate",
@@ -47,15 +54,20 @@ __all__ = [
     "fit",
     "load",
     "load_backbone",
+    "push",
     "read_task",
     "read_tasks",
+    "suggest",
+    "write_report",
     "zero_shot",
 ]
 
 _HOMES = {
     "Asked": "fitting.asked",
+    "Classifier": "fitting.classifier",
     "Model": "fitting.model",
     "Task": "data.tasks",
+    "clean": "evaluation.clean",
     "compare": "evaluation.compare",
     "embed": "fitting.embedding",
     "evaluate": "evaluation.evaluate",
@@ -64,8 +76,11 @@ _HOMES = {
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",
+    "push": "fitting.pushing",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
+    "suggest": "evaluation.suggest",
+    "write_report": "report.writing",
     "zero_shot": "fitting.start",
 }
 

@@ -160,7 +160,7 @@ class ExportedModel:
             return error
 
     def _answered(
-        self, shown: Sequence[NDArray[np.float32]], answers: Answer, with_features: bool
+        self, shown: Sequence[NDArray[np.float32]], answers: Answer[Verdict], with_features: bool
     ) -> list[tuple[NDArray[Any], Verdict]]:
         """Probabilities [classes] of pictures [3, size, size], and what else was asked of each."""
         import onnxruntime

@@ -1,18 +1,35 @@
-"""Progress of long work, on standard error and only where somebody looks at it."""
+"""Progress of long work, on standard error and only where somebody looks at it; or told to whoever asked for it."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from shotfit.printing import printable
 
-__all__ = ["say", "track"]
+__all__ = ["say", "telling", "track"]
 
 T = TypeVar("T")
 _showing = False
+_told: Callable[[str, int, int | None], None] | None = None
+
+
+@contextmanager
+def telling(told: Callable[[str, int, int | None], None]) -> Iterator[None]:
+    """While the block lasts, `told` hears of each step that `track` makes, and no bar is drawn.
+
+    It is called with the description, how many are done, and of how many (None: nobody knows). Of loops in a loop the
+    outer one is told of.
+    """
+    global _told
+    before, _told = _told, told
+    try:
+        yield
+    finally:
+        _told = before
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -26,6 +43,15 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
         [1, 2]
     """
     global _showing
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    if _told is not None and not _showing:
+        _showing = True
+        try:
+            yield from _counted(iterable, description, total, _told)
+        finally:
+            _showing = False
+        return
     notebook = _in_notebook()
     if _showing or not (notebook or sys.stderr.isatty()):
         yield from iterable
@@ -37,8 +63,6 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    if total is None and isinstance(iterable, Sized):
-        total = len(iterable)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     _showing = True
     try:
@@ -46,6 +70,15 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
             yield from bar.track(iterable, total=total, description=printable(description))
     finally:
         _showing = False
+
+
+def _counted(
+    iterable: Iterable[T], description: str, total: int | None, told: Callable[[str, int, int | None], None]
+) -> Iterator[T]:
+    told(description, 0, total)
+    for done, one in enumerate(iterable, start=1):
+        yield one
+        told(description, done, total)
 
 
 def _in_notebook() -> bool:

@@ -17,18 +17,25 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands.app import app as labelling
 from shotfit.commands.arguments import as_repeated
 from shotfit.commands.cache import cache
+from shotfit.commands.clean import clean
 from shotfit.commands.compare import compare
 from shotfit.commands.console import to, warn
 from shotfit.commands.doctor import doctor
+from shotfit.commands.embed import embed
 from shotfit.commands.evaluate import evaluate
 from shotfit.commands.export import export
 from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
 from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
 from shotfit.commands.predict import predict
+from shotfit.commands.push import push
+from shotfit.commands.report import report
+from shotfit.commands.serve import serve
 from shotfit.commands.show import show
+from shotfit.commands.suggest import suggest
 from shotfit.commands.verify import verify
 from shotfit.errors import ShotfitError, UsageError
 
@@ -76,7 +83,13 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, methods, show, doctor, verify, export, cache):
+COMMANDS = (
+    *(fit, predict, evaluate, compare, report, labelling),
+    *(suggest, clean, embed),
+    *(serve, export, push),
+    *(methods, show, doctor, verify, cache),
+)
+for command in COMMANDS:
     app.command(epilog=EXIT_CODES)(command)
 
 

@@ -20,7 +20,17 @@ from shotfit.commands.arguments import (
     as_views,
     one_source,
 )
-from shotfit.commands.console import is_terminal, plural, print_json, read_all, read_one, reporter, show_table, to
+from shotfit.commands.console import (
+    as_typed,
+    is_terminal,
+    plural,
+    print_json,
+    read_all,
+    read_one,
+    reporter,
+    show_table,
+    to,
+)
 from shotfit.errors import UsageError
 
 __all__ = ["compare"]
@@ -32,6 +42,7 @@ COSTS = (
 
 
 def compare(
+    context: typer.Context,
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -111,6 +122,7 @@ def compare(
     memory: flags.Memory = None,
     precision: flags.Precision = "auto",
     device: flags.Device = "auto",
+    report: flags.Report = None,
     as_json: flags.Json = False,
 ) -> None:
     """Compare methods on one data set, on several, or on several tasks: one table, mean and spread over the seeds.
@@ -137,7 +149,7 @@ def compare(
     \b
     Examples:
       shotfit compare photos/ --methods zero_shot,linear_probe,tip_adapter_f --shots 1,4,16 --seeds 1,2,3
-      shotfit compare photos/ flowers/ --methods zero_shot,linear_probe --out-table table.md
+      shotfit compare photos/ flowers/ --methods zero_shot,linear_probe --out-table table.md --report runs.html
       shotfit compare photos/ --protocol base-to-new --methods zero_shot,coop,coop+length=4+lr=0.01
       shotfit compare photos/ --protocol domain-shift --targets sketches/ cartoons/ --methods coop
       shotfit compare --tasks tasks.toml --leave-out flowers --methods coop,softcpt --shots 4
@@ -176,6 +188,10 @@ def compare(
     check_protocol(protocol, targets or [])
     if out_table is not None:
         check_table(out_table)
+    if report is not None:
+        from shotfit.report.page import check_page
+
+        check_page(report, "--report")
     read_variants(names, numbers, draws, lr, epochs, chosen, how_trained)
     loaded = load_in(backbone, computing, device)
     how = Reading(way, class_names, template or (), max(numbers), skip_broken, lenient=lenient)
@@ -231,8 +247,20 @@ def compare(
     if out_table is not None:
         write_table(out_table, rows, plan.columns, [title, *notes, COSTS])
         say(f"table in {out_table}")
+    if report is not None:
+        from shotfit.report.comparison import write_comparison
+
+        told = f"Comparison on {', '.join(task.name for task in found[:3])}{' ...' if len(found) > 3 else ''}"
+        write_comparison(
+            rows, out=report, columns=plan.columns, notes=[title, *plan.notes], title=told, command=as_typed(context),
+        )  # fmt: skip
+        say(f"written: {report}")
     if as_json:
-        kept = {name: str(place) for name, place in (("table", out_table), ("predictions", keep_predictions)) if place}
+        kept = {
+            name: str(place)
+            for name, place in (("table", out_table), ("predictions", keep_predictions), ("report", report))
+            if place
+        }
         print_json(
             {"protocol": protocol, "rows": [row.as_json() for row in rows], "runs": str(out)}
             | kept

@@ -14,6 +14,7 @@ from shotfit.errors import UsageError, first_few
 from shotfit.printing import as_json, cut, printable
 
 if TYPE_CHECKING:
+    import typer
     from rich.console import Console
 
     from shotfit.data.reading import Reading
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Say",
+    "as_typed",
     "check_order",
     "is_terminal",
     "plural",
@@ -38,7 +40,6 @@ __all__ = [
     "say_terms",
     "show_table",
     "to",
-    "training_lines",
     "warn",
 ]
 
@@ -85,12 +86,12 @@ def is_terminal(stream: TextIO) -> bool:
 def show_table(rows: Sequence[Sequence[str]], stream: TextIO, best: str = "", left: bool = False) -> None:
     """Print cells in columns, the first row as the head: ruled on a terminal, as wide as that; aligned elsewhere.
 
-    best: how a cell ends that is the best of its column. left: all columns hold texts, on a terminal to the left.
+    best: how a cell ends that is the best of its column. left: all columns hold texts, and begin at the left.
     """
     from shotfit.evaluation.printed import aligned
 
     if not is_terminal(stream):
-        for line in aligned(rows):
+        for line in aligned(rows, left=left):
             to(stream)(line)
         return
     from rich import box
@@ -116,6 +117,21 @@ def print_json(value: dict[str, Any]) -> None:
     print(as_json(value), flush=True)
 
 
+def as_typed(context: typer.Context) -> str:
+    """The command that is running, without what is as by default. Of an absolute path stands the name alone."""
+    words = ["shotfit", context.command.name or ""]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if value in (None, False, [], ()) or value == parameter.get_default(context):
+            continue
+        flag = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        values = value if isinstance(value, (list, tuple)) else [value]
+        for one in values:
+            shown = one.name if isinstance(one, Path) and one.is_absolute() else str(one)
+            words += flag if value is True else [*flag, shown]
+    return " ".join(map(shlex.quote, words))
+
+
 def read_one(source: Path, how: Reading, say: Say) -> Task:
     """The task of a folder or manifest, after the doctor has seen it."""
     from shotfit.engine.store import cache_folder
@@ -123,11 +139,19 @@ def read_one(source: Path, how: Reading, say: Say) -> Task:
     return how.task(source, cache_folder(), partial(say_task, say=say), warn)
 
 
-def read_all(source: Path, how: Reading, say: Say) -> list[Task]:
-    """The tasks of a list (.toml), or the one of a folder or manifest, after the doctor has seen them."""
+def read_all(source: Path, how: Reading, say: Say, heard: list[str] | None = None) -> list[Task]:
+    """The tasks of a list (.toml), or the one of a folder or manifest, after the doctor has seen them.
+
+    heard: what the doctor warns of goes there, too.
+    """
     from shotfit.engine.store import cache_folder
 
-    return how.tasks(source, cache_folder(), partial(say_task, say=say), warn)
+    def warned(sentence: str) -> None:
+        if heard is not None:
+            heard.append(sentence)
+        warn(sentence)
+
+    return how.tasks(source, cache_folder(), partial(say_task, say=say), warned)
 
 
 def say_task(task: Task, say: Say) -> None:
@@ -163,6 +187,8 @@ def reporter() -> Callable[[Any], None]:
 
 def say_checked(model: Model, say: Say) -> None:
     """How the fit compared with zero-shot where no test image was looked at."""
+    from shotfit.fitting.summary import half_lines, training_lines
+
     record = model.record
     checked = record.get("checked")
     say(f"selection: {record['selection']}")
@@ -183,30 +209,8 @@ def say_checked(model: Model, say: Say) -> None:
     say(f"check on {checked['on']}: {record['fitted_method']} {ours:.1f} %, zero-shot {plain:.1f} %")
     if ours < plain and not record["fell_back"]:
         say(f"{record['fitted_method']} is worse than zero-shot there, and was kept as asked.")
-    half = record.get("half_of_the_labels")
-    if half:
-        lost = 100 * (half["accuracy"] - half["half"])
-        helps = lost > 100 * half["error"]
-        much = f"{abs(lost):.1f} points {'fewer' if lost >= 0 else 'more'}"
-        verdict = "more labels would help" if helps else "more labels would change little"
-        say(f"{verdict}: with half of them, {much} are right of {plural(half['images'], 'held-out image')}")
-
-
-def training_lines(record: dict[str, Any]) -> list[str]:
-    """What a training did, and what to do where it did nothing."""
-    training = record.get("training")
-    if not training:
-        return []
-    before, after = 100 * training["right_before"], 100 * training["right_after"]
-    losses = f"loss {training['first_loss']:.3g} to {training['last_loss']:.3g}"
-    lines = [f"training: {training['steps']:,} steps, {losses}, support images right {before:.1f} to {after:.1f} %"]
-    noise = 100 * (0.25 / training["looked_at"]) ** 0.5
-    if abs(after - 100 * training["right_zero_shot"]) <= noise:
-        lines.append(
-            f"{record['fitted_method']} is no better than zero-shot on the images that it has learned from: give it "
-            f"more steps (--steps) or a higher rate (--lr){'' if record['recipe'] == 'auto' else ', or --recipe auto'}."
-        )
-    return lines
+    for line in half_lines(record):
+        say(line)
 
 
 def say_support(task: Task, shots: int, seed: int, say: Say) -> None:

@@ -35,6 +35,7 @@ from shotfit.commands.console import (
     to,
 )
 from shotfit.commands.start import start
+from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
     from shotfit.data.tasks import Task
@@ -109,6 +110,7 @@ def fit(
     precision: flags.Precision = "auto",
     device: flags.Device = "auto",
     without: flags.Without = None,
+    report: flags.Report = None,
     as_json: flags.Json = False,
 ) -> None:
     """Fit a method to all labelled images of a folder, save the model, and evaluate it on held-out images.
@@ -133,7 +135,7 @@ def fit(
     \b
     Examples:
       shotfit fit photos/ --out birds
-      shotfit fit photos/ --shots 4 --out birds
+      shotfit fit photos/ --shots 4 --out birds --report birds.html
       shotfit fit labels.csv --group-column patient --refit --out lesions
       shotfit fit --classes "red kite,buzzard" --out raptors
       shotfit fit --tasks tasks.toml --method softcpt --shots 4 --out many
@@ -175,6 +177,12 @@ def fit(
     entered = entrants_of(
         method, settings, wanted, not no_check, drawn, seed, epochs, lr, chosen, steps, how_trained, budget
     )
+    if report is not None:
+        if tasks is not None:
+            raise UsageError("--report is about one task: leave it out, and run `shotfit report` for each task.")
+        from shotfit.report.page import check_page
+
+        check_page(report, "--report", out)
     prototype = method if method == AUTO else entered[0]
     way = How(images, path_column, label_column, group_column, read_as)
     own = {"--class-names": class_names, "--template": template, **way.flags()}
@@ -184,7 +192,8 @@ def fit(
         check_outside(out, [folder])
     loaded = load_in(backbone, computing, device)
     how = Reading(way, class_names, template or (), shots or None, skip_broken, lenient=lenient)
-    found = read_all(source, how, say)
+    heard = list[str]()
+    found = read_all(source, how, say, heard)
     for task in found:
         say_support(task, shots, seed, say)
     groups = places(found, method, out, apart=tasks is not None)
@@ -215,6 +224,13 @@ def fit(
             say_refit(result.model, sum(len(task.test) for task in group), say)
         result.model.save(place)
         results.append(result)
+        if report is not None:
+            from shotfit.report.writing import write_report
+
+            (task,) = group
+            data = task if task.test else None  # else the page tells what the record knows
+            written = write_report(model, data, out=report, heard=heard)
+            say(f"written: {written}{', about the model before it was fitted again' if again else ''}")
         flags = "" if len(group) == 1 else " --task TASK"
         flags += how_to_open(model.record["backbone"]["name"])
         if in_file(model.record["found_at"]):

@@ -27,7 +27,13 @@ MOST_CLASSES = 20  # that a summary names
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` or `shotfit export` wrote.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder that `shotfit fit` or `shotfit export` wrote, or hf://owner/name[@revision] for one "
+            "on the hub."
+        ),
+    ],
     images: Annotated[
         list[str],
         typer.Argument(

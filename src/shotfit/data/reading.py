@@ -16,7 +16,10 @@ from shotfit.data.readers import read_task
 from shotfit.data.tasklist import read_tasks
 from shotfit.data.tasks import Task
 
-__all__ = ["Reading"]
+__all__ = ["LEFT", "Reading"]
+
+LEFT = "left out: "
+"""How it begins what is said of a file that is left out."""
 
 
 def _unheard(_: object) -> None:
@@ -91,5 +94,5 @@ class Reading:
             warned(problem.message)
         report.raise_for_errors(self.skip_broken, self._flags())
         for problem in report.errors:
-            warned(f"left out: {problem.message}")
+            warned(f"{LEFT}{problem.message}")
         return report.without_broken(task)

@@ -29,7 +29,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, read_text, write_atomically
 from shotfit.progress import say, track
 
-__all__ = ["Compute", "Entry", "Kind", "MemoryStore", "Store", "cache_folder", "open_store", "parse_size"]
+__all__ = ["Compute", "Entry", "Kind", "MemoryStore", "NoStore", "Store", "cache_folder", "open_store", "parse_size"]
 
 Kind = Mapping[str, str | int | float | bool]
 Compute = Callable[[list[int]], Iterator[Tensor]]
@@ -94,6 +94,17 @@ class MemoryStore:
     def undamaged(self, read: Callable[[], Tensor]) -> Tensor:
         """See Store.undamaged."""
         return read()
+
+
+class NoStore(MemoryStore):
+    """Nothing is kept: for a process that lives long, and is asked by others."""
+
+    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Held:
+        """See Store.held."""
+        rows: dict[str, Tensor] = {}
+        missing = _missing(keys, rows)
+        rows.update(zip((keys[place] for place in missing), _computed(missing, compute, description), strict=True))
+        return Held([rows[key] for key in keys])
 
 
 class Store:

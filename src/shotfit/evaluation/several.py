@@ -21,6 +21,7 @@ from shotfit.evaluation.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.fitting.folder import RECORD
 from shotfit.fitting.model import Model, load
+from shotfit.fitting.pulling import local_folder
 from shotfit.fitting.race import AUTO
 from shotfit.fitting.record import read_record
 from shotfit.methods import find
@@ -58,7 +59,7 @@ class Fitted:
 
 
 def load_task(
-    folder: Path,
+    folder: str | Path,
     task: str | None,
     backbone: str | None,
     method: str | None = None,
@@ -67,10 +68,11 @@ def load_task(
     store: Store | MemoryStore | None = None,
     trust_backbone: bool = False,
 ) -> Model:
-    """The model in the folder, or the one below it that was fitted to the task.
+    """The model in the folder, or the one below it that was fitted to the task. folder: also an address on the hub.
 
     Raises as `load` does, and UsageError where the folder holds models of tasks and not of this one, or none is named.
     """
+    folder = local_folder(folder)
     if not _is_model(folder) and task is not None and _is_model(_place(folder, task)):
         folder = _place(folder, task)
     if not _is_model(folder) and (below := _below(folder)):
@@ -205,7 +207,7 @@ def table(columns: dict[str, TaskScores]) -> list[str]:
 
 
 def models_of(
-    folder: Path,
+    folder: str | Path,
     tasks: Sequence[Task],
     backbone: str | None,
     method: str | None = None,
@@ -214,10 +216,11 @@ def models_of(
     store: Store | MemoryStore | None = None,
     trust_backbone: bool = False,
 ) -> list[tuple[Model, list[Task]]]:
-    """The model in the folder with all tasks, or the models below it, one for each task.
+    """The model in the folder with all tasks, or the models below it, one for each task. folder: as in `load_task`.
 
     Raises ShotfitError where neither is there.
     """
+    folder = local_folder(folder)
     if _is_model(folder) or not folder.is_dir():
         return [(load(folder, backbone, store, method, precision, device, trust_backbone), list(tasks))]
     found = [(_place(folder, task.name), task) for task in tasks]

@@ -20,15 +20,14 @@ from torch import Tensor
 from shotfit.data.finding import find_images, identified
 from shotfit.data.images import shown
 from shotfit.data.tasks import Item
-from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import cache_folder
 from shotfit.errors import ShotfitError
 from shotfit.evaluation.evaluate import score
 from shotfit.fitting.asked import NOTHING_MORE, Asked, Verdict, judge
 from shotfit.fitting.calibration import log_losses
 from shotfit.fitting.conformal import needed
-from shotfit.fitting.heldout import frozen_features
-from shotfit.fitting.model import SCORED, Model
+from shotfit.fitting.heldout import features_of_items
+from shotfit.fitting.model import Model
 
 __all__ = ["TrustScores", "auroc", "evaluate_trust", "fpr_at", "items_of", "trust_lines", "verdicts_of"]
 
@@ -83,7 +82,7 @@ def evaluate_trust(
         )
         scores = score(labels.numpy(), probabilities.double().numpy(), names)
         found[f"calibration_error{suffix}"] = scores.calibration_error
-    features = _features(model, items) if asked.unknown or unknown else torch.zeros(0)
+    features = features_of_items(model.frozen, items) if asked.unknown or unknown else torch.zeros(0)
     verdicts = answers(after, lambda: features)
     if asked.coverage is not None:
         sets = [verdict.set or () for verdict in verdicts]
@@ -94,7 +93,7 @@ def evaluate_trust(
     if asked.unknown:
         found["known_marked"] = float(np.mean([bool(verdict.unknown) for verdict in verdicts]))
     if unknown:
-        theirs, their_features = model.probabilities(unknown), _features(model, unknown)
+        theirs, their_features = model.probabilities(unknown), features_of_items(model.frozen, unknown)
         assert trust is not None  # or `judge` had raised
         known, others = (trust.strangeness(own, seen) for own, seen in ((after, features), (theirs, their_features)))
         found["unknown_images"] = len(unknown)
@@ -111,7 +110,7 @@ def verdicts_of(model: Model, items: Sequence[Item], asked: Asked) -> list[Verdi
     Raises as `evaluate_trust` does.
     """
     answers = judge(asked, model.own_trust, model.record, model.one_task().names)
-    return answers(model.probabilities(items), lambda: _features(model, items))
+    return answers(model.probabilities(items), lambda: features_of_items(model.frozen, items))
 
 
 def auroc(known: Tensor, unknown: Tensor) -> float:
@@ -167,10 +166,3 @@ def trust_lines(found: TrustScores) -> list[str]:
             f"AUROC {found.auroc:.3f}, FPR at 95 % {100 * found.fpr_at_95:.1f} %"
         )
     return lines
-
-
-def _features(model: Model, items: Sequence[Item]) -> Tensor:
-    pool = ImagePool(items)
-    return torch.cat(
-        [frozen_features(model.frozen, pool.take(rows)) for rows in torch.arange(len(items)).split(SCORED)]
-    )

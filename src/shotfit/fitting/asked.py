@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,7 +49,9 @@ class Verdict:
     unknown: bool | None = None
 
 
-Answer = Callable[[ArrayLike, Callable[[], Any]], list[Verdict]]
+T = TypeVar("T")
+Answer: TypeAlias = Callable[[ArrayLike, Callable[[], Any]], list[T]]
+"""What answers, image by image, for probabilities [images, classes] and what gives features [images, embed]."""
 
 
 class HeldOutMeasures(Protocol):
@@ -66,7 +68,9 @@ class HeldOutMeasures(Protocol):
         """The measure: [images] of probabilities [images, classes] and features [images, embed]."""
 
 
-def judge(asked: Asked, trust: HeldOutMeasures | None, record: Mapping[str, Any], names: Sequence[str]) -> Answer:
+def judge(
+    asked: Asked, trust: HeldOutMeasures | None, record: Mapping[str, Any], names: Sequence[str]
+) -> Answer[Verdict]:
     """What answers for probabilities [images, classes] and what gives the features [images, embed] of these images.
 
     Raises UsageError where the model cannot answer, in a sentence that says why.

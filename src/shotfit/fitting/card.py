@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from shotfit.methods import in_file
 from shotfit.methods.base import Method
 from shotfit.printing import as_code, as_markdown
 
-__all__ = ["card", "said_of_support"]
+__all__ = ["PLACE", "card", "said_of_support", "split_card", "tried"]
+
+PLACE = "FOLDER_OF_THIS_MODEL"  # in the command of a card; who puts the model elsewhere puts that in its place
+_METADATA = re.compile(r"---\n(.*?\n)---\n+", re.DOTALL)
 
 
 def card(method: Method, record: Mapping[str, Any]) -> str:
@@ -44,10 +48,20 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
             f"{', '.join(map(as_markdown, task.names))}\n"
             for task in lists
         ],
-        f"Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg{' --task TASK' if several else ''}{to_open}`",
+        f"Predict: `shotfit predict {PLACE} image.jpg{' --task TASK' if several else ''}{to_open}`",
         "",
     ]
     return "\n".join(lines)
+
+
+def split_card(text: str) -> tuple[str, str]:
+    r"""The metadata of a card, YAML between two lines of ---, and its text. The first is "" where there is none.
+
+    >>> split_card("---\ntags: [a]\n---\n# A model")
+    ('tags: [a]\n', '# A model')
+    """
+    found = _METADATA.match(text)
+    return ("", text) if found is None else (found[1], text[found.end() :])
 
 
 def said_of_support(record: Mapping[str, Any]) -> str:
@@ -68,28 +82,34 @@ def said_of_support(record: Mapping[str, Any]) -> str:
     return f"{number} labelled images ({shots}, seed {record.get('seed')})"
 
 
-def _tried(record: Mapping[str, Any]) -> list[str]:
-    """What was tried on held-out images, as a table: the methods of a race, and the settings of the one it is."""
-    rows = [
-        (row["method"], _point(row["chosen"]), "", row["accuracy"], row["score"]) for row in record.get("race") or ()
-    ]
-    tried = (record.get("choice") or {}).get("tried") or ()
-    rows += [
-        (record.get("fitted_method", ""), _point(row["point"]), row["steps"], row["accuracy"], row["score"])
-        for row in tried
+def tried(record: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """What was tried on held-out images: method, setting, steps, accuracy and score as texts.
+
+    The methods of a race, then the settings of the one that was chosen.
+    """
+    rows = [_row(row["method"], _point(row["chosen"]), None, row["accuracy"], row["score"])
+            for row in record.get("race") or ()]  # fmt: skip
+    return rows + [
+        _row(record.get("fitted_method", ""), _point(row["point"]), row["steps"], row["accuracy"], row["score"])
+        for row in (record.get("choice") or {}).get("tried") or ()
         if row["point"]
     ]
+
+
+def _tried(record: Mapping[str, Any]) -> list[str]:
+    rows = tried(record)
     if not rows:
         return []
     head = ["Tried on held-out images (score: mean log probability of the true class, at the best temperature):", ""]
     head += ["| method | setting | steps | accuracy | score |", "|---|---|---|---|---|"]
-    return [*head, *(_row(*row) for row in rows), ""]
+    return [*head, *(f"| {' | '.join(map(as_markdown, row))} |" for row in rows), ""]
 
 
-def _row(method: str, point: str, steps: object, accuracy: float | None, score: float | None) -> str:
+def _row(
+    method: str, point: str, steps: int | None, accuracy: float | None, score: float | None
+) -> tuple[str, str, str, str, str]:
     shown = ("-", "diverged") if score is None or accuracy is None else (f"{100 * accuracy:.1f} %", f"{score:.3f}")
-    cells = (method, point, "" if steps is None else steps, *shown)
-    return f"| {' | '.join(map(as_markdown, cells))} |"
+    return (method, point, "" if steps is None else str(steps), *shown)
 
 
 def _point(point: Mapping[str, Any]) -> str:

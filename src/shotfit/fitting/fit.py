@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+import torch
+
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.given import Data, Labels, tasks_of
@@ -193,6 +195,8 @@ def fit(
     }
     model = Model(result, frozen, record, learned=learned, trust=trust)
     model.support = tuple(tasks)
+    if held is not None and selection.source != "validation part":
+        model.held_out = torch.cat([fold.held.rows for fold, _ in winner.parts]), held
     return model
 
 

@@ -10,13 +10,24 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from shotfit.engine.frozen import Frozen, Images, normalize
+from shotfit.data.tasks import Item
+from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
 from shotfit.fitting.train import right_of
 from shotfit.methods.numbering import among_own
 
-__all__ = ["HeldOut", "best_temperature", "frozen_features", "log_likelihoods", "pooled", "standard_error"]
+__all__ = [
+    "HeldOut",
+    "best_temperature",
+    "features_of_items",
+    "frozen_features",
+    "log_likelihoods",
+    "pooled",
+    "standard_error",
+]
 
 TEMPERATURES = torch.logspace(-2, 2, 81, dtype=torch.float64)  # a tenth of a factor of ten apart
+
+TOGETHER = 256  # stored images whose features are read at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +55,13 @@ class HeldOut:
 def frozen_features(frozen: Frozen, images: Images) -> Tensor:
     """Features [images, embed] of the frozen image tower, of unit length, on the CPU."""
     return normalize(frozen.image(images)).float().cpu()
+
+
+def features_of_items(frozen: Frozen, items: Sequence[Item]) -> Tensor:
+    """The same of images that belong to a task, [items, embed]; their features are kept in the store."""
+    pool, parts = ImagePool(items), torch.arange(len(items)).split(TOGETHER)
+    rows = [frozen_features(frozen, pool.take(part)) for part in parts if len(part)]
+    return torch.cat([torch.zeros(0, frozen.embed), *rows])
 
 
 def pooled(parts: Sequence[HeldOut | None]) -> HeldOut | None:

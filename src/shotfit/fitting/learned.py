@@ -20,7 +20,7 @@ from torch import Tensor
 
 from shotfit.data.tasks import Item
 
-__all__ = ["LEARNED", "count_learned", "marks", "said_of_learned"]
+__all__ = ["LEARNED", "are_learned", "count_learned", "marks", "said_of_learned"]
 
 LEARNED = "learned"
 """The tensor of a saved model that holds the marks."""
@@ -40,8 +40,13 @@ def marks(items: Iterable[Item]) -> Tensor:
 
 def count_learned(model: HasLearned, items: Sequence[Item]) -> int:
     """How many of the images the model has learned."""
+    return sum(are_learned(model, items))
+
+
+def are_learned(model: HasLearned, items: Sequence[Item]) -> list[bool]:
+    """Whether the model has learned each of the images."""
     learned = set(model.learned.tolist())
-    return sum(bool(item.digest) and _mark(item) in learned for item in items) if learned else 0
+    return [bool(item.digest) and _mark(item) in learned for item in items] if learned else [False] * len(items)
 
 
 def said_of_learned(learned: int, images: int) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -34,16 +34,18 @@ from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
-from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
+from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
 from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
+from shotfit.fitting.decoded import best_of, not_finite
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
-from shotfit.fitting.heldout import frozen_features
+from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
+from shotfit.fitting.pulling import called, local_folder
 from shotfit.fitting.record import portable, record_of, weights_of
 from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
@@ -54,6 +56,7 @@ from shotfit.towers.precision import Precision, fast_precision
 
 __all__ = ["Model", "Prediction", "load"]
 
+T = TypeVar("T")
 SCORED = 256  # stored images that run together
 
 
@@ -79,6 +82,8 @@ class Model:
         self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
         self.trust = trust  # of all tasks; None: nothing was held out
         self.support: tuple[Task, ...] | None = None  # what it was fitted to; None: a folder keeps no images
+        # what it said of support images when it had not learned them, and their places; None: nothing, or a folder
+        self.held_out: tuple[Tensor, HeldOut] | None = None
         self.opened: dict[str, Any] | None = None  # how `open` gives it again; None: it lies in no folder
 
     @property
@@ -95,6 +100,11 @@ class Model:
     def class_names(self) -> tuple[str, ...]:
         """All class names, in the order of the probabilities."""
         return tuple(name for task in self.classes for name in task.names)
+
+    @property
+    def source(self) -> str | None:
+        """Where it was opened from or saved to: hf://owner/name@COMMIT, or the folder; None for neither."""
+        return None if self.opened is None else called(self.opened["folder"])
 
     def one_task(self) -> ClassList:
         """The classes of the one task that it predicts; a model of several asks which one is meant.
@@ -146,7 +156,7 @@ class Model:
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
-            raise ShotfitError(_not_finite(shown(items[wrong[0]].picture), self.frozen))
+            raise ShotfitError(not_finite(shown(items[wrong[0]].picture), self.frozen))
         return found
 
     @checked
@@ -186,13 +196,12 @@ class Model:
         images: None among them says that the next one may be long in coming; those before it do not wait for it.
         """
         names = self.one_task().names
-        top = min(max(top, 1), len(names))
         answers = judge(asked, self.own_trust, self.record, names)
         with ExitStack() as kept:
             for number, batch in enumerate(growing(images)):
                 if number == 1:  # what one batch freed, the system has back sooner
                     kept.enter_context(kept_memory())
-                for picture, answer in zip(batch, self._answered(batch, answers, lenient), strict=True):
+                for picture, answer in zip(batch, self.answered(batch, answers, lenient), strict=True):
                     source = str(picture)
                     if isinstance(answer, ShotfitError):
                         if not keep_broken:
@@ -200,10 +209,8 @@ class Model:
                         yield Prediction(source, (), (), error=str(answer), picture=picture)
                         continue
                     values, verdict = answer
-                    best = values.topk(top)
-                    labels = tuple(names[index] for index in best.indices.tolist())
-                    found = tuple(best.values.tolist())
-                    yield Prediction(source, labels, found, None, verdict.set, verdict.unknown, picture)
+                    best = best_of(values, names, top)
+                    yield Prediction(source, *best, None, verdict.set, verdict.unknown, picture)
 
     def predict_proba(
         self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
@@ -219,7 +226,7 @@ class Model:
         answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
         rows = [torch.zeros(0, len(self.class_names))]
         for batch in growing(pictures_in(images)):
-            for answer in self._answered(batch, answers, lenient):
+            for answer in self.answered(batch, answers, lenient):
                 if isinstance(answer, ShotfitError):
                     raise answer
                 rows.append(answer[0][None])
@@ -258,12 +265,14 @@ class Model:
         return html_table([{"": name, "model": value} for name, value in rows])
 
     @torch.no_grad()
-    def _answered(
-        self, pictures: Sequence[Picture], answers: Answer, lenient: bool = False
-    ) -> Iterator[tuple[Tensor, Verdict] | ShotfitError]:
+    def answered(
+        self, pictures: Sequence[Picture], answers: Answer[T], lenient: bool = False
+    ) -> Iterator[tuple[Tensor, T] | ShotfitError]:
         """Probabilities [classes] of each picture and what else was asked, or why it has none.
 
-        Features that the store holds are not computed again. lenient: what is cut off is read as far as it is there.
+        answers: gives an answer for each of probabilities [pictures, classes] and what gives features [pictures,
+        embed]. Features that the store holds are not computed again. lenient: what is cut off is read as far as it is
+        there.
         """
         items = [Item(picture, 0, str(place)) for place, picture in enumerate(pictures)]
         broken: dict[Picture, ShotfitError] = {}
@@ -271,13 +280,10 @@ class Model:
             items, broken = identified(pictures, cache_folder())
         while True:
             whole = [item for item in items if item.picture not in broken]
-            rows: Iterator[tuple[Tensor, Verdict]] = iter(())
+            rows: Iterator[tuple[Tensor, T]] = iter(())
             try:
                 if whole:
-                    shown = ImagePool(whole, passing=True).all()
-                    probabilities = self._logits(shown).float().softmax(dim=-1).cpu()
-                    features = partial(frozen_features, self.frozen, shown)
-                    rows = zip(probabilities, answers(probabilities, features), strict=True)
+                    rows = iter(self.judged(ImagePool(whole, passing=True).all(), answers))
                 break
             except BrokenImageError as error:  # the others are asked for again; what was computed is kept
                 again = leniently(items, error) if lenient else None
@@ -289,8 +295,14 @@ class Model:
             told = broken.get(picture) or broken.get(picture.as_lenient())
             answer = next(rows) if told is None else told
             if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
-                answer = ShotfitError(_not_finite(str(picture), self.frozen))
+                answer = ShotfitError(not_finite(str(picture), self.frozen))
             yield answer
+
+    def judged(self, images: Images, answers: Answer[T]) -> list[tuple[Tensor, T]]:
+        """Probabilities [classes] of each image, in the order of `class_names`, and what else was asked."""
+        probabilities = self._logits(images).float().softmax(dim=-1).cpu()
+        features = partial(frozen_features, self.frozen, images)
+        return list(zip(probabilities, answers(probabilities, features), strict=True))
 
     @checked
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
@@ -394,6 +406,9 @@ class Model:
     ) -> Model:
         """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint.
 
+        folder: its folder, or hf://owner/name[@revision] for one on the hub, which is fetched into its client's cache;
+        `source` tells the commit.
+
         trust_backbone: open the backbone wherever the model says it is. Otherwise one that it names is a short name or
         a hub id, and comes from the package or the hub's local cache: no path that the model names is opened, and
         nothing is fetched for it.
@@ -406,7 +421,8 @@ class Model:
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
         """
-        asked, folder = Path(folder), standing(Path(folder))
+        asked = local_folder(folder)
+        folder = standing(asked)
         if folder != asked:
             warnings.warn(
                 f"{printable(asked)} was being replaced when its writer was stopped; the older one is used, which is "
@@ -449,8 +465,3 @@ def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
 def _encoded(text: str) -> bytes:
     """As UTF-8; the name of a folder need not be text, and JSON gives back what is escaped."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def _not_finite(source: str, frozen: Frozen) -> str:
-    precise = "" if frozen.backbone.dtype == torch.float32 else "try --precision float32, or "
-    return f"{source} has no prediction: the model gives numbers that are not finite for it; {precise}fit it again."

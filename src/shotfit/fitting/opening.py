@@ -137,6 +137,16 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "training": (dict,), "half_of_the_labels": (dict,), "checked": (dict,), "trust": (dict,), "scores": (dict,),
     "preprocessing": (dict,), "versions": (dict,), "race": (list,), "card": (str,),
 }  # fmt: skip
+_FIGURES = {
+    "scores": ("accuracy", "zero_shot_accuracy", "test_images"),
+    "checked": ("accuracy", "zero_shot_accuracy", "images"),
+    "trust": ("images", "log_loss", "log_loss_before"),
+    "training": (
+        *("steps", "first_loss", "last_loss", "right_before", "right_after"),
+        *("right_zero_shot", "looked_at"),
+    ),
+    "half_of_the_labels": ("accuracy", "half", "images", "error"),
+}
 _PRECISIONS = ("float32", "bfloat16", "float64")
 
 
@@ -150,6 +160,10 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
         value = record.get(name)
         if name in record and (type(value) not in kinds or (isinstance(value, _NUMBER) and not _counts(value))):
             raise _refused(path, f"its field {name} is {str(value)[:80]}")
+    for name, figures in _FIGURES.items():
+        odd = [figure for figure in figures if not _is_figure(record.get(name, {}).get(figure))]
+        if odd:
+            raise _refused(path, f"its field {name} holds no number for {odd[0]}")
     if record["precision"] not in _PRECISIONS:
         raise _refused(path, f"its precision is {record['precision'][:80]}; expected one of {', '.join(_PRECISIONS)}")
     if not isinstance(record.get("versions", {}).get("shotfit", ""), str):
@@ -169,16 +183,16 @@ def _counts(value: float) -> bool:
 def _is_trial(row: Any) -> bool:
     match row:
         case {"point": dict(), "steps": int() | None, "accuracy": found, "score": score}:
-            return _is_share(found) and _is_share(score)
+            return _is_figure(found) and _is_figure(score)
     return False
 
 
 def _is_entrant(row: Any) -> bool:
     match row:
         case {"method": str(), "chosen": dict(), "accuracy": found, "score": score}:
-            return _is_share(found) and _is_share(score)
+            return _is_figure(found) and _is_figure(score)
     return False
 
 
-def _is_share(value: Any) -> bool:
+def _is_figure(value: Any) -> bool:
     return value is None or type(value) in _NUMBER

@@ -36,6 +36,7 @@ __all__ = [
     "Peeked",
     "Predictor",
     "as_lines",
+    "as_object",
     "check_out",
     "form_for",
     "lines",
@@ -182,7 +183,7 @@ def as_lines(
     if form == "label-studio":
         return label_studio(found)
     if form == "jsonl":
-        return (as_json(_object(one)) for one in found)
+        return (as_json(as_object(one)) for one in found)
     if form == "csv":
         return chain([as_csv([list(COLUMNS)]).removesuffix("\n")], (csv_row(row) for row in _rows(found)))
     if form == "table":
@@ -237,7 +238,8 @@ def _table(predictions: Iterable[Prediction], first: Sequence[str], names: Seque
         yield line + ("  unknown" if one.unknown else "")
 
 
-def _object(prediction: Prediction) -> dict[str, object]:
+def as_object(prediction: Prediction) -> dict[str, object]:
+    """The prediction as a program reads it, a line of JSON Lines or an answer over HTTP."""
     if prediction.error is not None:
         return {"image": prediction.source, "error": prediction.error}
     pairs = zip(prediction.labels, prediction.probabilities, strict=True)

@@ -15,11 +15,14 @@ from shotfit.files import standing
 from shotfit.fitting.card import said_of_support
 from shotfit.fitting.folder import RECORD
 from shotfit.fitting.opening import check_record
+from shotfit.fitting.pulling import called
 from shotfit.fitting.record import read_record
 
-__all__ = ["models_in", "summary", "summary_lines"]
+__all__ = ["described", "half_lines", "models_in", "summary", "summary_lines", "summary_rows", "training_lines"]
 
 SHOWN = 20  # class names of a task
+TRAINED = ("steps", "first_loss", "last_loss", "right_before", "right_after", "right_zero_shot", "looked_at")
+HALVED = ("accuracy", "half", "images", "error")
 
 
 def models_in(folder: Path) -> list[Path]:
@@ -45,9 +48,14 @@ def summary(folder: Path) -> dict[str, Any]:
     place = standing(folder)
     record = read_record(place)
     check_record(place, record)
+    size = sum(path.stat().st_size for path in place.iterdir() if path.is_file())
+    return {"model": called(folder)} | described(record) | {"bytes": size}
+
+
+def described(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a record, without what its folder says."""
     choice = record.get("choice") or {}
     return {
-        "model": str(folder),
         "method": record["method"],
         "found_at": record["found_at"],
         "recipe": record.get("recipe"),
@@ -65,16 +73,22 @@ def summary(folder: Path) -> dict[str, Any]:
         "trust": record.get("trust") or {},
         "versions": record.get("versions") or {},
         "seconds": record.get("seconds"),
-        "bytes": sum(path.stat().st_size for path in place.iterdir() if path.is_file()),
     }  # fmt: skip
 
 
 def summary_lines(found: Mapping[str, Any]) -> list[str]:
     """The summary for people: a heading and its value a line."""
+    rows = [("model", f"{found['model']} ({found['bytes'] / 1e6:,.1f} MB without its backbone)"), *summary_rows(found)]
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:{width}}  {value}" for name, value in rows]
+
+
+def summary_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What `described` gives, for people: headings and their values."""
     backbone, tasks, scores, checked, trust = (
         found[name] for name in ("backbone", "tasks", "scores", "checked", "trust")
     )
-    rows = [("model", f"{found['model']} ({found['bytes'] / 1e6:,.1f} MB without its backbone)")]
+    rows = list[tuple[str, str]]()
     recipe = f", recipe {found['recipe']}" if found["recipe"] and found["recipe"] != "paper" else ""
     recipe = ", published recipe" if found["recipe"] == "paper" else recipe
     rows.append(("method", f"{found['method']}{recipe}{', in place of a worse fit' if found['fell_back'] else ''}"))
@@ -86,7 +100,7 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
         rows.append(("task", f"{task['name']}: {len(task['classes']):,} classes ({first_few(task['classes'], SHOWN)})"))
         rows.append(("templates", first_few([repr(template) for template in task["templates"]])))
     rows.append(("learned from", found["learned_from"]))
-    if checked:
+    if checked.get("accuracy") is not None:
         rows.append(("checked", f"{_percent(checked)} on {checked.get('on', 'held-out images')}"))
     if scores.get("accuracy") is not None:
         rows.append(("held out", f"{_percent(scores)} of {scores['test_images']:,} images"))
@@ -96,8 +110,36 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     took = "" if found["seconds"] is None else f" in {found['seconds']:,.1f} s"
     rows.append(("fitted", f"with {versions or 'an unknown version'}{took}"))
-    width = max(len(name) for name, _ in rows)
-    return [f"{name:{width}}  {value}" for name, value in rows]
+    return rows
+
+
+def training_lines(record: Mapping[str, Any]) -> list[str]:
+    """What a training did, and what to do where it did nothing."""
+    training = record.get("training") or {}
+    if any(training.get(name) is None for name in TRAINED) or not training["looked_at"]:
+        return []
+    before, after = 100 * training["right_before"], 100 * training["right_after"]
+    losses = f"loss {training['first_loss']:.3g} to {training['last_loss']:.3g}"
+    lines = [f"training: {training['steps']:,} steps, {losses}, support images right {before:.1f} to {after:.1f} %"]
+    noise = 100 * (0.25 / training["looked_at"]) ** 0.5
+    if abs(after - 100 * training["right_zero_shot"]) <= noise:
+        lines.append(
+            f"{record['fitted_method']} is no better than zero-shot on the images that it has learned from: give it "
+            f"more steps (--steps) or a higher rate (--lr){'' if record['recipe'] == 'auto' else ', or --recipe auto'}."
+        )
+    return lines
+
+
+def half_lines(record: Mapping[str, Any]) -> list[str]:
+    """Whether more labels would help, where that was tried."""
+    half = record.get("half_of_the_labels") or {}
+    if any(half.get(name) is None for name in HALVED):
+        return []
+    lost = 100 * (half["accuracy"] - half["half"])
+    verdict = "more labels would help" if lost > 100 * half["error"] else "more labels would change little"
+    much = f"{abs(lost):.1f} points {'fewer' if lost >= 0 else 'more'}"
+    images = f"{half['images']:,} held-out image{'' if half['images'] == 1 else 's'}"
+    return [f"{verdict}: with half of them, {much} are right of {images}"]
 
 
 def _percent(found: Mapping[str, Any]) -> str:

@@ -1,0 +1,160 @@
+"""Which labels look wrong, by what other images say of each.
+
+    judged = judge_labels(features, labels)
+    judged.order[:20]                           # rows, the most suspicious first
+
+Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, arXiv 1911.00068:
+
+    p[i, c]     probability of class c for image i, by a classifier that has not learned from image i
+    t[c]        mean of p[i, c] over the images with the label c
+    l[i]        the class with the highest p[i, c] of those with p[i, c] >= t[c]
+
+A label that is not l[i], where there is one, is called wrong. Images are ranked by
+
+    score[i] = p[i, likely] / (p[i, likely] + p[i, label])      likely: the most probable class but the label
+
+The classifier is ridge regression of one-hot labels on the features, at the best of four penalties and with one
+temperature, both by the likelihood of the given labels. docs/labels.md compares it with others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shotfit.data.shots import KEPT, deal
+from shotfit.errors import UsageError
+from shotfit.evaluation.doubles import groups_of, unit
+from shotfit.fitting.heldout import best_temperature, log_likelihoods
+
+__all__ = ["Judged", "judge_labels"]
+
+FOLDS = 10
+PENALTIES = (0.03, 0.1, 0.3, 1.0)  # of features of length 1
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What `judge_labels` gives, for each of n images.
+
+    probabilities: [n, classes] by a classifier that has not learned from the image. likely: [n] the most probable class
+    but the label. score: [n] how probable it is of the two, from 0 to 1; -1 where nothing is known. wrong: [n] whether
+    confident learning calls the label wrong. order: [n] rows, the most suspicious first.
+    """
+
+    probabilities: NDArray[Any]
+    likely: NDArray[np.intp]
+    score: NDArray[Any]
+    wrong: NDArray[np.bool_]
+    order: NDArray[np.intp]
+
+
+def judge_labels(
+    features: NDArray[Any],
+    labels: Sequence[int] | NDArray[Any],
+    classes: int | None = None,
+    groups: Sequence[str] = (),
+    seed: int = 1,
+) -> Judged:
+    """Say of each image how probable its label is, by images other than itself.
+
+    features: [n, embed] of the frozen model. labels: [n] from 0. classes: how many there are (None: the highest label
+    and one). groups: of each image, "" for none; images of a group are never judged by each other, nor are near
+    doubles. An image that is alone in its class cannot be judged: its score is -1.
+
+    Raises UsageError for arrays that do not fit together, labels out of range, and features that are not finite.
+
+    Example:
+        >>> features = np.random.default_rng(0).normal(size=(20, 4)) + 6 * np.eye(4)[np.arange(20) // 10]
+        >>> int(judge_labels(features, [0, 0, 0, 1, 0, 0, 0, 0, 0, 0] + 10 * [1]).order[0])
+        3
+    """
+    own, count = _checked(features, labels, classes)
+    plain = unit(features)
+    places = np.arange(len(own))
+    folds = np.array(deal(own.tolist(), FOLDS, seed, _together(plain, own, groups)), dtype=np.int64)
+    known = folds != KEPT
+    if len(np.unique(own)) < 2 or not known.any():
+        flat = np.full((len(own), count), 1 / count)
+        return Judged(flat, own, np.full(len(own), -1.0), np.zeros(len(own), dtype=bool), places)
+    probabilities = _crossed(plain, own, count, folds)
+    given = probabilities[places, own]
+    others = probabilities.copy()
+    others[places, own] = -1
+    likely = others.argmax(axis=1)
+    best = others[places, likely]
+    score = np.where(known, best / np.maximum(best + given, 1e-300), -1.0)
+    means = [given[(own == label) & known] for label in range(count)]
+    confident = np.array([one.mean() if len(one) else np.inf for one in means])  # [classes]
+    passed = np.where(probabilities >= confident, probabilities, -1)
+    wrong = known & (passed.max(axis=1) >= 0) & (passed.argmax(axis=1) != own)
+    return Judged(probabilities, likely, score, wrong, np.argsort(-score, kind="stable"))
+
+
+def _crossed(plain: NDArray[Any], labels: NDArray[np.intp], count: int, folds: NDArray[Any]) -> NDArray[Any]:
+    """Probabilities [n, classes] of each image by the images of other folds; a KEPT image is judged by all others."""
+    rows = np.hstack([plain, np.ones((len(plain), 1))]).astype(np.float64)  # [n, embed + 1]
+    wanted = np.eye(count)[labels]
+    logits = np.zeros((len(PENALTIES), len(plain), count))
+    for fold in np.unique(folds):
+        held = folds == fold
+        others = ~held | (folds == KEPT)
+        learned, targets = rows[others], wanted[others]
+        # one decomposition serves all penalties; of [images, images] where that is smaller than [embed, embed]
+        if len(learned) < learned.shape[1]:
+            values, vectors = np.linalg.eigh(learned @ learned.T)
+            along, seen = vectors.T @ targets, rows[held] @ (learned.T @ vectors)
+        else:
+            values, vectors = np.linalg.eigh(learned.T @ learned)
+            along, seen = vectors.T @ (learned.T @ targets), rows[held] @ vectors
+        for number, penalty in enumerate(PENALTIES):
+            logits[number, held] = seen @ (along / (np.maximum(values, 0) + penalty)[:, None])
+    judged = torch.from_numpy(labels[folds != KEPT])
+    scored = [torch.from_numpy(one[folds != KEPT]) for one in logits]
+    best = max(range(len(scored)), key=lambda number: float(log_likelihoods(scored[number], judged, [count]).mean()))
+    temperature = best_temperature(scored[best], judged, [count])
+    return (torch.from_numpy(logits[best]) / temperature).softmax(dim=1).numpy()
+
+
+def _together(plain: NDArray[Any], labels: NDArray[np.intp], groups: Sequence[str]) -> list[str]:
+    """The group of each image, in which near doubles are too; all "" where there is nothing to keep together."""
+    first = list(range(len(labels)))
+
+    def root(row: int) -> int:
+        while first[row] != row:
+            first[row] = row = first[first[row]]
+        return row
+
+    seen: dict[str, int] = {}
+    for row, name in enumerate(groups):
+        if name:
+            first[root(row)] = root(seen.setdefault(name, row))
+    for rows, _ in groups_of(plain):
+        for row in rows[1:]:
+            first[root(row)] = root(rows[0])
+    roots = [root(row) for row in range(len(labels))]
+    sizes = np.bincount(roots, minlength=len(labels))
+    return [str(one) if sizes[one] > 1 else "" for one in roots]
+
+
+def _checked(
+    features: NDArray[Any], labels: Sequence[int] | NDArray[Any], classes: int | None
+) -> tuple[NDArray[np.intp], int]:
+    """Labels [n] and the number of classes. Raises UsageError for what `judge_labels` cannot use."""
+    if features.ndim != 2 or not len(features) or not np.isfinite(features).all():
+        raise UsageError(f"features is an array {list(features.shape)}; expected finite numbers in rows and columns.")
+    own = np.asarray(labels)
+    if own.shape != (len(features),) or own.dtype.kind not in "iu":
+        raise UsageError(
+            f"labels is an array {list(own.shape)} of {own.dtype}; expected a whole number for each of the "
+            f"{len(features):,} rows of features."
+        )
+    count = int(own.max()) + 1 if classes is None else classes
+    if own.min() < 0 or own.max() >= count:
+        raise UsageError(f"labels go from {own.min()} to {own.max()}; expected 0 to {count - 1} for {count} classes.")
+    return own.astype(np.intp), count

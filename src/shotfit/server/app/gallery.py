@@ -1,0 +1,88 @@
+"""The pictures of a folder as the page knows them: each by a short name of its own, with the label of its class folder.
+
+gallery = Gallery.of(Path("photos"))
+gallery.pictures["3f0a..."].path                # "cat/1.jpg"
+
+A picture's name depends on its path, size and time: one that was written anew is another to the browser, so that what
+it keeps of a picture is never stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shotfit.data.formats.folders import listing_of
+from shotfit.data.formats.tree import Folder
+from shotfit.data.images import is_unread, shown
+from shotfit.data.pictures import Picture
+from shotfit.errors import ShotfitError
+
+__all__ = ["Gallery", "Shown"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture of the folder. path: relative, with slashes. folder_label: what its class folder says.
+
+    held_out: it belongs to a test part (`photos/test/CLASS/`), which no fit sees.
+    """
+
+    name: str
+    path: str
+    file: Path
+    folder_label: str | None = None
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures in the order of their paths, by name. passed_over: pictures of formats that are not read."""
+
+    folder: Path
+    pictures: Mapping[str, Shown]
+    classes: tuple[str, ...]
+    passed_over: int
+
+    @classmethod
+    def of(cls, folder: Path, unsorted: bool = False) -> Gallery:
+        """The pictures of a folder and of those in it; `unsorted`: no folder in it is a class.
+
+        Raises ShotfitError for a folder that cannot be read.
+        """
+        folder = folder.absolute()
+        if not folder.is_dir():
+            raise ShotfitError(f"{shown(folder)} is no folder; expected one of pictures, in class folders or not.")
+        top, classes, labels, tested = Folder(folder), list[str](), dict[Path, str](), set[Path]()
+        if not unsorted:
+            try:
+                listing = listing_of(top, "class folders", asked=False)
+            except ShotfitError:  # not sorted into class folders
+                pass
+            else:
+                if len(listing.classes) > 1:
+                    classes = [*listing.classes]
+                    found = [pair for part in listing.parts.values() for pair in part]
+                    labels = {picture.path: classes[label] for picture, label in found}
+                    tested = {picture.path for picture, _ in listing.parts["test"]}
+        pictures, passed_over = list[Shown](), 0
+        for inside in top.below():
+            passed_over += sum(map(is_unread, inside.others))
+            pictures += filter(None, (_shown(folder, picture, labels, tested) for picture in inside.images))
+        pictures.sort(key=lambda one: one.path)
+        return cls(folder, {one.name: one for one in pictures}, tuple(classes), passed_over)
+
+
+def _shown(folder: Path, picture: Picture, labels: Mapping[Path, str], tested: Collection[Path]) -> Shown | None:
+    """None: it has just gone."""
+    file = picture.path
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    path = file.relative_to(folder).as_posix()
+    said = b"%b\0%d\0%d" % (os.fsencode(path), state.st_size, state.st_mtime_ns)
+    return Shown(hashlib.sha256(said).hexdigest()[:20], path, file, labels.get(file), file in tested)

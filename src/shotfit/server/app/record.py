@@ -1,0 +1,6 @@
+"""Where the process that fits leaves what the page shows of a fit; both know the file, and one of them no torch."""
+
+__all__ = ["RESULT", "VERSION"]
+
+RESULT = "fit.json"
+VERSION = 1  # of what is in it; a record of another one is passed over
