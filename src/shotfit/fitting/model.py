@@ -119,7 +119,7 @@ class Model:
         return self.classes[0]
 
     def logits(self, images: Images, calibrated: bool = True) -> Tensor:
-        """Logits [images, classes] of the task that it predicts; the softmax of calibrated ones are its probabilities."""
+        """Logits [images, classes] of the task that it predicts; probabilities are the softmax of calibrated ones."""
         self.one_task()
         logits = self.method.logits(images).float()  # [images, classes of all tasks]
         if calibrated and self.trust is not None:
