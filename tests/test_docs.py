@@ -66,9 +66,10 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """The lines of indented blocks that call shotfit, each once."""
+    """The lines of indented blocks that call shotfit, without their comments, each once."""
     lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
-    return [*dict.fromkeys(line.strip() for line in lines if line.startswith("    shotfit "))]
+    found = [re.sub(r"\s+# .*", "", line.strip()) for line in lines if line.startswith("    shotfit ")]
+    return [*dict.fromkeys(found)]
 
 
 def left_to_people(command: str) -> bool:
@@ -229,6 +230,12 @@ def test_class_names_and_task_list_of_the_page_are_read(place: Path) -> None:
 def test_examples_in_docstrings_hold(path: Path) -> None:
     inside = path.relative_to(ROOT / "src" if "src" in path.parts else ROOT)
     result = doctest.testmod(importlib.import_module(".".join(inside.with_suffix("").parts)))
+    assert result.attempted > 0 and result.failed == 0
+
+
+def test_docstrings_become_lists_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    result = doctest.testmod(importlib.import_module("docstrings"))
     assert result.attempted > 0 and result.failed == 0
 
 
