@@ -33,6 +33,7 @@ html_show_sphinx = False
 html_show_copyright = False
 html_show_search_summary = False  # summaries are fetched, which a browser refuses to a page of the file system
 default_role = "code"
+highlight_language = "none"
 maximum_signature_line_length = 120
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3

@@ -13,6 +13,7 @@ from textwrap import dedent
 __all__ = ["as_rst"]
 
 NAMES = r"\w+(?:, \w+)*"
+CODE = [".. code-block:: python", ""]
 SECTIONS = {"Args:": "Parameters:", "Attributes:": "Attributes:", "Raises:": "Raises:"}
 
 
@@ -24,7 +25,7 @@ def as_rst(lines: Sequence[str], parameters: Collection[str]) -> list[str]:
     >>> as_rst(["Raises:", "    ShotfitError: no class, an empty name,", "        or no template."], {})
     ['Raises:', '', '- **ShotfitError**: no class, an empty name, or no template.', '']
     >>> as_rst(["Example (needs images):", "    fit(images)"], {"images"})
-    ['Example (needs images)::', '', '    fit(images)', '']
+    ['Example (needs images):', '', '.. code-block:: python', '', '    fit(images)', '']
     """
     return [line for block in _blocks(lines) for line in [*_converted(block, parameters), ""]]
 
@@ -42,7 +43,7 @@ def _converted(block: list[str], parameters: Collection[str]) -> list[str]:
     if head in SECTIONS:
         return [SECTIONS[head], "", *_section(inner)]
     if head.startswith("Example") and head.endswith(":") and rest:
-        return [head, "", *inner] if inner[0].startswith(">>> ") else [f"{head}:", "", *rest]
+        return [head, "", *inner] if inner[0].startswith(">>> ") else [head, "", *CODE, *rest]
     if any(line.startswith((" ", ">>> ")) for line in block):
         return block
     before, *entries = _sentences(" ".join(block), parameters)

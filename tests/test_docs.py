@@ -253,7 +253,8 @@ def test_every_public_name_is_on_a_page_of_the_interface(module: ModuleType) -> 
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
-    listed = re.findall(r"^[\w/-]+$", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^(?:[\w -]+ <)?([\w/-]+)>?$", index, re.MULTILINE)
     pages = [page for kind in ("md", "ipynb") for page in (ROOT / "docs").rglob(f"*.{kind}") if "log" not in page.parts]
     assert sorted(listed) == sorted(
         page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in pages if page.stem != "index"
