@@ -31,6 +31,7 @@ from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, read_text
 from shotfit.server.app.board import Board, BusyError
+from shotfit.server.app.record import PLOTS
 from shotfit.server.app.thumbnails import Thumbnails
 from shotfit.server.running import Stopping
 from shotfit.server.tokens import is_token
@@ -45,7 +46,6 @@ LOOK = 0.5  # seconds between two looks at whether the server is to end
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a picture that changes has another name
 
-PLOTS = ("confusion", "reliability")
 STYLE = (  # what the page of a report says of its drawings
     "<style>svg{font-family:system-ui,sans-serif;--ink:#16201e;--muted:#55615e;--grid:#d9dddb;--paper:#fff}"
     "@media(prefers-color-scheme:dark){svg{--ink:#e8eeec;--muted:#a3b0ac;--grid:#323b39;--paper:#1a201f}}</style>"
