@@ -2,7 +2,7 @@
 # make test   lint, types and all tests
 # make browser  the tests of pages, in Chromium
 # make soak     the prediction server under load for twenty minutes
-# make attacks  the attacks of tests/attacks, twice as many as in the tests: make attacks SEED=7
+# make attacks  the attacks of tests/attacks, of which the tests run some, all twice: make attacks SEED=7
 # make data   unpack the evaluation sets: make data DATA=../shared/data
 # make bench  time the savings against the reference manner
 # make lock   remake the lists of versions and hashes, after pyproject.toml or constraints.txt changed

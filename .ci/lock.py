@@ -138,6 +138,25 @@ def bill_of_materials() -> str:
         }
         for path in weights
     ]
+    page = ROOT / "src" / "shotfit" / "assets" / "web"
+    (shown,) = re.findall(r"ONNX Runtime Web v(\S+)", (page / "ort.js").read_text(encoding="utf-8")[:200])
+    runtime: dict[str, Any] = {
+        "type": "library",
+        "bom-ref": f"pkg:npm/onnxruntime-web@{shown}",
+        "name": "onnxruntime-web",
+        "version": shown,
+        "purl": f"pkg:npm/onnxruntime-web@{shown}",
+        "licenses": [{"license": {"id": "MIT"}}],
+        "components": [
+            {
+                "type": "file",
+                "name": name,
+                "hashes": [{"alg": "SHA-256", "content": hashlib.sha256((page / name).read_bytes()).hexdigest()}],
+            }
+            for name in ("ort.js", "ort.wasm.gz")
+        ],
+    }
+    carried = [*models, runtime, *libraries]
     purl = f"pkg:pypi/shotfit@{version}"
     whole = {
         "bomFormat": "CycloneDX",
@@ -153,8 +172,8 @@ def bill_of_materials() -> str:
                 "licenses": [{"license": {"id": "Apache-2.0"}}],
             }
         },
-        "components": [*models, *libraries],
-        "dependencies": [{"ref": purl, "dependsOn": [part["bom-ref"] for part in (*models, *libraries)]}],
+        "components": carried,
+        "dependencies": [{"ref": purl, "dependsOn": [part["bom-ref"] for part in carried]}],
     }
     return json.dumps(whole, indent=2) + "\n"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import choosing, coop_text, fits, growth, hardware, prediction, search, steps, table
+from benchmarks import choosing, coop_text, fits, growth, hardware, light, prediction, search, serving, steps, table
 from benchmarks.measure import Line
 from benchmarks.sizes import FULL, SIZES, Size
 from shotfit.errors import ShotfitError
@@ -39,9 +39,11 @@ FUNCTIONS: tuple[Callable[[Size, int], Line], ...] = (
     fits.second_fit,
     choosing.auto_cost,
     prediction.predict_pipeline,
+    light.light_start,
     hardware.coop_gemm_share,
     prediction.features_jpeg,
     prediction.mini_images,
+    serving.serve_rate,
     hardware.bf16_step,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}

@@ -28,7 +28,7 @@ from shotfit.fitting.record import record_of
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.preprocess import preprocess
 
-__all__ = ["features_jpeg", "mini_images", "predict_pipeline"]
+__all__ = ["features_jpeg", "jpegs", "mini_images", "predict_pipeline", "zero_shot_model"]
 
 TEMPLATE = "a photo of a {}."
 BATCH = 8  # images of a prediction in batches
@@ -44,9 +44,9 @@ def predict_pipeline(size: Size, repeats: int) -> Line:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_clip(folder / "clip", size)
-        images = _jpegs(folder, BATCH, (320, 240), BATCH)
+        images = jpegs(folder, BATCH, (320, 240), BATCH)
         classes = size.classes_of(ClassList("caltech101", CALTECH101, (TEMPLATE,)))
-        model = _zero_shot(load_backbone(folder / "clip").to(size.device), classes)
+        model = zero_shot_model(load_backbone(folder / "clip").to(size.device), classes)
         pipeline: Any = transformers.pipeline(
             "zero-shot-image-classification", model=str(folder / "clip"), device=size.device
         )
@@ -82,9 +82,9 @@ def features_jpeg(size: Size, repeats: int) -> Line:
     count, large = (200, (4000, 3000)) if size.layers > 3 else (4, (400, 300))
     backbone = load_backbone("mini")
     with tempfile.TemporaryDirectory() as folder:
-        found, closeness = _features(backbone, _jpegs(Path(folder), count, large, DISTINCT), repeats)
+        found, closeness = _features(backbone, jpegs(Path(folder), count, large, DISTINCT), repeats)
     with tempfile.TemporaryDirectory() as folder:
-        small, _ = _features(backbone, _jpegs(Path(folder), count, (128, 96), DISTINCT), repeats)
+        small, _ = _features(backbone, jpegs(Path(folder), count, (128, 96), DISTINCT), repeats)
     more = {f"small_{key}": small[key] for key in ("ours_s", "reference_s", "ratio")}
     more |= {"images_per_second": count / found["ours_s"], "small_images_per_second": count / small["ours_s"]}
     sizes = {"backbone": "mini", "images": count, "pixels": large[0] * large[1], "small_pixels": 128 * 96}
@@ -135,7 +135,7 @@ def _features(backbone: Backbone, paths: Sequence[Path], repeats: int) -> tuple[
     return alternate(ours, reference, long(repeats)).fields(), lowest
 
 
-def _jpegs(folder: Path, count: int, size: tuple[int, int], distinct: int) -> list[Path]:
+def jpegs(folder: Path, count: int, size: tuple[int, int], distinct: int) -> list[Path]:
     """JPEG files of smooth noise, of which `distinct` differ."""
     random = np.random.default_rng(0)
     made: list[bytes] = []
@@ -150,7 +150,8 @@ def _jpegs(folder: Path, count: int, size: tuple[int, int], distinct: int) -> li
     return paths
 
 
-def _zero_shot(backbone: Backbone, classes: ClassList) -> Model:
+def zero_shot_model(backbone: Backbone, classes: ClassList) -> Model:
+    """The frozen model with these classes."""
     frozen = Frozen(backbone, MemoryStore())
     method = zero_shot(frozen, (classes,))
     return Model(method, frozen, record_of(method, backbone))

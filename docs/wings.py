@@ -21,7 +21,7 @@ WINGS = (
     *("data", "towers", "checkpoints", "engine", "methods", "fitting", "evaluation", "testing"),
     *("report", "export", "server", "commands"),
 )
-FACE = ("__init__", "__main__")
+FACE = ("__init__", "__main__", "light")
 
 WIDTH, LINE, PAD, RAIL = 920, 18, 12, 660  # RAIL: where boxes end and arcs begin
 STYLE = """

@@ -20,7 +20,10 @@ from shotfit.commands.cli import main
 from shotfit.methods import METHODS
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
-COMMANDS = ("fit", "predict", "evaluate", "compare", "report", "methods", "show", "doctor", "verify", "cache")
+COMMANDS = (
+    *("fit", "predict", "evaluate", "compare", "report", "app", "suggest", "clean", "embed", "serve", "export", "push"),
+    *("methods", "show", "doctor", "verify", "cache"),
+)
 
 
 @dataclass(frozen=True)

@@ -277,3 +277,24 @@ def test_comparison_and_checked_fits_after_it_read_and_encode_nothing_twice(
     encoded = computed.pop("encoded")
     assert set(computed.values()) == {1}
     assert encoded == sum(not key.startswith("text") for key in computed)
+
+
+def test_race_is_a_row_of_its_own(task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shotfit.fitting.race.SHORTLIST", ("zero_shot", "tip_adapter"))
+    monkeypatch.setattr("shotfit.fitting.race.WITH_NEW_CLASSES", ("zero_shot",))
+    runs = Runs()
+    rows = compare(
+        task, ["auto", "zero_shot", "tip_adapter"], [2], [1], backbone=backbone, store=MemoryStore(), report=runs.append
+    )
+    scores = {row.method: row.mean for row in rows}
+    fitted = fit(task, method="auto", shots=2, seed=1, backbone=backbone, keep=True, store=MemoryStore())
+    assert runs[0]["fitted_method"] == fitted.record["fitted_method"]
+    assert scores["auto"] in {scores["zero_shot"], scores["tip_adapter"]} or fitted.method.name == "ensemble"
+    new = compare(task, ["auto", "zero_shot"], [2], [1], protocol="base-to-new", backbone=backbone, store=MemoryStore())
+    assert {row.column for row in new if row.method == "auto"} == {row.column for row in new}
+
+
+@pytest.mark.parametrize("method, given", [("auto+lr=0.1", {}), ("auto", {"lr": 0.1}), ("auto", {"epochs": 3})])
+def test_race_takes_no_settings(task: Task, backbone: Backbone, method: str, given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"auto tries several methods, but (lr|epochs) is given"):
+        compare(task, [method], backbone=backbone, store=MemoryStore(), **given)

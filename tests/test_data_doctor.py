@@ -135,13 +135,13 @@ def test_same_image_under_two_classes_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_same_image_twice_in_a_class_is_a_warning(tmp_path: Path) -> None:
-    tree(tmp_path, cat=3)
+    tree(tmp_path, cat=3, dog=3)
     save(tmp_path / "cat" / "copy.png", Image.open(tmp_path / "cat" / "001.png"))
     assert [problem.kind for problem in diagnose(tmp_path).warnings] == ["copies"]
 
 
 def test_empty_files_are_not_copies(tmp_path: Path) -> None:
-    tree(tmp_path, cat=3)
+    tree(tmp_path, cat=3, dog=3)
     for name in ("a.png", "b.png"):
         (tmp_path / "cat" / name).touch()
     assert diagnose(tmp_path).warnings == ()
@@ -152,6 +152,12 @@ def test_names_that_differ_in_case_or_underscores_are_a_warning(tmp_path: Path, 
     said = warning(diagnose(tree(tmp_path, **{one: 2, other: 2})), "similar names")
     assert repr(one) in said
     assert repr(other) in said
+
+
+def test_only_class_is_a_warning(tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "photos" / f"{number}.png", seed=number)
+    assert "'photos' is the only class, so every picture is predicted as it" in warning(diagnose(tmp_path), "one class")
 
 
 def test_equal_names_are_a_warning(tmp_path: Path) -> None:
@@ -177,7 +183,7 @@ def test_rotation_is_a_warning(tmp_path: Path) -> None:
 
 def test_images_of_one_mode_are_one_line(tmp_path: Path) -> None:
     for i in range(30):
-        save(tmp_path / "cat" / f"{i}.png", picture(i).convert("L"))
+        save(tmp_path / ("cat", "dog")[i % 2] / f"{i}.png", picture(i).convert("L"))
     (problem,) = diagnose(tmp_path).warnings
     assert problem.message.startswith("30 images are gray (mode L; converted to RGB), e.g. ")
     assert len(problem.pictures) == 30

@@ -36,10 +36,12 @@ def listed(folder: Path, pattern: str) -> Path:
 @pytest.mark.parametrize(
     ("pattern", "hint"),
     [
-        ("gone\\a{}.png", r"backslashes, as on Windows: write them with /"),
-        ("C:\\me\\img\\a{}.png", r"backslashes, as on Windows: write them with /, relative to"),
-        ("/nowhere/a{}.png", r"pictures of these names lie|the paths are absolute, and of another place"),
+        ("gone\\b{}.png", r"--images img must be the folder|\(--images DIR\)"),
+        ("C:\\me\\b{}.png", r"the paths are absolute, and of another place"),
+        ("/nowhere/b{}.png", r"the paths are absolute, and of another place"),
         ("elsewhere/b{}.png", r"--images img must be the folder|\(--images DIR\)"),
+        ("https://example.com/a{}.png", r"the paths are addresses, and nothing is fetched"),
+        ("file:///img/a{}.png", r"the paths are addresses, and nothing is fetched"),
     ],
 )
 def test_paths_that_no_flag_mends(
@@ -58,7 +60,23 @@ def test_paths_without_ending_or_with_backslashes_or_of_another_case_are_found(p
 
 
 def test_paths_of_another_ending(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "another name or ending: a0.jpg is a0.png" in said(capsys, "doctor", listed(photos, "img/a{}.jpg"))
+    assert "another ending: a0.jpg is a0.png" in said(capsys, "doctor", listed(photos, "img/a{}.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("data/img/a{}.png", "they are in . without data/ in front: leave it out of the paths"),
+        ("/home/me/img/a{}.png", "they are in . without /home/me/ in front: leave it out of the paths"),
+        ("C:\\me\\img\\a{}", "they are in . without C:/me/ in front: leave it out of the paths"),
+        ("IMG/a{}.png", "the folder is called img, and not IMG"),
+        ("a{}", "they are in img: pass --images img"),
+    ],
+)
+def test_what_is_wrong_with_the_folders_of_the_paths_is_said(
+    photos: Path, capsys: pytest.CaptureFixture[str], pattern: str, hint: str
+) -> None:
+    assert hint in said(capsys, "doctor", listed(photos, pattern))
 
 
 def test_the_right_folder_is_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -223,11 +223,46 @@ def test_part_in_a_folder_of_its_own_name_is_gone_through(tmp_path: Path) -> Non
     assert [path.name for path in task.passed_over()] == ["1.png"]
 
 
-@pytest.mark.parametrize("names", ["train_images test_images", "TrainSet ValSet", "trainval test", "Dev train2017"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        "train_images test_images",
+        "TrainSet ValSet",
+        "trainval test",
+        "Dev train2017",
+        "train_split1 test_split1",
+        "train validate",
+    ],
+)
 def test_part_folders_by_other_names_become_parts(tmp_path: Path, names: str) -> None:
     for part in names.split():
         tree(tmp_path / part, cat=1, dog=1)
     assert read_task(tmp_path).reader.startswith("class folders under ")
+
+
+def test_single_pictures_beside_the_class_folders_of_a_part_do_not_lose_it(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        tree(tmp_path / part, cat=3, dog=3)
+    for name in ("overview.png", "grid.png"):
+        save(tmp_path / "train" / name)
+    task = read_task(tmp_path)
+    assert (len(task.train), len(task.test)) == (6, 6)
+    assert [path.name for path in task.passed_over()] == ["grid.png", "overview.png"]
+
+
+def test_folders_that_wrap_each_other_are_gone_through(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        tree(tmp_path / "download" / "birds-v2" / part, cat=2, dog=2)
+    task = read_task(tmp_path)
+    assert task.reader == "class folders under train/ and val/"
+    assert task.notes == ("all of it lies in the folder download/", "all of it lies in the folder birds-v2/")
+
+
+def test_nobody_is_sent_to_the_test_images_of_domains(tmp_path: Path) -> None:
+    for domain in ("for_testing_only", "shop"):
+        tree(tmp_path / domain, dog=1, horse=1)
+    with pytest.raises(ShotfitError, match=r"pass one domain, e\.g\. .*/shop, or --read-as folders if shop is a class"):
+        read_task(tmp_path)
 
 
 def test_classes_beside_a_folder_of_annotations_are_found(tmp_path: Path) -> None:
@@ -245,7 +280,8 @@ def test_flat_pictures_with_a_file_of_labels_are_refused_by_its_name(tmp_path: P
         save(tmp_path / "images" / name)
     (tmp_path / beside).parent.mkdir(exist_ok=True)
     (tmp_path / beside).write_text("id,label\ncat1,cat\ndog1,dog\n")
-    with pytest.raises(ShotfitError, match=rf"no class folders .*{Path(beside).name}: name that file"):
+    advice = "name that file" if beside.endswith("csv") else "save it as CSV with the first line path,label"
+    with pytest.raises(ShotfitError, match=rf"no class folders .*{Path(beside).name}: {advice}"):
         read_task(tmp_path)
 
 

@@ -1,7 +1,8 @@
 """The README, docs/ and docstrings as they stand: commands and examples run, tables and links agree.
 
 Commands and blocks run as they stand, but fits of a method for one epoch, and comparisons on one shot and seed. What
-names ..., data/ or examples/tasks needs the evaluation sets and is left to people, as are `make` and pip.
+names ..., data/ or examples/tasks needs the evaluation sets, what pushes or names hf:// a hub: they are left to people,
+as are `make` and pip.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from shotfit.methods import METHODS, find
 from shotfit.testing import check
 from shotfit.towers.texts import Texts
 
+from .exports import by_hand
+
 ROOT = Path(__file__).parent.parent
 CLIPART = ROOT / "examples" / "clipart"
 CHEAPER = {"fit": ["--epochs", "1"], "compare": ["--shots", "1", "--seeds", "1"]}
@@ -55,7 +58,7 @@ def commands() -> list[str]:
     """The lines of indented blocks that call shotfit, without their comments."""
     lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
     found = [line.strip() for line in lines if line.startswith("    shotfit ")]
-    return [line for line in found if not re.search(r"\.\.\.| data/|examples/tasks", line)]
+    return [line for line in found if not re.search(r"\.\.\.| data/|examples/tasks| hf://|^shotfit push ", line)]
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.syspath_prepend(str(folder))
         several = fit(read_tasks(folder / "tasks.toml"), "softcpt", shots=1, epochs=1, check=False)
         prompts = fit("photos", "coop", shots=1, epochs=1, check=False)
+        by_hand(folder / "my-export")
         for name, model in {"many": several, "all-tasks": several, "my-model": prompts, "my-prompts": prompts}.items():
             model.save(name)
         yield folder
@@ -115,7 +119,9 @@ def test_command_runs(place: Path, command: str) -> None:
         ("README.md", "new.jpg"),
         ("docs/protocols.md", "coop+length=4"),
         ("docs/python.md", "castle"),
+        ("docs/light.md", "new.jpg"),
         ("docs/report.md", "report.html True"),
+        ("docs/sklearn.md", "on held-out images: "),
     ],
 )
 def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str], page: str, printed: str) -> None:

@@ -22,7 +22,8 @@ from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
-from shotfit.methods import METHODS, find
+from shotfit.fitting.program import program_of
+from shotfit.methods import METHODS, file_of, find
 from shotfit.methods.linear_probe import LinearProbe
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
@@ -340,3 +341,18 @@ def test_backbone_of_another_fingerprint_is_refused_by_name(task: Task, backbone
     tiny_backbone(tmp_path / "resnet", "resnet")
     with pytest.raises(ShotfitError, match=f"fitted on {backbone.name} .*, but .*resnet has fingerprint"):
         Model.open(saved, load_backbone(tmp_path / "resnet"))
+
+
+def test_method_of_a_notebook_is_fitted_and_compared(
+    task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[str, Any] = {"__name__": "a_notebook"}
+    lines = "from shotfit.methods.zero_shot import ZeroShot\nclass Own(ZeroShot):\n    def text_features(self):\n"
+    programs = []
+    for sign in ("", "-"):
+        exec(lines + f"        return {sign}super().text_features()", names)
+        own = names["Own"]()
+        model = fit(task, own, backbone=backbone, store=MemoryStore(), keep=True)
+        assert model.record["found_at"] == "a_notebook:Own" and file_of(type(own)) is None
+        programs.append(program_of(own))
+    assert programs[0] != programs[1] and programs[1] == program_of(own)

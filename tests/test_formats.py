@@ -151,6 +151,9 @@ def test_shard_and_pattern_of_shards_are_read(tmp_path: Path) -> None:
     assert (len(one.train) + len(one.test), one.classes.names) == (4, ("tench", "vulture"))
     several = read_task(folder / "train-*.tar")
     assert len(several.train) + len(several.test) == 8
+    assert several.name == "data"
+    with pytest.raises(ShotfitError, match=r"0\.\.9\}\.tar does not exist: write several shards as a pattern"):
+        read_task(folder / "train-{0..9}.tar")
     assert str(one.train[0].picture).startswith(f"{folder}/train-0000.tar::0")
 
 
@@ -476,7 +479,8 @@ def test_table_of_many_rows_takes_little_memory(tmp_path: Path) -> None:
 
 
 def test_saved_dataset_is_what_the_library_writes(tmp_path: Path) -> None:
-    library = pytest.importorskip("datasets")
+    import datasets as library  # type: ignore[import-untyped]
+
     pictures = layouts.pictures()
     names = ["tench", "vulture"]
     features = library.Features({"image": library.Image(), "label": library.ClassLabel(names=names)})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shotfit.commands.cli import main
-from shotfit.data.pictures import Picture
+from shotfit.data.pictures import Picture, PictureLike
 from shotfit.errors import ShotfitError
+from shotfit.fitting.embedding import embed
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 
@@ -65,7 +68,27 @@ def test_python_takes_what_is_there(photos: Path) -> None:
     cut = photos / "cat" / CUT
     with pytest.raises(ShotfitError, match="is truncated"):
         model.predict([cut])
-    assert len(model.predict([photos / "dog" / "000.png", cut, cut.read_bytes()], lenient=True)) == 3
+    images: list[PictureLike] = [photos / "dog" / "000.png", cut, cut.read_bytes()]
+    assert len(model.predict(images, lenient=True)) == 3
+    for strict, leniently in (
+        (partial(model.predict_proba, images), partial(model.predict_proba, images, lenient=True)),
+        (partial(model.embed, images), partial(model.embed, images, lenient=True)),
+        (partial(embed, images), partial(embed, images, lenient=True)),
+    ):
+        with pytest.raises(ShotfitError, match="is truncated"):
+            strict()
+        rows = leniently()
+        assert len(rows) == 3 and np.isfinite(rows).all() and np.array_equal(rows[1], rows[2])
+
+
+def test_images_that_are_added_may_be_cut_off_where_that_is_asked(photos: Path) -> None:
+    cut = photos / "cat" / CUT
+    model = fit(photos, "zero_shot", lenient=True)
+    with pytest.raises(ShotfitError, match="is truncated"):
+        model.add([cut], ["bird"])
+    again = model.add([cut], ["bird"], lenient=True)
+    assert again.class_names == ("cat", "dog", "bird")
+    assert again.predict([cut], lenient=True)[0].labels
 
 
 def test_lenient_reading_does_not_read_what_is_broken_otherwise(photos: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shotfit.commands.cli import main
-from shotfit.commands.console import warn
+from shotfit.commands.console import LONGEST, to, warn
 from shotfit.data.readers import read_task
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError
@@ -49,6 +49,12 @@ def test_json_line_gives_the_text_back_and_a_terminal_shows_it(text: str) -> Non
     line = as_json({text: [text]})
     assert unseen(line) == set() and "\n" not in line
     assert json.loads(line) == {text: [text]}
+
+
+def test_line_for_people_has_bounded_length() -> None:
+    stream = io.StringIO()
+    to(stream)("\x1b" * 100_000 + "the end")
+    assert len(stream.getvalue()) < LONGEST + 10 and stream.getvalue().endswith("the end\n")
 
 
 @given(st.text(alphabet=st.one_of(st.sampled_from("'=+-@\t\r\n1a"), st.characters())))

@@ -73,7 +73,7 @@ def task(folder: Path) -> Task:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shortlist that is run in a second."""
-    monkeypatch.setattr("shotfit.fitting.fit.SHORTLIST", ("zero_shot", "tip_adapter", "linear_probe"))
+    monkeypatch.setattr("shotfit.fitting.race.SHORTLIST", ("zero_shot", "tip_adapter", "linear_probe"))
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def refuse(self: object) -> None:
 def test_race_runs_on_without_a_method_that_cannot_be_fitted(
     task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("shotfit.fitting.fit.SHORTLIST", ("zero_shot", "tip_adapter", "linear_probe"))
+    monkeypatch.setattr("shotfit.fitting.race.SHORTLIST", ("zero_shot", "tip_adapter", "linear_probe"))
     monkeypatch.setattr(TipAdapter, "check", refuse)
     model, lines = fit(task.sealed(), shots=4, backbone=backbone, store=MemoryStore(), keep=True), list[str]()
     say_checked(model, lines.append)
@@ -50,7 +50,7 @@ def test_race_runs_on_without_a_method_that_cannot_be_fitted(
 def test_race_of_which_no_method_can_be_fitted_says_why(
     task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shotfit.fitting.fit.SHORTLIST", ("tip_adapter", "linear_probe"))
+    monkeypatch.setattr("shotfit.fitting.race.SHORTLIST", ("tip_adapter", "linear_probe"))
     for method in (TipAdapter, LinearProbe):
         monkeypatch.setattr(method, "check", refuse)
     with pytest.raises(ShotfitError, match="its prompts are too long"):

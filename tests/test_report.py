@@ -124,7 +124,7 @@ def test_page_has_every_part(home: Path, capsys: pytest.CaptureFixture[str]) -> 
     page = report(capsys, "model", "photos")
     anchors = {attributes["href"] for attributes in page.of("a")}
     assert anchors == {f"#{attributes['id']}" for attributes in page.of("h2")} - {"#result"}
-    assert all(attributes.get("alt", "").startswith("Image labelled ") for attributes in page.of("img"))
+    assert all((attributes.get("alt") or "").startswith("Image labelled ") for attributes in page.of("img"))
     titles = {attributes["aria-labelledby"] for attributes in page.of("svg")}
     assert titles == {attributes["id"] for attributes in page.of("title") if attributes}
     assert len({attributes["id"] for _, attributes in page.tags if "id" in attributes}) == sum(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from shotfit.errors import UsageError
 from shotfit.evaluation.evaluate import evaluate_tasks, zero_shot_of
 from shotfit.evaluation.several import models_of
 from shotfit.fitting import checking
+from shotfit.fitting.checking import compared
 from shotfit.fitting.fit import fit
 from shotfit.fitting.heldout import HeldOut
 from shotfit.fitting.model import Model
@@ -255,6 +257,31 @@ def test_wrong_use_is_one_line(
     result = shell(*words)
     assert sentence in result.err.splitlines()[-1]
     assert result.code == code and "Traceback" not in result.err
+
+
+def test_race_of_several_tasks_takes_one_model_of_all_where_that_is_better(
+    home: Home, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shotfit.fitting.race.SHORTLIST", ("zero_shot", "tip_adapter"))
+    words = ["fit", "--tasks", home.tasks, "--backbone", home.backbone, "--shots", 4, "--recipe", "paper", "--json"]
+    for gain, places in ((0.0, {"colored_things", "weather"}), (1.0, {""})):
+        out = tmp_path / f"gain{gain}"
+
+        def better(checked: dict[str, Any], gain: float = gain) -> dict[str, Any]:
+            for found in [checked, *checked.get("tasks", {}).values()]:
+                found |= {"accuracy": gain if "tasks" in checked else 0.5, "zero_shot_accuracy": 0.0}
+            return checked
+
+        monkeypatch.setattr("shotfit.fitting.fit.compared", lambda *given, better=better: better(compared(*given)))
+        result = shell(*words, "--out", out)
+        assert result.code == 0, result.err
+        found = {"" if path.parent == out else path.parent.name for path in out.rglob("adapter.json")}
+        assert found == places
+        for path in out.rglob("adapter.json"):
+            raced = {row["method"]: row["accuracy"] for row in json.loads(path.read_text())["race"]}
+            assert raced["softcpt"] == gain
+        again = shell(*words, "--out", out)
+        assert (again.code, "is not empty" in again.err.splitlines()[-1]) == (2, True)
 
 
 # The library

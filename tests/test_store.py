@@ -91,6 +91,22 @@ def test_interrupted_computation_goes_on_where_it_stopped(tmp_path: Path, monkey
     assert computed == 2 and rows[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("bound", ["SHARD_BYTES", "SHARD_SECONDS"])
+def test_rows_are_written_while_others_are_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(module, bound, 0)
+    keys, written = [str(number) for number in range(4)], []
+
+    def watched(missing: list[int]) -> Iterator[Tensor]:
+        for position in missing:
+            written.append(sum(entry.rows for entry in Store(tmp_path).entries()))
+            yield from Counter(keys)([position])
+
+    Store(tmp_path).rows(KIND, keys, watched, "counting")
+    assert written == [0, 1, 2, 3]  # what a killed process would leave
+
+
 def _damage(shard: Path, damage: str) -> None:
     data = shard.read_bytes()
     flipped, no_tensor = data[:-1] + bytes([data[-1] ^ 1]), b"not a tensor at all"

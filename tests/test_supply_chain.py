@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import importlib.util
 import json
 import re
@@ -78,9 +80,18 @@ def test_bill_of_materials_is_that_of_the_locks_and_names_the_weights() -> None:
     assert text == lock.bill_of_materials(), "run make lock"
     bill = json.loads(text)
     names = {part["bom-ref"] for part in bill["components"]}
-    assert "model:mini-6" in names
+    assert {"model:mini-6", "pkg:npm/onnxruntime-web@1.30.0"} < names
     assert {f"pkg:pypi/{name}@{version}" for name, version in locked("demo").items()} < names
     assert set(bill["dependencies"][0]["dependsOn"]) == names
+
+
+def test_runtime_of_the_web_page_is_the_published_one() -> None:
+    page = (ROOT / "docs" / "supply-chain.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(ort\.\S+)` \|.*`([0-9a-f]{64})`", page, re.MULTILINE))
+    held = {name: (ROOT / "src" / "shotfit" / "assets" / "web" / name).read_bytes() for name in rows}
+    found = {name: gzip.decompress(data) if name.endswith(".gz") else data for name, data in held.items()}
+    assert {name: hashlib.sha256(data).hexdigest() for name, data in found.items()} == rows
+    assert rows.keys() == {"ort.js", "ort.wasm.gz"}
 
 
 PACKAGES: list[dict[str, Any]] = [

@@ -160,7 +160,18 @@ FAULTS: dict[str, tuple[str, Any, str]] = {
     "long words": ("model", {"type": "WordPiece", "vocab": {}, "max_input_chars_per_word": 10**9}, "at most 1,000"),
     "added tokens that are none": ("added_tokens", [{"content": "", "id": 3}], "expected a text and its number"),
     "many added tokens": ("added_tokens", [{"content": "x", "id": 3}] * 20_001, "at most 20,000"),
-    "merges of what is no piece": ("model.merges", [["zzz", "yyy"]], "is no tokenizer file"),
+    "merges of what is no piece": ("model.merges", [["zzz", "yyy"]], "merges makes 'zzz', which vocab lacks"),
+    "merges into what is no piece": (
+        "model",
+        {"type": "BPE", "vocab": {"a": 0}, "merges": ["a a"]},  # longer than any piece, which the library panics at
+        "merges makes 'aa', which vocab lacks",
+    ),
+    "merges of pieces without the prefix": (
+        "model",
+        {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]], "continuing_subword_prefix": "##"},
+        "merges has 'b', expected a piece that begins with '##'",
+    ),
+    "merges of three": ("model.merges", ["a b c"], "merges has ['a', 'b', 'c'], expected two pieces"),
 }
 
 
@@ -183,6 +194,16 @@ def test_map_of_characters_and_any_bounds_are_run(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     tokenizer = HuggingFaceTokenizer.read(tmp_path, PLAIN, "clip")
     assert tokenizer.tokens("a a") == tokenizer.tokens("b b") != tokenizer.tokens("c c")
+
+
+def test_merges_longer_than_any_piece_are_refused_in_both_forms_of_files(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "vocab.json").write_text('{"a": 1, "b": 0}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na a\n")
+    with pytest.raises(ShotfitError, match=r"no byte-pair vocabulary \(merges makes 'aa', which vocab lacks\)"):
+        load_tokenizer(tmp_path, PLAIN, "clip")
+    assert "panicked" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"[" * 100_000, b'"text"', b"null"])

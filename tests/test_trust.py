@@ -118,7 +118,7 @@ def test_sets_per_class_cover_each_class(seed: int) -> None:
     bounds = thresholds(
         true_class_scores(probabilities[fitted], labels[fitted]), labels[fitted], tuple("abc"), 0.9, per_class=True
     )
-    inside = (1 - probabilities[fresh]) <= bounds
+    inside = (1 - probabilities[fresh]) <= torch.from_numpy(bounds)
     for number in range(3):
         own = labels[fresh] == number
         spread = (0.09 / int(own.sum()) + 0.09 / int((labels[fitted] == number).sum())) ** 0.5

@@ -18,6 +18,7 @@ PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "SECU
 def test_wing_imports_only_from_wings_above_it(wing: str) -> None:
     allowed = {*EVERYWHERE, *WINGS[: WINGS.index(wing) + 1]}
     allowed |= {"__init__", "__version__"}  # the package's face, which imports a wing when a name of it is used
+    allowed |= {"light"} if wing == "commands" else set()  # a face too, which the lowest wing alone looks at
     below = [pair for pair in FOUND if wing_of(pair[0]) == wing and wing_of(pair[1]) not in allowed]
     assert below == []
 

@@ -12,6 +12,7 @@ Names are imported when they are first used, so that `import shotfit` and `shotf
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shotfit.errors import ShotfitError
@@ -26,15 +27,20 @@ if TYPE_CHECKING:
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
     from shotfit.evaluation.suggest import suggest
     from shotfit.export.write import export_model
+    from shotfit.fitting.asked import Asked
+    from shotfit.fitting.classifier import Classifier
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
+    from shotfit.fitting.pushing import push
     from shotfit.fitting.start import zero_shot
     from shotfit.report.writing import write_report
 
 __version__: str
 
 __all__ = [
+    "Asked",
+    "Classifier",
     "Model",
     "ShotfitError",
     "Task",
@@ -48,6 +54,7 @@ __all__ = [
     "fit",
     "load",
     "load_backbone",
+    "push",
     "read_task",
     "read_tasks",
     "suggest",
@@ -56,6 +63,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Asked": "fitting.asked",
+    "Classifier": "fitting.classifier",
     "Model": "fitting.model",
     "Task": "data.tasks",
     "clean": "evaluation.clean",
@@ -67,6 +76,7 @@ _HOMES = {
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",
+    "push": "fitting.pushing",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
     "suggest": "evaluation.suggest",
@@ -79,10 +89,12 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 
-        try:
-            value: Any = version("shotfit")
-        except PackageNotFoundError:  # a source tree that is not installed
-            value = "0+source"
+        value: Any = "0+source"  # of a source tree that is not installed
+        for distribution in ("shotfit-light", "shotfit"):  # which may bring these files
+            with suppress(PackageNotFoundError):
+                value = version(distribution)
+    elif name == "light":  # the runtime of exports, a module
+        value = importlib.import_module("shotfit.light")
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"shotfit.{_HOMES[name]}"), name)
     else:

@@ -138,7 +138,14 @@ def read_bytes(path: Path, limit: int, what: str) -> bytes:
 
 def sha256(path: Path, limit: int, what: str) -> str:
     """The sha256 of a file's bytes as 64 hex digits. Raises UnreadableError, as `open_regular` does."""
-    return hashlib.sha256(read_bytes(path, limit, what)).hexdigest()
+    found, buffer = hashlib.sha256(), memoryview(bytearray(_BLOCK))
+    with _opened(path, limit, what) as file:
+        try:
+            while length := file.readinto(buffer):
+                found.update(buffer[:length])
+        except OSError as error:
+            raise UnreadableError.of(path, f"cannot be read ({error.strerror})") from None
+    return found.hexdigest()
 
 
 def read_text(path: Path, limit: int, what: str, errors: str = "strict") -> str:

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["as_cell", "as_code", "as_csv", "as_json", "as_markdown", "from_cell", "printable"]
+__all__ = ["as_cell", "as_code", "as_csv", "as_json", "as_markdown", "cut", "from_cell", "printable"]
 
 # Control signs (ESC, BEL, line ends, C1), signs that are not seen (bidi, zero width), halves of surrogate pairs (bytes
 # of a file name that are no text), and the two other line ends of Unicode.
@@ -37,6 +37,15 @@ def printable(text: object) -> str:
     if plain.isprintable():
         return plain
     return "".join(_escaped(sign) if _is_unseen(sign) else sign for sign in plain)
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or its beginning and end where it has more characters.
+
+    >>> cut("abcdefgh", 4), cut("abcd", 4)
+    ('ab ... gh', 'abcd')
+    """
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def _is_unseen(sign: str) -> bool:

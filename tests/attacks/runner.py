@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import io
+import math
 import os
 import resource
 import shlex
@@ -136,9 +137,10 @@ class Family:
         assert name not in self.kinds, name
         self.kinds[name] = make, times
 
-    def attacks(self, rounds: int = 1) -> Iterator[tuple[str, int, Maker]]:
+    def attacks(self, rounds: float = 1) -> Iterator[tuple[str, int, Maker]]:
+        """Kind, number and function of each; of every kind at least one."""
         for name, (make, times) in self.kinds.items():
-            for number in range(times * rounds):
+            for number in range(math.ceil(times * rounds)):
                 yield name, number, make
 
 
@@ -159,7 +161,7 @@ def judge(outcome: Outcome, place: Place, case: Case) -> list[str]:
     if outcome.memory > MEMORY:
         faults.append(f"memory {outcome.memory / 1e6:,.0f} MB")
     for name, content in (("stdout", outcome.output), ("stderr", outcome.errors)):
-        text = content.decode("utf-8", "surrogateescape")
+        text = content.decode(encoding_of(case), "surrogateescape")
         for words in ("Traceback (most", "this is a bug", "panicked at", "Exception ignored", "terminate called"):
             if words in text:
                 faults.append(f"{words!r} on {name}")
@@ -177,6 +179,11 @@ def judge(outcome: Outcome, place: Place, case: Case) -> list[str]:
     faults += [f"left {name}" for name in lost if Path(name).name.startswith(".shotfit-")][:3]
     faults += ["code ran" for name in found if Path(name).name == RAN]
     return faults + (case.after() if case.after else [])
+
+
+def encoding_of(case: Case) -> str:
+    """In which a case asks for its output."""
+    return (case.environ.get("PYTHONIOENCODING") or "").partition(":")[0] or "utf-8"
 
 
 def walked(folder: Path) -> Iterator[Path]:
@@ -331,7 +338,7 @@ def _stream(number: int, mode: str) -> Any:
         os.fstat(number)
     except OSError:
         return None
-    coding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
+    coding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
     errors = errors or ("backslashreplace" if number == 2 else "strict")
     raw = os.fdopen(number, f"{mode}b", closefd=False)
     return io.TextIOWrapper(raw, encoding=coding or "utf-8", errors=errors, line_buffering=number == 2)
@@ -343,14 +350,12 @@ def without_privileges() -> None:
     ctypes.CDLL(None).syscall({"x86_64": 126, "aarch64": 91}[os.uname().machine], header, (ctypes.c_uint32 * 6)())
 
 
-def run_family(
-    family: Family, seed: str, base: Path, work: Path, part: int = 0, parts: int = 1, rounds: int = 1, only: str = ""
-) -> list[str]:
-    """Run the attacks of a family, or every `parts`-th of them; gives a line for each that shows a fault."""
+def run_family(family: Family, seed: str, base: Path, work: Path, rounds: float = 1, only: str = "") -> list[str]:
+    """Run the attacks of a family; gives a line for each that shows a fault."""
     failures, took = list[str](), list[tuple[float, str]]()
     wanted, _, numbered = only.partition(":")
-    for place_number, (kind, number, make) in enumerate(family.attacks(rounds)):
-        if (wanted and (kind != wanted or numbered not in ("", str(number)))) or place_number % parts != part:
+    for kind, number, make in family.attacks(rounds):
+        if wanted and (kind != wanted or numbered not in ("", str(number))):
             continue
         place = Place(work / f"{family.name}-{kind}-{number}", base)
         place.folder.mkdir(parents=True)
@@ -395,17 +400,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Attack the command line of shotfit.")
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("--seed", default="0")
-    parser.add_argument("--part", default="0/1", help="such as 1/4: every fourth attack, from the second")
-    parser.add_argument("--rounds", type=int, default=1, help="so many times as many attacks")
+    parser.add_argument("--rounds", type=float, default=1, help="so many times as many attacks of each kind")
     parser.add_argument("--only", default="", help="KIND or KIND:NUMBER")
     parser.add_argument("--base", type=Path, help="the assets; made where they are not there")
     asked = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="attack-"))
     base = assets.made(asked.base or work / "base")
     assets.import_all()
-    part, parts = map(int, asked.part.split("/"))
     try:
-        failures = run_family(FAMILIES[asked.family], asked.seed, base, work, part, parts, asked.rounds, asked.only)
+        failures = run_family(FAMILIES[asked.family], asked.seed, base, work, asked.rounds, asked.only)
     finally:
         if not asked.only:
             shutil.rmtree(work, ignore_errors=True)

@@ -12,13 +12,19 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import HfApi, constants, get_token, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from shotfit.errors import ShotfitError
 
-__all__ = ["fetch", "is_hub_id"]
+__all__ = ["TIMEOUT", "fetch", "is_hub_id", "quiet_without_terminal", "reason_of", "refusal"]
 
 CONFIGS = ("open_clip_config.json", "config.json")
 SMALL_FILES = (
@@ -69,25 +75,44 @@ def fetch(
         return _download(repository, revision, weights_file, shards)
     except ShotfitError:
         raise
-    except GatedRepoError:
-        raise ShotfitError(
-            f"{repository} asks for a login: accept its terms on the hub and run `hf auth login`, or name a folder."
-        ) from None
-    except RevisionNotFoundError:
-        raise ShotfitError(f"{repository} has no revision {revision!r}: leave it out, or name a commit.") from None
-    except RepositoryNotFoundError:
-        raise ShotfitError(
-            f"The hub has no repository {repository}, or it is private. Check its name, or name a local folder."
-        ) from None
     except Exception as error:  # the client's transport differs between its versions, and so do its errors
+        refused = refusal(error, repository, revision)
+        if refused is not None:
+            raise refused from None
         folder = _cached(repository, revision, weights_file)
         if folder is not None:
             return folder
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise ShotfitError(
-            f"{repository} could not be fetched from {constants.ENDPOINT} ({reason}). Name a folder that holds the "
-            "checkpoint, or set HF_HUB_OFFLINE=1 where it is in the cache."
+            f"{repository} could not be fetched from {constants.ENDPOINT} ({reason_of(error)}). Name a folder that "
+            "holds the checkpoint, or set HF_HUB_OFFLINE=1 where it is in the cache."
         ) from None
+
+
+def refusal(error: Exception, repository: str, revision: str) -> ShotfitError | None:
+    """What the hub refused, in a sentence; None where it was not reached, or said nothing that shotfit knows."""
+    if isinstance(error, GatedRepoError):
+        return ShotfitError(
+            f"{repository} asks for a login: accept its terms on the hub and run `hf auth login`, or name a folder."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ShotfitError(f"{repository} has no revision {revision!r}: leave it out, or name a commit.")
+    if isinstance(error, RepositoryNotFoundError):
+        return ShotfitError(
+            f"The hub has no repository {repository}, or it is private. Check its name, or name a local folder."
+        )
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status == 401 or isinstance(error, LocalTokenNotFoundError):
+        return ShotfitError(f"The hub asks who you are before it shows {repository}: run `hf auth login`.")
+    if status == 403:
+        return ShotfitError(f"Your login does not allow this with {repository}: log in with a token that does.")
+    return None
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error of the client. Its token is not in it: a client may quote a header it cannot send."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    token = get_token()
+    return (line.replace(token, "(your token)") if token else line)[:200].strip().rstrip(".")
 
 
 def _download(
@@ -98,7 +123,7 @@ def _download(
     weights = weights_file(names)
     needed = [weights, *(filter(shards, names) if weights.endswith(".index.json") else [])]
     small = [name for name in names if name in SMALL_FILES]
-    with _quiet_without_terminal():
+    with quiet_without_terminal():
         # the first call notes which commit the revision is, the second stays with that commit
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=small))
         snapshot_download(repository, revision=folder.name, allow_patterns=needed)
@@ -120,7 +145,7 @@ def _cached(repository: str, revision: str, weights_file: Callable[[Collection[s
 
 
 @contextmanager
-def _quiet_without_terminal() -> Iterator[None]:
+def quiet_without_terminal() -> Iterator[None]:
     """The hub's progress bars on a terminal only."""
     if sys.stderr.isatty() or are_progress_bars_disabled():
         yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from shotfit.checkpoints.expressions import problem_of
 from shotfit.checkpoints.settings import shown
 from shotfit.errors import ShotfitError
 
-__all__ = ["LARGEST_FILE", "check_tokenizer", "guarded"]
+__all__ = ["LARGEST_FILE", "check_tokenizer", "fault_of_merges", "guarded"]
 
 LARGEST_FILE = 64 * 2**20  # bytes; that of SigLIP 2, with 256,000 pieces, has 34 MB
 MOST_TOKENS = 1_000_000  # pieces, merges
@@ -208,7 +208,10 @@ def _check_model(model: Mapping[str, Any]) -> None:
         if len(vocabulary) > MOST_TOKENS:
             raise _FaultError(f"vocab has more than {MOST_TOKENS:,} pieces")
     if kind == "BPE":
-        _list(model.get("merges"), "merges", 2 * MOST_TOKENS)
+        merges = _list(model.get("merges"), "merges", 2 * MOST_TOKENS)
+        fault = fault_of_merges(vocabulary, map(_merge, merges), model.get("continuing_subword_prefix") or "")
+        if fault:
+            raise _FaultError(fault)
         if model.get("dropout"):
             raise _FaultError("dropout is set: a text would not always be the same tokens")
     longest = model.get("max_input_chars_per_word", 100)
@@ -217,6 +220,31 @@ def _check_model(model: Mapping[str, Any]) -> None:
     for name in ("continuing_subword_prefix", "end_of_word_suffix", "unk_token"):
         if model.get(name) is not None and not _is_token(model[name]):
             raise _FaultError(f"{name} is {shown(model[name])}, expected a short text")
+
+
+def _merge(value: Any) -> Any:
+    """A merge as older files write it, "a b", and as newer ones do, ["a", "b"]."""
+    return value.split(" ") if isinstance(value, str) and not value.startswith("#version") else value
+
+
+def fault_of_merges(vocabulary: Mapping[str, int], merges: Iterable[Sequence[str]], prefix: str = "") -> str:
+    """What is wrong with the merges of a byte-pair vocabulary; "" where nothing is.
+
+    merges: pairs of pieces. prefix: how a piece begins that does not begin a word. The library panics where two pieces
+    make one that is longer than all that the vocabulary has, and where the second is shorter than the prefix.
+    """
+    for merge in merges:
+        if isinstance(merge, str):  # a line of comment
+            continue
+        if not isinstance(merge, (list, tuple)) or len(merge) != 2 or not all(isinstance(one, str) for one in merge):
+            return f"merges has {shown(merge)}, expected two pieces"
+        first, second = merge
+        if not second.startswith(prefix):
+            return f"merges has {shown(second)}, expected a piece that begins with {shown(prefix)}"
+        for piece in (first, second, first + second[len(prefix) :]):
+            if piece not in vocabulary:
+                return f"merges makes {shown(piece)}, which vocab lacks"
+    return ""
 
 
 def _check_added(added: Any) -> None:

@@ -20,7 +20,7 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from shotfit.checkpoints.settings import read_json
-from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, guarded
+from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, fault_of_merges, guarded
 from shotfit.errors import ShotfitError
 from shotfit.files import SETTINGS_BYTES, read_text, sha256
 from shotfit.towers.config import TextConfig
@@ -261,6 +261,9 @@ def _clip_byte_pairs(vocabulary_file: Path, merges_file: Path, named: dict[str, 
     vocabulary, merges = guarded(
         lambda: tokenizers.models.BPE.read_file(str(vocabulary_file), str(merges_file)), failure
     )
+    fault = fault_of_merges(vocabulary, merges)
+    if fault:
+        raise failure(fault)
     unknown = named.get("unk_token", CLIP_END)
     model = guarded(
         lambda: tokenizers.models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=unknown), failure

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from shotfit.checkpoints.pickles import Described, Opaque, kind_of
 from shotfit.errors import ShotfitError, first_few
+from shotfit.printing import cut, printable
 
 __all__ = ["bare_names", "find_weights", "listing"]
 
@@ -145,9 +146,7 @@ def _has(name: str, words: tuple[str, ...]) -> bool:
 
 
 def _shown(name: object) -> str:
-    text = name if isinstance(name, str) else kind_of(name)
-    text = text if len(text) <= 80 else f"{text[:77]}..."
-    return text if text.isprintable() else ascii(text)
+    return printable(cut(name if isinstance(name, str) else kind_of(name), 80))
 
 
 def listing(names: Any, shown: int = 3) -> str:

@@ -17,20 +17,25 @@ from typing import Annotated
 
 import typer
 
-from shotfit.commands.app import app as app_command
+from shotfit.commands.app import app as labelling
 from shotfit.commands.arguments import as_repeated
 from shotfit.commands.cache import cache
+from shotfit.commands.clean import clean
 from shotfit.commands.compare import compare
 from shotfit.commands.console import to, warn
 from shotfit.commands.doctor import doctor
+from shotfit.commands.embed import embed
 from shotfit.commands.evaluate import evaluate
 from shotfit.commands.export import export
 from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
 from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
 from shotfit.commands.predict import predict
+from shotfit.commands.push import push
 from shotfit.commands.report import report
+from shotfit.commands.serve import serve
 from shotfit.commands.show import show
+from shotfit.commands.suggest import suggest
 from shotfit.commands.verify import verify
 from shotfit.errors import ShotfitError, UsageError
 
@@ -46,8 +51,9 @@ Exit codes:
   130  interrupted, or ended by a signal
 """
 
+LEFT_OUT_OF_LIGHT = "shotfit-light predicts with exports and does nothing else. For this: pip install shotfit"
+
 INTERRUPTED = 130
-LONGEST = 2000  # characters of a line; names and values from outside have any length
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 app = typer.Typer(
@@ -77,9 +83,14 @@ def every_command(
     """
 
 
-for command in (fit, predict, evaluate, compare, report, methods, show, doctor, verify, export, cache):
+COMMANDS = (
+    *(fit, predict, evaluate, compare, report, labelling),
+    *(suggest, clean, embed),
+    *(serve, export, push),
+    *(methods, show, doctor, verify, cache),
+)
+for command in COMMANDS:
     app.command(epilog=EXIT_CODES)(command)
-app.command("app", epilog=EXIT_CODES)(app_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 said = error.format_message().strip().rstrip(".")
                 said += "" if said.endswith(("?", "!")) else "."
                 return _failed(f"error: {said} See shotfit --help.", UsageError.exit_code)
+            if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("shotfit."):
+                return _failed(f"error: {LEFT_OUT_OF_LIGHT}", UsageError.exit_code)
             line = line_of(error)
             if line is not None:
                 drop_output()
@@ -131,8 +144,7 @@ def _interrupted(received: Sequence[signal.Signals]) -> int:
 def _failed(sentence: str, code: int) -> int:
     line = " ".join(sentence.split())
     with suppress(OSError):  # nobody hears it, and the code says it too
-        cut = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-        to(sys.stderr)(cut)
+        to(sys.stderr)(line)
     drop_output()
     return code
 

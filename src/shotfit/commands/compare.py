@@ -57,7 +57,7 @@ def compare(
         str,
         typer.Option(
             help="Methods, separated by commas; name+option=value makes a variant (also +lr=, +steps=, +epochs=), "
-            "name@paper the published one.",
+            "name@paper the published one, auto the race of fit.",
             autocompletion=completion.method_lists,
         ),
     ] = "zero_shot,tip_adapter_f",

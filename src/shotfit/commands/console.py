@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from shotfit.errors import UsageError, first_few
-from shotfit.printing import as_json, printable
+from shotfit.printing import as_json, cut, printable
 
 if TYPE_CHECKING:
     import typer
@@ -50,17 +50,20 @@ def warn(message: Warning | str, *_: object, **__: object) -> None:
     to(sys.stderr)(f"warning: {' '.join(str(message).split())}")
 
 
+LONGEST = 4000  # characters of a line; names and values from outside have any length
 COLORS = {"error: ": "red", "warning: ": "yellow", "note: ": "cyan"}  # of how a line begins, on a terminal
 
 
 def to(stream: TextIO) -> Say:
     """Print lines to a stream, for people: whatever stands in them, a terminal shows it and does nothing else.
 
+    A line of more than LONGEST characters is shown by its beginning and end.
+
     On a terminal, "error:", "warning:" and "note:" have colors, unless NO_COLOR is set.
     """
 
     def say(line: str) -> None:
-        text = printable(line)
+        text = cut(printable(line), LONGEST)
         begin = next((begin for begin in COLORS if text.startswith(begin)), None)
         if begin is not None and is_terminal(stream):
             from rich.text import Text
@@ -83,12 +86,12 @@ def is_terminal(stream: TextIO) -> bool:
 def show_table(rows: Sequence[Sequence[str]], stream: TextIO, best: str = "", left: bool = False) -> None:
     """Print cells in columns, the first row as the head: ruled on a terminal, as wide as that; aligned elsewhere.
 
-    best: how a cell ends that is the best of its column. left: all columns hold texts, on a terminal to the left.
+    best: how a cell ends that is the best of its column. left: all columns hold texts, and begin at the left.
     """
     from shotfit.evaluation.printed import aligned
 
     if not is_terminal(stream):
-        for line in aligned(rows):
+        for line in aligned(rows, left=left):
             to(stream)(line)
         return
     from rich import box
@@ -259,8 +262,12 @@ def check_order(command: str, model: Path, images: Sequence[str]) -> None:
 
     Raises UsageError with the command that was meant.
     """
-    places = [place for place in images if (Path(place) / "adapter.json").is_file()]
-    if places and model.exists() and not (model / "adapter.json").is_file():
+
+    def is_model(folder: Path) -> bool:
+        return any((folder / record).is_file() for record in ("adapter.json", "export.json"))
+
+    places = [place for place in images if is_model(Path(place))]
+    if places and model.exists() and not is_model(model):
         others = [str(model), *(image for image in images if image != places[0])]
         words = " ".join(map(shlex.quote, [places[0], *others[:3]])) + (" ..." if len(others) > 3 else "")
         raise UsageError(f"{places[0]} is the model, and comes first: shotfit {command} {words}")

@@ -18,7 +18,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    model: flags.Model,
     others: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -116,20 +116,21 @@ def evaluate(
     from shotfit.evaluation.several import load_task, merged, models_of, table
     from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines, verdicts_of
     from shotfit.fitting.asked import Asked
+    from shotfit.fitting.pulling import called, local_folder
 
     asked = Asked(coverage, coverage_per_class)
     if out is not None:
         check_rows_file(out)
 
-    store = open_store()
+    store, folders = open_store(), [local_folder(place) for place in models]
     if tasks is None:
         opened = [
-            load_task(place, task, backbone, method, computing, device, store, trust_backbone) for place in models
+            load_task(place, task, backbone, method, computing, device, store, trust_backbone) for place in folders
         ]
     how = Reading(way, class_names, skip_broken=skip_broken, to_fit=False, lenient=lenient)
     found = read_all(source, how, say)
     if tasks is not None:
-        pairs = models_of(model, found, backbone, method, computing, device, store, trust_backbone)
+        pairs = models_of(folders[0], found, backbone, method, computing, device, store, trust_backbone)
         each = [(fitted, answers_of_tasks(fitted, group, everything)) for fitted, group in pairs]
         several = merged([scores_of_tasks(fitted, own) for fitted, own in each])
         if out is not None:
@@ -139,7 +140,7 @@ def evaluate(
             say(line)
         known = judged_on_learned(pairs, everything, say)
         if as_json:
-            print_json({"model": str(model)} | several.as_json() | known)
+            print_json({"model": called(folders[0])} | several.as_json() | known)
         return
     labelled = found[0]
     if task is not None:
@@ -149,10 +150,10 @@ def evaluate(
     if len(models) == 2:
         paired = compare_models(opened[0], opened[1], items[0], items[1])
         names = {place.resolve().name: place for place in models}
-        for line in paired_lines(paired, [*names] if len(names) == 2 else [str(place) for place in models]):
+        for line in paired_lines(paired, [*names] if len(names) == 2 else [called(place) for place in folders]):
             say(line)
         if as_json:
-            print_json({"models": [str(place) for place in models]} | paired.as_json())
+            print_json({"models": [called(place) for place in folders]} | paired.as_json())
         return
     said = answers(opened[0], items[0])
     scores = said.scores()
@@ -176,4 +177,4 @@ def evaluate(
         say(f"written: {out}")
     known = judged_on_learned([(opened[0], [labelled])], everything, say)
     if as_json:
-        print_json({"model": str(model)} | scores.as_json() | {"trust": trusted.as_json()} | known)
+        print_json({"model": called(folders[0])} | scores.as_json() | {"trust": trusted.as_json()} | known)

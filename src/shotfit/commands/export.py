@@ -24,8 +24,9 @@ def export(
         str,
         typer.Option(
             "--to",
-            help="onnx, openvino, or classifier: the class matrix alone, for use with transformers or open_clip.",
-            autocompletion=completion.choices("onnx", "openvino", "classifier"),
+            help="onnx, openvino, web (a page that classifies in the browser), or classifier: the class matrix alone, "
+            "for use with transformers or open_clip.",
+            autocompletion=completion.choices("onnx", "openvino", "web", "classifier"),
         ),
     ] = "onnx",
     out: Annotated[
@@ -64,6 +65,7 @@ def export(
     Examples:
       shotfit export shotfit-model
       shotfit export shotfit-model --to openvino --out my-openvino
+      shotfit export shotfit-model --to web --out my-page
       shotfit export shotfit-model --precision int8 --images photos/ --out my-int8
       shotfit export shotfit-model --to classifier --out my-classifier
     """
@@ -108,9 +110,9 @@ def summary(record: dict[str, Any]) -> list[str]:
 
 
 def _as_kind(text: str) -> Kind:
-    if text in ("onnx", "openvino", "classifier"):
+    if text in ("onnx", "openvino", "web", "classifier"):
         return text  # type: ignore[return-value]  # as checked
-    raise UsageError(f"--to is {text!r}; expected onnx, openvino or classifier.")
+    raise UsageError(f"--to is {text!r}; expected onnx, openvino, web or classifier.")
 
 
 def _as_precision(text: str) -> Precision:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +38,10 @@ from shotfit.commands.start import start
 from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
+    from shotfit.data.tasks import Task
     from shotfit.evaluation.several import Fitted
+    from shotfit.fitting.model import Model
+    from shotfit.methods.base import Method
 
 __all__ = ["fit"]
 
@@ -124,7 +129,8 @@ def fit(
     --recipe paper is the published recipe.
 
     A method of several tasks (softcpt, coop_mt) fits the tasks of a list at once, into one model; any other fits them
-    one by one, into a folder OUT/TASK each.
+    one by one, into a folder OUT/TASK each. --method auto does that too, and saves one model by softcpt where that is
+    better on the mean over the tasks.
 
     \b
     Examples:
@@ -159,11 +165,11 @@ def fit(
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.listing import How
     from shotfit.data.reading import Reading
-    from shotfit.evaluation.several import merged, overview, places, scored, table
+    from shotfit.evaluation.several import fitted_in_turn, merged, overview, places, scored, table
     from shotfit.fitting.fit import entrants_of
     from shotfit.fitting.fit import fit as fit_model
     from shotfit.fitting.folder import check_outside, check_target, how_to_open
-    from shotfit.fitting.race import AUTO
+    from shotfit.fitting.race import AUTO, OF_SEVERAL
     from shotfit.fitting.refit import refit
     from shotfit.methods import in_file
 
@@ -198,27 +204,33 @@ def fit(
         "shots": drawn, "seed": seed, "epochs": epochs, "steps": steps, "lr": lr, "views": chosen,
         "memory": bound, "savings": savings,
     }  # fmt: skip
-    results: list[Fitted] = []
-    for place, group in groups.items():
-        model = fit_model(
+
+    def fit_to(group: Sequence[Task], prototype: str | Method = prototype) -> Model:
+        return fit_model(
             [task.sealed() for task in group], prototype, backbone=loaded, validation=judged, check=not no_check,
-            keep=keep, recipe=how_trained, budget=budget, needs=wanted, **fixed,
+            keep=keep, recipe=how_trained, budget=budget, needs=wanted if prototype == AUTO else None, **fixed,
         )  # fmt: skip
+
+    together = (out, partial(fit_to, prototype=OF_SEVERAL)) if method == AUTO and wanted is None else None
+    results: list[Fitted] = []
+    for place, model in fitted_in_turn(groups, fit_to, together):
+        group = groups.get(place, found)
         model.save(place)
         say_checked(model, say)
         result = scored(model, group, place)
         say_accuracies(result, say)
-        if report is not None:
-            from shotfit.report.writing import write_report
-
-            (task,) = group
-            data = task if task.test else None  # else the page tells what the record knows
-            say(f"written: {write_report(model, data, out=report, heard=heard)}")
         if again:
             result = replace(result, model=refit(model, group, **fixed))
             say_refit(result.model, sum(len(task.test) for task in group), say)
         result.model.save(place)
         results.append(result)
+        if report is not None:
+            from shotfit.report.writing import write_report
+
+            (task,) = group
+            data = task if task.test else None  # else the page tells what the record knows
+            written = write_report(model, data, out=report, heard=heard)
+            say(f"written: {written}{', about the model before it was fitted again' if again else ''}")
         flags = "" if len(group) == 1 else " --task TASK"
         flags += how_to_open(model.record["backbone"]["name"])
         if in_file(model.record["found_at"]):

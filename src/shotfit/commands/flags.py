@@ -22,8 +22,11 @@ __all__ = [
     "Json",
     "LabelColumn",
     "Lenient",
+    "ListForm",
+    "ListOut",
     "Memory",
     "MethodFile",
+    "Model",
     "ModelBackbone",
     "ModelPrecision",
     "Options",
@@ -111,6 +114,16 @@ Report = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.", show_default="off")]
+ListForm = Annotated[
+    str | None,
+    typer.Option("--format", help="table, csv or json.", show_default="the ending of --out, else table"),
+]
+ListOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Write the list to this file: .csv, .json or .txt (a table).", show_default="standard output"
+    ),
+]
 MethodFile = Annotated[
     str | None,
     typer.Option(
@@ -119,6 +132,9 @@ MethodFile = Annotated[
         help="The method's file, of a model that was fitted by one; it is run.",
         show_default="an installed method",
     ),
+]
+Model = Annotated[
+    Path, typer.Argument(help="The folder that `shotfit fit` wrote, or hf://owner/name[@revision] for one on the hub.")
 ]
 ModelBackbone = Annotated[
     str | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,7 +17,9 @@ from shotfit.errors import LEFT_OUT, UsageError, first_few
 
 if TYPE_CHECKING:
     from shotfit.data.finding import Stream
+    from shotfit.fitting.predict import Predictor
     from shotfit.fitting.sorting import Sorter
+    from shotfit.towers.precision import Precision
 
 __all__ = ["predict"]
 
@@ -24,7 +27,13 @@ MOST_CLASSES = 20  # that a summary names
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder that `shotfit fit` or `shotfit export` wrote, or hf://owner/name[@revision] for one "
+            "on the hub."
+        ),
+    ],
     images: Annotated[
         list[str],
         typer.Argument(
@@ -119,6 +128,7 @@ def predict(
       shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
       shotfit predict shotfit-model photos/ --coverage 0.95 --unknown
       find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
+      shotfit predict my-export new.jpg         an export: opened in a fraction of the time, without torch
     """
     if skip_broken and strict:
         raise UsageError("--skip-broken goes on where an image cannot be read, and --strict stops there: give one.")
@@ -127,11 +137,9 @@ def predict(
     if copy_to is not None and link_to is not None:
         raise UsageError("--copy-to makes copies, and --link-to links: give one.")
     from shotfit.data.finding import Stream, lines_of
-    from shotfit.engine.store import open_store
-    from shotfit.evaluation.several import load_task
     from shotfit.fitting.asked import Asked
-    from shotfit.fitting.model import Prediction
     from shotfit.fitting.predict import Peeked, as_lines, check_out, form_for, predictions, write
+    from shotfit.fitting.predictions import Prediction
     from shotfit.fitting.sorting import Sorter, check_apart
 
     asked = Asked(coverage, per_class, unknown, known_share)
@@ -143,12 +151,14 @@ def predict(
         check_apart(sorted_to, images)
     stream = Stream(images, lines_of(sys.stdin), without=sorted_to)
     say = to(sys.stderr)
-    fitted = load_task(model, task, backbone, method, computing, device, open_store(), trust_backbone)
-    others = [] if classes is None else as_classes(classes)
-    if task is not None:
-        fitted = fitted.for_task(task, others)
-    elif others:
-        fitted = fitted.for_classes(others)
+    fitted: Predictor
+    if (model / "export.json").is_file():
+        fitted, names = _exported(model, {
+            "--classes": classes, "--task": task, "--backbone": backbone, "--trust-backbone": trust_backbone,
+            "--method": method, "--precision": precision, "--device": device not in ("auto", "cpu"),
+        })  # fmt: skip
+    else:
+        fitted, names = _fitted(model, task, classes, backbone, method, computing, device, trust_backbone)
     left_out = 0
 
     def tell(prediction: Prediction) -> None:
@@ -156,7 +166,6 @@ def predict(
         left_out += 1
         say(f"not predicted: {' '.join(str(prediction.error).split())}")
 
-    names = fitted.one_task().names
     broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
     peeked = Peeked(stream)
     found = predictions(fitted, peeked, top, broken, tell, asked, lenient)
@@ -177,6 +186,40 @@ def predict(
         say(_passed_over(stream))
     if left_out and not skip_broken:
         raise typer.Exit(LEFT_OUT)
+
+
+def _exported(folder: Path, given: Mapping[str, object]) -> tuple[Predictor, Sequence[str]]:
+    """An export and its class names, opened without torch. given: flags that go with a fitted model alone."""
+    flag = next((flag for flag, value in given.items() if value), None)
+    if flag is not None:
+        raise UsageError(f"{flag} goes with a fitted model, and {folder} is an export: leave it out.")
+    from shotfit.light import load
+
+    exported = load(folder)
+    return exported, exported.class_names
+
+
+def _fitted(
+    folder: Path,
+    task: str | None,
+    classes: str | None,
+    backbone: str | None,
+    method: str | None,
+    precision: Precision | None,
+    device: str,
+    trust_backbone: bool,
+) -> tuple[Predictor, Sequence[str]]:
+    """A fitted model, for other classes or a task where they are named, and the names of its classes."""
+    from shotfit.engine.store import open_store
+    from shotfit.evaluation.several import load_task
+
+    fitted = load_task(folder, task, backbone, method, precision, device, open_store(), trust_backbone)
+    others = [] if classes is None else as_classes(classes)
+    if task is not None:
+        fitted = fitted.for_task(task, others)
+    elif others:
+        fitted = fitted.for_classes(others)
+    return fitted, fitted.one_task().names
 
 
 def _passed_over(stream: Stream) -> str:

@@ -20,7 +20,8 @@ def show(
     method: Annotated[
         str,
         typer.Argument(
-            metavar="METHOD|MODEL", help="A method's name, path/to/file.py:Class, or the folder of a fitted model."
+            metavar="METHOD|MODEL",
+            help="A method's name, path/to/file.py:Class, or the folder or hf://owner/name of a fitted model.",
         ),
     ],
     backbone: flags.Backbone = "mini",
@@ -40,9 +41,10 @@ def show(
       shotfit show coop
       shotfit show coop --set length=4
       shotfit show shotfit-model --json
+      shotfit show hf://owner/name
     """
-    if method not in _names() and Path(method).is_dir():
-        _show_model(Path(method), as_json)
+    if method not in _names() and (Path(method).is_dir() or "://" in method):
+        _show_model(method, as_json)
         return
     if method not in (*_names(), "ensemble") and not _in_file(method):
         known = ", ".join(_names())
@@ -69,9 +71,11 @@ def _in_file(method: str) -> bool:
     return in_file(method)
 
 
-def _show_model(folder: Path, as_json: bool) -> None:
+def _show_model(model: str, as_json: bool) -> None:
+    from shotfit.fitting.pulling import local_folder
     from shotfit.fitting.summary import models_in, summary, summary_lines
 
+    folder = local_folder(model)
     found = [summary(place) for place in models_in(folder)]
     if as_json:
         print_json(found[0] if len(found) == 1 else {"model": str(folder), "models": found})

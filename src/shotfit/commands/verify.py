@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -17,7 +15,7 @@ __all__ = ["verify"]
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    model: flags.Model,
     backbone: flags.ModelBackbone = None,
     trust_backbone: flags.TrustBackbone = False,
     method: flags.MethodFile = None,
@@ -32,17 +30,21 @@ def verify(
     Examples:
       shotfit verify shotfit-model
       shotfit verify shotfit-model --json
+      shotfit verify hf://owner/name@v1        a model on the hub, before it is used
     """
+    from shotfit.fitting.pulling import called, local_folder
     from shotfit.fitting.verify import verify as look_at
 
     say = to(sys.stderr if as_json else sys.stdout)
-    checks = look_at(model, backbone, method, trust_backbone)
+    folder = local_folder(model)
+    name = called(folder)
+    checks = look_at(folder, backbone, method, trust_backbone)
     for check in checks:
         say(f"{check.name:9} {check.outcome:12} {check.said}")
     wrong = [check for check in checks if check.outcome == "wrong"]
     left_out = sum(check.outcome == "not checked" for check in checks)
-    say(f"{model}: {f'{len(wrong)} wrong' if wrong else 'nothing wrong'} in {plural(len(checks) - left_out, 'check')}")
+    say(f"{name}: {f'{len(wrong)} wrong' if wrong else 'nothing wrong'} in {plural(len(checks) - left_out, 'check')}")
     if as_json:
-        print_json({"model": str(model), "ok": not wrong, "checks": [asdict(check) for check in checks]})
+        print_json({"model": name, "ok": not wrong, "checks": [asdict(check) for check in checks]})
     if wrong:
         raise typer.Exit(ShotfitError.exit_code)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import check_regular, open_regular
+from shotfit.printing import cut
 
 if TYPE_CHECKING:
     import pyarrow
@@ -341,7 +342,13 @@ def _row(path: Path, row: int) -> bytes:
         except (pa.ArrowException, OSError) as error:
             raise PartError(f"cannot be read from its table ({_first_line(error)})") from error
     if isinstance(value, dict):
+        elsewhere = value.get("path")
         value = value.get("bytes")
+        if value is None and elsewhere:  # as `Dataset.to_parquet` writes pictures that lie in files
+            raise PartError(
+                f"holds the path {cut(str(elsewhere), 200)} and no picture: save the data set with its pictures "
+                "(in `datasets`: save_to_disk)."
+            )
     if not isinstance(value, bytes):
         raise PartError("holds no bytes of a picture")
     if len(value) > MAX_BYTES:

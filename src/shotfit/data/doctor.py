@@ -171,6 +171,7 @@ def examine(
     ]
     warnings = [
         *(_few_images(task, train, shots) if to_fit else ()),
+        *(_one_class(task) if to_fit else ()),
         *_similar_names(task),
         *_meaningless_names(task),
         *_copies(readable([*task.train, *task.val]), readable(held_out)),
@@ -262,6 +263,13 @@ def _few_images(task: Task, counts: Mapping[int, int], shots: int | None) -> Ite
             f"{_count(len(few), 'class', 'has', 'have')} fewer train images than the {shots} shots: {first_few(few, 5)}"
         )
         yield Problem("few images", message)
+
+
+def _one_class(task: Task) -> Iterator[Problem]:
+    if len(task.classes.names) == 1:
+        name = task.classes.names[0]
+        message = f"{name!r} is the only class, so every picture is predicted as it; expected a folder for each class"
+        yield Problem("one class", message)
 
 
 def _similar_names(task: Task) -> Iterator[Problem]:

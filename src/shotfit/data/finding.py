@@ -20,13 +20,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from shotfit.data.containers import is_container, is_table, members, row_count
-from shotfit.data.filecache import FileCache
-from shotfit.data.images import SUFFIXES, is_unread, open_image, shown
+from shotfit.data.images import SUFFIXES, BrokenImageError, is_truncated, is_unread, open_image, shown
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.tasks import Item
 from shotfit.errors import ShotfitError, first_few
 
-__all__ = ["Found", "Stream", "find_images", "identified", "lines_of", "pictures_in"]
+__all__ = ["Found", "Stream", "find_images", "identified", "leniently", "lines_of", "pictures_in"]
 
 _LONGEST_PATH = 2**16  # characters; systems allow 4,096
 _BLOCK = 2**16  # bytes of a list that are read at once, if so many are there
@@ -96,7 +95,8 @@ class Stream:
         if named.exists():
             yield from _inside(named)
             return
-        matches = [Path(path) for path in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207 (absolute ones too)
+        found = [] if "\0" in source else glob.glob(source, recursive=True)  # noqa: PTH207 (absolute ones too)
+        matches = [Path(path) for path in sorted(found)]
         if not matches:
             if not listed:
                 raise ShotfitError(
@@ -171,6 +171,8 @@ def identified(pictures: Sequence[Picture], cache: Path | None) -> tuple[list[It
 
     cache: the folder in which digests are kept.
     """
+    from shotfit.data.filecache import FileCache  # and its database, which not every use of this file needs
+
     items: list[Item] = []
     broken: dict[Picture, ShotfitError] = {}
     for picture, digest in zip(pictures, FileCache(cache).digests(pictures), strict=True):
@@ -183,6 +185,13 @@ def identified(pictures: Sequence[Picture], cache: Path | None) -> tuple[list[It
         except ShotfitError as error:
             broken[picture] = error
     return items, broken
+
+
+def leniently(items: Sequence[Item], error: BrokenImageError) -> list[Item] | None:
+    """The items, of which the picture of the error may be cut off; None where that does not help."""
+    if error.picture.lenient or not is_truncated(error):
+        return None
+    return [item.as_lenient() if item.picture == error.picture else item for item in items]
 
 
 def lines_of(stream: TextIO) -> Iterator[str | None]:

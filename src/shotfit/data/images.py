@@ -50,7 +50,7 @@ from shotfit.data.levels import banded, deep, eight_bits
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import UnreadableError
-from shotfit.printing import printable
+from shotfit.printing import cut, printable
 
 __all__ = [
     "FORMATS",
@@ -208,9 +208,7 @@ def shown(path: Path | Picture) -> str:
     with suppress(ValueError, OSError):  # elsewhere, or the working folder was removed
         here = str(Path.cwd())
         text = "." if text == here else text.removeprefix(here.rstrip(os.sep) + os.sep)
-    if len(text) > _LONGEST_NAME:
-        text = f"{text[: _LONGEST_NAME // 2]} ... {text[-_LONGEST_NAME // 2 :]}"
-    return printable(text)
+    return printable(cut(text, _LONGEST_NAME))
 
 
 def _rgb(picture: Picture, held: ExitStack, shorter: int | None = None) -> tuple[Image.Image, Facts]:

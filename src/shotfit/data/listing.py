@@ -33,6 +33,7 @@ _PART_WORDS: dict[str, Part] = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "validate": "val",
     "dev": "val",
     "test": "test",
     "testing": "test",
@@ -56,7 +57,7 @@ def part_named(name: str) -> Part | None:
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _YEAR.sub("", name.strip()))  # TrainImages
     words = [word for word in re.split(r"[_\-. ]+", spaced.casefold()) if word]
-    while len(words) > 1 and words[-1] in _HOLDERS:
+    while len(words) > 1 and words[-1].rstrip("0123456789") in _HOLDERS:  # train_split1
         del words[-1]
     if not words:
         return None
@@ -100,7 +101,8 @@ class How:
             if flag.endswith("-column") and name is not None:
                 raise UsageError(
                     f"a {flag.removeprefix('--').replace('-', ' ')} ({name}) goes with a manifest or another table; "
-                    f"{source.name} is read as {what}, which have no columns."
+                    f"{source.name} is read as {what}, which have no columns: name the file that has them, "
+                    "or its format with --read-as."
                 )
 
 

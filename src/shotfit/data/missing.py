@@ -1,8 +1,9 @@
 """Why none of the pictures that a file lists exists, and what would find them.
 
-    reason_none_exists(paths, Path("photos"), given=True)    # "the paths have backslashes, as on Windows: write ..."
+    reason_none_exists(paths, Path("photos"), given=True)    # "they are in photos/new: pass --images photos/new"
 
-What is proposed was tried: where it names a folder or an ending, the first pictures are there.
+Paths with backslashes, without their ending or in another case are read as they are meant (`Places`), so that what is
+wrong is something else. What is proposed was tried: where it names a folder, pictures are there.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
+from shotfit.data.formats.lines import Places
 from shotfit.data.images import SUFFIXES, shown
 
 __all__ = ["reason_none_exists"]
 
 LOOKED_AT = 20  # of the paths
 FOLDERS = 200  # below the list's own that are tried as the place of the pictures
-
-Names = dict[str, list[str]]
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_DRIVE = re.compile(r"[A-Za-z]:/|//")
 
 
 def reason_none_exists(paths: Sequence[Path], base: Path, given: bool) -> str:
@@ -27,64 +29,67 @@ def reason_none_exists(paths: Sequence[Path], base: Path, given: bool) -> str:
 
     base: the folder that they are relative to. given: the caller has named it (--images).
     """
-    some = [os.path.relpath(path, base) if path.is_relative_to(base) else str(path) for path in paths[:LOOKED_AT]]
-
-    def there(folder: Path, changed: Callable[[str], str] = str) -> bool:
-        return any(os.path.lexists(folder / changed(path)) for path in some)
-
-    if any("\\" in path for path in some):
-        slashes = "the paths have backslashes, as on Windows: write them with /"
-        if any(re.match(r"[A-Za-z]:|\\\\", path) for path in some):
-            return f"{slashes}, relative to the folder of the pictures"
-        if there(base, _with_slashes):
-            return slashes
-        mended = [base / _with_slashes(path) for path in some]
-        return f"{slashes}; and {reason_none_exists(mended, base, given)}"
-    found = _other_names(some, base)
-    if found:
-        return found
+    names = [os.path.relpath(path, base) if path.is_relative_to(base) else str(path) for path in paths[:LOOKED_AT]]
+    some = [name.replace("\\", "/") for name in names]
+    if any(map(_ADDRESS.match, some)):
+        return "the paths are addresses, and nothing is fetched: download the pictures, and write where they lie"
     for folder in (base.parent, *_folders_in(base)):
-        if there(folder):
+        places = Places(folder)
+        if any(places.picture(name).exists() for name in some):
             return f"they are in {shown(folder)}: pass --images {shown(folder)}"
-    if there(base, lambda path: Path(path).name):
-        return f"pictures of these names lie directly in {shown(base)}: leave the folders out of the paths"
-    if all(Path(path).is_absolute() for path in some):
+    for tell in (_beginning_too_much, _other_ending, _other_case):
+        reason = _first(tell, some, base)
+        if reason:
+            return reason
+    if all(name.startswith("/") or _DRIVE.match(name) for name in some):
         return "the paths are absolute, and of another place: write them relative to the folder of the pictures"
     if given:
         return f"--images {shown(base)} must be the folder in which these paths begin"
     return "pass the folder that the paths are relative to (--images DIR)"
 
 
-def _with_slashes(path: str) -> str:
-    return PureWindowsPath(path).as_posix()
+def _first(tell: Callable[[str, Path], str], some: Sequence[str], base: Path) -> str:
+    return next((reason for name in some if (reason := tell(name, base))), "")
 
 
-def _other_names(some: Sequence[str], base: Path) -> str:
-    """What to do where files of the folder differ from the paths in ending or case alone; "" where none do."""
-    listed: dict[Path, Names] = {}
-    for path in some:
-        whole = base / path
-        if whole.parent not in listed:
-            listed[whole.parent] = _by_stem(whole.parent)
-        names = listed[whole.parent].get(whole.name.casefold()) or []
-        if names:
-            return f"the paths lack the file's ending: {whole.name} is {names[0]}"
-        names = listed[whole.parent].get(whole.stem.casefold()) or []
-        if names:
-            same = names[0].casefold() == whole.name.casefold()
-            return f"the files have another {'case' if same else 'name or ending'}: {whole.name} is {names[0]}"
+def _beginning_too_much(name: str, base: Path) -> str:
+    """What to do where the picture is there without the path's first folders."""
+    parts, places = Path(name).parts, Places(base)
+    for number in range(1, len(parts)):
+        if places.picture(str(Path(*parts[number:]))).exists():
+            return (
+                f"they are in {shown(base)} without {Path(*parts[:number])}{os.sep} in front: leave it out of the paths"
+            )
     return ""
 
 
-def _by_stem(folder: Path) -> Names:
-    """Names of pictures by their name without ending, in lower case."""
-    found: Names = {}
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-        stem, ending = os.path.splitext(name)  # noqa: PTH122  (of a bare name)
-        if ending.lower() in SUFFIXES:
-            found.setdefault(stem.casefold(), []).append(name)
-    return found
+def _other_ending(name: str, base: Path) -> str:
+    """What to do where a picture differs from the path in its ending alone."""
+    whole = base / name
+    for other in _entries(whole.parent):
+        stem, ending = os.path.splitext(other)  # noqa: PTH122  (of a bare name)
+        if ending.lower() in SUFFIXES and stem.casefold() == whole.stem.casefold():
+            return f"the files have another ending: {whole.name} is {other}"
+    return ""
+
+
+def _other_case(name: str, base: Path) -> str:
+    """What to do where a folder of the path differs in case alone."""
+    folder = base
+    for part in Path(name).parts[:-1]:
+        if not (folder / part).is_dir():
+            other = next((other for other in _entries(folder) if other.casefold() == part.casefold()), None)
+            return "" if other is None else f"the folder is called {other}, and not {part}"
+        folder = folder / part
+    return ""
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (OSError, ValueError):
+        return []
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir())[:FOLDERS] if path.is_dir()] if folder.is_dir() else []
+    return [path for name in _entries(folder)[:FOLDERS] if (path := folder / name).is_dir()]

@@ -161,7 +161,7 @@ class Picture:
             raise TypeError(f"{self.name} has pixels, not bytes")
         if self.file is None:
             if self.held is None:
-                raise PartError("is an address on the network, which is not fetched")
+                raise PartError("is an address on the network, which is not fetched: download the picture.")
             yield io.BytesIO(self.held)
             return
         with (

@@ -136,7 +136,7 @@ def task_of(
     beside = (source if folder else source.parent) / NAMES_FILE
     names = read_class_names(Path(class_names or beside)) if class_names or beside.is_file() else ClassNames()
     classes = ClassList(
-        task=name or (source.name if folder else source.stem.removeprefix("split_zhou_")),
+        task=name or _name_of(source),
         names=names.apply(listing.classes, without_numbers(listing.classes) if listing.numbered else listing.classes),
         templates=expand_templates(templates) or names.templates or (DEFAULT_TEMPLATE,),
     )
@@ -171,6 +171,13 @@ def task_of(
     )
 
 
+def _name_of(source: Path) -> str:
+    """What a task is called: as its folder or file, that of a pattern as the folder of its files."""
+    if source.is_dir() or shards.is_pattern(source, (*ARCHIVES, *TABLES)):
+        return (source if source.is_dir() else source.parent).name
+    return source.stem.removeprefix("split_zhou_")
+
+
 def _without(val: Sequence[Item], test: Sequence[Item]) -> tuple[list[Item], int]:
     """The validation items that are not in the test part too, by name or content, and how many were.
 
@@ -188,7 +195,10 @@ def _format(source: Path, read_as: str | None) -> Format:
         hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FORMATS)}."
         raise UsageError(f"there is no format {read_as!r}; {hint}")
     if not source.exists() and not shards.is_pattern(source, (*ARCHIVES, *TABLES)):
-        raise ShotfitError(f"{shown(source)} does not exist; expected a folder of class folders, or a manifest.")
+        braces = ": write several shards as a pattern, such as train-*.tar" if "{" in source.name else ""
+        raise ShotfitError(
+            f"{shown(source)} does not exist{braces}; expected a folder of class folders, or a manifest."
+        )
     if read_as is not None:
         return FORMATS[read_as]
     for found in FORMATS.values():

@@ -79,7 +79,11 @@ class Reading:
         return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given.items() if value is not None)
 
     def examined(
-        self, task: Task, cache: Path | None, found: Callable[[Task], None], warned: Callable[[str], None]
+        self,
+        task: Task,
+        cache: Path | None,
+        found: Callable[[Task], None] = _unheard,
+        warned: Callable[[str], None] = _unheard,
     ) -> Task:
         """A task that was read, once the doctor has seen it; the rest as `task`."""
         found(task)

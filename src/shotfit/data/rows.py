@@ -19,7 +19,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import can_hold, writing
 from shotfit.printing import as_csv, as_json
 
-__all__ = ["Columns", "Kind", "RowForm", "check_file", "csv_row", "form_of", "write_lines", "write_rows"]
+__all__ = ["Columns", "Kind", "RowForm", "as_text", "check_file", "csv_row", "form_of", "write_lines", "write_rows"]
 
 RowForm = Literal["csv", "jsonl", "parquet"]
 Kind = Literal["text", "whole", "number", "flag", "texts"]
@@ -119,8 +119,12 @@ def _groups(rows: Iterable[Sequence[object]]) -> Iterator[list[Sequence[object]]
         yield group
 
 
+def as_text(value: str) -> str:
+    """A name that is no text as text, with escapes."""
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
 def _text(value: object) -> object:
-    """Names that are no text become text, with escapes."""
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
+        return as_text(value)
     return [_text(one) for one in value] if isinstance(value, (list, tuple)) else value

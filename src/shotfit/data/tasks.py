@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -100,7 +100,7 @@ class ClassList:
         return [[template.replace("{}", name) for template in self.templates] for name in self.readable]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Task:
     """A classification task on images.
 
@@ -113,7 +113,7 @@ class Task:
     classes: ClassList
     train: tuple[Item, ...]
     val: tuple[Item, ...] = ()
-    held_out: Sequence[Item] | None = field(default=(), repr=False)
+    held_out: Sequence[Item] | None = ()
     source: Path = Path()
     reader: str = ""
     test_origin: str = ""
@@ -121,6 +121,11 @@ class Task:
     loops: tuple[Path, ...] = ()
     description: str = ""
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        test = "sealed" if self.is_sealed else f"{len(self.test):,}"
+        counts = f"{len(self.train):,} train, {len(self.val):,} validation, {test} test images"
+        return f"Task({self.name!r}, {len(self.classes.names):,} classes, {counts})"
 
     def passed_over(self) -> list[Path]:
         """The pictures among what was ignored, also in folders there: in no class, or not read."""

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next tensors while a long work lasts.
+"""Freed memory is kept for the next tensors while a long work lasts; and how much a process has taken at most.
 
 glibc gives a block above 32 MB back to the system as soon as it is freed, and the system clears each page of the next
 one as it is first touched. A hidden activation of ViT-B/16 on 16 images is such a block, and clearing it takes four
@@ -17,14 +17,19 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from threading import Lock
 
-__all__ = ["give_back", "kept_memory"]
+import torch
+
+__all__ = ["count_anew", "give_back", "kept_memory", "peak_memory"]
 
 # options of mallopt, as malloc.h numbers them
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 LARGEST = 32 << 20  # to which glibc raises the threshold by itself, and the one for trimming to twice that
 BLOCKS = 65536  # mapped at the same time at most: glibc's default
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 _lock = Lock()
 if hasattr(os, "register_at_fork"):  # no child gets it locked by a thread that it does not have
@@ -67,3 +72,28 @@ def give_back() -> None:
 @cache
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes that were taken at most: on a GPU by PyTorch's tensors there, else by the whole process, in its memory.
+
+    None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if not STATUS.is_file():
+        return None
+    rows = [row for row in STATUS.read_text().splitlines() if row.startswith("VmHWM:")]
+    return 1024 * int(rows[0].split()[1]) if rows else None
+
+
+def count_anew(device: torch.device) -> bool:
+    """Have `peak_memory` count from now on; False where the system cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        RESET.write_text("5")
+    except OSError:
+        return False
+    return True

@@ -24,11 +24,11 @@ from shotfit.data.pictures import Picture
 from shotfit.data.views import Box
 from shotfit.engine.allocator import give_back
 from shotfit.towers.config import Preprocessing
+from shotfit.towers.pixels import MARGIN
 from shotfit.towers.preprocess import crop_and_flip, preprocess
 
 __all__ = ["MARGIN", "center_view", "cut", "read_ahead"]
 
-MARGIN = 2
 LARGE = 2**25  # pixels
 
 A = TypeVar("A")

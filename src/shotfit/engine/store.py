@@ -29,7 +29,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, read_text, write_atomically
 from shotfit.progress import say, track
 
-__all__ = ["Compute", "Entry", "Kind", "MemoryStore", "Store", "cache_folder", "open_store", "parse_size"]
+__all__ = ["Compute", "Entry", "Kind", "MemoryStore", "NoStore", "Store", "cache_folder", "open_store", "parse_size"]
 
 Kind = Mapping[str, str | int | float | bool]
 Compute = Callable[[list[int]], Iterator[Tensor]]
@@ -37,7 +37,7 @@ Compute = Callable[[list[int]], Iterator[Tensor]]
 LIMIT = "SHOTFIT_CACHE_LIMIT"
 KIND = "kind.json"
 TRIES = 3  # how often rows are computed again that come back from the disk damaged
-SHARD_BYTES = 64 * 2**20
+SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 60  # after which rows are written
 STALE_SECONDS = 3600  # a temporary file of this age belongs to a writer that was killed
 
 
@@ -96,6 +96,17 @@ class MemoryStore:
         return read()
 
 
+class NoStore(MemoryStore):
+    """Nothing is kept: for a process that lives long, and is asked by others."""
+
+    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Held:
+        """See Store.held."""
+        rows: dict[str, Tensor] = {}
+        missing = _missing(keys, rows)
+        rows.update(zip((keys[place] for place in missing), _computed(missing, compute, description), strict=True))
+        return Held([rows[key] for key in keys])
+
+
 class Store:
     """Rows on disk under `folder`, at most `limit` bytes of them (least recently used shards go first)."""
 
@@ -110,7 +121,7 @@ class Store:
         """Rows [keys, ...] in the order of the keys; those that are not there are computed and kept.
 
         compute: given the positions of missing keys, yields tensors [m, ...] of consecutive rows in that order. Each
-        shard is written as soon as it is full, so an interrupted computation goes on where it stopped.
+        shard is written as soon as it is full or a minute old, so an interrupted computation goes on where it stopped.
 
         Raises ShotfitError for a disk that damages what is written again and again.
         """
@@ -136,9 +147,10 @@ class Store:
         home = self.folder / _digest(kind)
         held: dict[str, Tensor | tuple[Shard, int]] = dict(self._find(home, set(keys)))
         missing, pending, size, failed = _missing(keys, held), dict[str, Tensor](), 0, False
+        written = time.monotonic()
 
         def flush() -> None:
-            nonlocal pending, size, failed
+            nonlocal pending, size, failed, written
             if pending and not failed:
                 try:
                     shard = self._write(home, kind, pending)
@@ -149,13 +161,13 @@ class Store:
                         self._told = True
                         reason = f"cannot be written ({error.strerror})"
                         say(f"note: {self.folder} {reason}; going on without keeping features.")
-            pending, size = {}, 0
+            pending, size, written = {}, 0, time.monotonic()
 
         try:
             for position, row in zip(missing, _computed(missing, compute, description), strict=True):
                 held[keys[position]] = pending[keys[position]] = row
                 size += row.nbytes
-                if size >= SHARD_BYTES:
+                if size >= SHARD_BYTES or time.monotonic() - written >= SHARD_SECONDS:
                     flush()
         finally:
             flush()

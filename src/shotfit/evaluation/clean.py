@@ -35,8 +35,10 @@ from shotfit.towers.precision import Precision
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Cleaned", "DoublePictures", "Suspect", "clean", "cleaned"]
+__all__ = ["COLUMNS", "Cleaned", "DoublePictures", "Suspect", "clean", "cleaned"]
 
+COLUMNS = ("problem", "rank", "image", "part", "label", "likely", "score", "nearest")
+"""Of a row of what `clean` found."""
 SHOWN = 3
 """So many pictures of the likely label are named beside a suspect."""
 

@@ -52,10 +52,11 @@ from shotfit.evaluation.runs import append_run, as_text, check_runs, read_runs
 from shotfit.evaluation.trust import evaluate_trust
 from shotfit.evaluation.variants import Variant, read_variant
 from shotfit.files import LIST_BYTES, sha256
-from shotfit.fitting.fit import RecipeName, check_numbers, fit
+from shotfit.fitting.fit import Needs, RecipeName, check_numbers, fit
 from shotfit.fitting.model import Model
 from shotfit.fitting.program import program_of
-from shotfit.methods.base import check_prompts
+from shotfit.fitting.race import AUTO
+from shotfit.methods.base import Method, check_prompts
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
@@ -103,13 +104,14 @@ def compare(
     methods that can are fitted to all of them at once.
     leave_out: of several tasks, those that are predicted from their names by the methods that can; zero_shot is
     added beside them. apart: several tasks are data sets, each fitted on its own by every method. methods: names,
-    with options where they are to differ: `coop+length=4+lr=0.01`. targets: what transfer and domain-shift evaluate
-    on, all their images. recipe: of methods whose name does not say one (mma@paper). epochs, lr: in place of the
-    recipes'. validation, memory, precision, device: as in `fit`. out: the JSONL file of finished runs (None: nothing is
-    kept). keep_predictions: a folder for a CSV file of each run and column, image by image; a finished run that has
-    none there is done again. speed: measure images a second of prediction too, once for each method and number of
-    shots. report: called with each run, also with those found in the file (`resumed` is true in them), and told its
-    number and the total.
+    with options where they are to differ: `coop+length=4+lr=0.01`; auto is the race of `fit`, among methods that
+    predict new classes where the protocol asks for them. targets: what transfer and domain-shift evaluate on, all
+    their images. recipe: of methods whose name does not say one (mma@paper). epochs, lr: in place of the recipes'.
+    validation, memory, precision, device: as in `fit`. out: the JSONL file of finished runs (None: nothing is kept).
+    keep_predictions: a folder for a CSV file of each run and column, image by image; a finished run that has none
+    there is done again. speed: measure images a second of prediction too, once for each method and number of shots.
+    report: called with each run, also with those found in the file (`resumed` is true in them), and told its number
+    and the total.
 
     A method that predicts no new classes has no rows in the columns that ask for it.
 
@@ -131,9 +133,10 @@ def compare(
     for lesson in plan.all_lessons:  # refused before the first fit, not after it
         support = lesson.support(shots[0], seeds[0], validation)
         for variant in variants:
-            if lesson in plan.lessons_of(variant.prototype):
-                variant.prototype.attach(Frozen(loaded, MemoryStore()), [task.classes for task in support])
-                variant.prototype.check()
+            if lesson in plan.lessons_of(variant.several_tasks):
+                for method in variant.entrants(_asks_for_new(lesson)):
+                    method.attach(Frozen(loaded, MemoryStore()), [task.classes for task in support])
+                    method.check()
     finished = {} if out is None else read_runs(out)
     if out is not None:
         check_runs(out)
@@ -155,9 +158,10 @@ def compare(
                 try:
                     with PeakMemory(loaded.device) as peak:
                         model = fit(
-                            lesson.support(number, seed, validation), variant.prototype, shots=None, seed=seed,
+                            lesson.support(number, seed, validation), variant.prototype or AUTO, shots=None, seed=seed,
                             backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
-                            steps=variant.steps, recipe=variant.recipe, check=protocol == "open-set",
+                            steps=variant.steps, recipe=variant.recipe, needs=_needs(variant, lesson),
+                            check=variant.prototype is None or protocol == "open-set",
                             keep=True, store=store, memory=memory, spare_classes=_asks_for_new(lesson),
                         )  # fmt: skip
                     judged, said = _judged(model, lesson)
@@ -227,7 +231,9 @@ def read_variants(
             raise UsageError(f"shots is {number}; expected 1 or more images a class.")
     variants = [read_variant(method, lr, epochs, recipe) for method in methods]
     for variant, number, seed in itertools.product(variants, shots, seeds):
-        check_numbers(variant.prototype, number, seed, variant.epochs, variant.lr, views, variant.steps, variant.recipe)
+        check_numbers(
+            variant.entrants(False)[0], number, seed, variant.epochs, variant.lr, views, variant.steps, variant.recipe
+        )
     return variants
 
 
@@ -253,18 +259,21 @@ def _cells(
     base |= {"precision": str(backbone.dtype).removeprefix("torch.")}
     base |= {} if validation == "few" else {"validation": validation}
     for variant in variants:
+        prototype = variant.prototype
         method = {
-            "method": variant.prototype.name,
-            "program": program_of(variant.prototype),
-            "options": variant.prototype.options(),
-            "given": _fixed(variant),
-            "files": [sha256(file, LIST_BYTES, "a file of an option") for file in variant.prototype.files()],
+            "method": variant.method,
+            "program": program_of(*variant.entrants(False)),
+            "options": {} if prototype is None else prototype.options(),
+            "given": [] if prototype is None else _fixed(prototype, variant.recipe),
+            "files": [sha256(file, LIST_BYTES, "a file of an option") for file in prototype.files()]
+            if prototype
+            else [],
             "epochs": variant.epochs,
             "steps": variant.steps,
             "recipe": variant.recipe,
             "lr": variant.lr,
         }
-        for number, seed, lesson in itertools.product(shots, seeds, plan.lessons_of(variant.prototype)):
+        for number, seed, lesson in itertools.product(shots, seeds, plan.lessons_of(variant.several_tasks)):
             if id(lesson) not in fingerprints:
                 fingerprints[id(lesson)] = _fingerprint(lesson)
             drawn = {"lesson": fingerprints[id(lesson)], "shots": number, "seed": seed}
@@ -276,11 +285,16 @@ def _asks_for_new(lesson: Lesson) -> bool:
     return any(exam.classes is not None for exam in lesson.exams)
 
 
-def _fixed(variant: Variant) -> list[str]:
-    """Options that are given, maybe at their defaults, and that `auto` would else choose."""
-    grid = variant.prototype.grid
-    axes = grid.axes if grid is not None and variant.recipe == "auto" else ()
-    return sorted({axis.name for axis in axes} & variant.prototype.given)
+def _needs(variant: Variant, lesson: Lesson) -> Needs | None:
+    """What a race is to look for."""
+    return "new-classes" if variant.prototype is None and _asks_for_new(lesson) else None
+
+
+def _fixed(prototype: Method, recipe: RecipeName) -> list[str]:
+    """Options that are given, maybe at their defaults, and that the recipe `auto` would else choose."""
+    grid = prototype.grid
+    axes = grid.axes if grid is not None and recipe == "auto" else ()
+    return sorted({axis.name for axis in axes} & prototype.given)
 
 
 def _judged(model: Model, lesson: Lesson) -> tuple[dict[str, Any], dict[str, Answers]]:
@@ -304,7 +318,7 @@ def _judged(model: Model, lesson: Lesson) -> tuple[dict[str, Any], dict[str, Ans
         found = said[exam.column] = answers(judged, exam.items, exam.among)
         measured = found.scores()
         scores[exam.column] = {name: getattr(measured, name) for name in MEASURED} | {"right": as_text(found.right)}
-    record = {name: model.record[name] for name in ("seconds", "selection", "support_images")}
+    record = {name: model.record[name] for name in ("fitted_method", "seconds", "selection", "support_images")}
     tasks = [task.name for task in lesson.tasks]
     return {"tasks": tasks, "scores": scores, "refusal": refusal} | record, said
 
@@ -335,7 +349,7 @@ def _places(lesson: Lesson, targets: Sequence[Task]) -> dict[str, Any]:
 def _file_names(variant: Variant, shots: int, seed: int, lesson: Lesson, key: str) -> dict[str, str]:
     """The file of predictions of each column."""
     return {
-        exam.column: file_name(variant.prototype.name, shots, seed, key, exam.column, number)
+        exam.column: file_name(variant.method, shots, seed, key, exam.column, number)
         for number, exam in enumerate(lesson.exams)
     }
 

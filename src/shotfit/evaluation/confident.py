@@ -70,8 +70,8 @@ def judge_labels(
     Raises UsageError for arrays that do not fit together, labels out of range, and features that are not finite.
 
     Example:
-        >>> features = np.repeat(np.eye(2), 5, axis=0) + 0.01 * np.arange(10)[:, None]
-        >>> judge_labels(features, [0, 0, 0, 1, 0, 1, 1, 1, 1, 1]).order[0]
+        >>> features = np.random.default_rng(0).normal(size=(20, 4)) + 6 * np.eye(4)[np.arange(20) // 10]
+        >>> int(judge_labels(features, [0, 0, 0, 1, 0, 0, 0, 0, 0, 0] + 10 * [1]).order[0])
         3
     """
     own, count = _checked(features, labels, classes)
@@ -103,10 +103,15 @@ def _crossed(plain: NDArray[Any], labels: NDArray[np.intp], count: int, folds: N
     logits = np.zeros((len(PENALTIES), len(plain), count))
     for fold in np.unique(folds):
         held = folds == fold
-        learned = rows[~held | (folds == KEPT)]
-        values, vectors = np.linalg.eigh(learned.T @ learned)  # of all penalties at once
-        along = vectors.T @ (learned.T @ wanted[~held | (folds == KEPT)])
-        seen = rows[held] @ vectors
+        others = ~held | (folds == KEPT)
+        learned, targets = rows[others], wanted[others]
+        # one decomposition serves all penalties; of [images, images] where that is smaller than [embed, embed]
+        if len(learned) < learned.shape[1]:
+            values, vectors = np.linalg.eigh(learned @ learned.T)
+            along, seen = vectors.T @ targets, rows[held] @ (learned.T @ vectors)
+        else:
+            values, vectors = np.linalg.eigh(learned.T @ learned)
+            along, seen = vectors.T @ (learned.T @ targets), rows[held] @ vectors
         for number, penalty in enumerate(PENALTIES):
             logits[number, held] = seen @ (along / (np.maximum(values, 0) + penalty)[:, None])
     judged = torch.from_numpy(labels[folds != KEPT])

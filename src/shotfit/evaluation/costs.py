@@ -16,13 +16,12 @@ from pathlib import Path
 import torch
 
 from shotfit.data.pictures import Picture
-from shotfit.engine.allocator import give_back
+from shotfit.engine.allocator import count_anew, give_back, peak_memory
 from shotfit.errors import ShotfitError
 from shotfit.fitting.model import Model
 
 __all__ = ["PeakMemory", "prediction_rate", "saved_bytes"]
 
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 WARMING, TIMED = 8, 64  # images that are predicted first, and images that are timed
 
 
@@ -40,15 +39,12 @@ class PeakMemory:
     def __enter__(self) -> PeakMemory:
         gc.collect()
         give_back()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        self._counts = self.device.type == "cuda" or _reset()
+        self._counts = count_anew(self.device)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._counts:
-            on_gpu = self.device.type == "cuda"
-            self.bytes = int(torch.cuda.max_memory_allocated(self.device)) if on_gpu else _peak()
+            self.bytes = peak_memory(self.device)
 
 
 def saved_bytes(model: Model) -> int:
@@ -73,17 +69,3 @@ def prediction_rate(model: Model, images: Sequence[Picture]) -> float | None:
     except ShotfitError:  # the features were stored, and the file has gone since
         return None
     return round(TIMED / (time.perf_counter() - started), 1)
-
-
-def _reset() -> bool:
-    """Count the peak of this process from now on; False where the system cannot."""
-    try:
-        RESET.write_text("5")
-    except OSError:
-        return False
-    return STATUS.is_file()
-
-
-def _peak() -> int | None:
-    rows = [row for row in STATUS.read_text().splitlines() if row.startswith("VmHWM:")]
-    return 1024 * int(rows[0].split()[1]) if rows else None

@@ -84,8 +84,8 @@ def p_value(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def aligned(rows: Sequence[Sequence[str]], least: int = 0) -> list[str]:
-    """Cells in columns, the first to the left, the others to the right. least: width of the first at least.
+def aligned(rows: Sequence[Sequence[str]], least: int = 0, left: bool = False) -> list[str]:
+    """Cells in columns, the first to the left, the others to the right, or all `left`. least: width of the first.
 
     >>> aligned([["class", "F1"], ["猫", "50.0"]])
     ['class    F1', '猫     50.0']
@@ -96,7 +96,8 @@ def aligned(rows: Sequence[Sequence[str]], least: int = 0) -> list[str]:
     lines = []
     for row in rows:
         gaps = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
-        cells = [row[0] + gaps[0], *(gap + cell for gap, cell in zip(gaps[1:], row[1:], strict=True))]
+        others = zip(gaps[1:], row[1:], strict=True)
+        cells = [row[0] + gaps[0], *(cell + gap if left else gap + cell for gap, cell in others)]
         lines.append("  ".join(cells).rstrip())
     return lines
 

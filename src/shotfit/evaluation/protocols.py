@@ -33,7 +33,6 @@ from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import ClassList, Item, Task, composed, plain_name
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.evaluation.evaluate import labelled_for
-from shotfit.methods.base import Method
 
 __all__ = [
     "PROTOCOLS",
@@ -162,9 +161,9 @@ class Plan:
             lines.append(f"{summary.column}: {kind} {', '.join(summary.over)}")
         return lines
 
-    def lessons_of(self, method: Method) -> tuple[Lesson, ...]:
-        """The lessons that this method takes."""
-        return (self.together,) if self.together is not None and method.several_tasks else self.lessons
+    def lessons_of(self, several_tasks: bool) -> tuple[Lesson, ...]:
+        """The lessons that a method takes; several_tasks: it fits them at once."""
+        return (self.together,) if self.together is not None and several_tasks else self.lessons
 
 
 def plan_protocol(protocol: str, source: Task, targets: Sequence[Task] = ()) -> Plan:

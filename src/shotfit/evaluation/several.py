@@ -7,9 +7,10 @@ opens like every model; `models_of` finds both.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from shotfit.data.tasklist import check_names
@@ -20,6 +21,7 @@ from shotfit.evaluation.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
 from shotfit.fitting.folder import RECORD
 from shotfit.fitting.model import Model, load
+from shotfit.fitting.pulling import local_folder
 from shotfit.fitting.race import AUTO
 from shotfit.fitting.record import read_record
 from shotfit.methods import find
@@ -32,7 +34,10 @@ RECORDED = (
 # Of fits to images: how it was trained and chosen, and what is known by images that were held out.
 CHOSEN = ("recipe", "choice", "race", "training", "checked", "half_of_the_labels", "trust")
 
-__all__ = ["Fitted", "load_task", "merged", "models_of", "overview", "places", "scored", "table"]
+# Where the model of all tasks goes, and how it is fitted to them
+Together = tuple[Path, Callable[[Sequence[Task]], Model]]
+
+__all__ = ["Fitted", "fitted_in_turn", "load_task", "merged", "models_of", "overview", "places", "scored", "table"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Fitted:
 
 
 def load_task(
-    folder: Path,
+    folder: str | Path,
     task: str | None,
     backbone: str | None,
     method: str | None = None,
@@ -63,10 +68,11 @@ def load_task(
     store: Store | MemoryStore | None = None,
     trust_backbone: bool = False,
 ) -> Model:
-    """The model in the folder, or the one below it that was fitted to the task.
+    """The model in the folder, or the one below it that was fitted to the task. folder: also an address on the hub.
 
     Raises as `load` does, and UsageError where the folder holds models of tasks and not of this one, or none is named.
     """
+    folder = local_folder(folder)
     if not _is_model(folder) and task is not None and _is_model(_place(folder, task)):
         folder = _place(folder, task)
     if not _is_model(folder) and (below := _below(folder)):
@@ -90,6 +96,11 @@ def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[P
     check_names(tasks)
     if not apart or (method != AUTO and find(method).several_tasks):
         return {out: list(tasks)}
+    if method == AUTO and len(tasks) > 1 and out.is_dir() and any(out.iterdir()):
+        raise UsageError(
+            f"{out} is not empty, and {method} of several tasks saves there one model, or one a task, whichever is "
+            "better: choose another --out, or delete it."
+        )
     if (out / RECORD).exists():
         raise UsageError(f"{out} is a model, but {method} makes one a task, in folders below it: choose another --out.")
     found: dict[Path, list[Task]] = {}
@@ -101,6 +112,50 @@ def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[P
             )
         found[place] = [task]
     return found
+
+
+def fitted_in_turn(
+    groups: Mapping[Path, Sequence[Task]], fit_to: Callable[[Sequence[Task]], Model], together: Together | None = None
+) -> Iterator[tuple[Path, Model]]:
+    """Fit the tasks of each folder, one folder after the other.
+
+    together: for a race of several tasks, where the model of all of them goes and how it is fitted. Its method takes
+    the place of what won task by task where its held-out accuracy, as the mean over the tasks, is higher by more than
+    a standard error of the differences.
+    """
+    if together is None or len(groups) < 2:
+        yield from ((place, fit_to(tasks)) for place, tasks in groups.items())
+        return
+    apart = {place: fit_to(tasks) for place, tasks in groups.items()}
+    if not all(model.record["checked"] for model in apart.values()):  # nothing can be held out
+        yield from apart.items()
+        return
+    place, fit_all = together
+    shared = fit_all([task for tasks in groups.values() for task in tasks])
+    of_shared = {name: found["accuracy"] for name, found in shared.record["checked"]["tasks"].items()}
+    of_own = {name: _held_out(model) for model in apart.values() for name in model.tasks}
+    gains = [of_shared[name] - of_own[name] for name in of_own]
+    for model in apart.values():
+        (name,) = model.tasks
+        model.record["race"] = [*model.record["race"], _entrant(shared.record["fitted_method"], of_shared[name])]
+    if fmean(gains) <= stdev(gains) / len(gains) ** 0.5 or shared.record["fell_back"]:
+        yield from apart.items()
+        return
+    shared.record["race"] = [
+        _entrant("auto, task by task", fmean(of_own.values())),
+        _entrant(shared.record["fitted_method"], fmean(of_shared.values())),
+    ]
+    yield place, shared
+
+
+def _held_out(model: Model) -> float:
+    """The accuracy on held-out images of what is saved."""
+    checked = model.record["checked"]
+    return float(checked["zero_shot_accuracy" if model.record["fell_back"] else "accuracy"])
+
+
+def _entrant(method: str, accuracy: float) -> dict[str, Any]:
+    return {"method": method, "accuracy": accuracy, "score": None, "chosen": {}}
 
 
 def scored(model: Model, tasks: Sequence[Task], place: Path) -> Fitted:
@@ -152,7 +207,7 @@ def table(columns: dict[str, TaskScores]) -> list[str]:
 
 
 def models_of(
-    folder: Path,
+    folder: str | Path,
     tasks: Sequence[Task],
     backbone: str | None,
     method: str | None = None,
@@ -161,10 +216,11 @@ def models_of(
     store: Store | MemoryStore | None = None,
     trust_backbone: bool = False,
 ) -> list[tuple[Model, list[Task]]]:
-    """The model in the folder with all tasks, or the models below it, one for each task.
+    """The model in the folder with all tasks, or the models below it, one for each task. folder: as in `load_task`.
 
     Raises ShotfitError where neither is there.
     """
+    folder = local_folder(folder)
     if _is_model(folder) or not folder.is_dir():
         return [(load(folder, backbone, store, method, precision, device, trust_backbone), list(tasks))]
     found = [(_place(folder, task.name), task) for task in tasks]

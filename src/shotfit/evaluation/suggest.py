@@ -10,8 +10,9 @@ Zhdanov, "Diverse mini-batch Active Learning", arXiv 1901.05954: k-means of the 
 and one picture from each cluster. So a picture stands for others that are in doubt as it is, and neither outliers nor
 the same doubt many times fill the list.
 
-# differs: the weight is u squared, the features are of length 1, and near doubles are left out: docs/labels.md compares
-this with eight other rules.
+# differs: the weight is (rank of u / n)^4, which no calibration of the probabilities moves; the features are of length
+1; near doubles are left out; and far more than ten times as many pictures as are asked for enter. docs/labels.md
+compares it with other rules.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 
 from shotfit.calls import checked
@@ -43,12 +45,14 @@ from shotfit.progress import track
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Chosen", "Suggestion", "Suggestions", "choose", "suggest"]
+__all__ = ["COLUMNS", "Chosen", "Suggestion", "Suggestions", "choose", "suggest"]
 
+COLUMNS = ("rank", "image", "likely", "probability", "second", "score", "nearest")
+"""Of a suggestion's row."""
 SHOWN = 3
 """So many pictures that are like a suggested one are named beside it."""
 TOGETHER = 256  # pictures that run together
-SHARPNESS = 2  # power of the doubt
+SHARPNESS = 4  # power of the rank by doubt
 WIDE = 20  # times as many of the most doubtful pictures are looked at as are asked for,
 LEAST = 5000  # or so many: more take long, and change nothing
 ROUNDS = 20  # of k-means
@@ -58,8 +62,9 @@ ROUNDS = 20  # of k-means
 class Chosen:
     """What `choose` gives.
 
-    rows: [k] of the pictures to label, the most telling first. scores: [k] the share of all doubt that each stands for.
-    doubt: [n] of every picture, from 0 (sure) to 1. doubles: how many were left out because they are nearly another.
+    rows: [k] of the pictures to label, the most telling first. scores: [k] the share of all weights that each stands
+    for. doubt: [n] of every picture, from 0 (sure) to 1. doubles: how many were left out because they are nearly
+    another.
     """
 
     rows: list[int]
@@ -101,8 +106,9 @@ def choose(
     pool = np.flatnonzero(kept)
     left_out = len(plain) - len(pool)
     most = max(WIDE * count, LEAST)
-    pool = np.sort(pool[np.argsort(-doubt[pool], kind="stable")[:most]])
-    weights = doubt[pool].astype(np.float64) ** SHARPNESS + 1e-6  # where nothing is in doubt, all count alike
+    ranks = rankdata(doubt[pool]) / max(len(pool), 1)  # equal doubts have equal ranks
+    order = np.sort(np.argsort(-ranks, kind="stable")[:most])
+    pool, weights = pool[order], ranks[order] ** SHARPNESS
     if len(pool) <= count:
         order = np.argsort(-weights, kind="stable")
         return Chosen(pool[order].tolist(), (weights[order] / weights.sum()).tolist(), doubt, left_out)
@@ -122,8 +128,8 @@ def choose(
 class Suggestion:
     """A picture to label. label, probability: what the model takes it for; second: the class that it might be as well.
 
-    score: the share of the doubt in all pictures that it stands for, from 0 to 1. nearest: the pictures among those
-    that were looked at which the model takes for the same class and that are most like it.
+    score: the share of all pictures, weighted by their doubt, that it stands for, from 0 to 1. nearest: of the pictures
+    that were looked at and that the model takes for the same class, those that are most like it.
     """
 
     rank: int

@@ -1,7 +1,7 @@
 """Variants of methods, as a comparison names them: `coop`, `coop+length=4`, `my_method.py:Offset+start=0.1+lr=0.01`.
 
 Behind the method stand its recipe (`mma@paper`), its options, and `lr`, `epochs` or `steps` in place of the recipe's.
-The whole text is the variant's name in tables.
+The whole text is the variant's name in tables. `auto` is the race of `fit --method auto`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import cast, get_args
 
 from shotfit.errors import UsageError
 from shotfit.fitting.fit import RecipeName
+from shotfit.fitting.race import AUTO, shortlist
 from shotfit.methods import find
 from shotfit.methods.base import Method
 
@@ -23,14 +24,31 @@ _OPTION = re.compile(r"\+(?=[A-Za-z_]\w*=)")  # a plus inside a value or a file'
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A method with its options and recipe, and its rate, epochs and steps where they are fixed (else None)."""
+    """A method with its options and recipe, and its rate, epochs and steps where they are fixed (else None).
+
+    prototype: None is `auto`.
+    """
 
     name: str
-    prototype: Method
+    prototype: Method | None
     lr: float | None = None
     epochs: int | None = None
     steps: int | None = None
     recipe: RecipeName = "auto"
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return AUTO if self.prototype is None else self.prototype.name
+
+    @property
+    def several_tasks(self) -> bool:
+        """Whether it fits several tasks at once."""
+        return self.prototype is not None and self.prototype.several_tasks
+
+    def entrants(self, new_classes: bool) -> list[Method]:
+        """The method, or those that `auto` races; new_classes: it is asked for classes that are not fitted."""
+        return [self.prototype] if self.prototype is not None else shortlist(new_classes)
 
 
 def read_variant(text: str, lr: float | None = None, epochs: int | None = None, recipe: RecipeName = "auto") -> Variant:
@@ -41,7 +59,7 @@ def read_variant(text: str, lr: float | None = None, epochs: int | None = None, 
     Raises UsageError for an unknown method, an unknown or doubled option, an impossible value, and for `lr` or `epochs`
     of a method that takes no gradient steps.
 
-        >>> read_variant("coop+length=4+lr=0.01").prototype.options()["length"]
+        >>> read_variant("coop+length=4+lr=0.01").entrants(False)[0].options()["length"]
         4
         >>> read_variant("mma@paper+lr=0.006").recipe
         'paper'
@@ -59,6 +77,11 @@ def read_variant(text: str, lr: float | None = None, epochs: int | None = None, 
         if key in given:
             raise UsageError(f"{text!r} gives {key} twice; give it once.")
         given[key] = value
+    if name == AUTO:
+        given |= {key: "" for key, value in (("lr", lr), ("epochs", epochs)) if value is not None}
+        if given:
+            raise UsageError(f"auto tries several methods, but {next(iter(given))} is given: name the one it is of.")
+        return Variant(text, None, recipe=recipe)
     steps = {key: given.pop(key) for key in ("lr", "epochs", "steps") if key in given}
     prototype = find(name).with_options(given)
     if prototype.training_recipe() is None:

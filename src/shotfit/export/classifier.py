@@ -104,7 +104,7 @@ def class_matrix(model: Model) -> ClassMatrix:
         found = [part - part.mean(dim=1, keepdim=True) if centered else part for part in (answers, doubled)]
         up, down = (part - part.mean(dim=1, keepdim=True) if centered else part for part in (ahead, behind))
         weight, bias = (up - down).T / 2, (up + down).mean(dim=0) / 2
-        scale = float(weight.norm(dim=1).mean()) if _same(*found) else 1.0
+        scale = (float(weight.norm(dim=1).mean()) or 1.0) if _same(*found) else 1.0
         matrix = ClassMatrix(weight / scale, bias, scale, _same(*found))
         if _same(matrix(features), found[0]):
             return matrix

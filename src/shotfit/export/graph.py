@@ -98,6 +98,7 @@ def _name_nodes(graph: Any) -> None:
             open_values += [value for value in node.inputs if value is not None]
     del graph.outputs[2:]
     for number, node in enumerate(graph):
+        node.metadata_props.clear()  # of its way through torch
         node.name = f"{'tower' if node in inside else 'head'}/{number}_{node.op_type}"
 
 

@@ -17,8 +17,9 @@ NEEDED = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "onnx", "onnxscript", "onnxruntime"),
     "classifier": (),
+    "web": ("onnx", "onnxscript", "onnxruntime"),
 }
-EXTRAS = {"openvino": "onnx,openvino"}
+EXTRAS = {"openvino": "onnx,openvino", "web": "onnx"}
 
 
 def check_installed(kind: str) -> None:

@@ -2,7 +2,7 @@
 
     export.json: "preprocess": {"size": [224, 224], "resize": "shortest", ...}
 
-The rule is `engine/decoding.py` and `towers/preprocess.py` for pictures of 8 bits a channel; docs/export.md explains
+The rule is `engine/decoding.py` and `towers/pixels.py` for pictures of 8 bits a channel; docs/export.md explains
 each field.
 """
 
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shotfit.engine.decoding import MARGIN
 from shotfit.towers.config import Preprocessing
-from shotfit.towers.preprocess import LONGEST_ASPECT
+from shotfit.towers.pixels import LONGEST_ASPECT, MARGIN
 
 __all__ = ["preprocess_record"]
 

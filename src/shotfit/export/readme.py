@@ -26,6 +26,7 @@ def readme(record: Mapping[str, Any]) -> str:
         "",
         *_compared(record),
         "",
+        *WITHOUT_CODE.get(record["kind"], ()),
         "## Run it",
         "",
         f"    pip install {INSTALL[record['kind']]}",
@@ -39,14 +40,37 @@ def readme(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+LIGHT = (
+    "## Predict without writing code",
+    "",
+    "    pip install shotfit-light",
+    "    shotfit predict . photo.jpg",
+    "",
+)
+WITHOUT_CODE = {
+    "onnx": LIGHT,
+    "web": (
+        "## Open it in a browser",
+        "",
+        "Put this folder on any web server, or start one here and open http://localhost:8000:",
+        "",
+        "    python -m http.server",
+        "",
+        "Pictures stay in the browser; nothing is fetched from elsewhere. The camera needs https or localhost.",
+        "",
+        *LIGHT,
+    ),
+}
+
 INSTALL = {
     "onnx": "onnxruntime numpy pillow",
+    "web": "onnxruntime numpy pillow",
     "openvino": "openvino numpy pillow",
     "classifier": "torch safetensors pillow transformers",
 }
 
 RUN = {
-    "onnx": """
+    "onnxruntime": """
 session = onnxruntime.InferenceSession("{file}")
 logits, features = session.run(["logits", "features"], {{"pixels": pixels("photo.jpg")[None]}})
 """,
@@ -87,7 +111,7 @@ for index in logits[0].argsort()[::-1][:3]:
 
 RESIZE = {
     "shortest": """
-    short, long = min(image.size), int({size} * max(image.size) / min(image.size))
+    long = int({size} * max(image.size) / min(image.size))
     upright = image.width <= image.height
     image = image.resize(({size}, long) if upright else (long, {size}), Image.Resampling.{filter})
     left, top = ({offset} for side in image.size)
@@ -114,8 +138,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
-backbone = {backbone}
-model, prepare = AutoModel.from_pretrained(backbone), AutoImageProcessor.from_pretrained(backbone)
+backbone = {{{backbone}}}
+model, prepare = (kind.from_pretrained(**backbone) for kind in (AutoModel, AutoImageProcessor))
 with open("export.json", encoding="utf-8") as file:
     export = json.load(file)
 classifier = load_file("classifier.safetensors")
@@ -154,12 +178,15 @@ def _compared(record: Mapping[str, Any]) -> list[str]:
 def _code(record: Mapping[str, Any]) -> str:
     if record["kind"] == "classifier":
         normalize = NORMALIZE if record["normalize"] else ""
-        return CLASSIFIER.format(backbone=ascii(record["card"]["backbone"]), normalize=normalize)
+        checkpoint = record["card"]["checkpoint"]
+        named = {"pretrained_model_name_or_path": checkpoint["name"], "revision": checkpoint["revision"]}
+        words = ", ".join(f'"{key}": {value!a}' for key, value in named.items() if value)
+        return CLASSIFIER.format(backbone=words, normalize=normalize)
     rule = record["preprocess"]
     size = rule["size"][0]
     offset = f"round((side - {size}) / 2)" if rule["crop"] == "center-round" else f"(side - {size}) // 2"
     values = {"size": size, "filter": rule["interpolation"].upper(), "offset": offset, "fill": rule["fill"]}
     resize = RESIZE[rule["resize"]].format(**values).strip("\n")
-    session = RUN[record["kind"]].format(file=record["model"]).strip("\n")
-    library = {"onnx": "onnxruntime", "openvino": "openvino"}[record["kind"]]
+    library = "openvino" if record["kind"] == "openvino" else "onnxruntime"
+    session = RUN[library].format(file=record["model"]).strip("\n")
     return CODE.format(library=f"import {library}", resize=resize, session=session)

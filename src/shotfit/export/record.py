@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import shotfit
-from shotfit.checkpoints.names import terms_of
+from shotfit.checkpoints.names import find, terms_of
 from shotfit.checkpoints.weights import is_known
 from shotfit.export.preparing import preprocess_record
 from shotfit.fitting.card import said_of_support
@@ -66,11 +66,15 @@ def _card(model: Model) -> dict[str, Any]:
     record = model.record
     name = record["backbone"]["name"]
     name = name if is_known(name) else Path(name).name  # where it lies is of no use elsewhere
+    entry, (repository, _, revision) = find(name), name.partition("@")
+    if entry is not None and entry.repository is not None:
+        repository, revision = entry.repository, entry.revision
     return {
         "method": record["method"],
         "title": model.method.title,
         "paper": model.method.paper,
         "backbone": name,
+        "checkpoint": {"name": repository, "revision": revision or None},
         "fingerprint": record["backbone"]["fingerprint"],
         "recipe": record.get("recipe"),
         "learned_from": said_of_support(record),

@@ -34,14 +34,16 @@ from shotfit.export.pictures import Pictures, generated_pictures, given_pictures
 from shotfit.export.readme import readme
 from shotfit.export.record import RECORD, record_of
 from shotfit.export.traced import Traced, attached
+from shotfit.export.web import check_size, page_files
 from shotfit.files import SETTINGS_BYTES, UnreadableError, can_hold, read_text, write_folder
 from shotfit.fitting.folder import SYSTEM_FILES
 from shotfit.fitting.model import Model, load
 from shotfit.printing import printable
+from shotfit.towers.backbone import Backbone
 
 __all__ = ["Export", "Kind", "Precision", "export_model"]
 
-Kind = Literal["onnx", "openvino", "classifier"]
+Kind = Literal["onnx", "openvino", "classifier", "web"]
 Precision = Literal["float32", "float16", "int8"]
 
 
@@ -65,7 +67,8 @@ def export_model(
 ) -> Export:
     """Write a fitted model as a folder for another runtime, once that computes what the model computes.
 
-    model: a model, or the folder of a saved one. to: "onnx", "openvino", or "classifier", the class matrix alone.
+    model: a model, or the folder of a saved one. to: "onnx", "openvino", "classifier", the class matrix alone, or
+    "web", a page that classifies in the browser.
     precision: "float16" keeps weights in half precision; "int8" computes the image tower in 8 bits. images: a folder of
     pictures, or labelled data as `read_task` reads them, that the export is compared on, and int8 calibrated on;
     without them pictures are generated. task: which one, of a model of several.
@@ -85,7 +88,7 @@ def export_model(
         raise UsageError("int8 is calibrated on pictures: name some with --images FOLDER (in Python images=...).")
     folder = Path(out)
     check_target(folder)
-    opened = model if isinstance(model, Model) else load(model)
+    opened = model if isinstance(model, Model) else load(model, precision="float32", device="cpu")
     reference = in_float32(opened if task is None else opened.for_task(task))
     reference.one_task()
     size = reference.frozen.backbone.config.preprocessing.size
@@ -102,7 +105,11 @@ def export_model(
         record["compared"] = _compared_record(reference, found, pictures)
         if precision == "int8":
             record["compared"]["calibrated_on"] = len(pictures.calibrating)
-        return save(folder, record, {path.name: path.read_bytes() for path in made.files})
+        files = {path.name: path.read_bytes() for path in made.files}
+        if to == "web":
+            check_size(files)
+            files |= page_files()
+        return save(folder, record, files)
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ def _made(model: Model, to: Kind, precision: Precision, pictures: Pictures, plac
         check_equal(compared(model, pictures.measured, run_graph(graph)), "onnx")
     if precision == "int8":
         in_int8(graph, out, (pixels.numpy() for pixels in pixels_of(model, pictures.calibrating)))
-    elif precision == "float16" and to == "onnx":
+    elif precision == "float16" and to != "openvino":
         in_half(graph, out)
     else:
         out = graph
@@ -154,22 +161,25 @@ def _compared_record(model: Model, found: Agreement, pictures: Pictures) -> dict
 
 
 def in_float32(model: Model) -> Model:
-    """The model on its backbone in float32 on the CPU, however it was opened."""
+    """The model on its backbone in float32 on the CPU, however it was opened.
+
+    Raises ShotfitError for a backbone that has changed since.
+    """
     backbone = model.frozen.backbone
-    if backbone.dtype != torch.float32:
-        loaded = load_backbone(backbone.name)
-        if loaded.fingerprint != backbone.fingerprint:
+    if backbone.dtype != torch.float32 or backbone.device.type != "cpu":
+        backbone = load_backbone(backbone.name)
+        if backbone.fingerprint != model.frozen.backbone.fingerprint:
             raise ShotfitError(f"{backbone.name} has changed since the model was opened: open the model again.")
-        backbone = loaded
-    elif backbone.device.type != "cpu":
-        raise UsageError('An export is made on the CPU: open the model with device="cpu".')
-    frozen = Frozen(backbone, MemoryStore())
-    return Model(attached(model.method, frozen), frozen, model.record, model.task, model.learned, model.trust)
+    return _on(backbone, model)
 
 
 def in_bfloat16(model: Model) -> Model:
     """The model as it was fitted, on a backbone in bfloat16."""
-    frozen = Frozen(deepcopy(model.frozen.backbone).to(torch.bfloat16), MemoryStore())
+    return _on(deepcopy(model.frozen.backbone).to(torch.bfloat16), model)
+
+
+def _on(backbone: Backbone, model: Model) -> Model:
+    frozen = Frozen(backbone, MemoryStore())
     return Model(attached(model.method, frozen), frozen, model.record, model.task, model.learned, model.trust)
 
 
@@ -179,7 +189,7 @@ def save(folder: Path, record: Mapping[str, Any], files: Mapping[str, bytes]) ->
     written = dict(record) | {"sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
     content = json.dumps(written, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
     try:
-        write_folder(folder, {**files, RECORD: content})
+        write_folder(folder.resolve(), {**files, RECORD: content})
     except OSError as error:
         raise ShotfitError(
             f"{printable(folder)} cannot be written ({error.strerror}): choose another --out."

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from shotfit.data.given import Data, Labels, from_images, tasks_of
 from shotfit.data.pictures import PictureLike
+from shotfit.data.reading import Reading
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.engine.store import cache_folder
 from shotfit.errors import UsageError
@@ -20,19 +21,22 @@ from shotfit.fitting.refit import once_more
 __all__ = ["add"]
 
 
-def add(model: Model, images: Iterable[PictureLike], labels: Labels, data: Data | None = None) -> Model:
+def add(
+    model: Model, images: Iterable[PictureLike], labels: Labels, data: Data | None = None, *, lenient: bool = False
+) -> Model:
     """The model fitted again, with more images, and with their classes where it did not have them.
 
     An image that it has learned under another label counts under the new one alone. Method, options, rate and length
     stay as they were chosen. data: what the model was fitted to, as `fit` takes it; a model that was just fitted knows,
-    one that was opened from its folder does not.
+    one that was opened from its folder does not. lenient: an image that is cut off is read as far as it is there.
 
-    Raises UsageError for a model of several tasks, one that does not know its images, and what is no image or label.
+    Raises UsageError for a model of several tasks, one that does not know its images, and what is no image or label;
+    ShotfitError for an image that cannot be read.
     """
     model.one_task()
     known = model.support
     if data is not None:
-        known = tuple(task.sealed() for task in tasks_of(data, cache=cache_folder()))
+        known = tuple(task.sealed() for task in tasks_of(data, cache=cache_folder(), lenient=lenient))
     if known is None:
         raise UsageError(
             "This model was opened from its folder, which keeps no images: say what it was fitted to as well, as in "
@@ -40,7 +44,8 @@ def add(model: Model, images: Iterable[PictureLike], labels: Labels, data: Data 
         )
     if len(known) != 1:
         raise UsageError(f"The data are {len(known)} tasks; images are added to a model of one.")
-    more = from_images(images, labels, parts=None, name="added", cache=cache_folder())
+    given = from_images(images, labels, parts=None, name="added", cache=cache_folder())
+    more = Reading(to_fit=False, lenient=lenient).examined(given, cache_folder())
     task = joined(known[0], [*more.train, *more.test], more.classes.names)
     again = once_more(model, [task], seed=model.record["seed"] or 1, check=bool(model.record["checked"]))
     again.support = (task,)

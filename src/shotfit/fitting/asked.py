@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from shotfit.errors import UsageError
 from shotfit.fitting.conformal import check_share
-from shotfit.fitting.trust import Trust
 
-__all__ = ["KNOWN_SHARE", "NOTHING_MORE", "Answer", "Asked", "Verdict", "judge"]
+__all__ = ["KNOWN_SHARE", "NOTHING_MORE", "Answer", "Asked", "HeldOutMeasures", "Verdict", "judge"]
 
 KNOWN_SHARE = 0.95
 
@@ -50,11 +50,27 @@ class Verdict:
 
 
 T = TypeVar("T")
-Answer: TypeAlias = Callable[[Tensor, Callable[[], Tensor]], list[T]]
+Answer: TypeAlias = Callable[[ArrayLike, Callable[[], Any]], list[T]]
 """What answers, image by image, for probabilities [images, classes] and what gives features [images, embed]."""
 
 
-def judge(asked: Asked, trust: Trust | None, record: Mapping[str, Any], names: Sequence[str]) -> Answer[Verdict]:
+class HeldOutMeasures(Protocol):
+    """What held-out images say, with the errors of `trust.Trust`; the light runtime has one without torch."""
+
+    def thresholds(self, names: Sequence[str], coverage: float, per_class: bool = False) -> NDArray[Any]:
+        """The largest 1 - p of a class in a prediction set, [classes]."""
+
+    def strangest(self, share: float) -> float:
+        """The strangeness above which an image is unknown."""
+
+    @property
+    def strangeness(self) -> Callable[[Any, Any], ArrayLike]:
+        """The measure: [images] of probabilities [images, classes] and features [images, embed]."""
+
+
+def judge(
+    asked: Asked, trust: HeldOutMeasures | None, record: Mapping[str, Any], names: Sequence[str]
+) -> Answer[Verdict]:
     """What answers for probabilities [images, classes] and what gives the features [images, embed] of these images.
 
     Raises UsageError where the model cannot answer, in a sentence that says why.
@@ -65,16 +81,17 @@ def judge(asked: Asked, trust: Trust | None, record: Mapping[str, Any], names: S
     bounds = None if trust is None or asked.coverage is None else (trust, trust.thresholds(names, *_of(asked)))
     strangest = None if trust is None or not asked.unknown else (trust, trust.strangest(asked.known_share))
 
-    def answers(probabilities: Tensor, features: Callable[[], Tensor]) -> list[Verdict]:
-        sets: list[tuple[str, ...] | None] = [None] * len(probabilities)
-        unknown: list[bool | None] = [None] * len(probabilities)
+    def answers(probabilities: ArrayLike, features: Callable[[], Any]) -> list[Verdict]:
+        rows = np.asarray(probabilities)  # [images, classes]
+        sets: list[tuple[str, ...] | None] = [None] * len(rows)
+        unknown: list[bool | None] = [None] * len(rows)
         if bounds is not None:
-            order = probabilities.argsort(dim=1, descending=True).tolist()
-            inside = ((1 - probabilities) <= bounds[1]).tolist()
+            order = (-rows).argsort(axis=1, kind="stable").tolist()
+            inside = ((1 - rows) <= bounds[1]).tolist()
             sets = [tuple(names[k] for k in best if holds[k]) for best, holds in zip(order, inside, strict=True)]
         if strangest is not None:
             found = strangest[0].strangeness(probabilities, features())
-            unknown = [value > strangest[1] for value in found.tolist()]
+            unknown = (np.asarray(found) > strangest[1]).tolist()
         return [Verdict(own, strange) for own, strange in zip(sets, unknown, strict=True)]
 
     return answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from shotfit.methods import in_file
 from shotfit.methods.base import Method
 from shotfit.printing import as_code, as_markdown
 
-__all__ = ["card", "said_of_support", "tried"]
+__all__ = ["PLACE", "card", "said_of_support", "split_card", "tried"]
+
+PLACE = "FOLDER_OF_THIS_MODEL"  # in the command of a card; who puts the model elsewhere puts that in its place
+_METADATA = re.compile(r"---\n(.*?\n)---\n+", re.DOTALL)
 
 
 def card(method: Method, record: Mapping[str, Any]) -> str:
@@ -44,10 +48,20 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
             f"{', '.join(map(as_markdown, task.names))}\n"
             for task in lists
         ],
-        f"Predict: `shotfit predict FOLDER_OF_THIS_MODEL image.jpg{' --task TASK' if several else ''}{to_open}`",
+        f"Predict: `shotfit predict {PLACE} image.jpg{' --task TASK' if several else ''}{to_open}`",
         "",
     ]
     return "\n".join(lines)
+
+
+def split_card(text: str) -> tuple[str, str]:
+    r"""The metadata of a card, YAML between two lines of ---, and its text. The first is "" where there is none.
+
+    >>> split_card("---\ntags: [a]\n---\n# A model")
+    ('tags: [a]\n', '# A model')
+    """
+    found = _METADATA.match(text)
+    return ("", text) if found is None else (found[1], text[found.end() :])
 
 
 def said_of_support(record: Mapping[str, Any]) -> str:

@@ -18,13 +18,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from shotfit.errors import UsageError
 
-__all__ = ["check_share", "needed", "rank_of", "thresholds", "true_class_scores"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["check_share", "needed", "rank_of", "strangest", "thresholds", "true_class_scores"]
 
 
 def true_class_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -59,18 +63,19 @@ def rank_of(images: int, share: float) -> int:
 
 
 def thresholds(
-    scores: Tensor, labels: Tensor, names: Sequence[str], coverage: float, per_class: bool = False
-) -> Tensor:
+    scores: ArrayLike, labels: ArrayLike, names: Sequence[str], coverage: float, per_class: bool = False
+) -> NDArray[Any]:
     """The largest 1 - p that a class may have to be in the set, [classes]. scores, labels: [images] of held-out images.
 
     Raises UsageError for a coverage outside (0, 1), and for fewer images than it needs.
 
-    >>> scores = torch.arange(1, 20) / 20                           # of 19 held-out images
-    >>> [round(q, 2) for q in thresholds(scores, torch.zeros(19).long(), ("cat", "dog"), 0.9).tolist()]
+    >>> scores = np.arange(1, 20) / 20                              # of 19 held-out images
+    >>> [round(q, 2) for q in thresholds(scores, np.zeros(19), ("cat", "dog"), 0.9).tolist()]
     [0.9, 0.9]
     """
     least = needed(coverage)
-    groups = [(labels == number).nonzero().flatten() for number in range(len(names))] if per_class else []
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    groups = [scores[labels == number] for number in range(len(names))] if per_class else []
     counts = [len(group) for group in groups] if per_class else [len(scores)]
     fewest = min(counts)
     if fewest < least:
@@ -82,5 +87,20 @@ def thresholds(
             f"{where} was fitted with {fewest}: fit with more images{instead}."
         )
     if not per_class:
-        return scores.sort().values[rank_of(len(scores), coverage) - 1].repeat(len(names))
-    return torch.stack([scores[group].sort().values[rank_of(len(group), coverage) - 1] for group in groups])
+        return np.repeat(np.sort(scores)[rank_of(len(scores), coverage) - 1], len(names))
+    return np.stack([np.sort(group)[rank_of(len(group), coverage) - 1] for group in groups])
+
+
+def strangest(strange: ArrayLike, share: float) -> float:
+    """The strangeness that this share of images of the classes does not exceed, by that of held-out ones, [images].
+
+    Raises UsageError for a share outside (0, 1), and for fewer images than it needs.
+    """
+    check_share("--known-share", share)
+    ranked = np.sort(np.asarray(strange))
+    if len(ranked) < needed(share):
+        raise UsageError(
+            f"A share of {share:g} of known images needs {needed(share)} held-out images, but the model was fitted "
+            f"with {len(ranked)}: fit with more images, or choose a lower --known-share."
+        )
+    return float(ranked[rank_of(len(ranked), share) - 1])

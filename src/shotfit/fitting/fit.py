@@ -34,7 +34,7 @@ from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
 from shotfit.fitting.names import warn_of_names
-from shotfit.fitting.race import ALONE, AUTO, SHORTLIST, WITH_NEW_CLASSES, Entrant, decided, refused_row
+from shotfit.fitting.race import ALONE, AUTO, Entrant, decided, refused_row, shortlist
 from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
 from shotfit.fitting.trust import trust_of
@@ -234,7 +234,7 @@ def entrants_of(
                 )
         if not check:
             raise UsageError("--method auto decides by the check on held-out images: leave that on, or name a method.")
-        found = [find(name)() for name in (SHORTLIST if needs is None else WITH_NEW_CLASSES)]
+        found = shortlist(needs is not None)
     for one in found:
         check_numbers(one, shots, seed, epochs, lr, views, steps, recipe, budget)
     return found

@@ -38,6 +38,8 @@ _REPLACED = {RECORD, WEIGHTS, CARD, *SYSTEM_FILES}
 
 def check_target(folder: Path) -> None:
     """Refuse, in a sentence, a folder that no model can be saved as: what saving would say after a long fit."""
+    if folder.parts and folder.parts[0] == "hf:":  # a path makes one / of the two of an address
+        raise UsageError(f"{folder} is on the hub: choose a folder as --out, and put it there with `shotfit push`.")
     if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
     if folder.is_dir():

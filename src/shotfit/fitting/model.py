@@ -24,9 +24,9 @@ from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.finding import identified, pictures_in
+from shotfit.data.finding import identified, leniently, pictures_in
 from shotfit.data.given import Data, Labels
-from shotfit.data.images import BrokenImageError, is_truncated, shown
+from shotfit.data.images import BrokenImageError, shown
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
@@ -35,7 +35,9 @@ from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
+from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
+from shotfit.fitting.decoded import best_of, not_finite
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import HeldOut, frozen_features
@@ -43,6 +45,7 @@ from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
+from shotfit.fitting.pulling import called, local_folder
 from shotfit.fitting.record import portable, record_of, weights_of
 from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
@@ -54,7 +57,6 @@ from shotfit.towers.precision import Precision, fast_precision
 __all__ = ["Model", "Prediction", "load"]
 
 T = TypeVar("T")
-BATCH = 32
 SCORED = 256  # stored images that run together
 
 
@@ -99,6 +101,11 @@ class Model:
         """All class names, in the order of the probabilities."""
         return tuple(name for task in self.classes for name in task.names)
 
+    @property
+    def source(self) -> str | None:
+        """Where it was opened from or saved to: hf://owner/name@COMMIT, or the folder; None for neither."""
+        return None if self.opened is None else called(self.opened["folder"])
+
     def one_task(self) -> ClassList:
         """The classes of the one task that it predicts; a model of several asks which one is meant.
 
@@ -111,8 +118,7 @@ class Model:
             )
         return self.classes[0]
 
-    def logits(self, images: Images, calibrated: bool = True) -> Tensor:
-        """Logits [images, classes] of the task that it predicts, whose softmax are its probabilities."""
+    def _logits(self, images: Images, calibrated: bool = True) -> Tensor:
         self.one_task()
         logits = self.method.logits(images).float()  # [images, classes of all tasks]
         if calibrated and self.trust is not None:
@@ -120,6 +126,10 @@ class Model:
         if self.task is None:
             return logits
         return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
+
+    def logits(self, images: Images) -> Tensor:
+        """Calibrated logits [images, classes] of the task that it predicts, whose softmax are its probabilities."""
+        return self._logits(images)
 
     @property
     def own_trust(self) -> Trust | None:
@@ -141,12 +151,12 @@ class Model:
             barred = torch.ones_like(barred).index_fill(0, torch.tensor(among), False)
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
-            logits = self.logits(pool.take(rows), calibrated).cpu()
+            logits = self._logits(pool.take(rows), calibrated).cpu()
             parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
-            raise ShotfitError(_not_finite(shown(items[wrong[0]].picture), self.frozen))
+            raise ShotfitError(not_finite(shown(items[wrong[0]].picture), self.frozen))
         return found
 
     @checked
@@ -186,10 +196,9 @@ class Model:
         images: None among them says that the next one may be long in coming; those before it do not wait for it.
         """
         names = self.one_task().names
-        top = min(max(top, 1), len(names))
         answers = judge(asked, self.own_trust, self.record, names)
         with ExitStack() as kept:
-            for number, batch in enumerate(_growing(images)):
+            for number, batch in enumerate(growing(images)):
                 if number == 1:  # what one batch freed, the system has back sooner
                     kept.enter_context(kept_memory())
                 for picture, answer in zip(batch, self.answered(batch, answers, lenient), strict=True):
@@ -200,32 +209,36 @@ class Model:
                         yield Prediction(source, (), (), error=str(answer), picture=picture)
                         continue
                     values, verdict = answer
-                    best = values.topk(top)
-                    labels = tuple(names[index] for index in best.indices.tolist())
-                    found = tuple(best.values.tolist())
-                    yield Prediction(source, labels, found, None, verdict.set, verdict.unknown, picture)
+                    best = best_of(values, names, top)
+                    yield Prediction(source, *best, None, verdict.set, verdict.unknown, picture)
 
-    def predict_proba(self, images: PictureLike | Sequence[PictureLike], task: str | None = None) -> NDArray[Any]:
+    def predict_proba(
+        self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
+    ) -> NDArray[Any]:
         """Probabilities [images, classes], in the order of `class_names`, of what `predict` takes.
+
+        task, lenient: as in `predict`.
 
         Raises ShotfitError for an image that cannot be read, or whose prediction is not finite.
         """
         if task is not None:
-            return self.for_task(task).predict_proba(images)
+            return self.for_task(task).predict_proba(images, lenient=lenient)
         answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
         rows = [torch.zeros(0, len(self.class_names))]
-        for batch in _growing(pictures_in(images)):
-            for answer in self.answered(batch, answers):
+        for batch in growing(pictures_in(images)):
+            for answer in self.answered(batch, answers, lenient):
                 if isinstance(answer, ShotfitError):
                     raise answer
                 rows.append(answer[0][None])
         return torch.cat(rows).numpy()
 
-    def add(self, images: Iterable[PictureLike], labels: Labels, data: Data | None = None) -> Model:
+    def add(
+        self, images: Iterable[PictureLike], labels: Labels, data: Data | None = None, *, lenient: bool = False
+    ) -> Model:
         """The model fitted again with more images, corrected labels or a new class; see `adding.add`."""
         from shotfit.fitting.adding import add  # which fits models
 
-        return add(self, images, labels, data)
+        return add(self, images, labels, data, lenient=lenient)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the folder, which it opens; a model without one is refused."""
@@ -233,12 +246,12 @@ class Model:
             raise UsageError("A model goes to another process by its folder: save it first, or open it from one.")
         return _opened_again, (self.opened, self.task)
 
-    def embed(self, images: PictureLike | Sequence[PictureLike]) -> NDArray[Any]:
+    def embed(self, images: PictureLike | Sequence[PictureLike], lenient: bool = False) -> NDArray[Any]:
         """Features [images, embed] of the frozen model, each of length 1, of what `predict` takes.
 
-        Raises ShotfitError for an image that cannot be read.
+        lenient: as in `predict`. Raises ShotfitError for an image that cannot be read.
         """
-        return features_of(self.frozen, images)
+        return features_of(self.frozen, images, lenient)
 
     def _repr_html_(self) -> str:
         scores = self.record.get("scores", {}).get("accuracy")
@@ -270,22 +283,26 @@ class Model:
             rows: Iterator[tuple[Tensor, T]] = iter(())
             try:
                 if whole:
-                    shown = ImagePool(whole, passing=True).all()
-                    probabilities = self.logits(shown).float().softmax(dim=-1).cpu()
-                    features = partial(frozen_features, self.frozen, shown)
-                    rows = zip(probabilities, answers(probabilities, features), strict=True)
+                    rows = iter(self.judged(ImagePool(whole, passing=True).all(), answers))
                 break
             except BrokenImageError as error:  # the others are asked for again; what was computed is kept
-                if lenient and not error.picture.lenient and is_truncated(error):
-                    items = [item.as_lenient() if item.picture == error.picture else item for item in items]
-                else:
+                again = leniently(items, error) if lenient else None
+                if again is None:
                     broken[error.picture] = error
+                else:
+                    items = again
         for picture in pictures:
             told = broken.get(picture) or broken.get(picture.as_lenient())
             answer = next(rows) if told is None else told
             if not isinstance(answer, ShotfitError) and not answer[0].isfinite().all():
-                answer = ShotfitError(_not_finite(str(picture), self.frozen))
+                answer = ShotfitError(not_finite(str(picture), self.frozen))
             yield answer
+
+    def judged(self, images: Images, answers: Answer[T]) -> list[tuple[Tensor, T]]:
+        """Probabilities [classes] of each image, in the order of `class_names`, and what else was asked."""
+        probabilities = self._logits(images).float().softmax(dim=-1).cpu()
+        features = partial(frozen_features, self.frozen, images)
+        return list(zip(probabilities, answers(probabilities, features), strict=True))
 
     @checked
     def for_classes(self, classes: Sequence[str] | ClassList) -> Model:
@@ -389,6 +406,9 @@ class Model:
     ) -> Model:
         """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint.
 
+        folder: its folder, or hf://owner/name[@revision] for one on the hub, which is fetched into its client's cache;
+        `source` tells the commit.
+
         trust_backbone: open the backbone wherever the model says it is. Otherwise one that it names is a short name or
         a hub id, and comes from the package or the hub's local cache: no path that the model names is opened, and
         nothing is fetched for it.
@@ -401,7 +421,8 @@ class Model:
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
         """
-        asked, folder = Path(folder), standing(Path(folder))
+        asked = local_folder(folder)
+        folder = standing(asked)
         if folder != asked:
             warnings.warn(
                 f"{printable(asked)} was being replaced when its writer was stopped; the older one is used, which is "
@@ -441,24 +462,6 @@ def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
     return model if task is None else model.for_task(task)
 
 
-def _growing(images: Iterable[Picture | None]) -> Iterator[list[Picture]]:
-    """Batches of growing size: the first answers come soon, and later files are read while the tower works."""
-    batch, size = list[Picture](), BATCH
-    for picture in images:
-        if picture is not None:
-            batch.append(picture)
-        if batch and (picture is None or len(batch) == size):
-            yield batch
-            batch, size = [], min(2 * size, SCORED)
-    if batch:
-        yield batch
-
-
 def _encoded(text: str) -> bytes:
     """As UTF-8; the name of a folder need not be text, and JSON gives back what is escaped."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def _not_finite(source: str, frozen: Frozen) -> str:
-    precise = "" if frozen.backbone.dtype == torch.float32 else "try --precision float32, or "
-    return f"{source} has no prediction: the model gives numbers that are not finite for it; {precise}fit it again."

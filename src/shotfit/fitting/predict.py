@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from rich.cells import cell_len
 
@@ -20,18 +20,23 @@ from shotfit.data.rows import Columns, check_file, csv_row, write_lines, write_r
 from shotfit.errors import UsageError
 from shotfit.files import can_hold, write_atomically
 from shotfit.fitting.asked import NOTHING_MORE, Asked
-from shotfit.fitting.model import BATCH, Model
+from shotfit.fitting.batches import BATCH
 from shotfit.fitting.predictions import Prediction
 from shotfit.fitting.written import fiftyone, label_studio
 from shotfit.printing import as_csv, as_json, printable
 from shotfit.progress import track
+
+if TYPE_CHECKING:
+    from shotfit.fitting.model import Model
 
 __all__ = [
     "COLUMNS",
     "Broken",
     "Format",
     "Peeked",
+    "Predictor",
     "as_lines",
+    "as_object",
     "check_out",
     "form_for",
     "lines",
@@ -126,8 +131,17 @@ def check_out(out: Path, form: Format) -> None:
         raise UsageError(f"--out {out} is no folder that files can be put into, as --format fiftyone needs one.")
 
 
+class Predictor(Protocol):
+    """What predicts images: `fitting.model.Model`, or an export as the light runtime opens it."""
+
+    def predict_each(
+        self, images: Iterable[Picture | None], top: int, keep_broken: bool, asked: Asked, lenient: bool
+    ) -> Iterator[Prediction]:
+        """The prediction of each image, as `Model.predict_each` gives it."""
+
+
 def predictions(
-    model: Model,
+    model: Predictor,
     images: Peeked,
     top: int = 1,
     broken: Broken = "stop",
@@ -169,7 +183,7 @@ def as_lines(
     if form == "label-studio":
         return label_studio(found)
     if form == "jsonl":
-        return (as_json(_object(one)) for one in found)
+        return (as_json(as_object(one)) for one in found)
     if form == "csv":
         return chain([as_csv([list(COLUMNS)]).removesuffix("\n")], (csv_row(row) for row in _rows(found)))
     if form == "table":
@@ -224,7 +238,8 @@ def _table(predictions: Iterable[Prediction], first: Sequence[str], names: Seque
         yield line + ("  unknown" if one.unknown else "")
 
 
-def _object(prediction: Prediction) -> dict[str, object]:
+def as_object(prediction: Prediction) -> dict[str, object]:
+    """The prediction as a program reads it, a line of JSON Lines or an answer over HTTP."""
     if prediction.error is not None:
         return {"image": prediction.source, "error": prediction.error}
     pairs = zip(prediction.labels, prediction.probabilities, strict=True)

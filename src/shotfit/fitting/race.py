@@ -1,6 +1,6 @@
 """`--method auto`: a shortlist of methods runs on the same held-out images, and the best, or an ensemble, is kept.
 
-    SHORTLIST     what runs, the simplest first
+    shortlist     what runs, the simplest first
     decided       who wins
 
 Every entrant is chosen and judged as a fit of its own is: by folds of the support, or by the validation part. The
@@ -20,16 +20,23 @@ from torch import Tensor
 from shotfit.fitting.fitter import Setting
 from shotfit.fitting.heldout import HeldOut, best_temperature, log_likelihoods, pooled, standard_error
 from shotfit.fitting.selection import Candidate, Choice
+from shotfit.methods import find
 from shotfit.methods.base import Fold, Method
 from shotfit.methods.ensemble import MOST, Ensemble, averaged
 
-__all__ = ["ALONE", "AUTO", "SHORTLIST", "WITH_NEW_CLASSES", "Entrant", "decided", "refused_row"]
+__all__ = ["ALONE", "AUTO", "OF_SEVERAL", "Entrant", "decided", "refused_row", "shortlist"]
 
 AUTO = "auto"  # in place of a method's name
 # Chosen on the development sets; docs/log has the table. Methods that only look at stored features of center views.
 SHORTLIST = ("zero_shot", "linear_probe", "taskres", "dualadapter")
 WITH_NEW_CLASSES = ("zero_shot", "clip_adapter", "coop")
+OF_SEVERAL = "softcpt"  # of several tasks at once, beside a race for each
 ALONE = "dualadapter"  # where nothing can be held out: best of one shot on the mean, and above zero-shot everywhere
+
+
+def shortlist(new_classes: bool) -> list[Method]:
+    """The methods that run, or those of them that predict classes that they were not fitted to."""
+    return [find(name)() for name in (WITH_NEW_CLASSES if new_classes else SHORTLIST)]
 
 
 @dataclass(frozen=True, eq=False)

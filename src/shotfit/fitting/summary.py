@@ -15,6 +15,7 @@ from shotfit.files import standing
 from shotfit.fitting.card import said_of_support
 from shotfit.fitting.folder import RECORD
 from shotfit.fitting.opening import check_record
+from shotfit.fitting.pulling import called
 from shotfit.fitting.record import read_record
 
 __all__ = ["described", "half_lines", "models_in", "summary", "summary_lines", "summary_rows", "training_lines"]
@@ -48,7 +49,7 @@ def summary(folder: Path) -> dict[str, Any]:
     record = read_record(place)
     check_record(place, record)
     size = sum(path.stat().st_size for path in place.iterdir() if path.is_file())
-    return {"model": str(folder)} | described(record) | {"bytes": size}
+    return {"model": called(folder)} | described(record) | {"bytes": size}
 
 
 def described(record: Mapping[str, Any]) -> dict[str, Any]:

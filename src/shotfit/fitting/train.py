@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from shotfit.data.images import image_size
 from shotfit.data.pictures import Picture
 from shotfit.data.views import Box, draw_box
+from shotfit.engine.allocator import peak_memory
 from shotfit.engine.decoding import cut, read_ahead
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.fitting.replay import Replay
@@ -106,20 +106,9 @@ class Forecast:
         if seconds >= 2 * 3600:
             amount = f"{seconds / 3600:,.1f} h"
         checks = "" if self.trainings == 1 else f" and {self.trainings - 1} more such fits to check it"
-        memory = _peak_memory(self.device)
+        memory = peak_memory(self.device)
         taking = "" if memory is None else f", {memory / 1e9:.1f} GB of memory"
         return f"{self.what}: about {amount} for {self.steps:,} steps{checks}{taking}"
-
-
-def _peak_memory(device: torch.device) -> int | None:
-    """Bytes that the process has taken at most so far, of the GPU's memory if it trains there; None if not told."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def train(

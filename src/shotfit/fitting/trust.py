@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shotfit.errors import UsageError
 from shotfit.fitting.calibration import Calibration, calibrate, log_losses
-from shotfit.fitting.conformal import check_share, needed, rank_of, thresholds, true_class_scores
+from shotfit.fitting.conformal import strangest, thresholds, true_class_scores
 from shotfit.fitting.heldout import HeldOut
 from shotfit.fitting.unknown import Strangeness, strangeness_of
 from shotfit.methods.numbering import among_own, tasks_of
@@ -58,7 +59,7 @@ class Trust:
             raise UsageError(OTHER_CLASSES.format("Marks of unknown images"))
         return Strangeness(self.means, self.center[0], self.width[0])
 
-    def thresholds(self, names: Sequence[str], coverage: float, per_class: bool = False) -> Tensor:
+    def thresholds(self, names: Sequence[str], coverage: float, per_class: bool = False) -> NDArray[Any]:
         """The largest 1 - p of a class in a prediction set, [classes]. Raises UsageError as `conformal` does."""
         if not len(self):
             raise UsageError(OTHER_CLASSES.format("Prediction sets"))
@@ -69,15 +70,9 @@ class Trust:
 
         Raises UsageError for a share outside (0, 1) and for fewer held-out images than it needs.
         """
-        check_share("--known-share", share)
         if not len(self):
             raise UsageError(OTHER_CLASSES.format("Marks of unknown images"))
-        if len(self) < needed(share):
-            raise UsageError(
-                f"A share of {share:g} of known images needs {needed(share)} held-out images, but the model was fitted "
-                f"with {len(self)}: fit with more images, or choose a lower --known-share."
-            )
-        return self.strange.sort().values[rank_of(len(self), share) - 1].item()
+        return strangest(self.strange, share)
 
     def for_task(self, number: int, sizes: Sequence[int]) -> Trust:
         """Of several tasks, that of one."""

@@ -15,9 +15,11 @@ from shotfit.checkpoints.weights import is_known, load_in
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError, first_few
-from shotfit.files import UnreadableError, open_regular, standing
+from shotfit.files import UnreadableError, open_regular, read_text, standing
+from shotfit.fitting.card import split_card
 from shotfit.fitting.folder import CARD, RECORD, SYSTEM_FILES, WEIGHTS, backbone_of
 from shotfit.fitting.opening import Saved, check_record, read_saved
+from shotfit.fitting.pulling import called, local_folder
 from shotfit.fitting.record import here, read_record, read_tensors
 from shotfit.methods import in_file
 from shotfit.methods.base import Method
@@ -41,16 +43,22 @@ class Check:
 
 
 def verify(
-    folder: Path, backbone: str | None = None, method: str | type[Method] | None = None, trust_backbone: bool = False
+    folder: str | Path,
+    backbone: str | None = None,
+    method: str | type[Method] | None = None,
+    trust_backbone: bool = False,
 ) -> list[Check]:
     """What a look at the folder finds, in order; nothing of the model runs, and no image is read.
+
+    folder: also hf://owner/name[@revision].
 
     backbone, method, trust_backbone: as of `Model.open`. A backbone that is not on this machine, or that only the model
     names by a path, leaves its check and that of the tensors out; so does a method's file that nobody names.
 
-    Raises ShotfitError where there is no folder.
+    Raises ShotfitError where there is no folder, or the hub gives no model.
     """
-    asked, folder = folder, standing(folder)
+    asked = local_folder(folder)
+    folder = standing(asked)
     if not folder.is_dir():
         raise ShotfitError(f"{asked} is not a folder: name one that `shotfit fit` wrote.")
     found = [Check("files", *_files(folder)), Check("card", *_card(folder))]
@@ -127,6 +135,9 @@ def _files(folder: Path) -> tuple[Outcome, str]:
     expected = {WEIGHTS, RECORD, CARD}
     paths = sorted(folder.iterdir())
     links = [path.name for path in paths if path.is_symlink()]
+    if called(folder) != str(folder):  # in the hub's cache, which has links to the contents of files
+        held = (folder.parent.parent / "blobs").resolve()
+        links = [name for name in links if (folder / name).resolve().parent != held]
     others = [path for path in paths if path.name not in expected | SYSTEM_FILES]
     pickles = [path.name for path in others if _is_pickle(path)]
     problems = []
@@ -155,10 +166,9 @@ def _is_pickle(path: Path) -> bool:
 
 def _card(folder: Path) -> tuple[Outcome, str]:
     try:
-        with open_regular(folder / CARD, LARGEST_CARD, "a model card") as file:
-            begin = file.read(2)
+        text = read_text(folder / CARD, LARGEST_CARD, "a model card", errors="replace")
     except UnreadableError as error:
         return "wrong", str(error)
-    if begin != b"# ":
+    if not split_card(text)[1].startswith("# "):
         return "wrong", f"{CARD} is not a card that shotfit wrote: its first line is no title"
     return "ok", CARD

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
-from shotfit.fitting.model import Prediction
+from shotfit.fitting.predictions import Prediction
 
 __all__ = ["fiftyone", "label_studio"]
 

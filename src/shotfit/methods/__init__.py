@@ -39,6 +39,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "address",
+    "file_of",
     "find",
     "in_file",
     "names",
@@ -103,12 +104,24 @@ def find(name: str) -> type[Method]:
 
 
 def address(method: type[Method]) -> str:
-    """What `find` finds this class by: its name, or the file that it came from."""
+    """What `find` finds this class by: its name, or the file that it came from.
+
+    A class of a notebook or console is in no file: it stands under its module, by which nothing finds it.
+    """
     if (method.name in names() or method.name in MADE) and find(
         method.name
     ) is method:  # else it has the name of what it inherits from
         return method.name
-    return f"{inspect.getfile(method)}:{method.__qualname__}"
+    return f"{file_of(method) or method.__module__}:{method.__qualname__}"
+
+
+def file_of(method: type[Method]) -> Path | None:
+    """The file that a method's class came from; None in a notebook or console."""
+    try:
+        file = Path(inspect.getfile(method))
+    except (TypeError, OSError):
+        return None
+    return file if file.is_file() else None
 
 
 def in_file(address: str) -> bool:

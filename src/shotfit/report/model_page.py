@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,7 +91,7 @@ def page_of_facts(
         image_count=len(facts.items),
         mapped=0 if drawn is None else len(drawn.rows),
         explained=None if drawn is None else drawn.explained,
-        heard=[one.replace(f"{facts.source}/", "") for one in heard[:WARNINGS]],
+        heard=[one.replace(f"{facts.source}{os.sep}", "") for one in heard[:WARNINGS]],
         heard_count=len(heard),
         fit=recorded(record),
         head=HEAD,

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import shotfit
 from shotfit.data.images import opened_image, shown
@@ -23,9 +24,6 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.printed import p_value
 from shotfit.files import write_atomically
 from shotfit.report.svg import check_extra, shortened
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 __all__ = ["check_page", "named_in", "named_place", "rendered", "thumbnail", "write_page"]
 
@@ -61,14 +59,13 @@ def write_page(path: Path, text: str, flag: str = "--out") -> None:
 
 
 def rendered(template: str, **values: Any) -> str:
-    """The page of a template. Values that are SVG of ours go through `svg` in the template; all others are text."""
+    """The page of a template. What we drew ourselves is marked as `safe` in the template; all other values are text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     def plain(value: Any) -> Any:
         if value is None:
             return "-"
-        if isinstance(value, Markup) or not isinstance(value, str):
+        if hasattr(value, "__html__") or not isinstance(value, str):  # marked as safe, or a number
             return value
         return shortened(value, LONGEST)
 
@@ -81,7 +78,6 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "svg": Markup,
         "name": lambda text: shortened(text, 60),
         "number": lambda value: f"{value:,}",
         "percent": lambda share: "-" if share is None else f"{100 * share:.1f} %",
@@ -93,10 +89,8 @@ def rendered(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values, version=shotfit.__version__, today=today)
 
 
-def thumbnail(picture: Picture, side: int) -> Markup | None:
+def thumbnail(picture: Picture, side: int) -> str | None:
     """A picture as an address that holds it (data:image/jpeg), of `side` pixels at most; None if it cannot be read."""
-    from markupsafe import Markup
-
     try:
         with opened_image(picture, shorter=side) as image:
             small = image.copy()
@@ -105,7 +99,7 @@ def thumbnail(picture: Picture, side: int) -> Markup | None:
     small.thumbnail((side, side))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=QUALITY)
-    return Markup("data:image/jpeg;base64,") + Markup(base64.b64encode(stream.getvalue()).decode())
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def named_place(path: str | Path) -> str:
@@ -116,7 +110,7 @@ def named_place(path: str | Path) -> str:
 
 def named_in(picture: Picture, source: Path) -> str:
     """A picture's name: within the source where it lies there, so that a page does not tell whose machine it was."""
-    text, folder = str(picture), f"{source}/"
+    text, folder = str(picture), f"{source}{os.sep}"
     inside = text.removeprefix(folder) if text.startswith(folder) else named_place(shown(picture))
     return shortened(inside, 120)
 

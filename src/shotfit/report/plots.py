@@ -34,8 +34,10 @@ RED = "#c0392b"
 
 def accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]], name: str = "accuracy") -> str:
     """Accuracies with their intervals, a line each: (what, accuracy, interval), as fractions."""
-    told = "; ".join(f"{shortened(what)} {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})" for what, value, (low, high)
-                     in rows)  # fmt: skip
+    told = "; ".join(
+        f"{shortened(what)} {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        for what, value, (low, high) in rows
+    )
     with drawing(4.8, 0.65 + 0.34 * len(rows), f"Accuracy with its 95 % interval: {told}.", name) as drawn:
         axes = drawn.figure.subplots()
         for place, (_, value, (low, high)) in enumerate(rows):
@@ -71,7 +73,7 @@ def reliability(answers: Answers, name: str = "reliability") -> str:
         above.plot(100 * sure[there], 100 * shares[there], "o", color=ORANGE, markersize=4, label="mean confidence")
         above.set_ylabel("right, in percent")
         above.set_ylim(0, 103)
-        above.legend(loc="upper left")
+        above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.0, handlelength=1.2)
         below.bar(centers, counts, width * 0.92, color=MUTED, alpha=0.6)
         below.set_ylabel("images")
         below.set_xlabel("confidence in percent: the probability of the answer")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shotfit.data.tasks import DEFAULT_TEMPLATE
 from shotfit.fitting.card import tried
 from shotfit.fitting.summary import described, half_lines, summary_rows, training_lines
 from shotfit.methods import find, in_file, names
@@ -49,12 +50,14 @@ def how_to_fit(record: Mapping[str, Any], source: str) -> str:
     "shotfit fit 'my photos' --method coop --shots 16 --seed 2 --recipe paper --set length=4 --backbone mini-6"
     """
     choice = record.get("choice") or {}
-    chosen, setting = choice.get("chosen") or {}, choice.get("setting") or {}
+    chosen, setting = (choice.get(name) for name in ("chosen", "setting"))
+    chosen, setting = ({} if not isinstance(one, dict) else one for one in (chosen, setting))
+    several = len(record["classes"]) > 1
     if record.get("support_images") == 0:
         (classes, *_) = record["classes"]
         words = ["--classes", ",".join(f'"{name}"' if "," in name else name for name in classes["names"])]
     else:
-        words = [source]
+        words = ["--tasks", "tasks.toml"] if several else [source]
         own = {name: value for name, value in _options(record).items() if name not in chosen}
         given = {name: setting.get(name) for name in ("lr", "epochs", "steps") if name not in chosen}
         if not record.get("race"):
@@ -65,6 +68,9 @@ def how_to_fit(record: Mapping[str, Any], source: str) -> str:
         words += _flags({name: record.get(name) for name in ("shots", "seed", "recipe")})
         words += _flags({"views": record.get("views")} | given)
         words += [word for name, value in own.items() for word in ("--set", f"{name}={_text(value)}")]
+    templates = [] if several else [template for one in record["classes"] for template in one["templates"]]
+    if templates != [DEFAULT_TEMPLATE]:
+        words += [word for template in templates for word in ("--template", template)]
     words += _flags({"backbone": record["backbone"]["name"]})
     words += ["--refit"] if record.get("refit") else []
     return f"shotfit fit {' '.join(shlex.quote(str(word)) for word in words)}"

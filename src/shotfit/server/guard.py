@@ -1,6 +1,6 @@
 """What stands in front of every route: the token, the host's name, and one sentence for every error.
 
-    app = Guard(app, token, open_paths={"/health"})
+    app.add_middleware(Guard, token=token, open_paths=["/health"])
 
 Without a token the server listens on a loopback address alone. A page of another site could still reach it through a
 name of its own that leads there (DNS rebinding), so only names of this machine are answered then.
@@ -38,7 +38,7 @@ _HEADERS = [
 
 
 class Guard:
-    """An ASGI application in front of another.
+    """Middleware of an ASGI application.
 
     token: None lets everybody of this machine in. open_paths: are answered without a token. may_enter: lets a request
     in that shows the token in another way than in its header `Authorization: Bearer TOKEN`.

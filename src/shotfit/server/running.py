@@ -56,7 +56,7 @@ class Place:
 
 
 class Stopping:
-    """Whether the server was asked to end; an application that is not ready any more says so."""
+    """Whether the server was asked to end, by a signal or by who sets `asked`; it is not ready any more then."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -84,7 +84,7 @@ def listening(host: str, port: int, token: str | None) -> Iterator[Place]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError, OverflowError):
         raise UsageError(f"--host {host!r} is no address of this machine: use 127.0.0.1, or 0.0.0.0 for all.") from None
-    if not host or (token is None and not all(ipaddress.ip_address(one[4][0]).is_loopback for one in found)):
+    if token is None and not all(ipaddress.ip_address(one[4][0]).is_loopback for one in found):
         raise UsageError(
             f"--host {host!r} is an address that others reach, and there is no token: add --token-file FILE, or use "
             "--host 127.0.0.1."
@@ -111,7 +111,7 @@ def run(
 ) -> None:
     """Serve the application until SIGTERM or SIGINT, and return when all that was accepted is answered.
 
-    stopping: is told when the end begins. started: called once connections are taken.
+    stopping: tells when the end begins, and can ask for it. started: called once connections are taken.
     """
     import uvicorn
 
@@ -146,6 +146,9 @@ def _server(config: uvicorn.Config, stopping: Stopping, started: Callable[[], No
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             started()
+
+        async def on_tick(self, counter: int) -> bool:
+            return await super().on_tick(counter) or stopping.asked
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             stopping.asked = True

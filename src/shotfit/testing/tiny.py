@@ -18,7 +18,7 @@ from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
-from shotfit.towers.preprocess import clip_preprocessing
+from shotfit.towers.preprocess import clip_preprocessing, siglip_preprocessing
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.transformer import TextTransformer, VisionTransformer
 
@@ -53,7 +53,8 @@ def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0
 
 
 def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
-    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`: "vit" or "resnet".
+    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`: "vit", "resnet" or
+    "siglip".
 
     Its towers have unequal depths, 4 image and 3 text blocks.
     """
@@ -61,11 +62,15 @@ def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
     start, end = 256, 257
     text = TextConfig(258, 77, BlocksConfig(16, 3, 2, 32, "quick_gelu", 1e-5), 32, True, "end", end, 0, False)
     blocks = BlocksConfig(16, 4, 2, 32, "quick_gelu", 1e-5)
-    image: ImageConfig | ResNetConfig = (
-        ImageConfig(32, 16, blocks, 32, True, False, True, "token", True)
-        if kind == "vit"
-        else ResNetConfig(32, (1, 1, 1, 1), 4, 2, 32)
-    )
+    image: ImageConfig | ResNetConfig = ImageConfig(32, 16, blocks, 32, True, False, True, "token", True)
+    rule = clip_preprocessing(32)
+    if kind == "resnet":
+        image = ResNetConfig(32, (1, 1, 1, 1), 4, 2, 32)
+    elif kind == "siglip":
+        text = TextConfig(258, 48, BlocksConfig(16, 3, 2, 32, "gelu_tanh", 1e-6), 16, False, "last", None, end, True)
+        blocks = BlocksConfig(16, 4, 2, 32, "gelu_tanh", 1e-6)
+        image = ImageConfig(32, 16, blocks, 16, False, True, False, "attention", False)
+        rule = siglip_preprocessing(32)
     vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     words = FastTokenizer(models.BPE(vocab=vocabulary | {"<start>": start, "<end>": end}, merges=[]))
     words.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -76,7 +81,7 @@ def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
         single="<start> $A <end>", special_tokens=[("<start>", start), ("<end>", end)]
     )
     words.save(str(folder / "tokenizer.json"))
-    config = BackboneConfig(image, text, clip_preprocessing(32), False)
+    config = BackboneConfig(image, text, rule, kind == "siglip")
     backbone = random_backbone(config, load_tokenizer(folder, text, "clip"), name=str(folder))
     save_backbone(backbone, folder)
     return backbone

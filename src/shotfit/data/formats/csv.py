@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shotfit.data.formats.lines import BEYOND, LABELS, PATHS, LeftOut, columns_of, list_text, rows_of
+from shotfit.data.formats.lines import BEYOND, LABELS, PATHS, LeftOut, columns_of, list_text, plain_column, rows_of
 from shotfit.data.images import SUFFIXES as IMAGES
 from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed
@@ -58,7 +58,7 @@ def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], li
         left_out = LeftOut()
         rows = rows_of(source, _first(lines, left_out), columns_of("", header, how), how, otherwise=Path.cwd())
         return rows, left_out.notes()
-    if how.label_column is None and not any(name.casefold() in LABELS for name in header):
+    if how.label_column is None and not any(plain_column(name) in LABELS for name in header):
         _refuse_unlabeled(shown(source), header, list(islice(lines, 50)))
     columns = columns_of(shown(source), header, how)
     twice = [name for name in (columns.path, columns.label) if header.count(name) > 1]
@@ -104,7 +104,7 @@ def _delimiter(text: str, candidates: str) -> str:
             header = next(csv.reader(io.StringIO(text[:100_000], newline=""), delimiter=delimiter), [])
         except csv.Error:
             return 0, 0
-        names = {name.strip().casefold() for name in header}
+        names = {plain_column(name) for name in header}
         return bool(names & set(PATHS)) + bool(names & set(LABELS)), len(header)
 
     return max(candidates, key=fit)

@@ -30,6 +30,7 @@ from shotfit.errors import ShotfitError, UsageError, first_few
 __all__ = ["listing_of", "part_folders", "read", "recognizes"]
 
 _LABEL_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".xls", ".mat", ".xml", ".txt")
+_UNREAD = (".xlsx", ".xls", ".mat", ".txt")  # no reader has these
 _NO_LABELS = ("readme", "license", "licence", "requirements", "citation", "notes")
 _HOLDERS = frozenset(("image", "images", "img", "imgs", "pictures", "photos", "part", "batch", "chunk", "jpg", "png"))
 _LOOKED_AT = 500  # lines of a table beside class folders
@@ -136,7 +137,7 @@ def _wrapped(top: Folder) -> Folder | None:
         return None
     inside = full[0]
     deep = not inside.images and len(inside.folders) > 1 and any(folder.holds_images() for folder in inside.folders)
-    return inside if deep else None
+    return inside if deep or _wrapped(inside) is not None else None
 
 
 def _innermost(part: Folder) -> Folder:
@@ -152,17 +153,18 @@ def _innermost(part: Folder) -> Folder:
 def part_folders(top: Folder, asked: bool = False) -> dict[Part, Folder]:
     """The folders that are named after the parts and hold class folders; others are classes: trains, tests.
 
+    Where single pictures lie beside its class folders, a folder is a part if there are fewer of them, or another part.
+
     Raises ShotfitError for two folders of one part, and where all of them hold pictures in no class folder.
     """
     found: dict[Part, Folder] = {}
-    named, flat = parts_named([folder.name for folder in top.folders]), list[Folder]()
-    for folder in top.folders:
-        part = named.get(folder.name)
-        if part is None:
-            continue
-        if folder.images or not folder.folders:
-            flat.append(folder)
-            continue
+    named = parts_named([folder.name for folder in top.folders])
+    parts = [folder for folder in top.folders if folder.name in named]
+    sure = [folder for folder in parts if folder.folders and (not folder.images or _is_domain(folder))]
+    mixed = [folder for folder in parts if folder.images and any(inside.holds_images() for inside in folder.folders)]
+    flat = [folder for folder in parts if folder not in sure and (folder not in mixed or not sure)]
+    for folder in [folder for folder in parts if folder not in flat]:
+        part = named[folder.name]
         if part in found:
             both = f"{found[part].name} and {folder.name}"
             raise ShotfitError(f"{shown(top.path)} has two {part} folders, {both}; keep one.")
@@ -241,6 +243,9 @@ def _refuse_labels(folders: Iterable[Folder]) -> None:
     advice = (
         "unpack the archive and name that file in place of it"
         if inside
+        else "save it as CSV with the first line path,label and name that in place of the folder, or pass "
+        "--read-as folders if the folders are the classes"
+        if file.suffix.lower() in _UNREAD
         else f"name that file ({shown(file)}) in place of the folder (and the folder that its paths begin in with "
         "--images), or pass --read-as folders if the folders are the classes"
     )
@@ -267,10 +272,11 @@ def _classes(top: Folder, asked: bool) -> list[Folder]:
         )
     domains = [] if asked else [folder for folder in top.folders if _is_domain(folder)]
     if 2 * len(domains) > len(top.folders):
+        one = min(domains, key=lambda folder: "test" in folder.name.casefold())  # nobody is sent to a test part
         raise ShotfitError(
             f"{shown(top.path)} holds domains ({first_few([folder.name for folder in domains], 5)}) with class folders "
-            f"in them, not classes; pass one domain, e.g. {shown(domains[0].path)}, or --read-as folders if "
-            f"{domains[0].name} is a class."
+            f"in them, not classes; pass one domain, e.g. {shown(one.path)}, or --read-as folders if {one.name} is a "
+            "class."
         )
     return top.folders
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shotfit.data.containers import schema_of
 from shotfit.data.formats import csv, jsonl, tables
-from shotfit.data.formats.lines import LABELS
+from shotfit.data.formats.lines import LABELS, plain_column
 from shotfit.data.formats.tree import Folder
 from shotfit.data.images import SUFFIXES as IMAGES
 from shotfit.data.images import shown
@@ -85,7 +85,7 @@ def _is_list(path: Path) -> bool:
     names = _columns(path)
     if _KEY not in names:
         return False
-    return bool({name.casefold() for name in names} & set(LABELS)) or any(
+    return bool({plain_column(name) for name in names} & set(LABELS)) or any(
         entry.suffix.lower() in IMAGES for entry in islice(path.parent.iterdir(), 1000)
     )
 

@@ -27,6 +27,7 @@ __all__ = [
     "columns_of",
     "is_path",
     "list_text",
+    "plain_column",
     "rows_of",
     "text_of",
 ]
@@ -83,6 +84,15 @@ def list_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def plain_column(name: str) -> str:
+    """The name of a column as the usual ones are written.
+
+    >>> plain_column(" Image Path")
+    'image_path'
+    """
+    return name.strip().casefold().replace(" ", "_")
+
+
 def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     """The columns that are meant: those that the user names, else the usual names.
 
@@ -90,13 +100,14 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     """
     found = list(dict.fromkeys(names))
     told = ", ".join(found)[:200] or "(none)"
-    lower = {name.strip().casefold(): name for name in reversed(found)}
+    lower = {plain_column(name): name for name in reversed(found)}
 
     def named(asked: str | None, usual: tuple[str, ...], what: str, flag: str) -> str | None:
         if asked is not None:
-            if asked not in found and asked.strip().casefold() not in lower:
+            key = plain_column(asked)
+            if asked not in found and key not in lower:
                 raise ShotfitError(f"{where} has no column {asked!r} ({flag}); its columns: {told}.")
-            return asked if asked in found else lower[asked.strip().casefold()]
+            return asked if asked in found else lower[key]
         return next((lower[name] for name in usual if name in lower), None)
 
     path = named(how.path_column, PATHS, "path", "--path-column")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shotfit.data.containers import batches_of, image_column, picture_columns, schema_of
-from shotfit.data.formats.lines import LABELS, Columns, columns_of, rows_of
+from shotfit.data.formats.lines import LABELS, Columns, columns_of, plain_column, rows_of
 from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed, named
 from shotfit.data.pictures import Picture
@@ -109,7 +109,7 @@ def names_of_features(features: object) -> dict[str, tuple[str, ...]]:
 def _columns(path: Path, schema: Any, names: Mapping[str, tuple[str, ...]], how: How) -> tuple[Columns, bool]:
     """The columns that are meant, and whether the pictures' column holds their bytes."""
     in_bytes = picture_columns(schema)
-    if how.label_column is None and len(names) == 1 and not any(name.casefold() in LABELS for name in schema.names):
+    if how.label_column is None and len(names) == 1 and not any(plain_column(name) in LABELS for name in schema.names):
         how = replace(how, label_column=next(iter(names)))
     twice = [name for name in dict.fromkeys(schema.names) if schema.names.count(name) > 1]
     if twice:

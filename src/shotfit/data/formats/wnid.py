@@ -63,7 +63,8 @@ def read(source: Path, how: How) -> Listing:
     parts = _parts(top)
     homes: dict[Part, Folder] = parts if any(map(_classes, parts.values())) else {"train": top}
     rows, ids, loops = list[Row](), set[str](), list(top.loops)
-    ignored = [*top.others, *(folder.path for folder in top.folders if folder not in homes.values())]
+    read_from = [*homes.values(), *(_classes(top) if top in homes.values() else ())]
+    ignored = [*top.others, *(folder.path for folder in top.folders if folder not in read_from)]
     for part, home in homes.items():
         classes = _classes(home)
         ids |= {folder.name for folder in classes}
