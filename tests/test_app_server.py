@@ -306,6 +306,25 @@ def test_ctrl_c_ends_it_while_a_page_listens(folder: Path) -> None:
     stream.close()
 
 
+def test_clearing_the_cache_takes_what_the_page_kept_and_nothing_else(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    with App(folder, env={"SHOTFIT_CACHE": str(cache)}) as app:
+        app.get(f"small/{app.state()['names'][0]}")
+        app.post("label", labels={app.state()["names"][0]: "bird"})
+    assert (cache / "thumbnails.sqlite").stat().st_size > 0
+    (home,) = (cache / "app").iterdir()
+    (home / "fit.json").write_text("{}")
+    (cache / "app" / "mine.txt").touch()
+    monkeypatch.setenv("SHOTFIT_CACHE", str(cache))
+    assert main(["cache", "--clear"]) == 0
+    assert not home.exists()
+    assert not (cache / "thumbnails.sqlite").exists()
+    assert (cache / "app" / "mine.txt").exists()
+    assert (folder / NAME).exists()  # labels are no cache
+
+
 # Folders that it cannot show
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +79,10 @@ def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
             page.set_input_files("input[type=file]", CLIPART / "tool" / "tool_30.png")
             page.wait_for_selector(".tried dl")
         page.wait_for_timeout(300)
+        drawn = "[...document.images].every((one) => one.complete && one.naturalWidth > 0 || one.loading === 'lazy')"
+        until(lambda: page.evaluate(drawn))
+        if view == "fit":
+            assert page.locator(".plot img").count() == 1
         assert serious(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth")

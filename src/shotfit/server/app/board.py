@@ -95,6 +95,7 @@ class Board:
 
     def state(self) -> dict[str, Any]:
         """All that a page needs to begin."""
+        self.journal.follow()
         with self.journal.still() as journal:
             labels, classes = self.labels(), self.classes()
             position = {name: place for place, name in enumerate(classes)}

@@ -67,10 +67,6 @@ class Studio:
         """The backbone, loaded when it is first needed."""
         return Frozen(load_in(self.backbone, "auto", self.device), open_store())
 
-    def warm(self) -> None:
-        """Load the backbone, so that the first question does not wait for it."""
-        self.frozen  # noqa: B018
-
     def guess(self, paths: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
         """The best class of each picture with its probability, None for one that cannot be read.
 
