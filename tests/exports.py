@@ -11,20 +11,20 @@ from onnx import TensorProto, helper
 from shotfit.files import sha256
 
 
-def by_hand(folder: Path) -> Path:
-    """An export that takes a picture's mean color, times 10, for the logits of red, green and blue."""
+def by_hand(folder: Path, factor: float = 10.0) -> Path:
+    """An export that takes a picture's mean color, times a factor, for the logits of red, green and blue."""
     shape: list[str | int | None] = ["n", 3, 8, 8]
     nodes = [
         helper.make_node("GlobalAveragePool", ["pixels"], ["means"]),
         helper.make_node("Flatten", ["means"], ["features"]),
-        helper.make_node("Mul", ["features", "ten"], ["logits"]),
+        helper.make_node("Mul", ["features", "factor"], ["logits"]),
     ]
     graph = helper.make_graph(
         nodes,
         "colors",
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("logits", "features")],
-        [helper.make_tensor("ten", TensorProto.FLOAT, [], [10.0])],
+        [helper.make_tensor("factor", TensorProto.FLOAT, [], [factor])],
     )
     folder.mkdir()
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)

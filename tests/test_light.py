@@ -29,6 +29,7 @@ from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
+from .exports import by_hand
 from .pictures import picture, save
 
 BLOCKED = """
@@ -205,6 +206,8 @@ ZERO = {"type": "float16", "shape": [3, 1], "base64": base64.b64encode(b"\0" * 4
         (_set("trust.means", ZERO), "is damaged"),
         (_set("trust.width", [0, 1]), "is damaged"),
         (_set("trust", 7), "is damaged"),
+        (_set("trust.scores", [float("nan")] * 24), "is damaged"),
+        (_set("trust.labels", [10**30] * 24), "is damaged"),
         (lambda record: record.update(trust=None, classes=["a", "b"]), "has other classes or another size"),
     ],
 )
@@ -221,9 +224,10 @@ def test_damaged_record_is_one_line(both: Both, tmp_path: Path, change: Callable
 def test_damaged_graph_and_missing_files_are_told(both: Both, tmp_path: Path) -> None:
     with pytest.raises(ShotfitError, match=r"is no export: it has no export\.json"):
         light.load(tmp_path)
-    (tmp_path / "export.json").write_text("{")
-    with pytest.raises(ShotfitError, match="is no JSON"):
-        light.load(tmp_path)
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "export.json").write_text(text)
+        with pytest.raises(ShotfitError, match="is no JSON"):
+            light.load(tmp_path)
     (tmp_path / "export.json").write_bytes((both.folder / "export.json").read_bytes())
     with pytest.raises(ShotfitError, match=r"model\.onnx cannot be read"):
         light.load(tmp_path)
@@ -232,6 +236,14 @@ def test_damaged_graph_and_missing_files_are_told(both: Both, tmp_path: Path) ->
     (tmp_path / "model.onnx").write_bytes(graph)
     with pytest.raises(ShotfitError, match="is not what was written"):
         light.load(tmp_path)
+
+
+def test_numbers_that_are_not_finite_are_no_prediction(tmp_path: Path) -> None:
+    model = light.load(by_hand(tmp_path / "export", float("inf")))
+    (found,) = model.predict(picture(1), keep_broken=True)
+    assert found.labels == () and "numbers that are not finite" in str(found.error)
+    with pytest.raises(ShotfitError, match="not finite"):
+        model.predict(picture(1))
 
 
 def test_missing_runtime_is_one_line(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:

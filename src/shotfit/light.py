@@ -118,7 +118,7 @@ class ExportedModel:
         """As `predict`, each as soon as it is known; see `Model.predict_each`."""
         top = min(max(top, 1), len(self.class_names))
         answers = judge(asked, self.held_out, {}, self.class_names)
-        for batch, shown in _read_ahead(growing(images), lambda picture: self._pixels(picture, lenient)):
+        for batch, shown in _read(growing(images), lambda picture: self._pixels(picture, lenient)):
             whole = [found for found in shown if not isinstance(found, ShotfitError)]
             rows = iter(self._answered(whole, answers, asked.unknown) if whole else ())
             for picture, found in zip(batch, shown, strict=True):
@@ -140,9 +140,9 @@ class ExportedModel:
                 labels, shares = tuple(self.class_names[k] for k in best), tuple(values[best].tolist())
                 yield Prediction(source, labels, shares, None, verdict.set, verdict.unknown, picture)
 
-    def predict_proba(self, images: PictureLike | Sequence[PictureLike]) -> NDArray[Any]:
+    def predict_proba(self, images: PictureLike | Sequence[PictureLike], lenient: bool = False) -> NDArray[Any]:
         """Probabilities [images, classes], in the order of `class_names`. Raises as `Model.predict_proba` does."""
-        predictions = self.predict(images, len(self.class_names))
+        predictions = self.predict(images, len(self.class_names), lenient=lenient)
         place = {name: number for number, name in enumerate(self.class_names)}
         found = np.zeros((len(predictions), len(place)), np.float32)
         for row, one in zip(found, predictions, strict=True):
@@ -168,8 +168,9 @@ class ExportedModel:
         wanted, options = ["logits", *(["features"] if with_features else [])], onnxruntime.RunOptions()
         options.only_execute_path_to_fetches = True  # of a changed tower, features are those of a second one
         logits, *features = self.session.run(wanted, {"pixels": np.stack(shown)}, options)
-        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = raised / raised.sum(axis=1, keepdims=True)
+        with np.errstate(all="ignore"):  # what is not finite is told picture by picture
+            raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+            probabilities = raised / raised.sum(axis=1, keepdims=True)
         return list(zip(probabilities, answers(probabilities, lambda: features[0]), strict=True))
 
 
@@ -188,7 +189,7 @@ def load(folder: str | Path) -> ExportedModel:
         if error.missing:
             raise ShotfitError(f"{folder} is no export: it has no {RECORD}. `shotfit export` makes one.") from None
         raise
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ShotfitError(f"{folder / RECORD} is damaged: it is no JSON. Export the model again.") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ShotfitError(f"{folder} is an export of another format than {FORMAT}: use the shotfit that wrote it.")
@@ -199,7 +200,7 @@ def load(folder: str | Path) -> ExportedModel:
         )
     try:
         names, rule, held_out, file, digests = _parsed(record)
-    except (KeyError, TypeError, ValueError, AttributeError, ShotfitError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ShotfitError) as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ShotfitError(f"{folder / RECORD} is damaged ({said}). Export the model again.") from None
     for name, digest in digests.items():
@@ -214,20 +215,20 @@ def load(folder: str | Path) -> ExportedModel:
 
 def _check_one_distribution(place: Path) -> None:
     """Refuse shotfit and shotfit-light of different versions in one folder: they share files, and one has lost some."""
-    installed = sorted(path.stem.split("-") for path in place.glob("shotfit*-*.dist-info"))
-    versions = {version for name, version in installed if name in ("shotfit", "shotfit_light")}
-    if len(versions) > 1:
-        both = " and ".join(f"{name} {version}".replace("_", "-") for name, version in installed)
+    installed = sorted(path.stem for name in ("shotfit", "shotfit_light") for path in place.glob(f"{name}-*.dist-info"))
+    if len({stem.partition("-")[2] for stem in installed}) > 1:
+        both = " and ".join(stem.replace("-", " ").replace("_", "-") for stem in installed)
         raise ShotfitError(f"{both} are both installed, and share their files: uninstall both, then install one.")
 
 
 def _parsed(record: Mapping[str, Any]) -> tuple[tuple[str, ...], Preprocessing, HeldOut | None, str, dict[str, str]]:
     """Class names, preprocessing, what held-out images said, the file of the graph, and the digests of its parts.
 
-    Raises KeyError, TypeError, ValueError or ShotfitError for what does not fit together.
+    Raises what Python raises for entries that are missing or of another type, and ValueError and ShotfitError.
     """
     names, shown, file, digests = record["classes"], record["preprocess"], record["model"], record["sha256"]
-    if not names or len(set(names)) < len(names) or not all(isinstance(name, str) and name for name in names):
+    named = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
+    if not named or len(set(names)) < len(names):
         raise ValueError("classes are a list of different names")
     own = {name: digest for name, digest in digests.items() if name in (file, f"{file}.data")}
     if file not in own or Path(file).name != file:
@@ -269,7 +270,8 @@ def _held_out(plain: Mapping[str, Any] | None, classes: int) -> HeldOut | None:
     )
     images = (len(found.labels),)
     fits = found.scores.shape == found.strange.shape == images and found.center.shape == found.width.shape == (2,)
-    if not fits or found.means.ndim != 2 or len(found.means) != classes or not (found.width > 0).all():
+    finite = all(np.isfinite(values).all() for values in vars(found).values())
+    if not (fits and finite) or found.means.ndim != 2 or len(found.means) != classes or not (found.width > 0).all():
         raise ValueError("what is kept of held-out images does not fit together")
     return found
 
@@ -290,9 +292,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
         raise ShotfitError(f"{path} cannot be run by onnxruntime {onnxruntime.__version__} ({said}).") from None
 
 
-def _read_ahead(
-    batches: Iterable[list[Picture]], read: Callable[[Picture], A]
-) -> Iterator[tuple[list[Picture], list[A]]]:
+def _read(batches: Iterable[list[Picture]], read: Callable[[Picture], A]) -> Iterator[tuple[list[Picture], list[A]]]:
     """Each batch with what `read` gives for its pictures; a batch of several is read in threads."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for batch in batches:

@@ -6,11 +6,13 @@ import io
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
@@ -18,9 +20,12 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from shotfit import light
 from shotfit.engine.store import MemoryStore
+from shotfit.export.preparing import preprocess_record
 from shotfit.export.write import export_model
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
+from shotfit.towers.pixels import pixels
+from shotfit.towers.preprocess import clip_preprocessing, siglip_preprocessing
 
 from ..pictures import picture, save
 
@@ -115,6 +120,37 @@ def test_page_classifies_as_the_library_does(page: Page, model: Model, folder: P
             assert one[label] == pytest.approx(probability, abs=1e-3), name
     again = light.load(folder).predict(files, top=3)  # the light runtime opens this folder too
     assert [one.labels[0] for one in again] == [max(one, key=lambda label: one[label]) for one in found]
+
+
+RULES = {
+    "clip": clip_preprocessing(24),
+    "siglip": siglip_preprocessing(24),
+    "floor": replace(clip_preprocessing(25), crop_offset="floor", interpolation="bilinear"),
+    "longest": replace(siglip_preprocessing(24), resize="longest", fill=127),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_of_preprocessing_gives_the_numbers_of_pillow(page: Page, name: str) -> None:
+    rule, body = RULES[name], page.query_selector("body")
+    assert body is not None
+    for width, height in ((24, 24), (25, 24), (7, 5), (61, 40), (40, 67), (40, 56), (131, 3), (2, 300), (24, 90)):
+        image = picture(width, width, height)
+        found = body.evaluate(
+            """async (_, [width, height, rgba, rule]) => {
+                const { pixels } = await import("./pixels.js");
+                const read = (left, top, across, count) => {
+                    const rows = [];
+                    for (let y = top; y < top + count; y++) {
+                        rows.push(...rgba.slice((y * width + left) * 4, (y * width + left + across) * 4));
+                    }
+                    return rows;
+                };
+                return Array.from(pixels(width, height, read, rule));
+            }""",
+            [width, height, list(image.convert("RGBA").tobytes()), preprocess_record(rule)],
+        )
+        assert np.array_equal(np.array(found, np.float32), pixels(image, rule).ravel()), (width, height)
 
 
 def test_transparent_picture_lies_on_white(page: Page, model: Model, tmp_path: Path) -> None:

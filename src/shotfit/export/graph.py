@@ -60,7 +60,7 @@ def write_graph(module: Traced, path: Path) -> None:
     from onnxscript import optimizer
 
     size, names = module.tower.image_size, ["logits", "features"]
-    pixels = torch.rand(EXAMPLES, 3, size, size)
+    pixels = torch.full((EXAMPLES, 3, size, size), 0.5)
     with torch.no_grad(), quiet():
         with torch.backends.mkldnn.flags(enabled=False):  # its products are no operators of ONNX
             module(pixels)  # what a method computes once and keeps, it computes here, from numbers
