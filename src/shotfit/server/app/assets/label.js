@@ -176,15 +176,15 @@ function after(places) {
 
 async function accept() {
   const places = meant().filter((place) => store.labels[place] === null);
-  for (let tries = 0; tries < places.length / 48 + 3 && places.some((place) => !store.guesses.has(place)); tries += 1) {
-    await guess(places);
-  }
+  const waited = places.length <= 200; // of more, those that are known
+  for (let tries = 0; waited && tries < 8 && places.some((place) => !store.guesses.has(place)); tries += 1) await guess(places);
   const pairs = places.filter((place) => store.guesses.get(place)).map((place) => [place, store.guesses.get(place)[0]]);
   if (!pairs.length) {
     toast(store.classes.length < 2 ? "Guesses come once there are two classes." : "There is no guess to accept here.");
     return;
   }
   labelEach(pairs);
+  if (pairs.length < places.length) toast(`Accepted ${plural(pairs.length, "guess", "guesses")}; ${plural(places.length - pairs.length, "picture")} had none.`);
   after(places);
 }
 

@@ -31,7 +31,7 @@ function go() {
 }
 
 document.addEventListener("keydown", (event) => {
-  const into = event.target;
+  const into = event.target instanceof Element ? event.target : document.body;
   if (event.defaultPrevented || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
   if (into.closest("input:not([type=range]), textarea, select")) return;
   if (into.closest("button, a, summary") && ["Enter", " "].includes(event.key)) return;
