@@ -8,6 +8,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -236,10 +238,15 @@ def _done(app: App) -> None:
     raise AssertionError("still running")
 
 
+def test_the_server_does_without_torch() -> None:
+    program = "import sys, shotfit.server.app.start, shotfit.server.app.site; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 # What a kill leaves, and several at once
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.browser)])  # 30 take a minute
+@pytest.mark.parametrize("kills", [4, pytest.param(30, marks=pytest.mark.browser)])  # 30 take a minute
 def test_no_acknowledged_label_is_lost_by_kills(folder: Path, tmp_path: Path, kills: int) -> None:
     draw, known = random.Random(7), dict[str, str]()
     env = {"SHOTFIT_CACHE": str(tmp_path / "cache")}

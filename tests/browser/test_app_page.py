@@ -132,7 +132,7 @@ def test_keys_alone_label_accept_select_and_undo(browser: Browser, tmp_path: Pat
         page.keyboard.press("1")
         assert current(page) == 1  # on to the next
         page.keyboard.press("Shift+ArrowRight")
-        assert page.locator(".chosen").get_by_text("2 pictures selected").is_visible()
+        page.locator(".chosen").get_by_text("2 pictures selected").wait_for()
         page.keyboard.press("2")
         assert store(page, "labels")[:4] == ["bird", "house", "house", None]
         page.keyboard.press("z")
@@ -146,13 +146,13 @@ def test_keys_alone_label_accept_select_and_undo(browser: Browser, tmp_path: Pat
         page.keyboard.press("Delete")
         assert store(page, "labels")[0] is None
         page.keyboard.press("Control+a")
-        assert page.locator(".chosen").get_by_text("30 pictures selected").is_visible()
+        page.locator(".chosen").get_by_text("30 pictures selected").wait_for()
         page.keyboard.press("Escape")
         page.keyboard.press("?")
-        assert page.get_by_role("dialog").is_visible()
+        page.get_by_role("dialog").wait_for()
         page.keyboard.press("Escape")
         page.keyboard.press("v")
-        assert page.get_by_role("dialog").locator("img").is_visible()
+        page.get_by_role("dialog").locator("img").wait_for()
         page.keyboard.press("Escape")
         page.keyboard.press("c")
         page.keyboard.type("hou")

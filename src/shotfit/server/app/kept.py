@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shotfit.data.cachefolder import cache_folder
-from shotfit.fitting.folder import CARD, RECORD, WEIGHTS
 from shotfit.server.app.record import PLOTS, RESULT
 from shotfit.server.app.thumbnails import NAME
 
@@ -40,6 +39,8 @@ def home_of(folder: Path) -> Iterator[Path]:
 
 def clear(cache: Path) -> None:
     """Delete what the page has kept; files of other names stay, and their folders with them."""
+    from shotfit.fitting.folder import CARD, RECORD, WEIGHTS  # which needs torch; a server of the page does not
+
     for ending in ("", "-wal", "-shm"):
         (cache / f"{NAME}{ending}").unlink(missing_ok=True)
     homes = cache / HOMES
