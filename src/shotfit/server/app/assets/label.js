@@ -257,12 +257,13 @@ function look(index) {
 
 function keys() {
   const rows = [
-    ["Arrows, Page Up, Page Down, Home, End", "go through the pictures"], ["1 to 9, 0", "label as the class with that key"],
+    ["Arrows, Page Up, Page Down", "go through the pictures"], ["Home, End", "to the first or the last one"],
+    ["1 to 9, 0", "label as the class with that key"],
     ["C", "find a class by its name, or add one"], ["Enter", "accept the guess"], ["Space", "select; with Shift and arrows, several"],
     ["Ctrl A", "select all pictures shown"], ["Escape", "clear the selection"], ["Delete", "take the label away"],
     ["Z", "undo"], ["U", "show what is still to label"], ["A", "show all"], ["N", "what next?"], ["V", "see the picture large"], ["+ −", "larger or smaller pictures"],
   ];
-  dialog("Keys", h("table.keys", h("tbody", rows.map(([key, does]) => h("tr", h("th", { scope: "row" }, h("kbd", key)), h("td", does))))));
+  dialog("Keys", h("table.keys", h("tbody", rows.map(([key, does]) => h("tr", h("th", { scope: "row" }, key.split(", ").map((one) => h("kbd", one))), h("td", does))))));
 }
 
 function pressed(event) {
