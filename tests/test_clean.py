@@ -10,15 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 import shotfit
+from shotfit.data.shots import deal
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.evaluation.confident import judge_labels
-from shotfit.evaluation.doubles import doubles_of, first_of_each
+from shotfit.evaluation import doubles
+from shotfit.evaluation.confident import FOLDS, PENALTIES, judge_labels
+from shotfit.evaluation.doubles import doubles_of, first_of_each, nearest, nearest_of_class, unit
+from shotfit.fitting.heldout import best_temperature, log_likelihoods
 
 from .test_cli import Shell, one_line
 
@@ -192,3 +196,50 @@ def test_doubles_across_labels_and_parts_are_the_worst() -> None:
     assert [(one.rows, one.same, one.two_labels, one.two_parts) for one in found] == [
         ((4, 5), False, True, True), ((2, 3), True, False, True), ((0, 1), True, False, False),
     ]  # fmt: skip
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 999), st.integers(1, 40), st.integers(1, 5))
+def test_nearest_in_blocks_is_the_nearest(monkeypatch: pytest.MonkeyPatch, seed: int, n: int, count: int) -> None:
+    monkeypatch.setattr(doubles, "_CELLS", 50)
+    random = np.random.default_rng(seed)
+    features, same = unit(random.normal(size=(n, 6))), random.integers(0, n, n)
+    rows, among = random.integers(0, n, 2 * n), np.flatnonzero(random.random(n) < 0.7)
+    found = nearest(features, rows, among, count, same)
+    for row, near in zip(rows.tolist(), found, strict=True):
+        others = [place for place in among.tolist() if same[place] != same[row]]
+        expected = sorted(others, key=lambda place: -float(features[place] @ features[row]))[:count]
+        assert [place for place, _ in near] == expected
+        assert np.allclose([cosine for _, cosine in near], features[expected] @ features[row], atol=1e-6)
+    wanted = random.integers(0, n, len(rows))
+    for row, label, near in zip(rows, wanted, nearest_of_class(features, rows, wanted, same, count), strict=True):
+        (alone,) = nearest(features, [row], np.flatnonzero(same == label), count)
+        assert [place for place, _ in near] == [place for place, _ in alone]
+
+
+def test_doubles_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doubles, "_CELLS", 7 * 40)
+    features = np.random.default_rng(0).normal(size=(40, 64))
+    features[33] = features[2] + 0.01
+    assert [one.rows for one in doubles_of(features)] == [(2, 33)]
+
+
+@pytest.mark.parametrize("embed", [8, 300])
+def test_probabilities_are_those_of_ridge_regression(embed: int) -> None:
+    random = np.random.default_rng(2)
+    labels = np.arange(90) % 3
+    features = unit(np.eye(3, embed)[labels] + random.normal(size=(90, embed)) * 0.4)
+    folds = np.array(deal(labels.tolist(), FOLDS, 1))
+    by_penalty = []
+    for penalty in PENALTIES:
+        logits = np.zeros((90, 3))
+        for fold in range(FOLDS):
+            rows = np.hstack([features, np.ones((90, 1))]).astype(np.float64)
+            held, learned = rows[folds == fold], rows[folds != fold]
+            square = learned.T @ learned + penalty * np.eye(embed + 1)
+            logits[folds == fold] = held @ np.linalg.solve(square, learned.T @ np.eye(3)[labels[folds != fold]])
+        by_penalty.append(torch.from_numpy(logits))
+    given = torch.from_numpy(labels)
+    best = max(by_penalty, key=lambda one: float(log_likelihoods(one, given, [3]).mean()))
+    expected = (best / best_temperature(best, given, [3])).softmax(dim=1).numpy()
+    assert np.allclose(judge_labels(features, labels).probabilities, expected, atol=1e-6)

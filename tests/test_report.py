@@ -24,17 +24,21 @@ from shotfit.data.readers import read_task
 from shotfit.data.tasks import Item, Task
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError
+from shotfit.evaluation.clean import Examined, clean
+from shotfit.evaluation.confident import Judged
+from shotfit.evaluation.doubles import Doubles
 from shotfit.evaluation.evaluate import Answers
 from shotfit.evaluation.rows import Row
 from shotfit.fitting.fit import fit
-from shotfit.report import model_page, similar
+from shotfit.report import mapping, model_page
 from shotfit.report.comparison import write_comparison
-from shotfit.report.facts import Facts, look, suspected
+from shotfit.report.facts import Facts, look
+from shotfit.report.mapping import map_of
 from shotfit.report.model_page import page_of_facts
-from shotfit.report.similar import doubles_of, map_of
 from shotfit.report.svg import shortened
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
+CLIPART = Path(__file__).parent.parent / "examples" / "clipart"
 HOSTILE = ("<img src=x onerror=alert(1)>", "\x1b[31mred\x1b[0m $\\frac{1}$ & \"q\" 'a'", "a" * 5000)
 
 
@@ -168,8 +172,8 @@ def test_a_picture_that_is_gone_is_said(home: Path) -> None:
     task = read_task(home / "photos")
     model = shotfit.load(home / "model", backbone=str(home / "backbone"))
     facts = look(model, task)
-    gone = [Item(Picture(Path("gone.png")), item.label, item.digest) for item in facts.items]
-    facts = replace(facts, items=tuple(gone))
+    gone = [Item(Picture(Path("gone.png")), item.label, item.digest) for item in facts.known]
+    facts = replace(facts, known=tuple(gone))
     assert "cannot be read" in page_of_facts(facts, task, model.record, [], "model")
 
 
@@ -298,7 +302,9 @@ def hostile_pages(folder: Path) -> list[Path]:
     # no text tower reads a name of 5,000 letters, but a record and a page may get one
     known = tuple(HOSTILE[2] if name == "long" else name for name in facts.class_names)
     said = replace(facts.answers, class_names=known)
-    facts = replace(facts, class_names=known, answers=said, plain=replace(facts.plain, class_names=known))
+    examined = replace(facts.examined, names=known)
+    plain = replace(facts.plain, class_names=known)
+    facts = replace(facts, class_names=known, answers=said, plain=plain, examined=examined)
     model.record["classes"] = [{"task": task.name, "names": list(known), "templates": ["{}"]}]
     rows = [Row(name, shots, name, (1,), (0.5,), 0.5, None, 1.0, 10) for name in HOSTILE for shots in (1, 2)]
     paths = [folder / f"{name}.html" for name in ("model", "record", "runs")]
@@ -308,38 +314,93 @@ def hostile_pages(folder: Path) -> list[Path]:
     return paths
 
 
-def test_planted_label_and_double_are_found(tmp_path: Path) -> None:
-    tiny_task(tmp_path / "photos", images=12)
-    blue, red, green = (tmp_path / "photos" / name for name in ("blue", "red_thing", "green thing"))
-    shutil.move(blue / "3.png", red / "wrong.png")
-    shutil.copy(blue / "6.png", green / "copy.png")
-    task, backbone = read_task(tmp_path / "photos"), tiny_backbone(tmp_path / "backbone")
-    facts = look(fit(task, "linear_probe", backbone=backbone, store=MemoryStore(), keep=True), task)
-
-    def name(place: int) -> str:
-        return facts.everything[place].picture.path.name
-
-    assert {name(one.place) for one in facts.suspects[:2]} == {"wrong.png", "copy.png"}
-    best = facts.doubles[0]
-    assert best.same and {name(best.first), name(best.second)} == {"copy.png", "6.png"}
-    for place in range(len(facts.everything)):
-        own = facts.everything[place]
-        assert own.digest not in {near.item.digest for near in facts.neighbours(place)}
-
-
-def test_doubles_are_found_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similar, "BLOCK", 7)
-    features = np.random.default_rng(0).normal(size=(40, 64))
-    features[33] = features[2] + 0.01
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    items = [Item(Picture.of(b"", f"{number}"), 0, f"{number:064x}") for number in range(40)]
-    found, count = doubles_of(items, features)
-    assert [(one.first, one.second) for one in found] == [(2, 33)] and count == 1
+@pytest.fixture(scope="module")
+def planted(home: Path) -> Path:
+    """Drawings with two wrong labels, a drawing under two and one there twice, some of them in a test part."""
+    for part, first, last in (("train", 0, 9), ("test", 9, 12)):
+        for name in ("bird", "fruit", "tool"):
+            (home / "planted" / part / name).mkdir(parents=True)
+            for path in sorted((CLIPART / name).glob("*.png"))[first:last]:
+                shutil.copy(path, home / "planted" / part / name)
+    train, test = home / "planted" / "train", home / "planted" / "test"
+    shutil.move(train / "bird" / "bird_05.png", train / "tool" / "wrong.png")
+    shutil.move(next((test / "tool").iterdir()), test / "bird" / "wrong.png")
+    shutil.copy(train / "fruit" / "fruit_03.png", test / "tool" / "copy.png")
+    shutil.copy(train / "fruit" / "fruit_02.png", train / "fruit" / "again.png")
+    words = ["fit", "planted", "--method", "zero_shot", "--out", "planted-model"]
+    assert main(words) == 0
+    return home / "planted"
 
 
-def test_nothing_is_suspected_of_what_nothing_is_said() -> None:
-    assert suspected([0, 1], np.zeros((2, 2))) == []
-    assert suspected([], np.zeros((0, 2))) == []
+@pytest.mark.parametrize("words", [(), ("--all",)])
+def test_page_and_clean_agree(planted: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    _, out, _ = run(capsys, "clean", "planted", "-n", 0, "--json")
+    cleaned = json.loads(out)
+    code, _, error = run(capsys, "report", "planted-model", "planted", "--out", "planted.html", *words)
+    assert code == 0, error
+    page = Page(Path("planted.html"))
+
+    wrong = [one for one in cleaned["suspects"] if one["wrong"]]
+    section = part_of(page, "suspects", "doubles")
+    assert cleaned["wrong"] == len(wrong) and f"{len(wrong)} of {len(wrong)} labels" in section
+    named = re.findall(r'<p class="file">(.+?)</p>', section)
+    assert named == [inside(planted, one["image"]) for one in wrong]
+    assert {*named[:3]} == {"train/tool/wrong.png", "test/bird/wrong.png", "test/tool/copy.png"}
+    told = [f"{100 * share:.1f}" for one in wrong for share in (one["score"], 1 - one["score"])]
+    assert re.findall(r"</span>[\w ]+ ([\d.]+) %</li>", section) == told
+
+    section, groups = part_of(page, "doubles", "maps"), cleaned["doubles"]
+    assert len(groups) >= 2 and f"{len(groups)} of {len(groups)} groups" in section
+    cards = section.split('<li class="card">')[1:]
+    assert "same picture, in several labels and parts" in cards[0]
+    for card, group in zip(cards, groups, strict=True):
+        assert re.findall(r'<p class="file">(.+?)</p>', card) == [inside(planted, image) for image in group["images"]]
+
+
+def test_order_of_the_models_classes_changes_no_suspect(planted: Path) -> None:
+    task = read_task(planted)
+    items = [*task.train, *task.test]
+    labels = [task.classes.names[item.label] for item in items]
+    turned = Task.from_images([item.picture for item in items], labels, classes=task.classes.names[::-1])
+    store = MemoryStore()
+    facts = look(fit(turned, "zero_shot", store=store), task, everything=True)
+    assert facts.class_names == task.classes.names[::-1]
+    found = clean(task, store=store)
+    named, expected = (
+        [(one.rank, one.picture, one.label, one.likely, one.score, one.like_it()) for one in suspects]
+        for suspects in (facts.suspects(99), [one for one in found.suspects if one.wrong])
+    )
+    assert named == expected and facts.doubles(99) == found.doubles
+
+
+def test_neighbours_are_labelled_and_no_copies(planted: Path) -> None:
+    facts = look(shotfit.load("planted-model"), read_task(planted))
+    labelled = set(facts.known[: facts.labelled])
+    for own, near in zip(facts.known, facts.neighbours(np.arange(len(facts.known))), strict=True):
+        assert len(near) == 3 and {one.item for one in near} <= labelled
+        assert own.digest not in {one.item.digest for one in near}
+        assert [one.similarity for one in near] == sorted((one.similarity for one in near), reverse=True)
+
+
+def test_a_large_group_of_doubles_shows_those_that_differ_first(planted: Path) -> None:
+    facts = look(shotfit.load("planted-model"), read_task(planted))
+    same = [place for place in range(facts.labelled) if facts.known[place].label == 0][:6]
+    other = next(place for place in range(facts.labelled) if facts.known[place].label == 1)
+    group = Doubles((*same, other), False, 0.98, True, False)
+    facts = replace(facts, examined=replace(facts.examined, doubles=(group,)))
+    page = page_of_facts(facts, read_task(planted), shotfit.load("planted-model").record, [], "model")
+    card = page.partition('<h2 id="doubles">')[2].partition('<h2 id="maps">')[0]
+    assert re.findall(r"<p>(\w+), training part</p>", card) == ["bird", "fruit", "bird", "bird"]
+    assert "and 3 more" in card and "cosine 0.980" in card
+
+
+def part_of(page: Page, first: str, after: str) -> str:
+    """The source of a page from one heading to another."""
+    return page.source.partition(f'<h2 id="{first}">')[2].partition(f'<h2 id="{after}">')[0]
+
+
+def inside(folder: Path, image: str) -> str:
+    return Path(image).resolve().relative_to(folder.resolve()).as_posix()
 
 
 def test_a_map_of_too_few_or_equal_images_is_none() -> None:
@@ -350,7 +411,7 @@ def test_a_map_of_too_few_or_equal_images_is_none() -> None:
 
 
 def test_size_is_bounded_by_caps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similar, "MAPPED", 60)
+    monkeypatch.setattr(mapping, "MAPPED", 60)
     random = np.random.default_rng(0)
     count, classes = 20_000, 150
     noise = Picture.of(random.integers(0, 256, (300, 300, 3), dtype=np.uint8), "n" * 5000)
@@ -360,12 +421,11 @@ def test_size_is_bounded_by_caps(monkeypatch: pytest.MonkeyPatch) -> None:
     items = tuple(Item(noise, int(label), f"{number:064x}") for number, label in enumerate(labels))
     features = random.normal(size=(count, 4))
     answers = Answers(labels, probabilities, names)
-    suspects = tuple(suspected(labels.tolist(), probabilities))
-    doubles = tuple(similar.Double(number, number + 1, 0.99, False) for number in range(200))
-    facts = Facts(
-        "t", Path("photos"), names, items, answers, answers, features, items[:500], features[:500], 0, suspects,
-        doubles, 10**6, False, False,
-    )  # fmt: skip
+    order = np.arange(count)
+    judged = Judged(probabilities, (labels + 1) % classes, order / count, order >= 0, order)
+    doubles = tuple(Doubles(tuple(range(first, first + 50)), False, 0.99, True, False) for first in range(0, count, 50))
+    examined = Examined(items, ("train",) * 500 + ("test",) * (count - 500), names, features, judged, doubles)
+    facts = Facts("t", Path("photos"), names, items, 500, True, answers, answers, examined, 0, False)
     record = {
         "method": "zero_shot", "found_at": "zero_shot", "options": {}, "precision": "float32", "selection": "x" * 10**6,
         "classes": [{"task": "t", "names": names, "templates": ["{}"]}],
@@ -374,7 +434,11 @@ def test_size_is_bounded_by_caps(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task.from_images([noise], ["a"])
     page = page_of_facts(facts, task, record, ["w" * 10**5] * 10**3, "model")
     pictures = page.count("data:image/jpeg")
-    assert pictures <= 4 * (model_page.MISTAKES + model_page.HITS + model_page.SUSPECTS) + 2 * model_page.DOUBLES
+    assert (
+        0
+        < pictures
+        <= 4 * (model_page.MISTAKES + model_page.HITS + model_page.SUSPECTS) + model_page.ALIKE * model_page.DOUBLES
+    )
     assert len(page) < 5_000_000
 
 

@@ -90,7 +90,7 @@ def _tables(found: Cleaned) -> list[list[list[str]]]:
     suspects = [["", "picture", "label", "likely", "score", "like it"]]
     for one in found.suspects:
         names = [str(one.picture), one.label, one.likely]
-        suspects.append([str(one.rank), *names, percent(one.score), first_of(one.nearest)])
+        suspects.append([str(one.rank), *names, percent(one.score), first_of(one.like_it())])
     doubles = [["doubles", "picture", "and", "labels"]]
     for two in found.doubles:
         others = [str(picture) for picture in two.pictures[1:]]

@@ -3,7 +3,8 @@
     found = clean("photos/")
     found.suspects[0].picture, found.suspects[0].likely
 
-On arrays that are there already: `confident.judge_labels` and `doubles.doubles_of`.
+Both `clean` and the page of a report show what `examined` finds. On arrays that are there already:
+`confident.judge_labels` and `doubles.doubles_of`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
@@ -25,9 +27,9 @@ from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.evaluation.confident import judge_labels
-from shotfit.evaluation.doubles import NEAR, doubles_of, nearest, unit
-from shotfit.fitting.embedding import features_of
+from shotfit.evaluation.confident import Judged, judge_labels
+from shotfit.evaluation.doubles import NEAR, Doubles, doubles_of, nearest_of_class, unit
+from shotfit.fitting.heldout import features_of_items
 from shotfit.fitting.notebook import MOST, frame, html_table, thumbnail
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
@@ -35,7 +37,7 @@ from shotfit.towers.precision import Precision
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["COLUMNS", "Cleaned", "DoublePictures", "Suspect", "clean", "cleaned"]
+__all__ = ["COLUMNS", "Cleaned", "DoublePictures", "Examined", "Suspect", "clean", "cleaned", "examined"]
 
 COLUMNS = ("problem", "rank", "image", "part", "label", "likely", "score", "nearest")
 """Of a row of what `clean` found."""
@@ -48,7 +50,7 @@ class Suspect:
     """An image whose label looks wrong. part: train, val or test. label: its own; likely: the most probable other one.
 
     score: how probable `likely` is of the two, from 0 to 1. wrong: whether confident learning calls the label wrong.
-    nearest: the pictures of the likely class that are most like it.
+    nearest: the pictures of the likely class that are most like it, with their cosines.
     """
 
     rank: int
@@ -58,7 +60,11 @@ class Suspect:
     likely: str
     score: float
     wrong: bool
-    nearest: tuple[str, ...]
+    nearest: tuple[tuple[Picture, float], ...]
+
+    def like_it(self) -> list[str]:
+        """The names of the nearest pictures."""
+        return [str(picture) for picture, _ in self.nearest]
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,9 @@ class Cleaned:
         """A row for each suspect, then one for each group of doubles, in which `nearest` names the other pictures."""
         found: list[dict[str, Any]] = []
         for one in self.suspects:
-            found.append(_row("label", one.rank, one.picture, one.part, one.label, one.likely, one.score, one.nearest))
+            found.append(
+                _row("label", one.rank, one.picture, one.part, one.label, one.likely, one.score, one.like_it())
+            )
         for rank, two in enumerate(self.doubles, start=1):
             label = "|".join(dict.fromkeys(two.labels))
             others = [str(picture) for picture in two.pictures[1:]]
@@ -122,7 +130,7 @@ class Cleaned:
         suspects = [
             {
                 "rank": one.rank, "image": str(one.picture), "part": one.part, "label": one.label,
-                "likely": one.likely, "score": round(one.score, 6), "wrong": one.wrong, "nearest": list(one.nearest),
+                "likely": one.likely, "score": round(one.score, 6), "wrong": one.wrong, "nearest": one.like_it(),
             }
             for one in self.suspects
         ]  # fmt: skip
@@ -190,42 +198,80 @@ def cleaned(
     """The same of a task that was read; of a sealed one, without its test part."""
     if count is not None and count < 1:
         raise UsageError(f"count is {count}; expected 1 or more, or None for all.")
+    found = examined(frozen, task, near, seed)
+    order = found.judged.order[found.judged.score[found.judged.order] >= 0]
+    alone = len(found.items) - len(order)
+    wrong, groups = int(found.judged.wrong.sum()), len(found.doubles)
+    suspects, doubles = found.suspects(order[:count]), found.double_pictures(count)
+    return Cleaned(len(found.items), len(found.names), wrong, alone, groups, suspects, doubles, tuple(left_out))
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """The n pictures of a task, judged; what is shown of them is chosen by whoever shows it.
+
+    items, parts: [n], in the order of the task's parts: train, val, test. names: of the classes. features: [n, embed].
+    """
+
+    items: tuple[Item, ...]
+    parts: tuple[str, ...]
+    names: tuple[str, ...]
+    features: NDArray[Any]
+    judged: Judged
+    doubles: tuple[Doubles, ...]
+
+    def wrong(self) -> NDArray[np.intp]:
+        """The rows of labels that confident learning calls wrong, the most suspicious first."""
+        return self.judged.order[self.judged.wrong[self.judged.order]]
+
+    def suspects(self, rows: NDArray[np.intp]) -> tuple[Suspect, ...]:
+        """What is known of the labels of some rows. rank: of all n."""
+        labels, likely = np.array([item.label for item in self.items]), self.judged.likely[rows]
+        ranks = np.empty(len(labels), dtype=np.intp)
+        ranks[self.judged.order] = np.arange(1, len(labels) + 1)
+        near = nearest_of_class(self.features, rows, likely, labels, SHOWN)
+        return tuple(
+            Suspect(
+                int(ranks[row]), self.items[row].picture, self.parts[row], self.names[labels[row]], self.names[other],
+                float(self.judged.score[row]), bool(self.judged.wrong[row]),
+                tuple((self.items[place].picture, cosine) for place, cosine in alike),
+            )
+            for row, other, alike in zip(rows.tolist(), likely.tolist(), near, strict=True)
+        )  # fmt: skip
+
+    def double_pictures(self, count: int | None) -> tuple[DoublePictures, ...]:
+        """The worst groups of doubles; None: all."""
+        return tuple(
+            DoublePictures(
+                tuple(self.items[row].picture for row in one.rows),
+                tuple(self.names[self.items[row].label] for row in one.rows),
+                tuple(self.parts[row] for row in one.rows),
+                one.same,
+                one.cosine,
+            )
+            for one in self.doubles[:count]
+        )
+
+
+def examined(frozen: Frozen, task: Task, near: float = NEAR, seed: int = 1) -> Examined:
+    """Judge every label of a task by its other pictures, and find doubles; of a sealed one, without its test part.
+
+    Raises UsageError for a cosine out of range; ShotfitError for a task without an image.
+    """
     if not 0 < near <= 1:
         raise UsageError(f"near is {near}; expected a cosine above 0, up to 1.")
     test: Sequence[Item] = () if task.is_sealed else task.test
-    parts = {"train": task.train, "val": task.val, "test": test}
-    items = [item for part in parts.values() for item in part]
+    of_part = {"train": task.train, "val": task.val, "test": test}
+    items = tuple(item for part in of_part.values() for item in part)
     if not items:
         raise ShotfitError(f"{task.name} has no image that can be read: name a folder or manifest that has some.")
-    part_of = [name for name, part in parts.items() for _ in part]
-    names, labels = task.classes.names, [item.label for item in items]
-    features = unit(features_of(frozen, [item.picture for item in items]))
-    judged = judge_labels(features, labels, len(names), [item.group for item in items], seed)
-    doubles = doubles_of(features, [item.digest for item in items], labels, part_of, near)
-    own = np.asarray(labels)
-    suspects = []
-    for rank, row in enumerate(judged.order[judged.score[judged.order] >= 0][:count].tolist(), start=1):
-        alike = nearest(features, row, np.flatnonzero(own == judged.likely[row]), SHOWN)
-        suspects.append(
-            Suspect(
-                rank, items[row].picture, part_of[row], names[labels[row]], names[judged.likely[row]],
-                float(judged.score[row]), bool(judged.wrong[row]), tuple(str(items[other].picture) for other in alike),
-            )
-        )  # fmt: skip
-    groups = tuple(
-        DoublePictures(
-            tuple(items[row].picture for row in one.rows),
-            tuple(names[labels[row]] for row in one.rows),
-            tuple(part_of[row] for row in one.rows),
-            one.same,
-            one.cosine,
-        )
-        for one in doubles[:count]
-    )
-    alone = int((judged.score < 0).sum())
-    return Cleaned(
-        len(items), len(names), int(judged.wrong.sum()), alone, len(doubles), tuple(suspects), groups, tuple(left_out)
-    )
+    parts = tuple(name for name, part in of_part.items() for _ in part)
+    labels, classes = [item.label for item in items], task.classes.names
+    features = unit(features_of_items(frozen, items).numpy())
+    doubles = doubles_of(features, [item.digest for item in items], labels, parts, near)
+    known = [one.rows for one in doubles] if near == NEAR else None
+    judged = judge_labels(features, labels, len(classes), [item.group for item in items], seed, known)
+    return Examined(items, parts, classes, features, judged, tuple(doubles))
 
 
 def _row(

@@ -19,13 +19,14 @@ temperature, both by the likelihood of the given labels. docs/labels.md compares
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from shotfit.data.shots import KEPT, deal
 from shotfit.errors import UsageError
@@ -36,6 +37,7 @@ __all__ = ["Judged", "judge_labels"]
 
 FOLDS = 10
 PENALTIES = (0.03, 0.1, 0.3, 1.0)  # of features of length 1
+_BLOCK = 1024  # rows of probabilities that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +62,14 @@ def judge_labels(
     classes: int | None = None,
     groups: Sequence[str] = (),
     seed: int = 1,
+    doubles: Iterable[Sequence[int]] | None = None,
 ) -> Judged:
     """Say of each image how probable its label is, by images other than itself.
 
     features: [n, embed] of the frozen model. labels: [n] from 0. classes: how many there are (None: the highest label
     and one). groups: of each image, "" for none; images of a group are never judged by each other, nor are near
-    doubles. An image that is alone in its class cannot be judged: its score is -1.
+    doubles: rows of each group of them, found by the features where they are None. An image that is alone in its class
+    cannot be judged: its score is -1.
 
     Raises UsageError for arrays that do not fit together, labels out of range, and features that are not finite.
 
@@ -77,53 +81,79 @@ def judge_labels(
     own, count = _checked(features, labels, classes)
     plain = unit(features)
     places = np.arange(len(own))
-    folds = np.array(deal(own.tolist(), FOLDS, seed, _together(plain, own, groups)), dtype=np.int64)
+    near = (rows for rows, _ in groups_of(plain)) if doubles is None else doubles
+    folds = np.array(deal(own.tolist(), FOLDS, seed, _together(len(own), groups, near)), dtype=np.int64)
     known = folds != KEPT
     if len(np.unique(own)) < 2 or not known.any():
         flat = np.full((len(own), count), 1 / count)
         return Judged(flat, own, np.full(len(own), -1.0), np.zeros(len(own), dtype=bool), places)
     probabilities = _crossed(plain, own, count, folds)
     given = probabilities[places, own]
-    others = probabilities.copy()
-    others[places, own] = -1
-    likely = others.argmax(axis=1)
-    best = others[places, likely]
+    sums = np.bincount(own[known], given[known], minlength=count)
+    counts = np.bincount(own[known], minlength=count)
+    confident = np.divide(sums, counts, out=np.full(count, np.inf), where=counts > 0)  # [classes]
+    likely, best = np.zeros_like(own), np.zeros(len(own))
+    wrong = np.zeros(len(own), dtype=bool)
+    for start in range(0, len(own), _BLOCK):  # copies of blocks alone
+        part = slice(start, start + _BLOCK)
+        passed = np.where(probabilities[part] >= confident, probabilities[part], -1)
+        wrong[part] = known[part] & (passed.max(axis=1) >= 0) & (passed.argmax(axis=1) != own[part])
+        others = probabilities[part].copy()
+        others[np.arange(len(others)), own[part]] = -1
+        likely[part], best[part] = others.argmax(axis=1), others.max(axis=1)
     score = np.where(known, best / np.maximum(best + given, 1e-300), -1.0)
-    means = [given[(own == label) & known] for label in range(count)]
-    confident = np.array([one.mean() if len(one) else np.inf for one in means])  # [classes]
-    passed = np.where(probabilities >= confident, probabilities, -1)
-    wrong = known & (passed.max(axis=1) >= 0) & (passed.argmax(axis=1) != own)
     return Judged(probabilities, likely, score, wrong, np.argsort(-score, kind="stable"))
 
 
 def _crossed(plain: NDArray[Any], labels: NDArray[np.intp], count: int, folds: NDArray[Any]) -> NDArray[Any]:
     """Probabilities [n, classes] of each image by the images of other folds; a KEPT image is judged by all others."""
     rows = np.hstack([plain, np.ones((len(plain), 1))]).astype(np.float64)  # [n, embed + 1]
-    wanted = np.eye(count)[labels]
-    logits = np.zeros((len(PENALTIES), len(plain), count))
-    for fold in np.unique(folds):
-        held = folds == fold
-        others = ~held | (folds == KEPT)
-        learned, targets = rows[others], wanted[others]
-        # one decomposition serves all penalties; of [images, images] where that is smaller than [embed, embed]
-        if len(learned) < learned.shape[1]:
-            values, vectors = np.linalg.eigh(learned @ learned.T)
-            along, seen = vectors.T @ targets, rows[held] @ (learned.T @ vectors)
-        else:
-            values, vectors = np.linalg.eigh(learned.T @ learned)
-            along, seen = vectors.T @ (learned.T @ targets), rows[held] @ vectors
-        for number, penalty in enumerate(PENALTIES):
-            logits[number, held] = seen @ (along / (np.maximum(values, 0) + penalty)[:, None])
-    judged = torch.from_numpy(labels[folds != KEPT])
-    scored = [torch.from_numpy(one[folds != KEPT]) for one in logits]
-    best = max(range(len(scored)), key=lambda number: float(log_likelihoods(scored[number], judged, [count]).mean()))
-    temperature = best_temperature(scored[best], judged, [count])
-    return (torch.from_numpy(logits[best]) / temperature).softmax(dim=1).numpy()
+    parts = [(held, *_decomposed(rows, labels, count, held, ~held | (folds == KEPT))) for held in _held_by(folds)]
+
+    def logits_by(penalty: float) -> Tensor:
+        found = np.zeros((len(rows), count))  # one penalty at a time: this is what grows with images and classes
+        for held, values, seen, along in parts:
+            found[held] = seen @ (along / (values + penalty)[:, None])
+        return torch.from_numpy(found)
+
+    judged = torch.from_numpy(folds != KEPT)
+    own = torch.from_numpy(labels)[judged]
+
+    def likelihood(penalty: float) -> float:
+        return float(log_likelihoods(logits_by(penalty)[judged], own, [count]).mean())
+
+    logits = logits_by(max(PENALTIES, key=likelihood))
+    return (logits / best_temperature(logits[judged], own, [count])).softmax(dim=1).numpy()
 
 
-def _together(plain: NDArray[Any], labels: NDArray[np.intp], groups: Sequence[str]) -> list[str]:
+def _held_by(folds: NDArray[Any]) -> list[NDArray[np.bool_]]:
+    return [folds == fold for fold in np.unique(folds)]
+
+
+def _decomposed(
+    rows: NDArray[Any], labels: NDArray[np.intp], count: int, held: NDArray[np.bool_], learned: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Ridge regression from the learned rows to their one-hot labels, for the held rows and any penalty.
+
+    Values [k], seen [held, k] and along [k, classes]: the logits are seen @ (along / (values + penalty)). k is the
+    smaller one of images and embed + 1.
+    """
+    own = rows[learned]
+
+    def by_class(vectors: NDArray[Any]) -> NDArray[Any]:  # what a product with one-hot labels would give
+        sums = torch.zeros(count, vectors.shape[1], dtype=torch.float64)
+        return sums.index_add_(0, torch.from_numpy(labels[learned]), torch.from_numpy(vectors)).numpy().T
+
+    if len(own) < own.shape[1]:
+        values, vectors = np.linalg.eigh(own @ own.T)
+        return np.maximum(values, 0), rows[held] @ (own.T @ vectors), by_class(vectors)
+    values, vectors = np.linalg.eigh(own.T @ own)
+    return np.maximum(values, 0), rows[held] @ vectors, vectors.T @ by_class(own)
+
+
+def _together(n: int, groups: Sequence[str], doubles: Iterable[Sequence[int]]) -> list[str]:
     """The group of each image, in which near doubles are too; all "" where there is nothing to keep together."""
-    first = list(range(len(labels)))
+    first = list(range(n))
 
     def root(row: int) -> int:
         while first[row] != row:
@@ -134,11 +164,11 @@ def _together(plain: NDArray[Any], labels: NDArray[np.intp], groups: Sequence[st
     for row, name in enumerate(groups):
         if name:
             first[root(row)] = root(seen.setdefault(name, row))
-    for rows, _ in groups_of(plain):
+    for rows in doubles:
         for row in rows[1:]:
             first[root(row)] = root(rows[0])
-    roots = [root(row) for row in range(len(labels))]
-    sizes = np.bincount(roots, minlength=len(labels))
+    roots = [root(row) for row in range(n)]
+    sizes = np.bincount(roots, minlength=n)
     return [str(one) if sizes[one] > 1 else "" for one in roots]
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NEAR", "Doubles", "doubles_of", "first_of_each", "groups_of", "nearest", "unit"]
+__all__ = ["NEAR", "Doubles", "doubles_of", "first_of_each", "groups_of", "nearest", "nearest_of_class", "unit"]
 
 NEAR = 0.97
 """Cosine of features from which two pictures count as nearly the same; docs/labels.md has the measurement."""
 
-_BLOCK = 1024  # rows that are compared with all others at once
+_CELLS = 2**24  # cosines that are held at once: 64 MB
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,10 @@ def groups_of(features: NDArray[Any], near: float = NEAR) -> Iterator[tuple[tupl
     """
     plain = unit(features)
     taken = np.zeros(len(plain), dtype=bool)
-    for start in range(0, len(plain), _BLOCK):
-        cosines = plain[start : start + _BLOCK] @ plain[start:].T  # [block, rows from start]
-        for row in range(start, min(start + _BLOCK, len(plain))):
+    for block in _blocks(np.arange(len(plain)), len(plain)):
+        start = int(block[0])
+        cosines = plain[block] @ plain[start:].T  # [block, rows from start]
+        for row in block.tolist():
             if taken[row]:
                 continue
             own = cosines[row - start]
@@ -97,15 +98,63 @@ def groups_of(features: NDArray[Any], near: float = NEAR) -> Iterator[tuple[tupl
             yield (row, *others.tolist()), round(min(least, 1.0), 6)
 
 
-def nearest(features: NDArray[Any], row: int, among: NDArray[np.intp], count: int) -> list[int]:
-    """The `count` rows of `among` that are most like a row, itself left out, nearest first. features: of unit length.
+def nearest(
+    features: NDArray[Any],
+    rows: Sequence[int] | NDArray[np.intp],
+    among: NDArray[np.intp],
+    count: int,
+    same: NDArray[Any] | None = None,
+) -> list[list[tuple[int, float]]]:
+    """For each of some rows the `count` rows of `among` that are most like it, with their cosines, nearest first.
 
-    >>> nearest(np.eye(3), 0, np.arange(3), 1)
-    [1]
+    features: [n, embed], of unit length. same: [n] what each row shows; rows that show the same are passed over. By
+    default that is the row itself alone.
+
+    >>> nearest(np.eye(3), [0, 1], np.arange(3), 1)
+    [[(1, 0.0)], [(0, 0.0)]]
     """
-    others = among[among != row]
-    cosines = features[others] @ features[row]
-    return others[np.argsort(-cosines, kind="stable")[:count]].tolist()
+    shown, asked = np.arange(len(features)) if same is None else same, np.asarray(rows, dtype=np.intp)
+    others, found = features[among], list[list[tuple[int, float]]]()
+    for block in _blocks(asked, len(among)):
+        cosines = features[block] @ others.T  # [block, among]
+        cosines[shown[block][:, None] == shown[among]] = -np.inf
+        best = _best(cosines, count)
+        for own, places in zip(cosines, best, strict=True):
+            found.append([(int(among[place]), float(own[place])) for place in places if own[place] > -np.inf])
+    return found
+
+
+def nearest_of_class(
+    features: NDArray[Any], rows: NDArray[np.intp], wanted: NDArray[np.intp], labels: NDArray[np.intp], count: int
+) -> list[list[tuple[int, float]]]:
+    """The same for each row [asked] among those [n] whose label is the one that is wanted for it [asked].
+
+    >>> nearest_of_class(np.eye(3), np.array([0, 2]), np.array([1, 0]), np.array([0, 1, 1]), 3)
+    [[(1, 0.0), (2, 0.0)], [(0, 0.0)]]
+    """
+    found = dict[int, list[tuple[int, float]]]()
+    for label in np.unique(wanted):
+        places = np.flatnonzero(wanted == label)
+        of_class = nearest(features, rows[places], np.flatnonzero(labels == label), count)
+        found |= dict(zip(places.tolist(), of_class, strict=True))
+    return [found[place] for place in range(len(rows))]
+
+
+def _best(cosines: NDArray[Any], count: int) -> NDArray[np.intp]:
+    """The columns [rows, count] of the highest cosines, best first; of equal ones the first, but at the end any."""
+    if count < cosines.shape[1]:
+        kept = np.sort(np.argpartition(-cosines, count, axis=1)[:, :count], axis=1)
+    else:
+        kept = np.broadcast_to(np.arange(cosines.shape[1]), cosines.shape)
+    order = np.argsort(-np.take_along_axis(cosines, kept, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(kept, order, axis=1)
+
+
+def _blocks(rows: NDArray[np.intp], columns: int) -> Iterator[NDArray[np.intp]]:
+    """Rows in parts, each with at most _CELLS cosines with so many others."""
+    size = max(1, min(1024, _CELLS // max(columns, 1)))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def unit(features: NDArray[Any]) -> NDArray[Any]:

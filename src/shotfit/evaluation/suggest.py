@@ -36,7 +36,7 @@ from shotfit.data.tasks import Item
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.store import cache_folder
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.evaluation.doubles import NEAR, first_of_each, nearest, unit
+from shotfit.evaluation.doubles import NEAR, first_of_each, nearest_of_class, unit
 from shotfit.fitting.learned import are_learned
 from shotfit.fitting.model import Model
 from shotfit.fitting.notebook import MOST, frame, html_table, thumbnail
@@ -227,11 +227,11 @@ def suggest(
     chosen = choose(features, probabilities, count, seed=seed)
     found.copies = len(items) - sum(known) - len(fresh) + chosen.doubles
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
-    for rank, row, score in zip(numbers(1), chosen.rows, chosen.scores, strict=False):
-        alike = nearest(features, row, np.flatnonzero(best[:, 0] == best[row, 0]), SHOWN)
+    alike = nearest_of_class(features, np.asarray(chosen.rows), best[chosen.rows, 0], best[:, 0], SHOWN)
+    for rank, row, score, near in zip(numbers(1), chosen.rows, chosen.scores, alike, strict=False):
         second = names[best[row, 1]] if len(names) > 1 else None
         likely, probability = names[best[row, 0]], float(probabilities[row, best[row, 0]])
-        named = tuple(str(read[other].picture) for other in alike)
+        named = tuple(str(read[other].picture) for other, _ in near)
         found.append(Suggestion(rank, read[row].picture, likely, probability, second, score, named))
     return found
 

@@ -13,20 +13,23 @@ import numpy as np
 from shotfit.data.images import shown
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import Task
+from shotfit.evaluation.clean import DoublePictures, Suspect
 from shotfit.evaluation.evaluate import ClassScores, Scores
 from shotfit.evaluation.intervals import Interval, interval_by_image
 from shotfit.fitting.learned import said_of_learned
 from shotfit.progress import track
-from shotfit.report.facts import Facts, Near, Seen
+from shotfit.report.facts import Facts, Seen
+from shotfit.report.mapping import map_of
 from shotfit.report.page import named_in, named_place, rendered, thumbnail
 from shotfit.report.plots import accuracies, confusion, map_plot, reliability
 from shotfit.report.recorded import HEAD, how_to_fit, recorded, without_places
-from shotfit.report.similar import map_of
 
 __all__ = ["page_of_facts", "page_of_record"]
 
-MISTAKES, HITS, SUSPECTS, DOUBLES = 24, 12, 20, 16
-"""So many pictures of each kind stand on a page, however many there are: the page's size is bounded by them."""
+MISTAKES, HITS, SUSPECTS, DOUBLES, ALIKE = 24, 12, 20, 16, 4
+"""So many pictures of each kind, and of each group of doubles (ALIKE), stand on a page, however many there are: the
+page's size is bounded by them."""
+PARTS = {"train": "training part", "val": "validation part", "test": "test part"}
 LARGE, SMALL = 128, 64  # pixels of a thumbnail's side
 CLASSES = 2000  # rows of the table
 CONFUSED = 25
@@ -83,10 +86,10 @@ def page_of_facts(
         mistake_count=int((~facts.answers.right).sum()),
         hits=[draw.seen(one) for one in track(facts.hits(HITS), "Hits")],
         hit_count=int(facts.answers.right.sum()),
-        suspects=[draw.suspect(number) for number in range(min(SUSPECTS, len(facts.suspects)))],
-        suspect_count=len(facts.suspects),
-        doubles=[draw.double(number) for number in range(min(DOUBLES, len(facts.doubles)))],
-        double_count=facts.double_count,
+        suspects=[draw.suspect(one) for one in facts.suspects(SUSPECTS)],
+        suspect_count=facts.wrong_labels,
+        doubles=[draw.double(one) for one in facts.doubles(DOUBLES)],
+        double_count=len(facts.examined.doubles),
         maps=maps,
         image_count=len(facts.items),
         mapped=0 if drawn is None else len(drawn.rows),
@@ -141,54 +144,40 @@ class _Drawn:
 
     def seen(self, seen: Seen) -> dict[str, Any]:
         names = self.facts.class_names
-        return self._card(seen.item.picture, seen.label, seen.nearest) | {
+        near = [self._small(one.item.picture, names[one.item.label], one.similarity) for one in seen.nearest]
+        return self._card(seen.item.picture, names[seen.label]) | {
             "top": [(names[one], share) for one, share in seen.top],
             "own": None if seen.label in {one for one, _ in seen.top} else seen.probability,
+            "near": near,
+            "near_title": "Nearest labelled images:",
         }
 
-    def suspect(self, number: int) -> dict[str, Any]:
-        found, names = self.facts.suspects[number], self.facts.class_names
-        item = self.facts.everything[found.place]
-        return self._card(item.picture, found.label, self.facts.neighbours(found.place)) | {
-            "top": [(names[found.suggested], found.suggested_probability), (names[found.label], found.probability)],
+    def suspect(self, found: Suspect) -> dict[str, Any]:
+        return self._card(found.picture, found.label) | {
+            "top": [(found.likely, found.score), (found.label, 1 - found.score)],
             "own": None,
-            "part": self._part(found.place),
+            "part": PARTS[found.part],
+            "near": [self._small(picture, found.likely, cosine) for picture, cosine in found.nearest],
+            "near_title": "Most like it of the likely class:",
         }
 
-    def double(self, number: int) -> dict[str, Any]:
-        found = self.facts.doubles[number]
-        places = (found.first, found.second)
-        items = [self.facts.everything[place] for place in places]
+    def double(self, found: DoublePictures) -> dict[str, Any]:
+        first, *others = zip(found.pictures, found.labels, found.parts, strict=True)
+        others.sort(key=lambda one: one[1:] == first[1:])  # those that differ from it are why the group is bad
+        shown = [first, *others]
         return {
-            "pictures": [
-                self._card(item.picture, item.label, ()) | {"part": self._part(place)}
-                for item, place in zip(items, places, strict=True)
-            ],
-            "similarity": found.similarity,
-            "same": found.same,
-            "torn": items[0].label != items[1].label,
-            "across": self.facts.is_test(found.first) != self.facts.is_test(found.second),
+            "problem": found.problem,
+            "pictures": [self._card(picture, label) | {"part": PARTS[part]} for picture, label, part in shown[:ALIKE]],
+            "more": len(shown[ALIKE:]),
+            "cosine": None if found.same else found.cosine,
         }
 
-    def _part(self, place: int) -> str:
-        return "test part" if self.facts.is_test(place) else "labelled part"
+    def _card(self, picture: Picture, label: str) -> dict[str, Any]:
+        image = thumbnail(picture, LARGE) if self.images else None
+        return {"name": named_in(picture, self.facts.source), "label": label, "image": image}
 
-    def _card(self, picture: Picture, label: int, near: Sequence[Near]) -> dict[str, Any]:
-        names = self.facts.class_names
-        return {
-            "name": named_in(picture, self.facts.source),
-            "label": names[label],
-            "image": thumbnail(picture, LARGE) if self.images else None,
-            "near": [
-                {
-                    "name": named_in(one.item.picture, self.facts.source),
-                    "label": names[one.item.label],
-                    "image": thumbnail(one.item.picture, SMALL) if self.images else None,
-                    "similarity": one.similarity,
-                }
-                for one in near
-            ],
-        }
+    def _small(self, picture: Picture, label: str, similarity: float) -> dict[str, Any]:
+        return {"label": label, "image": thumbnail(picture, SMALL) if self.images else None, "similarity": similarity}
 
 
 def _judged(facts: Facts, task: Task) -> str:

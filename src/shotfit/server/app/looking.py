@@ -61,10 +61,10 @@ def looked(model: Model, items: Sequence[Item]) -> dict[str, Any]:
         for row in wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN].tolist():
             label, theirs = answers.labels[row], answers.predicted[row]
             mistakes.append(_row(names, places[row], label, theirs, answers.probabilities[row, label], sure[row]))
-    for one in (*suspects, *mistakes):
-        rest = np.flatnonzero(np.arange(len(labels)) != one["place"])
-        near = nearest(features, one["place"], rest, NEAR)
-        one["near"] = [[place, names[labels[place]], float(features[place] @ features[one["place"]])] for place in near]
+    shown = [*suspects, *mistakes]
+    near = nearest(features, [one["place"] for one in shown], np.arange(len(labels)), NEAR)
+    for one, found_near in zip(shown, near, strict=True):
+        one["near"] = [[place, names[labels[place]], cosine] for place, cosine in found_near]
     return {"suspects": suspects, "mistakes": mistakes}
 
 
