@@ -8,6 +8,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -236,10 +238,15 @@ def _done(app: App) -> None:
     raise AssertionError("still running")
 
 
+def test_the_server_does_without_torch() -> None:
+    program = "import sys, shotfit.server.app.start, shotfit.server.app.site; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 # What a kill leaves, and several at once
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.browser)])  # 30 take a minute
+@pytest.mark.parametrize("kills", [4, pytest.param(30, marks=pytest.mark.browser)])  # 30 take a minute
 def test_no_acknowledged_label_is_lost_by_kills(folder: Path, tmp_path: Path, kills: int) -> None:
     draw, known = random.Random(7), dict[str, str]()
     env = {"SHOTFIT_CACHE": str(tmp_path / "cache")}
@@ -304,6 +311,25 @@ def test_ctrl_c_ends_it_while_a_page_listens(folder: Path) -> None:
     assert app.stop() == 0
     assert time.monotonic() - began < 8
     stream.close()
+
+
+def test_clearing_the_cache_takes_what_the_page_kept_and_nothing_else(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    with App(folder, env={"SHOTFIT_CACHE": str(cache)}) as app:
+        app.get(f"small/{app.state()['names'][0]}")
+        app.post("label", labels={app.state()["names"][0]: "bird"})
+    assert (cache / "thumbnails.sqlite").stat().st_size > 0
+    (home,) = (cache / "app").iterdir()
+    (home / "fit.json").write_text("{}")
+    (cache / "app" / "mine.txt").touch()
+    monkeypatch.setenv("SHOTFIT_CACHE", str(cache))
+    assert main(["cache", "--clear"]) == 0
+    assert not home.exists()
+    assert not (cache / "thumbnails.sqlite").exists()
+    assert (cache / "app" / "mine.txt").exists()
+    assert (folder / NAME).exists()  # labels are no cache
 
 
 # Folders that it cannot show

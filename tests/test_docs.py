@@ -1,8 +1,9 @@
 """The README, docs/ and docstrings as they stand: commands and examples run, tables and links agree.
 
-Commands and blocks run as they stand, but fits of a method for one epoch, and comparisons on one shot and seed. What
-names ..., data/ or examples/tasks needs the evaluation sets, what pushes or names hf:// a hub: they are left to people,
-as are `make` and pip.
+Commands and blocks run as they stand, but fits of a method for one epoch, and comparisons on one shot and seed. These
+are left to people: what names ..., data/ or examples/tasks needs the evaluation sets; what pushes, or names hf:// or a
+backbone other than mini, needs a hub; `app` and `serve` run until somebody ends them, and `export` has tests of its
+own; `make` and pip. The flags of all commands are compared with the program's, those in blocks of a shell too.
 """
 
 from __future__ import annotations
@@ -17,14 +18,23 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+import typer.main
 
+import shotfit
+import shotfit.light
+import shotfit.methods
+import shotfit.testing
 from shotfit.checkpoints.weights import load_backbone
-from shotfit.commands.cli import main
+from shotfit.commands.cli import app, main
 from shotfit.data.tasklist import read_tasks
+from shotfit.evaluation.variants import read_variant
 from shotfit.fitting.fit import fit
 from shotfit.methods import METHODS, find
 from shotfit.testing import check
@@ -43,7 +53,8 @@ data = "photos"
 name = "pictures"
 data = "photos"
 """
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+SITE = [page for folder in ("", "start", "from") for page in sorted((ROOT / "docs" / folder).glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *SITE]
 LOGS = sorted((ROOT / "docs" / "log").glob("*.md"))
 SOURCES = [*sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 EXAMPLES = [path for path in SOURCES if ">>> " in path.read_text(encoding="utf-8")]
@@ -55,10 +66,31 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """The lines of indented blocks that call shotfit, without their comments."""
+    """The lines of indented blocks that call shotfit, each once."""
     lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
-    found = [line.strip() for line in lines if line.startswith("    shotfit ")]
-    return [line for line in found if not re.search(r"\.\.\.| data/|examples/tasks| hf://|^shotfit push ", line)]
+    return [*dict.fromkeys(line.strip() for line in lines if line.startswith("    shotfit "))]
+
+
+def left_to_people(command: str) -> bool:
+    """Whether a command needs what a test does not have, or minutes."""
+    return bool(
+        re.search(
+            r"\.\.\.| data/|examples/tasks| hf://|^shotfit (app|export|push|serve) | --backbone (?!mini)", command
+        )
+    )
+
+
+def shell_commands() -> list[str]:
+    """The lines of blocks of a shell that call shotfit."""
+    lines = [line for page in PAGES for kind in ("sh", "console") for block in blocks(page, kind)
+             for line in block.splitlines()]  # fmt: skip
+    return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("shotfit ")]
+
+
+def variants() -> list[str]:
+    """The methods with options, `coop+length=4`, that the text of a page names."""
+    words = [word for page in SITE for word in re.findall(r"`\"?([a-z_]+\+[^`\"]+)", page.read_text(encoding="utf-8"))]
+    return [*dict.fromkeys(word for word in words if word.partition("+")[0] in METHODS and "=" in word)]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +135,22 @@ def pack(folder: Path, pictures: list[Path]) -> None:
     pyarrow.parquet.write_table(table, folder / "labels.parquet")
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", [*commands(), *shell_commands()])
+def test_flags_of_a_command_exist(command: str) -> None:
+    _, name, *words = shlex.split(command.removesuffix("\\"), comments=True)
+    program: Any = typer.main.get_command(app)
+    flags = {
+        flag for parameter in program.commands[name].params for flag in (*parameter.opts, *parameter.secondary_opts)
+    }
+    assert {word for word in words if re.match(r"--?[a-z]", word)} <= flags
+
+
+@pytest.mark.parametrize("variant", variants())
+def test_method_with_options_is_one(variant: str) -> None:
+    assert read_variant(variant).prototype is not None
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if not left_to_people(command)])
 def test_command_runs(place: Path, command: str) -> None:
     program, *words = shlex.split(command, comments=True)
     assert program == "shotfit"
@@ -111,6 +158,14 @@ def test_command_runs(place: Path, command: str) -> None:
     raced = words[0] == "fit" and "--method" not in words  # or nothing is trained, as with --classes
     cheaper = [] if raced else CHEAPER.get(words[0], [])
     assert main([*words, *cheaper]) == 0
+
+
+def own_data(place: Path) -> dict[str, object]:
+    """What a reader has, and the pages call by these names."""
+    images = [str(path) for name in ("bird", "tool") for path in sorted((place / "photos" / name).glob("*.png"))]
+    labels = [Path(path).parent.name for path in images]
+    frame = pandas.DataFrame({"path": images, "label": labels})
+    return {"images": images, "labels": labels, "frame": frame, "shotfit": shotfit}
 
 
 @pytest.mark.parametrize(
@@ -122,10 +177,13 @@ def test_command_runs(place: Path, command: str) -> None:
         ("docs/light.md", "new.jpg"),
         ("docs/report.md", "report.html True"),
         ("docs/sklearn.md", "on held-out images: "),
+        ("docs/start/python.md", "other.jpg"),
+        ("docs/from/setfit.md", ""),
+        ("docs/from/scikit_learn.md", ""),
     ],
 )
 def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str], page: str, printed: str) -> None:
-    names: dict[str, object] = {}
+    names = own_data(place)
     for block in blocks(ROOT / page, "python"):
         exec(block.replace("[4], [1, 2, 3]", "[1], [1]"), names)
     assert printed in capsys.readouterr().out
@@ -178,6 +236,21 @@ def anchors(page: Path) -> set[str]:
     """What a link can name behind a #: the headings, as the pages' readers spell them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("module", [shotfit, shotfit.light, shotfit.methods, shotfit.testing], ids=lambda m: m.__name__)
+def test_every_public_name_is_on_a_page_of_the_interface(module: ModuleType) -> None:
+    pages = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("api.md", "api_methods.md"))
+    shown = re.findall(rf"^\.\. (?:auto\w+|data):: {re.escape(module.__name__)}\.(\w+)", pages, re.MULTILINE)
+    assert {*shown} >= {*module.__all__}
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    listed = re.findall(r"^[\w/-]+$", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = [page for kind in ("md", "ipynb") for page in (ROOT / "docs").rglob(f"*.{kind}") if "log" not in page.parts]
+    assert sorted(listed) == sorted(
+        page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in pages if page.stem != "index"
+    )
 
 
 def test_every_method_has_a_row_whose_link_leads_to_its_section() -> None:

@@ -17,7 +17,7 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.", show_default="off")] = False,
     as_json: flags.Json = False,
 ) -> None:
-    """Show where features and verdicts are kept and how large that is, or delete it.
+    """Show where features, verdicts and thumbnails are kept and how large that is, or delete it.
 
     The folder is $SHOTFIT_CACHE, else shotfit in $XDG_CACHE_HOME or ~/.cache. Features take $SHOTFIT_CACHE_LIMIT at
     most, such as 500MB or 2GiB (default: 20GB); those used longest ago are deleted first. Only what shotfit wrote is
@@ -40,6 +40,9 @@ def cache(
     entries = store.entries()
     size = sum(entry.bytes for entry in entries)
     if clear:
+        from shotfit.server.app.kept import clear as clear_app
+
+        clear_app(folder)
         store.clear()
         FileCache(folder).clear()
     if as_json:

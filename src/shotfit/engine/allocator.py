@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["count_anew", "give_back", "kept_memory", "peak_memory"]
 
@@ -80,6 +82,8 @@ def peak_memory(device: torch.device) -> int | None:
     None where the system does not tell.
     """
     if device.type == "cuda":
+        import torch  # which the light runtime, a user of this file, does without
+
         return int(torch.cuda.max_memory_allocated(device))
     if not STATUS.is_file():
         return None
@@ -90,6 +94,8 @@ def peak_memory(device: torch.device) -> int | None:
 def count_anew(device: torch.device) -> bool:
     """Have `peak_memory` count from now on; False where the system cannot."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.reset_peak_memory_stats(device)
         return True
     try:

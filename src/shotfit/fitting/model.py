@@ -118,7 +118,8 @@ class Model:
             )
         return self.classes[0]
 
-    def _logits(self, images: Images, calibrated: bool = True) -> Tensor:
+    def logits(self, images: Images, calibrated: bool = True) -> Tensor:
+        """Logits [images, classes] of the task that it predicts; probabilities are the softmax of calibrated ones."""
         self.one_task()
         logits = self.method.logits(images).float()  # [images, classes of all tasks]
         if calibrated and self.trust is not None:
@@ -126,10 +127,6 @@ class Model:
         if self.task is None:
             return logits
         return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
-
-    def logits(self, images: Images) -> Tensor:
-        """Calibrated logits [images, classes] of the task that it predicts, whose softmax are its probabilities."""
-        return self._logits(images)
 
     @property
     def own_trust(self) -> Trust | None:
@@ -151,7 +148,7 @@ class Model:
             barred = torch.ones_like(barred).index_fill(0, torch.tensor(among), False)
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
-            logits = self._logits(pool.take(rows), calibrated).cpu()
+            logits = self.logits(pool.take(rows), calibrated).cpu()
             parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
@@ -300,7 +297,7 @@ class Model:
 
     def judged(self, images: Images, answers: Answer[T]) -> list[tuple[Tensor, T]]:
         """Probabilities [classes] of each image, in the order of `class_names`, and what else was asked."""
-        probabilities = self._logits(images).float().softmax(dim=-1).cpu()
+        probabilities = self.logits(images).float().softmax(dim=-1).cpu()
         features = partial(frozen_features, self.frozen, images)
         return list(zip(probabilities, answers(probabilities, features), strict=True))
 

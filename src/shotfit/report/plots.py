@@ -141,7 +141,7 @@ def confusion(scores: Scores, name: str = "confusion") -> tuple[str, int]:
             for row, column in zip(*np.nonzero(counts), strict=True):
                 axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=7)
     heat = drawn.svg.replace("<svg ", f'<svg class="heat{" large" if size > 50 else ""}" ', 1)
-    return heat.replace("<image ", '<image style="image-rendering:pixelated" ', 1), size
+    return heat, size
 
 
 def map_plot(

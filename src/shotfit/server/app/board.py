@@ -61,6 +61,9 @@ class Board:
 
     def __init__(self, folder: Path, home: Path, unsorted: bool = False, **settings: Any) -> None:
         self.folder, self.home, self.unsorted = folder.absolute(), home, unsorted
+        here = Path.cwd()
+        inside = here == self.folder or self.folder in here.parents
+        self.here = self.folder.parent if inside else here  # what is written does not lie among the pictures
         self._listeners: list[Heard] = []
         self._have(Gallery.of(self.folder, unsorted))
         self._looked = time.monotonic()
@@ -92,6 +95,7 @@ class Board:
 
     def state(self) -> dict[str, Any]:
         """All that a page needs to begin."""
+        self.journal.follow()
         with self.journal.still() as journal:
             labels, classes = self.labels(), self.classes()
             position = {name: place for place, name in enumerate(classes)}
@@ -107,7 +111,7 @@ class Board:
                 "paths": [one.path for one in pictures],
                 "labels": [position.get(labels.get(one.path, ""), -1) for one in pictures],
                 "passed_over": self.gallery.passed_over,
-                "here": str(Path.cwd()),
+                "here": printable(self.here),
                 "job": None if self.job is None else self._said(self.job),
                 "fit": self.result(),
             }
@@ -251,14 +255,13 @@ class Board:
         self.start("take", partial(take, labelled, form, out, self.folder, link))
 
     def place(self, name: str) -> Path:
-        """A place for what a page asks to have written: below where the server was started, and not among pictures.
+        """A place for what a page asks to have written, in `here`.
 
         Raises UsageError.
         """
-        here = Path.cwd()
-        place = (here / name.strip()).absolute()
-        if not name.strip() or ".." in Path(name).parts or here not in place.parents:
-            raise UsageError(f"Give a name, such as my-model: it is written into {printable(here)}.")
+        place = (self.here / name.strip()).absolute()
+        if not name.strip() or ".." in Path(name).parts or self.here not in place.parents:
+            raise UsageError(f"Give a name, such as my-model: it is written into {printable(self.here)}.")
         if printable(name) != name:
             raise UsageError("The name has signs in it that nobody sees: leave them out.")
         return place

@@ -16,14 +16,14 @@ import io
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
 from typing import Any
 
-import anyio
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shotfit.data.cachefolder import cache_folder
 from shotfit.data.images import opened_image
@@ -31,7 +31,9 @@ from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, read_text
 from shotfit.server.app.board import Board, BusyError
+from shotfit.server.app.record import PLOTS
 from shotfit.server.app.thumbnails import Thumbnails
+from shotfit.server.guard import App, Receive, Scope, Send
 from shotfit.server.running import Stopping
 from shotfit.server.tokens import is_token
 
@@ -45,7 +47,6 @@ LOOK = 0.5  # seconds between two looks at whether the server is to end
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a picture that changes has another name
 
-PLOTS = ("confusion", "reliability")
 STYLE = (  # what the page of a report says of its drawings
     "<style>svg{font-family:system-ui,sans-serif;--ink:#16201e;--muted:#55615e;--grid:#d9dddb;--paper:#fff}"
     "@media(prefers-color-scheme:dark){svg{--ink:#e8eeec;--muted:#a3b0ac;--grid:#323b39;--paper:#1a201f}}</style>"
@@ -63,11 +64,11 @@ HEADERS = {
 }
 
 
-def build(board: Board, token: str, port: int, stopping: Stopping) -> ASGIApp:
+def build(board: Board, token: str, port: int, stopping: Stopping) -> App:
     """The application for a board; it answers on that port of this machine alone. stopping: ends what would not end."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     thumbnails = Thumbnails(cache_folder())
-    at_once = anyio.CapacityLimiter(max(os.cpu_count() or 1, 2))  # decoders, which leave threads to who writes labels
+    decoders = ThreadPoolExecutor(max(os.cpu_count() or 1, 2), "decoder")  # so that threads are left to write labels
     assets = {path.name: path.read_bytes() for path in files("shotfit.server.app").joinpath("assets").iterdir()}
 
     @app.exception_handler(ShotfitError)
@@ -93,13 +94,13 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> ASGIApp:
     @app.get("/small/{name}")
     async def small(name: str) -> Response:
         found = board.picture(name)
-        made = await anyio.to_thread.run_sync(thumbnails.of, Picture(found.file), name, limiter=at_once)
+        made = await asyncio.get_running_loop().run_in_executor(decoders, thumbnails.of, Picture(found.file), name)
         return Response(made, media_type="image/jpeg", headers=FOR_EVER)
 
     @app.get("/large/{name}")
     async def large(name: str) -> Response:
         found = board.picture(name)
-        made = await anyio.to_thread.run_sync(_large, Picture(found.file), limiter=at_once)
+        made = await asyncio.get_running_loop().run_in_executor(decoders, _large, Picture(found.file))
         return Response(made, media_type="image/jpeg", headers=FOR_EVER)
 
     @app.get("/plot/{name}")
@@ -130,9 +131,9 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> ASGIApp:
         if action == "try":
             content = await _body(request, PICTURE_BYTES)
             classify = partial(board.worker.call, "classify", content=content, classes=board.classes())
-            return _json(await anyio.to_thread.run_sync(classify))
+            return _json(await run_in_threadpool(classify))
         said = _object(await _body(request, SAID_BYTES))
-        return _json(await anyio.to_thread.run_sync(_act, board, action, said))
+        return _json(await run_in_threadpool(_act, board, action, said))
 
     return _Guarded(app, token, port)
 
@@ -255,7 +256,7 @@ def _texts(said: dict[str, Any], key: str, nothing: bool = False) -> dict[str, s
 class _Guarded:
     """What stands in front of all routes; see the module."""
 
-    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
+    def __init__(self, app: App, token: str, port: int) -> None:
         self.app, self.token = app, token
         self.hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
 

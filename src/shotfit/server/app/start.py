@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 import webbrowser
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from shotfit.data.cachefolder import cache_folder
 from shotfit.errors import ShotfitError
 from shotfit.files import can_hold
 from shotfit.printing import printable
 from shotfit.progress import say as say_aside
 from shotfit.server.app.journal import NAME
+from shotfit.server.app.kept import home_of
 from shotfit.server.limits import Limits
 from shotfit.server.running import Stopping, check_installed, listening, run
 from shotfit.server.tokens import new_token
@@ -45,7 +42,8 @@ def run_app(
     from shotfit.server.app.site import build
 
     with ExitStack() as held:
-        board = Board(folder, _home(folder, held), unsorted, backbone=backbone, device=device)
+        home = held.enter_context(home_of(folder))
+        board = Board(folder, home, unsorted, backbone=backbone, device=device)
         held.callback(board.close)
         if not board.gallery.pictures:
             raise ShotfitError(f"{printable(folder)} holds no pictures: name a folder that has some, in it or below.")
@@ -66,14 +64,3 @@ def run_app(
                 webbrowser.open(address)
 
         run(build(board, token, place.port, stopping), place, Limits(), stopping, started)
-
-
-def _home(folder: Path, held: ExitStack) -> Path:
-    """Where the latest fit is kept."""
-    cache = cache_folder()
-    if cache is None:
-        return Path(held.enter_context(tempfile.TemporaryDirectory(prefix="shotfit-app-")))
-    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-    home = cache / "app" / name
-    home.mkdir(parents=True, exist_ok=True)
-    return home

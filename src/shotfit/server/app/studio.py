@@ -42,13 +42,13 @@ from shotfit.fitting.record import record_of
 from shotfit.fitting.refit import everything
 from shotfit.methods.ensemble import Ensemble
 from shotfit.report.plots import confusion, reliability
+from shotfit.server.app.kept import MODEL
 from shotfit.server.app.looking import held_out_answers, looked
 from shotfit.server.app.record import RESULT, VERSION
 
 __all__ = ["Studio"]
 
-MODEL = "model"
-QUICK = "linear_probe"  # seconds on a thousand pictures, and near the best on most tasks
+QUICK = "taskres"  # of what learns from stored features in a second, the best by far where labels are few
 SEEN = 640  # pixels of the longer side of a picture that was tried: browsers show no HEIC, and no TIFF
 FOR_BINS = 100  # pictures that a reliability diagram needs to say something
 COVERAGES = (0.95, 0.9, 0.8)  # of the sets of classes that the page shows, the first that can be had
@@ -66,10 +66,6 @@ class Studio:
     def frozen(self) -> Frozen:
         """The backbone, loaded when it is first needed."""
         return Frozen(load_in(self.backbone, "auto", self.device), open_store())
-
-    def warm(self) -> None:
-        """Load the backbone, so that the first question does not wait for it."""
-        self.frozen  # noqa: B018
 
     def guess(self, paths: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
         """The best class of each picture with its probability, None for one that cannot be read.

@@ -17,11 +17,11 @@ from pathlib import Path
 from shotfit.data.images import opened_image
 from shotfit.data.pictures import Picture
 
-__all__ = ["SIDE", "Thumbnails"]
+__all__ = ["NAME", "SIDE", "Thumbnails"]
 
 SIDE = 320  # pixels of the longer side: sharp in the grid's largest cells, and on dense screens in those of the middle
 LIMIT = 1_000_000_000  # bytes of all thumbnails; those made first go first
-_NAME = "thumbnails.sqlite"
+NAME = "thumbnails.sqlite"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS small (key TEXT PRIMARY KEY, jpeg BLOB NOT NULL)"
 
 
@@ -29,7 +29,7 @@ class Thumbnails:
     """Thumbnails in `folder/thumbnails.sqlite`; with None, in memory. Methods may be called from several threads."""
 
     def __init__(self, folder: Path | None, limit: int = LIMIT) -> None:
-        self.path = None if folder is None else folder / _NAME
+        self.path = None if folder is None else folder / NAME
         self.limit = limit
         self._lock = threading.Lock()
         self._database = self._opened()

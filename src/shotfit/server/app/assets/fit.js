@@ -105,7 +105,7 @@ function results(fit) {
   if (fit.per_class.length) parts.push(classes(fit.per_class));
   const pictures = { confusion: ["What is taken for what", "Heat map of true classes against predicted ones; the table of classes has the numbers."], reliability: ["Whether it is as sure as it is right", "Share of right answers by confidence."] };
   for (const name of fit.plots) {
-    parts.push(h("figure.card.plot", h("figcaption", h("h2", pictures[name][0])), h("img", { src: `plot/${name}?${fit.at}`, alt: pictures[name][1] })));
+    parts.push(h("figure.card.plot", h("figcaption", h("h2", pictures[name][0])), h(`img${fit.classes.length > 30 ? "" : ".narrow"}`, { src: `plot/${name}?${fit.at}`, alt: pictures[name][1] })));
   }
   if (fit.without_plots) parts.push(h("p.note", fit.without_plots));
   return parts;

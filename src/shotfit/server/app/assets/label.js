@@ -176,15 +176,15 @@ function after(places) {
 
 async function accept() {
   const places = meant().filter((place) => store.labels[place] === null);
-  for (let tries = 0; tries < places.length / 48 + 3 && places.some((place) => !store.guesses.has(place)); tries += 1) {
-    await guess(places);
-  }
+  const waited = places.length <= 200; // of more, those that are known
+  for (let tries = 0; waited && tries < 8 && places.some((place) => !store.guesses.has(place)); tries += 1) await guess(places);
   const pairs = places.filter((place) => store.guesses.get(place)).map((place) => [place, store.guesses.get(place)[0]]);
   if (!pairs.length) {
     toast(store.classes.length < 2 ? "Guesses come once there are two classes." : "There is no guess to accept here.");
     return;
   }
   labelEach(pairs);
+  if (pairs.length < places.length) toast(`Accepted ${plural(pairs.length, "guess", "guesses")}; ${plural(places.length - pairs.length, "picture")} had none.`);
   after(places);
 }
 
@@ -257,12 +257,13 @@ function look(index) {
 
 function keys() {
   const rows = [
-    ["Arrows, Page Up, Page Down, Home, End", "go through the pictures"], ["1 to 9, 0", "label as the class with that key"],
+    ["Arrows, Page Up, Page Down", "go through the pictures"], ["Home, End", "to the first or the last one"],
+    ["1 to 9, 0", "label as the class with that key"],
     ["C", "find a class by its name, or add one"], ["Enter", "accept the guess"], ["Space", "select; with Shift and arrows, several"],
     ["Ctrl A", "select all pictures shown"], ["Escape", "clear the selection"], ["Delete", "take the label away"],
     ["Z", "undo"], ["U", "show what is still to label"], ["A", "show all"], ["N", "what next?"], ["V", "see the picture large"], ["+ −", "larger or smaller pictures"],
   ];
-  dialog("Keys", h("table.keys", h("tbody", rows.map(([key, does]) => h("tr", h("th", { scope: "row" }, h("kbd", key)), h("td", does))))));
+  dialog("Keys", h("table.keys", h("tbody", rows.map(([key, does]) => h("tr", h("th", { scope: "row" }, key.split(", ").map((one) => h("kbd", one))), h("td", does))))));
 }
 
 function pressed(event) {

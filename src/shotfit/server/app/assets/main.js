@@ -31,7 +31,7 @@ function go() {
 }
 
 document.addEventListener("keydown", (event) => {
-  const into = event.target;
+  const into = event.target instanceof Element ? event.target : document.body;
   if (event.defaultPrevented || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
   if (into.closest("input:not([type=range]), textarea, select")) return;
   if (into.closest("button, a, summary") && ["Enter", " "].includes(event.key)) return;
@@ -40,6 +40,13 @@ document.addEventListener("keydown", (event) => {
 addEventListener("hashchange", go);
 
 function status() {
+  const suspects = store.fit?.look.suspects.length ?? 0, running = store.job?.state === "running" && store.job.kind === "fit";
+  for (const [key, said] of [["look", suspects ? String(suspects) : ""], ["fit", running ? "…" : ""]]) {
+    const link = links.find((one) => one.getAttribute("href") === `#${key}`);
+    if (link.dataset.said === said) continue;
+    link.dataset.said = said;
+    link.replaceChildren(VIEWS[key][0], said ? h("span.badge", said, h("span.unseen", said === "…" ? "running" : " labels look wrong")) : "");
+  }
   const saved = document.getElementById("saved"), gone = document.getElementById("gone");
   gone.hidden = store.alive;
   saved.textContent = !store.alive ? "" : store.unsaved ? "Saving …" : store.labelled ? `${plural(store.labelled, "label")} saved` : "";

@@ -48,7 +48,7 @@ function draw() {
   const lines = () => code.replaceChildren(
     snippet("Command line", `shotfit predict ${quoted(name)} new.jpg`),
     snippet("Python", `import shotfit\n\nmodel = shotfit.load(${inPython(name)})\nprint(model.predict("new.jpg", top=3)[0].labels)`),
-    snippet("HTTP", `shotfit serve ${quoted(name)} --port 8080\ncurl -F files=@new.jpg http://127.0.0.1:8080/v1/predict`));
+    snippet("HTTP", `shotfit serve ${quoted(name)}\ncurl -F files=@new.jpg http://127.0.0.1:8000/v1/predict`));
   lines();
   const labels = h("select", { "aria-label": "How to write the labels" }, [["csv", "CSV file: path, label"], ["folders", "Class folders"], ["imagefolder", "Hugging Face image folder"]].map(([value, text]) => h("option", { value }, text)));
   const link = h("input", { type: "checkbox", id: "link" });

@@ -191,14 +191,15 @@ export function report(error, what = "") {
   toast(error.message, { bad: true });
 }
 
-let guessing = false;
+let guessing = false, refused = ""; // classes that the server has no guesses for
 /** Ask for guesses of pictures that have none yet, some at a time. */
 export async function guess(places) {
   if (guessing || store.classes.length < 2 || store.job?.state === "running" || !store.alive) return;
   const wanted = places.filter((place) => !store.guesses.has(place)).slice(0, 48);
   if (!wanted.length) return;
-  guessing = true;
   const classes = store.classes.join("\n");
+  if (classes === refused) return;
+  guessing = true;
   try {
     const said = await ask("guess", { names: wanted.map((place) => store.names[place]) });
     if (classes !== store.classes.join("\n")) return;
@@ -206,7 +207,10 @@ export async function guess(places) {
     for (const [name, one] of Object.entries(said.guesses)) store.guesses.set(store.place.get(name), one);
     tell("guesses");
   } catch (error) {
-    if (store.job?.state !== "running" && error.message !== "Cancelled.") report(error);
+    if (store.job?.state !== "running" && error.message !== "Cancelled.") {
+      refused = classes;
+      report(error);
+    }
     await new Promise((done) => setTimeout(done, 3000));
   } finally {
     guessing = false;
