@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.util.matching import patmatch
@@ -21,7 +22,7 @@ from docstrings import as_rst  # noqa: E402
 project = "shotfit"
 author = "the authors of shotfit"
 version = release = shotfit.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["log/*"]
 html_theme = "furo"
 html_title = "shotfit"
@@ -32,6 +33,7 @@ html_show_sphinx = False
 html_show_copyright = False
 html_show_search_summary = False  # summaries are fetched, which a browser refuses to a page of the file system
 default_role = "code"
+highlight_language = "none"
 maximum_signature_line_length = 120
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
@@ -71,7 +73,24 @@ def readable(_: Sphinx, kind: str, __: str, thing: object, ___: object, lines: l
     lines[:] = "\n".join(as_rst(lines, names)).split("\n")
 
 
+# Screen readers and keyboards need what Sphinx leaves out: levels of headings, lists that are none, focus to scroll.
+ACCESSIBLE = {
+    'role="heading"': 'role="heading" aria-level="2"',
+    '<dl>\n<dd><em class="sig-param">': '<dl role="none">\n<dd><em class="sig-param">',
+    '<dd><em class="sig-param">': '<dd role="none"><em class="sig-param">',
+    "<pre>": '<pre tabindex="0">',
+}
+
+
+def accessible(_: Sphinx, __: str, ___: str, context: dict[str, Any], ____: object) -> None:
+    """Mend the parts of a page."""
+    for part in {"body", "furo_navigation_tree"} & context.keys():
+        for found, mended in ACCESSIBLE.items():
+            context[part] = context[part].replace(found, mended)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("html-page-context", accessible, priority=900)  # once the theme has made its parts
     app.connect("source-read", without_links_outside)
-    app.connect("autodoc-process-docstring", readable, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", readable)

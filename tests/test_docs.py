@@ -66,9 +66,10 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """The lines of indented blocks that call shotfit, each once."""
+    """The lines of indented blocks that call shotfit, without their comments, each once."""
     lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
-    return [*dict.fromkeys(line.strip() for line in lines if line.startswith("    shotfit "))]
+    found = [re.sub(r"\s+# .*", "", line.strip()) for line in lines if line.startswith("    shotfit ")]
+    return [*dict.fromkeys(found)]
 
 
 def left_to_people(command: str) -> bool:
@@ -232,6 +233,12 @@ def test_examples_in_docstrings_hold(path: Path) -> None:
     assert result.attempted > 0 and result.failed == 0
 
 
+def test_docstrings_become_lists_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    result = doctest.testmod(importlib.import_module("docstrings"))
+    assert result.attempted > 0 and result.failed == 0
+
+
 def anchors(page: Path) -> set[str]:
     """What a link can name behind a #: the headings, as the pages' readers spell them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -246,7 +253,8 @@ def test_every_public_name_is_on_a_page_of_the_interface(module: ModuleType) -> 
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
-    listed = re.findall(r"^[\w/-]+$", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^(?:[\w -]+ <)?([\w/-]+)>?$", index, re.MULTILINE)
     pages = [page for kind in ("md", "ipynb") for page in (ROOT / "docs").rglob(f"*.{kind}") if "log" not in page.parts]
     assert sorted(listed) == sorted(
         page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in pages if page.stem != "index"

@@ -1,6 +1,6 @@
 """What a request asks of its pictures, from the fields of its form.
 
->>> question({"top": ["3"], "classes": ["robin, wren"]}, most_classes=200)
+>>> question({"top": ["3"], "classes": ["robin, wren"]}, most_classes=200)  # doctest: +ELLIPSIS
 Question(top=3, asked=Asked(coverage=None, ...), task=None, classes=('robin', 'wren'))
 """
 
