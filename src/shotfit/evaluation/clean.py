@@ -179,7 +179,7 @@ def clean(
 
     Example (needs images):
         for one in clean("photos/").suspects:
-            print(one.picture, one.label, one.likely, one.nearest)
+            print(one.picture, one.label, one.likely, one.like_it())
     """
     told, how = list[str](), How(None, path_column, label_column, group_column)
     tasks = tasks_of(
@@ -269,7 +269,7 @@ def examined(frozen: Frozen, task: Task, near: float = NEAR, seed: int = 1) -> E
     labels, classes = [item.label for item in items], task.classes.names
     features = unit(features_of_items(frozen, items).numpy())
     doubles = doubles_of(features, [item.digest for item in items], labels, parts, near)
-    known = [one.rows for one in doubles] if near == NEAR else None
+    known = [one.rows for one in doubles] if near == NEAR else None  # whatever `near` is, labels are judged alike
     judged = judge_labels(features, labels, len(classes), [item.group for item in items], seed, known)
     return Examined(items, parts, classes, features, judged, tuple(doubles))
 

@@ -108,7 +108,9 @@ def judge_labels(
 def _crossed(plain: NDArray[Any], labels: NDArray[np.intp], count: int, folds: NDArray[Any]) -> NDArray[Any]:
     """Probabilities [n, classes] of each image by the images of other folds; a KEPT image is judged by all others."""
     rows = np.hstack([plain, np.ones((len(plain), 1))]).astype(np.float64)  # [n, embed + 1]
-    parts = [(held, *_decomposed(rows, labels, count, held, ~held | (folds == KEPT))) for held in _held_by(folds)]
+    held_by_fold = [folds == fold for fold in np.unique(folds)]
+    # one decomposition serves all penalties
+    parts = [(held, *_decomposed(rows, labels, count, held, ~held | (folds == KEPT))) for held in held_by_fold]
 
     def logits_by(penalty: float) -> Tensor:
         found = np.zeros((len(rows), count))  # one penalty at a time: this is what grows with images and classes
@@ -124,10 +126,6 @@ def _crossed(plain: NDArray[Any], labels: NDArray[np.intp], count: int, folds: N
 
     logits = logits_by(max(PENALTIES, key=likelihood))
     return (logits / best_temperature(logits[judged], own, [count])).softmax(dim=1).numpy()
-
-
-def _held_by(folds: NDArray[Any]) -> list[NDArray[np.bool_]]:
-    return [folds == fold for fold in np.unique(folds)]
 
 
 def _decomposed(
