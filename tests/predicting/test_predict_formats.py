@@ -184,7 +184,7 @@ def packed(photos: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("source", ["shards/*.tar", "photos.zip", "photos.parquet"])
+@pytest.mark.parametrize("source", ["shards/*.tar", "shards", "photos.zip", "photos.parquet"])
 def test_archives_and_tables_stand_for_all_pictures_in_them(packed: Path, run: Run, source: str) -> None:
     _, as_files, _ = run(packed / "photos", "--format", "csv")
     code, out, err = run(packed / source, "--format", "csv")
@@ -194,9 +194,10 @@ def test_archives_and_tables_stand_for_all_pictures_in_them(packed: Path, run: R
     assert len({row["image"] for row in rows}) == 12 and all("::" in row["image"] for row in rows)
 
 
-def test_archive_in_a_folder_is_named_where_the_folder_has_nothing_else(packed: Path, run: Run) -> None:
-    code, _, (line,) = run(packed / "shards")
-    assert code == 3 and "0.tar" in line and "name these" in line
+def test_archive_beside_pictures_is_not_opened(packed: Path, run: Run) -> None:
+    (packed / "photos" / "again.zip").write_bytes((packed / "photos.zip").read_bytes())
+    _, out, _ = run(packed / "photos", "--format", "csv")
+    assert len(out) == 1 + 12
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from shotfit.data.containers import is_container, is_table, members, row_count
 from shotfit.data.images import SUFFIXES, BrokenImageError, is_truncated, is_unread, open_image, shown
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.tasks import Item
-from shotfit.errors import ShotfitError, first_few
+from shotfit.errors import ShotfitError
 
 __all__ = ["Found", "Stream", "find_images", "identified", "leniently", "lines_of", "pictures_in"]
 
@@ -112,8 +112,11 @@ class Stream:
                 self.passed_over.append(path)
 
     def _below(self, folder: Path) -> Iterator[Picture]:
-        """Images below a folder, sorted; hidden files and folders are left out, links to folders not followed."""
-        found, containers = False, list[str]()
+        """Images below a folder, sorted, or those in its archives and tables where there are no others.
+
+        Hidden files and folders are left out, links to folders not followed.
+        """
+        found, containers = False, list[Path]()
 
         def unreadable(error: OSError) -> None:
             self.passed_over.append(Path(error.filename))
@@ -127,13 +130,15 @@ class Stream:
                     found = True
                     yield Picture(path)
                 elif is_container(path):
-                    containers.append(str(path))
+                    containers.append(path)
                 elif is_unread(path):
                     self.passed_over.append(path)
             self.passed_over.extend(path for name in folders if (path := Path(parent, name)).is_symlink())
-        if not found:
-            those = f", but {first_few(containers)}: name these, to read what is in them" if containers else ""
-            raise ShotfitError(f"The folder {folder} holds no images{those}.")
+        if not found and not containers:
+            raise ShotfitError(f"The folder {folder} holds no images.")
+        if not found:  # a folder of shards, or a saved data set; beside pictures an archive may be a copy of them
+            for container in containers:
+                yield from _inside(Picture(container))
 
     def _is_without(self, file: str) -> bool:
         assert self.without is not None
