@@ -9,12 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from shotfit.engine import allocator
 from shotfit.engine.allocator import kept_memory
 
 SIZE = 48 << 20  # bytes of a block, more than glibc keeps by itself
 PAGES = SIZE // resource.getpagesize()
 
 on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing else of this process kept memory, as a server of another test does while it lives."""
+    monkeypatch.setattr(allocator, "_inside", 0)
+    with kept_memory():
+        pass
 
 
 def _step() -> int:

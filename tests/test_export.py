@@ -315,4 +315,4 @@ def test_command_says_how_it_compared(saved: Path, tmp_path: Path, capsys: pytes
     assert "the same class on 100.0 %, logits within" in printed.err and f"written: {out}" in printed.err
     assert json.loads(printed.out)["sha256"].keys() == {"model.onnx", "README.md"}
     assert main(["export", str(saved), "--to", "tflite"]) == 2
-    assert "expected onnx, openvino or classifier" in capsys.readouterr().err
+    assert "expected onnx, openvino, web or classifier" in capsys.readouterr().err

@@ -20,8 +20,8 @@ from PIL import Image
 import shotfit
 from shotfit.commands.cli import main
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.fitting.addresses import called, local_folder
 from shotfit.fitting.card import split_card
-from shotfit.fitting.pulling import called, local_folder
 from shotfit.fitting.pushing import push
 
 from .hub_server import TOKEN, Hub, running_hub

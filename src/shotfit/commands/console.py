@@ -50,7 +50,7 @@ def warn(message: Warning | str, *_: object, **__: object) -> None:
     to(sys.stderr)(f"warning: {' '.join(str(message).split())}")
 
 
-LONGEST = 4000  # characters of a line; names and values from outside have any length
+LONGEST = 2000  # characters of a line; names and values from outside have any length
 COLORS = {"error: ": "red", "warning: ": "yellow", "note: ": "cyan"}  # of how a line begins, on a terminal
 
 

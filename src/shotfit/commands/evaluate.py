@@ -115,8 +115,8 @@ def evaluate(
     from shotfit.evaluation.printed import class_cells, class_lines, paired_lines, score_lines
     from shotfit.evaluation.several import load_task, merged, models_of, table
     from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines, verdicts_of
+    from shotfit.fitting.addresses import called, local_folder
     from shotfit.fitting.asked import Asked
-    from shotfit.fitting.pulling import called, local_folder
 
     asked = Asked(coverage, coverage_per_class)
     if out is not None:

@@ -72,7 +72,7 @@ def _in_file(method: str) -> bool:
 
 
 def _show_model(model: str, as_json: bool) -> None:
-    from shotfit.fitting.pulling import local_folder
+    from shotfit.fitting.addresses import local_folder
     from shotfit.fitting.summary import models_in, summary, summary_lines
 
     folder = local_folder(model)

@@ -32,7 +32,7 @@ def verify(
       shotfit verify shotfit-model --json
       shotfit verify hf://owner/name@v1        a model on the hub, before it is used
     """
-    from shotfit.fitting.pulling import called, local_folder
+    from shotfit.fitting.addresses import called, local_folder
     from shotfit.fitting.verify import verify as look_at
 
     say = to(sys.stderr if as_json else sys.stdout)

@@ -19,9 +19,9 @@ from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.evaluate import TaskScores, evaluate_tasks, zero_shot_of
 from shotfit.files import standing
+from shotfit.fitting.addresses import local_folder
 from shotfit.fitting.folder import RECORD
 from shotfit.fitting.model import Model, load
-from shotfit.fitting.pulling import local_folder
 from shotfit.fitting.race import AUTO
 from shotfit.fitting.record import read_record
 from shotfit.methods import find

@@ -34,6 +34,7 @@ from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
+from shotfit.fitting.addresses import called, local_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
 from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
@@ -45,7 +46,6 @@ from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
-from shotfit.fitting.pulling import called, local_folder
 from shotfit.fitting.record import portable, record_of, weights_of
 from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method

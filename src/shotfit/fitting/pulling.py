@@ -1,7 +1,6 @@
-"""Fitted models from the Hugging Face hub: hf://owner/name[@revision] stands wherever a model's folder does.
+"""Fetch fitted models from the Hugging Face hub.
 
-    folder = local_folder("hf://owner/name@v1")     # in the hub's cache; any other name stays the folder that it is
-    called(folder)                                  # "hf://owner/name@0123456789abcdef...": the commit that it is
+    folder = fetch_model(Address("owner/name", "v1"))     # in the hub's cache
 
 A model's own files alone are fetched, after their sizes were looked at, and are compared with what the hub and the
 model's record say of them. What is there then is a folder like any stranger's: `opening.py` judges it.
@@ -12,98 +11,25 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 
-from shotfit.checkpoints.hub import TIMEOUT, is_hub_id, quiet_without_terminal, reason_of, refusal
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.checkpoints.hub import TIMEOUT, quiet_without_terminal, reason_of, refusal
+from shotfit.errors import ShotfitError
 from shotfit.files import MODEL_BYTES, SETTINGS_BYTES, read_bytes
+from shotfit.fitting.addresses import Address, called
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS
 from shotfit.fitting.record import read_record
 from shotfit.progress import say
 
-__all__ = ["FILES", "Address", "address_of", "called", "fetch_model", "is_same", "local_folder", "repository_of"]
+__all__ = ["FILES", "fetch_model", "is_same"]
 
 FILES = {RECORD: SETTINGS_BYTES, WEIGHTS: MODEL_BYTES, CARD: SETTINGS_BYTES}
 """The files of a model and the most bytes of each. No other file of a repository is looked at."""
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(?:/+|$)(.*)", re.IGNORECASE | re.DOTALL)  # Path makes one / of two
-_REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
-_LONGEST = 200  # characters of a name; the hub has 96 for its second part
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class Address:
-    """A repository on the hub and the revision that is meant: a branch, a tag or a commit."""
-
-    repository: str
-    revision: str = "main"
-
-    def __str__(self) -> str:
-        return f"hf://{self.repository}{'' if self.revision == 'main' else f'@{self.revision}'}"
-
-
-def address_of(model: str | Path) -> Address | None:
-    """The address that a model's name is; None for a folder.
-
-    Raises UsageError for an address of another kind, or one that names no repository.
-
-    >>> str(address_of("hf://owner/name@v1")), address_of("my-model")
-    ('hf://owner/name@v1', None)
-    """
-    text = model.as_posix() if isinstance(model, Path) else model
-    found = _SCHEME.fullmatch(text)
-    if found is None or Path(text).exists():
-        return None
-    if found[1].lower() != "hf":
-        raise UsageError(f"{text} is of no kind that is known: name a folder, or a model on the hub, hf://owner/name.")
-    name, at, revision = found[2].rstrip("/").partition("@")
-    if at and (not _REVISION.fullmatch(revision) or ".." in revision):
-        raise UsageError(f"{revision!r} is no revision: name a branch, a tag or a commit, as in hf://owner/name@v1.")
-    return Address(repository_of(name), revision or "main")
-
-
-def repository_of(name: str) -> str:
-    """The name of a repository on the hub. Raises UsageError for a text that cannot be one.
-
-    >>> repository_of("owner/name")
-    'owner/name'
-    """
-    if not is_hub_id(name) or "--" in name or ".." in name or len(name) > _LONGEST:
-        raise UsageError(
-            f"{name!r} is no repository on the hub: write owner/name, or hf://owner/name for a model there."
-        )
-    return name
-
-
-def local_folder(model: str | Path) -> Path:
-    """The folder of a model on this machine: itself, or where the cache has the one of an address.
-
-    Raises as `address_of` and `fetch_model` do.
-    """
-    found = address_of(model)
-    return Path(model) if found is None else fetch_model(found)
-
-
-def called(folder: Path) -> str:
-    """What a model's folder is called: one of the hub's cache by its address with the commit, any other by its path.
-
-    >>> called(Path("my-model"))
-    'my-model'
-    """
-    place, cache = folder.absolute(), Path(constants.HF_HUB_CACHE).absolute()
-    if not place.is_relative_to(cache):
-        place, cache = folder.resolve(), cache.resolve()
-    if not place.is_relative_to(cache):
-        return str(folder)
-    match place.relative_to(cache).parts:
-        case (repository, "snapshots", commit) if repository.startswith("models--"):
-            return str(Address(repository.removeprefix("models--").replace("--", "/", 1), commit))
-    return str(folder)
 
 
 def fetch_model(address: Address) -> Path:

@@ -26,12 +26,13 @@ from shotfit.checkpoints.hub import TIMEOUT, is_hub_id, quiet_without_terminal, 
 from shotfit.checkpoints.names import find
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import read_bytes, standing
+from shotfit.fitting.addresses import Address, address_of, local_folder, repository_of
 from shotfit.fitting.aside import saved_aside
 from shotfit.fitting.card import PLACE, split_card
 from shotfit.fitting.folder import CARD, RECORD, card_to_keep
 from shotfit.fitting.model import Model
 from shotfit.fitting.opening import check_record
-from shotfit.fitting.pulling import FILES, Address, address_of, is_same, local_folder, repository_of
+from shotfit.fitting.pulling import FILES, is_same
 from shotfit.fitting.record import read_record, read_tensors
 
 __all__ = ["Pushed", "push"]

@@ -12,10 +12,10 @@ from typing import Any
 from shotfit.checkpoints.names import terms_of
 from shotfit.errors import ShotfitError, first_few
 from shotfit.files import standing
+from shotfit.fitting.addresses import called
 from shotfit.fitting.card import said_of_support
 from shotfit.fitting.folder import RECORD
 from shotfit.fitting.opening import check_record
-from shotfit.fitting.pulling import called
 from shotfit.fitting.record import read_record
 
 __all__ = ["described", "half_lines", "models_in", "summary", "summary_lines", "summary_rows", "training_lines"]

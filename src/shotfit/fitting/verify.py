@@ -16,10 +16,10 @@ from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import UnreadableError, open_regular, read_text, standing
+from shotfit.fitting.addresses import called, local_folder
 from shotfit.fitting.card import split_card
 from shotfit.fitting.folder import CARD, RECORD, SYSTEM_FILES, WEIGHTS, backbone_of
 from shotfit.fitting.opening import Saved, check_record, read_saved
-from shotfit.fitting.pulling import called, local_folder
 from shotfit.fitting.record import here, read_record, read_tensors
 from shotfit.methods import in_file
 from shotfit.methods.base import Method
