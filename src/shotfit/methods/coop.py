@@ -60,7 +60,7 @@ class CoOp(Method):
             Axis("lr", (2e-3, 2e-2, 0.1), "how far a context must go depends on the backbone and the names"),
             Axis("steps", (1600, 400), "200 epochs are 1,200 steps for a dozen classes, and 10,000 for a hundred"),
         ),
-        robust={"lr": 2e-3, "steps": 100},
+        robust={"lr": 2e-2, "steps": 400},
     )
     accepts_new_classes: ClassVar[bool] = True
 

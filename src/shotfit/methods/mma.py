@@ -64,7 +64,7 @@ class MMA(Method):
             Axis("lr", (1.5e-3, 6e-3, 1.2e-2), "adapters start without effect, and few steps take them nowhere"),
             Axis("steps", (400,), "five epochs are 30 steps for a dozen classes"),
         ),
-        robust={"lr": 1.5e-3, "steps": 60},
+        robust={"lr": 6e-3, "steps": 240},
     )
     accepts_new_classes: ClassVar[bool] = True
 

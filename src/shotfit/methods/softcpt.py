@@ -70,7 +70,7 @@ GRID = Grid(
         Axis("lr", (2e-3, 6e-3, 2e-2), "how far a context must go depends on the backbone and the names"),
         Axis("steps", (1200, 400), "50 epochs are 300 steps for a dozen classes, and 2,500 for a hundred"),
     ),
-    robust={"lr": 2e-3, "steps": 100},
+    robust={"lr": 6e-3, "steps": 400},
 )
 
 
