@@ -159,7 +159,12 @@ def _act(board: Board, action: str, said: dict[str, Any]) -> dict[str, Any]:
     elif action == "guess":
         names = _list(said, "names")
         paths = [board.picture(name).path for name in names]
-        found = board.worker.call("guess", paths=paths, classes=board.classes())
+        try:
+            found = board.worker.call("guess", paths=paths, classes=board.classes())
+        except BusyError:
+            raise
+        except ShotfitError as error:  # names that the text tower cannot read: no guess is no error of the page's
+            return {"by": str(error), "guesses": dict.fromkeys(names)}
         return {"by": found["by"], "guesses": dict(zip(names, found["guesses"], strict=True))}
     elif action == "fit":
         board.fit(said.get("thorough") is True)
