@@ -11,6 +11,7 @@ a second fit decodes none.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.finding import identified
-from shotfit.data.images import as_jpeg
+from shotfit.data.images import open_image
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import ClassList, Task
 from shotfit.engine.frozen import Frozen
@@ -149,9 +150,12 @@ class Studio:
         model, by = (self.fitted, "fit") if self.fitted is not None else self._for(classes)
         asked = _askable(model)
         (found,) = model.predict_each([picture], top=len(model.class_names), asked=asked)
-        seen = base64.b64encode(as_jpeg(picture, SEEN, quality=85)).decode()
+        image = open_image(picture, shorter=SEEN)
+        image.thumbnail((SEEN, SEEN))
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=85)
         return {
-            "picture": f"data:image/jpeg;base64,{seen}",
+            "picture": f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}",
             "by": by,
             "classes": [[label, value] for label, value in zip(found.labels, found.probabilities, strict=True)],
             "set": found.set,
