@@ -118,36 +118,41 @@ class ExportedModel:
         """As `predict`, each as soon as it is known; see `Model.predict_each`."""
         top = min(max(top, 1), len(self.class_names))
         answers = judge(asked, self.held_out, {}, self.class_names)
-        for batch, shown in _read(growing(images), lambda picture: self._pixels(picture, lenient)):
-            whole = [found for found in shown if not isinstance(found, ShotfitError)]
-            rows = iter(self._answered(whole, answers, asked.unknown) if whole else ())
-            for picture, found in zip(batch, shown, strict=True):
-                source, error = str(picture), None
-                if isinstance(found, ShotfitError):
-                    error = found
-                else:
-                    values, verdict = next(rows)
-                    if not np.isfinite(values).all():
-                        error = ShotfitError(
-                            f"{source} has no prediction: the export gives numbers that are not finite."
-                        )
-                if error is not None:
-                    if not keep_broken:
-                        raise error
-                    yield Prediction(source, (), (), error=str(error), picture=picture)
-                    continue
-                best = (-values).argsort(kind="stable")[:top].tolist()
-                labels, shares = tuple(self.class_names[k] for k in best), tuple(values[best].tolist())
-                yield Prediction(source, labels, shares, None, verdict.set, verdict.unknown, picture)
+        for picture, answer in self._told(images, answers, asked.unknown, lenient):
+            source = str(picture)
+            if isinstance(answer, ShotfitError):
+                if not keep_broken:
+                    raise answer
+                yield Prediction(source, (), (), error=str(answer), picture=picture)
+                continue
+            values, verdict = answer
+            best = (-values).argsort(kind="stable")[:top].tolist()
+            labels, shares = tuple(self.class_names[k] for k in best), tuple(values[best].tolist())
+            yield Prediction(source, labels, shares, None, verdict.set, verdict.unknown, picture)
 
+    @checked
     def predict_proba(self, images: PictureLike | Sequence[PictureLike], lenient: bool = False) -> NDArray[Any]:
         """Probabilities [images, classes], in the order of `class_names`. Raises as `Model.predict_proba` does."""
-        predictions = self.predict(images, len(self.class_names), lenient=lenient)
-        place = {name: number for number, name in enumerate(self.class_names)}
-        found = np.zeros((len(predictions), len(place)), np.float32)
-        for row, one in zip(found, predictions, strict=True):
-            row[[place[label] for label in one.labels]] = one.probabilities
-        return found
+        answers = judge(NOTHING_MORE, self.held_out, {}, self.class_names)
+        rows = [np.zeros((0, len(self.class_names)), np.float32)]
+        for _, answer in self._told(pictures_in(images), answers, False, lenient):
+            if isinstance(answer, ShotfitError):
+                raise answer
+            rows.append(answer[0][None])
+        return np.concatenate(rows)
+
+    def _told(
+        self, images: Iterable[Picture | None], answers: Answer[Verdict], with_features: bool, lenient: bool
+    ) -> Iterator[tuple[Picture, ShotfitError | tuple[NDArray[Any], Verdict]]]:
+        """Each picture with its probabilities [classes] and what else was asked, or why it has none."""
+        for batch, shown in _read(growing(images), lambda picture: self._pixels(picture, lenient)):
+            whole = [found for found in shown if not isinstance(found, ShotfitError)]
+            rows = iter(self._answered(whole, answers, with_features) if whole else ())
+            for picture, found in zip(batch, shown, strict=True):
+                answer = found if isinstance(found, ShotfitError) else next(rows)
+                if not isinstance(answer, ShotfitError) and not np.isfinite(answer[0]).all():
+                    answer = ShotfitError(f"{picture} has no prediction: the export gives numbers that are not finite.")
+                yield picture, answer
 
     def _pixels(self, picture: Picture, lenient: bool) -> NDArray[np.float32] | ShotfitError:
         """The picture as the model sees it, [3, size, size], or why it cannot be read."""

@@ -30,6 +30,7 @@ A `lenient` picture may be cut off: what is missing of it is gray in a JPEG and 
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -61,6 +62,7 @@ __all__ = [
     "BrokenImageError",
     "Facts",
     "TooLargeImageError",
+    "as_jpeg",
     "digest",
     "image_size",
     "inspect",
@@ -150,6 +152,15 @@ def opened_image(picture: PictureLike, *, shorter: int | None = None) -> Iterato
             image = _rgb(picture, held, shorter)[0]  # an image of its own, also where the picture holds one
         held.callback(image.close)  # before its share is given back: the caller's name for it lives on
         yield image
+
+
+def as_jpeg(picture: Picture, side: int, quality: int) -> bytes:
+    """A JPEG file of a picture, whatever its own file is, of `side` pixels at most; with the errors of `open_image`."""
+    stream = io.BytesIO()
+    with opened_image(picture, shorter=side) as image:
+        image.thumbnail((side, side))
+        image.save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
 
 
 def image_size(picture: Picture) -> tuple[int, int]:

@@ -10,14 +10,13 @@ that control anything become escapes, then every value is escaped for HTML.
 from __future__ import annotations
 
 import base64
-import io
 import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import shotfit
-from shotfit.data.images import opened_image, shown
+from shotfit.data.images import as_jpeg, shown
 from shotfit.data.pictures import Picture
 from shotfit.data.rows import check_file
 from shotfit.errors import ShotfitError, UsageError
@@ -92,14 +91,10 @@ def rendered(template: str, **values: Any) -> str:
 def thumbnail(picture: Picture, side: int) -> str | None:
     """A picture as an address that holds it (data:image/jpeg), of `side` pixels at most; None if it cannot be read."""
     try:
-        with opened_image(picture, shorter=side) as image:
-            small = image.copy()
+        small = as_jpeg(picture, side, QUALITY)
     except ShotfitError:
         return None
-    small.thumbnail((side, side))
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"
 
 
 def named_place(path: str | Path) -> str:

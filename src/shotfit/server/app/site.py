@@ -12,7 +12,6 @@ before it is read. The headers forbid the browser to run, fetch or frame anythin
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,7 +25,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from shotfit.data.cachefolder import cache_folder
-from shotfit.data.images import opened_image
+from shotfit.data.images import as_jpeg
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, read_text
@@ -100,7 +99,7 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> App:
     @app.get("/large/{name}")
     async def large(name: str) -> Response:
         found = board.picture(name)
-        made = await asyncio.get_running_loop().run_in_executor(decoders, _large, Picture(found.file))
+        made = await asyncio.get_running_loop().run_in_executor(decoders, as_jpeg, Picture(found.file), LARGE, 88)
         return Response(made, media_type="image/jpeg", headers=FOR_EVER)
 
     @app.get("/plot/{name}")
@@ -205,15 +204,6 @@ async def _events(board: Board, stopping: Stopping) -> AsyncIterator[bytes]:
 
 def _event(said: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(said)}\n\n".encode()
-
-
-def _large(picture: Picture) -> bytes:
-    """A picture as browsers show it, whatever its file is."""
-    stream = io.BytesIO()
-    with opened_image(picture, shorter=LARGE) as image:
-        image.thumbnail((LARGE, LARGE))
-        image.save(stream, "JPEG", quality=88)
-    return stream.getvalue()
 
 
 async def _body(request: Request, limit: int) -> bytes:

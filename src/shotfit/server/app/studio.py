@@ -11,7 +11,6 @@ a second fit decodes none.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ import numpy as np
 
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.finding import identified
-from shotfit.data.images import open_image
+from shotfit.data.images import as_jpeg
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import ClassList, Task
 from shotfit.engine.frozen import Frozen
@@ -150,12 +149,9 @@ class Studio:
         model, by = (self.fitted, "fit") if self.fitted is not None else self._for(classes)
         asked = _askable(model)
         (found,) = model.predict_each([picture], top=len(model.class_names), asked=asked)
-        image = open_image(picture, shorter=SEEN)
-        image.thumbnail((SEEN, SEEN))
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=85)
+        seen = base64.b64encode(as_jpeg(picture, SEEN, quality=85)).decode()
         return {
-            "picture": f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}",
+            "picture": f"data:image/jpeg;base64,{seen}",
             "by": by,
             "classes": [[label, value] for label, value in zip(found.labels, found.probabilities, strict=True)],
             "set": found.set,

@@ -8,18 +8,18 @@ written is done without.
 
 from __future__ import annotations
 
-import io
 import sqlite3
 import threading
 from contextlib import suppress
 from pathlib import Path
 
-from shotfit.data.images import opened_image
+from shotfit.data.images import as_jpeg
 from shotfit.data.pictures import Picture
 
 __all__ = ["NAME", "SIDE", "Thumbnails"]
 
 SIDE = 320  # pixels of the longer side: sharp in the grid's largest cells, and on dense screens in those of the middle
+QUALITY = 82  # of JPEG
 LIMIT = 1_000_000_000  # bytes of all thumbnails; those made first go first
 NAME = "thumbnails.sqlite"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS small (key TEXT PRIMARY KEY, jpeg BLOB NOT NULL)"
@@ -41,7 +41,7 @@ class Thumbnails:
             row = self._database.execute("SELECT jpeg FROM small WHERE key = ?", (key,)).fetchone()
             if row is not None:
                 return bytes(row[0])
-        made = _made(picture)
+        made = as_jpeg(picture, SIDE, QUALITY)
         with self._lock, suppress(sqlite3.Error):
             self._database.execute("INSERT OR IGNORE INTO small VALUES (?, ?)", (key, made))
         return made
@@ -74,11 +74,3 @@ def _connected(name: str) -> sqlite3.Connection:
     database.execute("PRAGMA synchronous = OFF")  # lost thumbnails are made again
     database.execute(_SCHEMA)
     return database
-
-
-def _made(picture: Picture) -> bytes:
-    stream = io.BytesIO()
-    with opened_image(picture, shorter=SIDE) as image:
-        image.thumbnail((SIDE, SIDE))
-        image.save(stream, "JPEG", quality=82)
-    return stream.getvalue()
