@@ -62,3 +62,30 @@ def test_folds_are_pooled_only_where_none_diverged() -> None:
     whole = pooled([part, part])
     assert whole is not None and (len(whole), whole.source) == (4, "here")
     assert pooled([part, None]) is None and pooled([]) is None
+
+
+def test_race_leaves_out_a_method_that_would_take_long(
+    task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shotfit.fitting.race.SHORTLIST", ("zero_shot", "tip_adapter", "linear_probe"))
+    monkeypatch.setattr("shotfit.fitting.race.UP_TO", {"tip_adapter": 2 * len(task.classes.names)})
+    lines = list[str]()
+    say_checked(fit(task.sealed(), shots=4, backbone=backbone, store=MemoryStore(), keep=True), lines.append)
+    most = f"{2 * len(task.classes.names):,}"
+    reason = f"it takes long with more than {most} support images; --method tip_adapter runs it"
+    assert f"not tried: tip_adapter ({reason})" in lines
+    tried = fit(task.sealed(), shots=2, backbone=backbone, store=MemoryStore(), keep=True).record["race"]
+    assert not any("refused" in row for row in tried)
+
+
+def test_candidates_that_do_not_fit_side_by_side_are_chosen_from_alike(
+    task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    for most in (2**24, 1):
+        monkeypatch.setattr("shotfit.fitting.fitter.TOGETHER", most)
+        model = fit(task.sealed(), "dualadapter", shots=4, backbone=backbone, store=MemoryStore(), keep=True)
+        rows.append(model.record["choice"]["tried"])
+    for one, other in zip(*rows, strict=True):
+        assert one | {"score": None} == other | {"score": None}
+        assert one["score"] == pytest.approx(other["score"], rel=1e-4)

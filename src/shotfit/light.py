@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -208,10 +209,13 @@ def load(folder: str | Path) -> ExportedModel:
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ShotfitError) as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ShotfitError(f"{folder / RECORD} is damaged ({said}). Export the model again.") from None
-    for name, digest in digests.items():
-        if sha256(folder / name, WEIGHTS_BYTES, "a file of an export") != digest:
-            raise ShotfitError(f"{folder / name} is damaged: it is not what was written. Export the model again.")
-    session = _session(folder / file)
+    with ThreadPoolExecutor(1) as beside:  # files are hashed while the runtime is imported, which takes as long
+        found = {name: beside.submit(sha256, folder / name, WEIGHTS_BYTES, "a file of an export") for name in digests}
+        runtime = _runtime()
+        for name, digest in digests.items():
+            if found[name].result() != digest:
+                raise ShotfitError(f"{folder / name} is damaged: it is not what was written. Export the model again.")
+    session = _session(runtime, folder / file)
     shapes = {value.name: value.shape[1:] for value in (*session.get_inputs(), *session.get_outputs())}
     if shapes.get("pixels") != [3, rule.size, rule.size] or shapes.get("logits") != [len(names)]:
         raise ShotfitError(f"{folder / file} has other classes or another size than {RECORD}. Export the model again.")
@@ -281,20 +285,24 @@ def _held_out(plain: Mapping[str, Any] | None, classes: int) -> HeldOut | None:
     return found
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def _runtime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError:
         raise UsageError("Exports need onnxruntime, which is not installed: pip install 'shotfit[onnx]'.") from None
-    options = onnxruntime.SessionOptions()
+    return onnxruntime
+
+
+def _session(runtime: ModuleType, path: Path) -> onnxruntime.InferenceSession:
+    options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors alone
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait burn no core
     try:
         with kept_memory():  # the graph is copied several times before it is ready
-            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has errors of many kinds
         said = " ".join(str(error).split())[:200]
-        raise ShotfitError(f"{path} cannot be run by onnxruntime {onnxruntime.__version__} ({said}).") from None
+        raise ShotfitError(f"{path} cannot be run by onnxruntime {runtime.__version__} ({said}).") from None
 
 
 def _read(batches: Iterable[list[Picture]], read: Callable[[Picture], A]) -> Iterator[tuple[list[Picture], list[A]]]:

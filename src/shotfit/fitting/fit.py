@@ -34,7 +34,7 @@ from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
 from shotfit.fitting.names import warn_of_names
-from shotfit.fitting.race import ALONE, AUTO, Entrant, decided, refused_row, shortlist
+from shotfit.fitting.race import ALONE, AUTO, Entrant, check_size, decided, refused_row, shortlist
 from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
 from shotfit.fitting.trust import trust_of
@@ -155,6 +155,8 @@ def fit(
     refused: list[dict[str, Any]] = []
     for one in entered:
         try:
+            if method == AUTO:
+                check_size(one, len(support))
             entrants.append(_entrant(Judge(fitter, support, selection, budget, spare), one, recipe, setting, check))
         except ShotfitError as error:
             if not entrants and one is entered[-1]:

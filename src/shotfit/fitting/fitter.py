@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +24,7 @@ __all__ = ["Fitter", "Setting", "Views", "held_out_by", "zero_shot"]
 
 LOOKED_AT = 256  # support images that a training is described by
 FOLDS = 4  # at most, for a cross-validation of the support images
+TOGETHER = 2**24  # numbers that are learned side by side; with what Adam and a step keep, each takes some 60 bytes
 Views = int | Literal["center", "fresh"]
 
 
@@ -119,31 +121,39 @@ class Fitter:
 
     def fit_together(
         self, prototypes: Sequence[Method], items: Sequence[Item], validation: Validation, settings: Sequence[Setting]
-    ) -> list[Method | None]:
-        """As `fit` for several candidates of one kind, each for steps of its own; None for one that diverged."""
-        methods: list[Method] = []
-        recipes: list[Recipe] = []
-        with torch.random.fork_rng(devices=[]):
-            for prototype, setting in zip(prototypes, settings, strict=True):
-                method = type(prototype)(**prototype.options())
-                recipe = method.training_recipe()
-                assert recipe is not None
-                recipes.append(setting.of(recipe))
-                method.attach(self.frozen, self.classes)
-                method.check()
-                torch.manual_seed(self.seed)
-                support = self.support(items, recipes[-1])
-                method.prepare(support)
-                method.build(self.frozen, self.classes)
-                methods.append(method)
-            train_together(methods, recipes, [setting.steps or 1 for setting in settings], support, self.seed)
-            with torch.no_grad():
-                for method in methods:
-                    method.solve(support, validation)
-        for method in methods:
-            method.requires_grad_(False)
-            method.bake()
-        return [one if all(value.isfinite().all() for value in one.state().values()) else None for one in methods]
+    ) -> Iterator[Method | None]:
+        """As `fit` for several candidates of one kind, each for steps of its own; None for one that diverged.
+
+        As many train side by side as TOGETHER allows; the methods come as soon as these are done.
+        """
+        waiting = deque(zip(prototypes, settings, strict=True))
+        while waiting:
+            methods: list[Method] = []
+            recipes: list[Recipe] = []
+            steps: list[int] = []
+            with torch.random.fork_rng(devices=[]):
+                while waiting and (not methods or (len(methods) + 1) * _learned_numbers(methods[0]) <= TOGETHER):
+                    prototype, setting = waiting.popleft()
+                    method = type(prototype)(**prototype.options())
+                    recipe = method.training_recipe()
+                    assert recipe is not None
+                    method.attach(self.frozen, self.classes)
+                    method.check()
+                    torch.manual_seed(self.seed)
+                    support = self.support(items, recipe)
+                    method.prepare(support)
+                    method.build(self.frozen, self.classes)
+                    methods.append(method)
+                    recipes.append(setting.of(recipe))
+                    steps.append(setting.steps or 1)
+                train_together(methods, recipes, steps, support, self.seed)
+                with torch.no_grad():
+                    for method in methods:
+                        method.solve(support, validation)
+            while methods:  # what was looked at is forgotten before the next is asked for
+                method = methods.pop(0).requires_grad_(False)
+                method.bake()
+                yield method if all(value.isfinite().all() for value in method.state().values()) else None
 
     def _right(self, method: Method, support: Support) -> float:
         """The share of support images that a method puts into their class, of LOOKED_AT at most."""
@@ -180,3 +190,7 @@ class Fitter:
 def held_out_by(method: Method, fold: Fold) -> Tensor:
     """What a fitted method says of a fold's held images: logits [images, classes], float32."""
     return method.logits(fold.held).float().cpu()
+
+
+def _learned_numbers(method: Method) -> int:
+    return sum(parameter.numel() for parameter in method.parameters())

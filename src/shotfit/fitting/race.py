@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from shotfit.errors import ShotfitError
 from shotfit.fitting.fitter import Setting
 from shotfit.fitting.heldout import HeldOut, best_temperature, log_likelihoods, pooled, standard_error
 from shotfit.fitting.selection import Candidate, Choice
@@ -24,19 +25,27 @@ from shotfit.methods import find
 from shotfit.methods.base import Fold, Method
 from shotfit.methods.ensemble import MOST, Ensemble, averaged
 
-__all__ = ["ALONE", "AUTO", "OF_SEVERAL", "Entrant", "decided", "refused_row", "shortlist"]
+__all__ = ["ALONE", "AUTO", "OF_SEVERAL", "Entrant", "check_size", "decided", "refused_row", "shortlist"]
 
 AUTO = "auto"  # in place of a method's name
 # Chosen on the development sets; docs/log has the table. Methods that only look at stored features of center views.
 SHORTLIST = ("zero_shot", "linear_probe", "taskres", "dualadapter")
 WITH_NEW_CLASSES = ("zero_shot", "clip_adapter", "coop")
 OF_SEVERAL = "softcpt"  # of several tasks at once, beside a race for each
+UP_TO = {"dualadapter": 3000}  # support images: it learns rows for each, so that its work grows with their square
 ALONE = "dualadapter"  # where nothing can be held out: best of one shot on the mean, and above zero-shot everywhere
 
 
 def shortlist(new_classes: bool) -> list[Method]:
     """The methods that run, or those of them that predict classes that they were not fitted to."""
     return [find(name)() for name in (WITH_NEW_CLASSES if new_classes else SHORTLIST)]
+
+
+def check_size(prototype: Method, images: int) -> None:
+    """Refuse a method that would take most of a race's time with so many support images, where it gains nothing."""
+    most = UP_TO.get(prototype.name, images)
+    if images > most:
+        raise ShotfitError(f"it takes long with more than {most:,} support images; --method {prototype.name} runs it")
 
 
 @dataclass(frozen=True, eq=False)
