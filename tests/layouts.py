@@ -62,6 +62,20 @@ def folders(folder: Path, given: Pictures) -> Path:
     return folder
 
 
+def labelled(folder: Path, given: Pictures) -> Path:
+    """Class folders of which a picture a part lies in the wrong one, as somebody has said in the labelling page."""
+    journal, moved = [{"shotfit": "labels", "version": 1}], set[str]()
+    for part, name, number, content in entries(given):
+        wrong = next(other for other in given[part] if other != name)
+        path = f"{part}/{name if part in moved else wrong}/{number:03}.png"
+        if part not in moved:
+            journal += [{"at": 1.5, "labels": {path: label}} for label in ("something", name)]  # the last word counts
+        moved.add(part)
+        put(folder / path, content)
+    put(folder / ".shotfit-labels.jsonl", "".join(json.dumps(line) + "\n" for line in journal).encode() + b'{"cut')
+    return folder
+
+
 # Manifests
 
 

@@ -180,4 +180,4 @@ def test_any_name_comes_back_as_it_was(labels: dict[str, str | None], added: lis
     line = change.line(0)
     assert line.isascii()
     assert line.count(b"\n") == 1
-    assert Change.of(json.loads(line)) == change
+    assert Change.of(line) == change

@@ -70,6 +70,7 @@ LAYOUTS: dict[str, tuple[str, Write]] = {
     "zip with a folder around": ("archive", layouts.zipped("photos/")),
     "tar": ("archive", layouts.tarred),
     "folders": ("folders", layouts.folders),
+    "labels": ("labels", layouts.labelled),
 }
 WITHOUT_PARTS = ("datasets", "zip", "zip with a folder around", "tar", "wnid", "parquet shards", "webdataset")
 
@@ -97,7 +98,7 @@ def test_layout_gives_the_task_of_the_same_pictures_as_class_folders(name: str, 
     assert facts(task) == same_as_folders(tmp_path, pictures)
     assert facts(read_task(source, read_as=format_name, **how)) == facts(task)  # type: ignore[arg-type]
     assert len(task.train) == len(task.val) == len(task.test) == 8
-    assert not task.notes or "wrap" in name or "around" in name
+    assert not task.notes or "wrap" in name or "around" in name or name == "labels"
 
 
 @pytest.mark.parametrize("name", WITHOUT_PARTS)
@@ -120,6 +121,7 @@ def test_format_is_found_by_itself_and_doctor_says_it(
     assert main(["doctor", str(source), *more]) == 0
     said = {"csv": "manifest", "jsonl": "manifest", "parquet": "(3 )?Parquet table", "datasets": "saved dataset"}
     said |= {"webdataset": "WebDataset", "wnid": "class folders by WordNet ids", "archive": "class folders in photos"}
+    said |= {"labels": "the labels of shotfit app"}
     assert re.search(f"read as {said.get(format_name, f'(class )?{format_name}')}", capsys.readouterr().out)
 
 
@@ -301,6 +303,7 @@ def outcome(source: Path, read_as: str | None = None) -> None:
 
 
 FILES = {
+    "labels": (".shotfit-labels.jsonl",),
     "csv": ("a.csv", "a.tsv", "metadata.csv"),
     "jsonl": ("a.jsonl", "metadata.jsonl"),
     "parquet": ("a.parquet", "metadata.parquet"),

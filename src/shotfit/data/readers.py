@@ -33,6 +33,7 @@ from shotfit.data.formats import (
     imagefolder,
     jsonl,
     label_studio,
+    labelled,
     parquet,
     shards,
     voc,
@@ -61,6 +62,7 @@ class Format(Protocol):
 
 
 FORMATS: dict[str, Format] = {
+    "labels": labelled,
     "coop": coop,
     "label-studio": label_studio,
     "cvat": cvat,

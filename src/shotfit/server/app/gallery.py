@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shotfit.data.formats.folders import listing_of
+from shotfit.data.formats.labelled import foldered
 from shotfit.data.formats.tree import Folder
 from shotfit.data.images import is_unread, shown
 from shotfit.data.pictures import Picture
@@ -56,24 +56,15 @@ class Gallery:
         folder = folder.absolute()
         if not folder.is_dir():
             raise ShotfitError(f"{shown(folder)} is no folder; expected one of pictures, in class folders or not.")
-        top, classes, labels, tested = Folder(folder), list[str](), dict[Path, str](), set[Path]()
-        if not unsorted:
-            try:
-                listing = listing_of(top, "class folders", asked=False)
-            except ShotfitError:  # not sorted into class folders
-                pass
-            else:
-                if len(listing.classes) > 1:
-                    classes = [*listing.classes]
-                    found = [pair for part in listing.parts.values() for pair in part]
-                    labels = {picture.path: classes[label] for picture, label in found}
-                    tested = {picture.path for picture, _ in listing.parts["test"]}
+        top = Folder(folder)
+        classes, labels, parts = ((), {}, {}) if unsorted else foldered(top)
+        tested = {path for path, part in parts.items() if part == "test"}
         pictures, passed_over = list[Shown](), 0
         for inside in top.below():
             passed_over += sum(map(is_unread, inside.others))
             pictures += filter(None, (_shown(folder, picture, labels, tested) for picture in inside.images))
         pictures.sort(key=lambda one: one.path)
-        return cls(folder, {one.name: one for one in pictures}, tuple(classes), passed_over)
+        return cls(folder, {one.name: one for one in pictures}, classes, passed_over)
 
 
 def _shown(folder: Path, picture: Picture, labels: Mapping[Path, str], tested: Collection[Path]) -> Shown | None:

@@ -16,17 +16,15 @@ starts. Who still holds the older file sees that, and opens the new one.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
+from shotfit.data.formats.labelled import HEAD_LINE, NAME, Change, is_head
 from shotfit.errors import ShotfitError
 from shotfit.files import LIST_BYTES, check_regular, write_atomically, write_new
 from shotfit.printing import printable
@@ -38,46 +36,8 @@ except ImportError:  # Windows: one server a folder
 
 __all__ = ["NAME", "Change", "Journal"]
 
-NAME = ".shotfit-labels.jsonl"
-HEAD = {"shotfit": "labels", "version": 1}
-_HEAD_LINE = (json.dumps(HEAD) + "\n").encode()
 SPARE = 2000  # lines beyond one for each label that are not worth writing the journal anew
 TOGETHER = 500  # labels in a line of a journal that is written anew
-
-
-@dataclass(frozen=True)
-class Change:
-    """What one line says.
-
-    labels: by the path of a picture, relative to the folder, with slashes; None takes its label away, also the one that
-    its folder gives. added, dropped: classes by name. confirmed: labels that somebody has looked at and keeps.
-    """
-
-    labels: Mapping[str, str | None] = field(default_factory=dict)
-    added: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-    confirmed: Mapping[str, str] = field(default_factory=dict)
-
-    def line(self, at: float) -> bytes:
-        """The line of the journal, with its end; ASCII, so that names that are no text pass too."""
-        said = {name: value for name, value in vars(self).items() if value}
-        return (json.dumps({"at": round(at, 3), **said}) + "\n").encode("ascii")
-
-    @classmethod
-    def of(cls, said: Any) -> Change | None:
-        """The change of a line; None for what is none."""
-        if not isinstance(said, dict):
-            return None
-        labels, confirmed = said.get("labels", {}), said.get("confirmed", {})
-        lists = [said.get(name, []) for name in ("added", "dropped")]
-        good = (
-            isinstance(labels, dict)
-            and isinstance(confirmed, dict)
-            and all(value is None or isinstance(value, str) for value in labels.values())
-            and all(isinstance(value, str) for value in confirmed.values())
-            and all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists)
-        )
-        return cls(labels, tuple(lists[0]), tuple(lists[1]), confirmed) if good else None
 
 
 class Journal:
@@ -114,7 +74,7 @@ class Journal:
         with self._own, self._locked() as file:
             self._read()
             end = self._end
-            line = (b"" if end else _HEAD_LINE) + change.line(time.time())
+            line = (b"" if end else HEAD_LINE) + change.line(time.time())
             try:
                 if os.fstat(file.fileno()).st_size > end:  # what a killed writer left
                     file.truncate(end)
@@ -228,16 +188,13 @@ class Journal:
         file.seek(self._end)
         content = file.readall()
         whole = content[: content.rfind(b"\n") + 1]
-        if self._end == 0 and not _is_head(whole.partition(b"\n")[0]) and content:
+        if self._end == 0 and not is_head(whole.partition(b"\n")[0]) and content:
             raise ShotfitError(
                 f"{printable(self.path)} is no journal of labels: move it away, and shotfit makes one of its own."
             )
         for line in whole.split(b"\n")[1 if self._end == 0 else 0 : -1]:
             self._lines += 1
-            try:
-                change = Change.of(json.loads(line))
-            except (ValueError, RecursionError):
-                change = None
+            change = Change.of(line)
             if change is None:
                 self.damaged += 1
             else:
@@ -252,7 +209,7 @@ class Journal:
             said.insert(0, Change(added=tuple(self.classes)))
         if self.dropped or self.confirmed:
             said.append(Change(dropped=tuple(self.dropped), confirmed=self.confirmed))
-        return [_HEAD_LINE, *(one.line(now) for one in said)]
+        return [HEAD_LINE, *(one.line(now) for one in said)]
 
     def _compact(self) -> None:
         """Write the journal anew where most of its lines are old; one with damaged lines stays as it is."""
@@ -264,13 +221,6 @@ class Journal:
                 write_atomically(self.path, b"".join(self._anew()))
             except OSError:
                 return  # it works as it is
-
-
-def _is_head(line: bytes) -> bool:
-    try:
-        return bool(json.loads(line) == HEAD)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _sync(folder: Path) -> None:
