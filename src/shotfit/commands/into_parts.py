@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from shotfit.commands.console import plural, to
-from shotfit.errors import LEFT_OUT, UsageError
+from shotfit.errors import LEFT_OUT, UsageError, first_few
 
 if TYPE_CHECKING:
     from shotfit.fitting.parts import WrittenParts
@@ -52,6 +52,9 @@ def say_parts(done: WrittenParts, word: str, skipped: bool = False) -> None:
         say(f"note: {plural(done.again, 'part')} had other pictures, or no end, and {_was(done.again)} done again")
     if done.removed:
         say(f"note: removed {plural(done.removed, 'part')} of pictures that are no longer listed")
+    if done.passed_over:
+        entries = plural(len(done.passed_over), "entry", "entries")
+        say(f"note: passed over {entries} that cannot be read: {first_few(done.passed_over)}.")
     there = f" ({done.there:,} there before)" if done.there else ""
     rate = f", {done.computed / done.seconds:,.1f} pictures a second" if done.computed and done.seconds else ""
     broken = f", {done.broken:,} not {word}" if done.broken else ""

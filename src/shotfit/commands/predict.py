@@ -159,11 +159,12 @@ def predict(
         share = as_share(part)
         exported = (model / "export.json").is_file()
         refuse(out, {"an export": exported, "--copy-to": copy_to, "--link-to": link_to}, into_parts)
-        from shotfit.fitting.parts import predict_parts
+        from shotfit.fitting.parts import check_call, predict_parts
 
-        fitted, _ = _fitted(model, task, classes, backbone, method, computing, device, trust_backbone)
+        check_call(out, images, share)
+        opened, _ = _fitted(model, task, classes, backbone, method, computing, device, trust_backbone)
         done = predict_parts(
-            fitted, images, out, top=top, asked=asked, lenient=lenient, broken=broken, share=share,
+            opened, images, out, top=top, asked=asked, lenient=lenient, broken=broken, share=share,
             part_size=SIZE if part_size is None else part_size, listed=lines_of(sys.stdin), paths=paths,
         )  # fmt: skip
         say_parts(done, "predicted", skip_broken)
@@ -177,6 +178,7 @@ def predict(
         check_apart(sorted_to, images)
     stream = Stream(images, lines_of(sys.stdin), without=sorted_to, paths=paths)
     say = to(sys.stderr)
+    fitted: Predictor
     if (model / "export.json").is_file():
         fitted, names = _exported(model, {
             "--classes": classes, "--task": task, "--backbone": backbone, "--trust-backbone": trust_backbone,

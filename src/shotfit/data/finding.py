@@ -187,9 +187,7 @@ class Stream:
     def _is_without(self, place: Place) -> bool:
         assert self.without is not None
         file = place.file if isinstance(place, Picture) else place
-        return file is not None and (
-            self.without in (parent := _resolved(os.path.dirname(file))).parents or parent == self.without  # noqa: PTH120
-        )
+        return file is not None and _is_in(os.path.dirname(file), self.without)  # noqa: PTH120
 
 
 def find_images(sources: Sequence[str], listed: Iterable[str] = ()) -> Found:
@@ -315,5 +313,6 @@ def _is_file(name: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _resolved(folder: str) -> Path:
-    return Path(folder).resolve()
+def _is_in(folder: str, other: Path) -> bool:
+    resolved = Path(folder).resolve()
+    return resolved == other or other in resolved.parents

@@ -183,7 +183,8 @@ class Parts:
                     continue
                 found = True
                 names.append(_encoded(name))
-                lie.extend(place._replace(method=_NO_METHOD if place.method is None else place.method))
+                method = _NO_METHOD if place.method is None else place.method
+                lie.extend((place.start, place.size, place.packed, method, place.checksum))
                 if len(names) == self.size:
                     yield part()
         except (ShotfitError, OSError):

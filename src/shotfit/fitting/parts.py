@@ -16,12 +16,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from shotfit.data.containers import arrow
+from shotfit.data.images import shown
 from shotfit.data.lists import AS_THEY_ARE, Paths
 from shotfit.data.parts import SIZE, Part, Parts
 from shotfit.data.pictures import Picture
@@ -38,7 +40,7 @@ from shotfit.towers.precision import Precision
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["ALL", "WrittenParts", "embed_parts", "folder_for", "predict_parts", "write_parts"]
+__all__ = ["ALL", "WrittenParts", "check_call", "embed_parts", "folder_for", "predict_parts", "write_parts"]
 
 ALL = (1, 1)
 """The share of one process that does everything."""
@@ -48,9 +50,10 @@ TOLD_SECONDS = 60  # between two lines of progress, where there is no bar
 
 @dataclass
 class WrittenParts:
-    """What was done. parts: of this share; there: how many of them were finished before. pictures, broken: in all of
-    them. damaged: sentences about archives and tables that could not be read to their end. removed: parts that the
-    sources no longer have. computed, seconds: pictures that were worked on now, and how long that took.
+    """What was done. parts: of this share; there: how many of them were finished before; again: how many had other
+    pictures, or no end. pictures, broken: in all of them. removed: parts that the sources no longer have. computed,
+    seconds: pictures that were worked on now, and how long that took. damaged: sentences about archives and tables that
+    could not be read to their end. passed_over: pictures of formats that are not read.
     """
 
     out: Path
@@ -63,6 +66,7 @@ class WrittenParts:
     computed: int = 0
     seconds: float = 0.0
     damaged: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""
@@ -122,6 +126,7 @@ def embed_parts(
 
     dtype: float32, or float16, which takes half the room. The rest is as in `predict_parts`.
     """
+    check_call(Path(out), sources, share)
     job = Embedding(backbone, precision, device, dtype, lenient, broken)
     return write_parts(job, sources, Path(out), part_size=part_size, share=share, listed=listed, paths=paths)
 
@@ -133,10 +138,18 @@ def folder_for(job: Job, sources: Sequence[str], out: Path, part_size: int, path
     return PartFolder(out, job.asked | more)
 
 
-def check_share(share: tuple[int, int]) -> None:
-    """Raises UsageError for a share that is none."""
+def check_call(out: Path, sources: Sequence[str], share: tuple[int, int] = ALL) -> None:
+    """Refuse, before anything is loaded, a share that is none, and a folder of parts that is or holds a source.
+
+    Raises UsageError.
+    """
     if not 1 <= share[0] <= share[1]:
         raise UsageError(f"--part is {share[0]}/{share[1]}; expected I/N with I from 1 to N, as in 3/8.")
+    place = out.resolve()
+    for source in sources:
+        named = Path(source).resolve()
+        if source != "-" and (named == place or place in named.parents):
+            raise UsageError(f"{source} lies in --out {out}: name another folder for the parts.")
 
 
 def write_parts(
@@ -150,13 +163,15 @@ def write_parts(
     paths: Paths = AS_THEY_ARE,
 ) -> WrittenParts:
     """Do a job on pictures in this process; see `predict_parts`."""
-    check_share(share)
-    check_apart(out, sources)
+    check_call(out, sources, share)
     parts = Parts(sources, part_size, listed, paths, without=out)
     folder = folder_for(job, sources, out, part_size, paths)
+    folder.check()
+    listing = iter(parts)
+    first = next(listing)  # a source that is not there is told before anything is written
     folder.begin()
     done, started = WrittenParts(out), time.perf_counter()
-    waiting = _unfinished(parts, folder, share, done)
+    waiting = _unfinished(chain([first], listing), folder, share, done)
     title = "Embedding" if job.what == "embed" else "Predicting"
     with kept_memory(), ThreadPoolExecutor(1) as writer:
         written = deque[Future[None]]()
@@ -172,20 +187,14 @@ def write_parts(
     if not parts.damaged:  # else what is missing may come back
         done.removed = folder.remove_beyond(parts.count, *share)
     done.damaged = [str(error) for error in parts.damaged]
+    done.passed_over = [shown(path) for path in parts.stream.passed_over]
     done.seconds = round(time.perf_counter() - started, 3)
     return done
 
 
-def check_apart(out: Path, sources: Sequence[str]) -> None:
-    """Refuse a folder of parts among the pictures, or one that is among the sources. Raises UsageError."""
-    place = out.resolve()
-    for source in sources:
-        named = Path(source).resolve()
-        if source != "-" and (named == place or place in named.parents):
-            raise UsageError(f"{source} lies in --out {out}: name another folder for the parts.")
-
-
-def _unfinished(parts: Parts, folder: PartFolder, share: tuple[int, int], done: WrittenParts) -> Iterator[Part]:
+def _unfinished(
+    parts: Iterable[Part], folder: PartFolder, share: tuple[int, int], done: WrittenParts
+) -> Iterator[Part]:
     """The parts of a share that are still to be done; the others are counted."""
     for part in parts:
         if part.index % share[1] != share[0] - 1:
