@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 from .pictures import save
 from .predicting.test_predict_formats import fill
+from .test_docs import ROOT, blocks
 
 COUNT = 45  # pictures, in parts of 20: batches of 20, 20 and 5
 Run = Callable[..., tuple[int, list[str]]]
@@ -361,6 +363,24 @@ def test_paths_of_a_list_begin_beside_it_or_where_we_are_or_as_said(run: Run, ho
     Path("lists/empty.txt").write_text("\n\n")
     code, err = run("predict", "model", "lists/empty.txt", "--out", "c")
     assert code == 3 and "lists/empty.txt names no picture" in err[0] and not Path("c").exists()
+
+
+def test_job_array_of_the_page_writes_what_one_process_writes(run: Run, home: Path) -> None:
+    """Local processes stand for the tasks of the array."""
+    (script,) = blocks(ROOT / "docs" / "scale.md", "bash")
+    assert len(script.splitlines()) <= 20
+    Path("my-model").symlink_to(home / "model")
+    Path("array.sh").write_text(script)
+    Path("shotfit").write_text(f'#!/bin/sh\nexec {sys.executable} -m shotfit "$@" --backbone backbone --part-size 8\n')
+    Path("shotfit").chmod(0o755)
+    known = os.environ | {"PATH": f"{Path.cwd()}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_COUNT": "3"}
+    tasks = [subprocess.Popen(["bash", "array.sh"], env=known | {"SLURM_ARRAY_TASK_ID": str(number)},
+                              stderr=subprocess.PIPE, text=True) for number in (1, 2, 3)]  # fmt: skip
+    said = [task.communicate(timeout=120)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0, 0], said
+    assert all("2 parts" in line for line in said)
+    run("predict", "model", "photos/", "--out", "one", size=8)
+    assert content("one") == content("labels")
 
 
 # What other engines call
