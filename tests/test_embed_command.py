@@ -164,7 +164,7 @@ def test_second_time_no_picture_is_decoded(photos: Path, backbone: str, monkeypa
     ("words", "code", "said"),
     [
         (["photos", "--out", "f.csv"], 2, "has no ending that says its format"),
-        (["photos", "--out", "photos"], 2, "has no ending"),
+        (["photos", "--out", "photos"], 2, "photos lies in --out photos"),
         (["photos", "--out", "nowhere/\0/f.npz"], 2, "--out"),
         (["missing", "--out", "f.npz"], 3, "There is no image missing"),
         (["photos", "photos", "--read-as", "folders", "--out", "f.npz"], 2, "Labels come from one source"),

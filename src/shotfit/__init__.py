@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shotfit.fitting.embedding import embed
     from shotfit.fitting.fit import fit
     from shotfit.fitting.model import Model, load
+    from shotfit.fitting.parts import embed_parts, predict_parts
     from shotfit.fitting.pushing import push
     from shotfit.fitting.start import zero_shot
     from shotfit.report.writing import write_report
@@ -48,12 +49,14 @@ __all__ = [
     "clean",
     "compare",
     "embed",
+    "embed_parts",
     "evaluate",
     "evaluate_tasks",
     "export_model",
     "fit",
     "load",
     "load_backbone",
+    "predict_parts",
     "push",
     "read_task",
     "read_tasks",
@@ -70,12 +73,14 @@ _HOMES = {
     "clean": "evaluation.clean",
     "compare": "evaluation.compare",
     "embed": "fitting.embedding",
+    "embed_parts": "fitting.parts",
     "evaluate": "evaluation.evaluate",
     "evaluate_tasks": "evaluation.evaluate",
     "export_model": "export.write",
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",
+    "predict_parts": "fitting.parts",
     "push": "fitting.pushing",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",

@@ -6,9 +6,12 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from shotfit.printing import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Task
 
 __all__ = ["say", "telling", "track"]
 
@@ -32,8 +35,10 @@ def telling(told: Callable[[str, int, int | None], None]) -> Iterator[None]:
         _told = before
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a bar (rate and time left) if standard error is a terminal or a notebook, else just iterate.
+def track(iterable: Iterable[T], description: str, total: int | None = None, rate: bool = False) -> Iterator[T]:
+    """Iterate with a bar (how many, time left) if standard error is a terminal or a notebook, else just iterate.
+
+    rate: show how many a second, too.
 
     A notebook without ipywidgets, which draw its bars, is told what begins in one line. An inner loop of a loop that is
     shown already has no bar of its own.
@@ -61,9 +66,16 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
         yield from iterable
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.1f} a second")
+
+    columns: tuple[ProgressColumn, ...] = (TextColumn("{task.description}", markup=False), BarColumn())
+    columns += (MofNCompleteColumn(), TimeRemainingColumn(), *([Rate()] if rate else []))
     _showing = True
     try:
         with Progress(*columns, console=Console(stderr=not notebook), transient=True) as bar:

@@ -12,13 +12,14 @@ from shotfit.files import LIST_BYTES, UnreadableError, read_text
 
 if TYPE_CHECKING:
     from shotfit.fitting.fit import Needs, RecipeName
+    from shotfit.fitting.jobs import FeatureType
     from shotfit.towers.layout import Savings
     from shotfit.towers.precision import Precision
 
 __all__ = [
-    "as_bytes", "as_classes", "as_list", "as_methods",
+    "as_bytes", "as_classes", "as_dtype", "as_list", "as_methods",
     "as_needs", "as_numbers", "as_options", "as_precision", "as_repeated",
-    "as_savings", "as_validation", "as_views", "one_source",
+    "as_savings", "as_share", "as_validation", "as_views", "one_source",
 ]  # fmt: skip
 
 MOST_DIGITS = 18  # of a whole number; Python refuses to read some thousands
@@ -145,6 +146,13 @@ def as_precision(text: str) -> Precision:
     raise UsageError(f"--precision is {text!r}; expected auto, float32 or bfloat16.")
 
 
+def as_dtype(text: str) -> FeatureType:
+    """Type of features in files."""
+    if text in ("float16", "float32"):
+        return text  # type: ignore[return-value]  # as above
+    raise UsageError(f"--dtype is {text!r}; expected float16 or float32.")
+
+
 def as_needs(text: str | None) -> Needs | None:
     """What a race is to look for."""
     if text is None or text == "new-classes":
@@ -173,6 +181,21 @@ def as_bytes(flag: str, size: str | None) -> int | None:
     from shotfit.engine.store import parse_size
 
     return max(parse_size(size, flag), 1)
+
+
+def as_share(text: str | None) -> tuple[int, int]:
+    """Share I of N; all of it where nothing is said.
+
+    >>> as_share("3/8")
+    (3, 8)
+    """
+    if text is None:
+        return 1, 1
+    number, slash, count = text.partition("/")
+    words = [word if word.isascii() and word.isdigit() and len(word) <= MOST_DIGITS else "" for word in (number, count)]
+    if not (slash and all(words) and 1 <= int(number) <= int(count)):
+        raise UsageError(f"--part is {text!r}; expected I/N with I from 1 to N, as in 3/8.")
+    return int(number), int(count)
 
 
 def as_validation(text: str) -> Literal["few", "full"]:

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_precision
+from shotfit.commands.arguments import as_dtype, as_precision, as_share
 from shotfit.commands.console import plural, print_json, to
+from shotfit.commands.into_parts import is_parts, refuse, say_parts
 from shotfit.errors import LEFT_OUT, first_few
 
 __all__ = ["embed"]
@@ -25,12 +26,24 @@ def embed(
             "tables and patterns without labels.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The file that is written: .npz, or .parquet (extra data).")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file that is written: .npz, or .parquet (extra data). A name without an ending is a folder of "
+            "parts, for any number of images: run it again to go on."
+        ),
+    ],
     backbone: flags.Backbone = "mini",
     images: flags.ImagesDir = None,
     path_column: flags.PathColumn = None,
     label_column: flags.LabelColumn = None,
     read_as: flags.ReadAs = None,
+    part: flags.PartOf = None,
+    part_size: flags.PartSize = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="With --out DIR: features as float32, or as float16.", show_default="float32"),
+    ] = None,
     precision: flags.Precision = "auto",
     device: flags.Device = "auto",
     as_json: flags.Json = False,
@@ -45,10 +58,28 @@ def embed(
       shotfit embed photos/ --out features.npz
       shotfit embed photos/ --out features.parquet --backbone ViT-B-16
       shotfit embed "more/*.png" photos.zip --out features.npz
+      shotfit embed archive/ --out features --dtype float16     features/part-00000.parquet, ..., without labels
     """
     from shotfit.data.listing import How
     from shotfit.fitting.features import write_features
 
+    if is_parts(out, None):
+        refuse(out, {"--label-column": label_column, "--read-as": read_as}, True)
+        from shotfit.data.finding import lines_of
+        from shotfit.data.lists import Paths
+        from shotfit.data.parts import SIZE
+        from shotfit.fitting.parts import embed_parts
+
+        done = embed_parts(
+            sources, out, backbone, share=as_share(part), part_size=SIZE if part_size is None else part_size,
+            precision=as_precision(precision), device=device, dtype=as_dtype(dtype or "float32"),
+            listed=lines_of(sys.stdin), paths=Paths(images, path_column),
+        )  # fmt: skip
+        if as_json:
+            print_json(done.as_json())
+        say_parts(done, "read")
+        return
+    refuse(out, {"--part": part, "--part-size": part_size, "--dtype": dtype}, False)
     say = to(sys.stderr if as_json else sys.stdout)
     how = How(images, path_column, label_column, None, read_as)
     found = write_features(sources, out, backbone, how=how, precision=as_precision(precision), device=device)

@@ -30,6 +30,8 @@ __all__ = [
     "ModelBackbone",
     "ModelPrecision",
     "Options",
+    "PartOf",
+    "PartSize",
     "PathColumn",
     "Precision",
     "Rate",
@@ -84,6 +86,19 @@ PathColumn = Annotated[
 ]
 LabelColumn = Annotated[
     str | None, typer.Option(help="The column, or key, that names the class.", show_default="label, class, ...")
+]
+PartOf = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N",
+        help="With --out DIR: do share I of N (1 to N), for as many processes that write into one DIR.",
+        show_default="all",
+    ),
+]
+PartSize = Annotated[
+    int | None,
+    typer.Option("--part-size", help="With --out DIR: pictures of a part, at most.", show_default="512"),
 ]
 ReadAs = Annotated[
     str | None,

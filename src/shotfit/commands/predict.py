@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_classes, as_precision
+from shotfit.commands.arguments import as_classes, as_precision, as_share
 from shotfit.commands.console import check_order, plural, to
+from shotfit.commands.into_parts import is_parts, refuse, say_parts
 from shotfit.errors import LEFT_OUT, UsageError, first_few
 
 if TYPE_CHECKING:
     from shotfit.data.finding import Stream
+    from shotfit.fitting.model import Model
     from shotfit.fitting.predict import Predictor
     from shotfit.fitting.sorting import Sorter
     from shotfit.towers.precision import Precision
@@ -37,8 +39,8 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders, archives (.tar, .zip), tables (.parquet, .arrow), patterns, or - for paths on "
-            "standard input."
+            help="Files, folders, archives (.tar, .zip), tables (.parquet, .arrow), lists of paths (.csv, .jsonl, "
+            ".parquet, .txt), patterns, or - for paths on standard input."
         ),
     ],
     form: Annotated[
@@ -53,10 +55,15 @@ def predict(
         Path | None,
         typer.Option(
             help="Write the predictions to this file, which is there once all are known: .csv, .jsonl, .parquet, .json "
-            "(Label Studio), .txt.",
+            "(Label Studio), .txt. A name without an ending is a folder of parts, for any number of pictures: run it "
+            "again to go on.",
             show_default="standard output",
         ),
     ] = None,
+    part: flags.PartOf = None,
+    part_size: flags.PartSize = None,
+    path_column: flags.PathColumn = None,
+    images_dir: flags.ImagesDir = None,
     copy_to: Annotated[
         Path | None,
         typer.Option(
@@ -123,6 +130,7 @@ def predict(
       shotfit predict shotfit-model new.jpg --top 3
       shotfit predict shotfit-model photos/ "more/*.png" --format csv > labels.csv
       shotfit predict shotfit-model photos.zip "shards/*.tar" --out labels.parquet
+      shotfit predict shotfit-model archive/ --out labels       labels/part-00000.parquet, ...
       shotfit predict shotfit-model inbox/ --copy-to sorted --unknown
       shotfit predict shotfit-model inbox/ --format label-studio --out tasks.json
       shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
@@ -137,19 +145,38 @@ def predict(
     if copy_to is not None and link_to is not None:
         raise UsageError("--copy-to makes copies, and --link-to links: give one.")
     from shotfit.data.finding import Stream, lines_of
+    from shotfit.data.lists import Paths
+    from shotfit.data.parts import SIZE
     from shotfit.fitting.asked import Asked
     from shotfit.fitting.predict import Peeked, as_lines, check_out, form_for, predictions, write
     from shotfit.fitting.predictions import Prediction
     from shotfit.fitting.sorting import Sorter, check_apart
 
     asked = Asked(coverage, per_class, unknown, known_share)
+    paths, into_parts = Paths(images_dir, path_column), is_parts(out, form)
+    broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
+    if out is not None and into_parts:
+        share = as_share(part)
+        exported = (model / "export.json").is_file()
+        refuse(out, {"an export": exported, "--copy-to": copy_to, "--link-to": link_to}, into_parts)
+        from shotfit.fitting.parts import check_call, predict_parts
+
+        check_call(out, images, share)
+        opened, _ = _fitted(model, task, classes, backbone, method, computing, device, trust_backbone)
+        done = predict_parts(
+            opened, images, out, top=top, asked=asked, lenient=lenient, broken=broken, share=share,
+            part_size=SIZE if part_size is None else part_size, listed=lines_of(sys.stdin), paths=paths,
+        )  # fmt: skip
+        say_parts(done, "predicted", skip_broken)
+        return
+    refuse(out, {"--part": part, "--part-size": part_size}, into_parts)
     chosen = form_for(form, out)
     if out is not None:
         check_out(out, chosen)
     sorted_to = copy_to or link_to
     if sorted_to is not None:
         check_apart(sorted_to, images)
-    stream = Stream(images, lines_of(sys.stdin), without=sorted_to)
+    stream = Stream(images, lines_of(sys.stdin), without=sorted_to, paths=paths)
     say = to(sys.stderr)
     fitted: Predictor
     if (model / "export.json").is_file():
@@ -166,7 +193,6 @@ def predict(
         left_out += 1
         say(f"not predicted: {' '.join(str(prediction.error).split())}")
 
-    broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
     peeked = Peeked(stream)
     found = predictions(fitted, peeked, top, broken, tell, asked, lenient)
     sorter = None if sorted_to is None else Sorter(sorted_to, names, link=link_to is not None)
@@ -208,7 +234,7 @@ def _fitted(
     precision: Precision | None,
     device: str,
     trust_backbone: bool,
-) -> tuple[Predictor, Sequence[str]]:
+) -> tuple[Model, Sequence[str]]:
     """A fitted model, for other classes or a task where they are named, and the names of its classes."""
     from shotfit.engine.store import open_store
     from shotfit.evaluation.several import load_task

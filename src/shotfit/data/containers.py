@@ -35,6 +35,7 @@ __all__ = [
     "MAX_MEMBERS",
     "TABLES",
     "PartError",
+    "Place",
     "arrow",
     "batches_of",
     "image_column",
@@ -43,7 +44,9 @@ __all__ = [
     "is_table",
     "members",
     "open_member",
+    "open_place",
     "picture_columns",
+    "places",
     "row_count",
     "schema_of",
 ]
@@ -125,15 +128,19 @@ def open_member(path: Path, inside: str | int) -> BinaryIO:
     index = _index(path)
     if inside not in index:
         raise PartError(f"is not in {path.name}, which has {len(index):,} files")
-    place = index[inside]
+    return open_place(path, index[inside])
+
+
+def open_place(path: Path, place: Place) -> BinaryIO:
+    """The bytes of a member of an archive that lies there; with the errors of `open_member`."""
     if place.size > MAX_BYTES:
         raise PartError(f"has {place.size:,} bytes, more than the {MAX_BYTES:,} that are read")
     with open_regular(path, MAX_ARCHIVE, "an archive") as file:
         return io.BytesIO(_plain(file, place) if place.method is None else _unzipped(file, place))
 
 
-class _Place(NamedTuple):
-    """Where a member lies: its first byte (in a zip that of its header), and its size in bytes.
+class Place(NamedTuple):
+    """Where a member of an archive lies: its first byte (in a zip that of its header), and its size in bytes.
 
     packed, method, checksum: of a zip's member its size there, how it is packed, and the CRC-32 of what it holds.
     """
@@ -145,7 +152,7 @@ class _Place(NamedTuple):
     checksum: int = 0
 
 
-def _index(path: Path) -> dict[str, _Place]:
+def _index(path: Path) -> dict[str, Place]:
     """Where each file of an archive lies."""
     return _index_of(path, *_state(path))
 
@@ -156,41 +163,48 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=64)
-def _index_of(path: Path, size: int, changed: int, process: int) -> dict[str, _Place]:
+def _index_of(path: Path, size: int, changed: int, process: int) -> dict[str, Place]:
+    return dict(places(path))
+
+
+def places(path: Path) -> Iterator[tuple[str, Place]]:
+    """The files in an archive, and where each lies, one by one: nothing but their headers is read, and nothing is kept.
+
+    Raises as `members` does. In a tar that is damaged further on, the members before that have been told then.
+    """
     try:
         with open_regular(path, MAX_ARCHIVE, "an archive") as file:
-            return _of_tar(path, file) if path.suffix.lower() == ".tar" else _of_zip(path, file)
+            yield from _of_tar(path, file) if path.suffix.lower() == ".tar" else _of_zip(path, file)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise ShotfitError(f"{path} is no {path.suffix.lower()} archive that can be read ({error}).") from error
 
 
-def _of_tar(path: Path, file: BinaryIO) -> dict[str, _Place]:
-    found: dict[str, _Place] = {}
+def _of_tar(path: Path, file: BinaryIO) -> Iterator[tuple[str, Place]]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         number = 0
         while (member := archive.next()) is not None:
             _check_count(path, number)
             if member.isreg() and not member.issparse():
-                found[member.name] = _Place(member.offset_data, member.size)
+                yield member.name, Place(member.offset_data, member.size)
             number += 1
             archive.members = []  # type: ignore[attr-defined]  # the library keeps all that it has seen
-    return found
+        if 0 < file.seek(0, os.SEEK_END) - archive.offset < tarfile.BLOCKSIZE:  # which the library takes for an end
+            raise tarfile.ReadError("it ends within a header")
 
 
-def _of_zip(path: Path, file: BinaryIO) -> dict[str, _Place]:
-    found: dict[str, _Place] = {}
+def _of_zip(path: Path, file: BinaryIO) -> Iterator[tuple[str, Place]]:
     with zipfile.ZipFile(file) as archive:
         for number, member in enumerate(archive.infolist()):
             _check_count(path, number)
             if not member.is_dir():
                 method = -1 if member.flag_bits & 1 else member.compress_type  # -1: encrypted
-                found[member.filename] = _Place(
-                    member.header_offset, member.file_size, member.compress_size, method, member.CRC
+                yield (
+                    member.filename,
+                    Place(member.header_offset, member.file_size, member.compress_size, method, member.CRC),
                 )
-    return found
 
 
-def _plain(file: BinaryIO, place: _Place) -> bytes:
+def _plain(file: BinaryIO, place: Place) -> bytes:
     file.seek(place.start)
     content = file.read(place.size)
     if len(content) < place.size:
@@ -198,15 +212,15 @@ def _plain(file: BinaryIO, place: _Place) -> bytes:
     return content
 
 
-def _unzipped(file: BinaryIO, place: _Place) -> bytes:
+def _unzipped(file: BinaryIO, place: Place) -> bytes:
     """The bytes of a zip's member, which are never more than the zip says."""
     if place.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise PartError("is encrypted or packed in a way that is not read: pack it again, as usual zip files are")
-    header = _plain(file, _Place(place.start, ZIP_HEADER))
+    header = _plain(file, Place(place.start, ZIP_HEADER))
     if header[:4] != b"PK\x03\x04":
         raise PartError("is not where the archive says")
     names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    content = _plain(file, _Place(place.start + ZIP_HEADER + names, min(place.packed, 2 * MAX_BYTES)))
+    content = _plain(file, Place(place.start + ZIP_HEADER + names, min(place.packed, 2 * MAX_BYTES)))
     if place.method == zipfile.ZIP_DEFLATED:
         try:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, place.size + 1)

@@ -3,8 +3,8 @@
 for picture in Stream(["photos/", "more/*.jpg", "shard.tar", "shard.tar::1.jpg"]): ...
 find_images(["photos/"]).images
 
-An archive or a table that is named stands for all pictures in it. Ones that lie in a folder do not count: next to
-photographs they are most often something else.
+An archive or a table that is named stands for all pictures in it, and a list (`lists.py`) for those that it names. Ones
+that lie in a folder do not count: next to photographs they are most often something else.
 
 What is found comes one by one, so that the first images are worked on while a large folder is still walked through.
 """
@@ -17,15 +17,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 from shotfit.data.containers import is_container, is_table, members, row_count
 from shotfit.data.images import SUFFIXES, BrokenImageError, is_truncated, is_unread, open_image, shown
+from shotfit.data.lists import AS_THEY_ARE, Paths, is_list, paths_in
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.tasks import Item
 from shotfit.errors import ShotfitError
 
-__all__ = ["Found", "Stream", "find_images", "identified", "leniently", "lines_of", "pictures_in"]
+__all__ = [
+    "Found", "Place", "Stream", "find_images", "identified", "is_picture", "leniently", "lines_of", "pictures_in",
+]  # fmt: skip
 
 _LONGEST_PATH = 2**16  # characters; systems allow 4,096
 _BLOCK = 2**16  # bytes of a list that are read at once, if so many are there
@@ -39,40 +42,61 @@ class Found:
     passed_over: list[Path]
 
 
+Place: TypeAlias = str | Path | Picture
+"""Where pictures are: the name of a file that is one, or of what a list names; the path of an archive or table, which
+stands for all in it; a picture that is a part of a file."""
+
+
 class Stream:
     """The images that are meant, found while they are asked for: files and their parts (`a.tar::1.jpg`) as they are,
-    folders, archives and tables with all that lies in them, patterns like `a/*.jpg`.
+    folders, archives and tables with all that lies in them, lists of paths, patterns like `a/*.jpg`.
 
     listed: the lines that stand for the source "-" (empty lines are passed over; None: the next one may be long in
     coming, and is passed on as None). A line that names nothing stays an image, which cannot be read.
-    without: a folder whose files do not count.
+    without: a folder whose files do not count. paths: how lists are read.
     passed_over: what was met until now that is no picture which is read.
 
     Raises ShotfitError at once for a source that is not there, for folders, archives and patterns without an image, and
     for archives and tables that cannot be read; on the way where no image at all was named.
     """
 
-    def __init__(self, sources: Sequence[str], listed: Iterable[str | None] = (), without: Path | None = None) -> None:
-        self.sources, self.listed = list(sources), listed
+    def __init__(
+        self,
+        sources: Sequence[str],
+        listed: Iterable[str | None] = (),
+        without: Path | None = None,
+        paths: Paths = AS_THEY_ARE,
+        look: bool = True,
+    ) -> None:
+        """look: whether sources are looked into at once; else on the way, which is sooner where they are large."""
+        self.sources, self.listed, self.paths = list(sources), listed, paths
         self.without = None if without is None else without.resolve()
         self.passed_over: list[Path] = []
         for source in self.sources:
-            if source != "-":
-                next(self._named(source), None)
+            if source != "-" and look:
+                next((picture for place in self._named(source) for picture in _pictures(place)), None)
         self.passed_over.clear()
 
     def __iter__(self) -> Iterator[Picture | None]:
-        found = False
-        for picture in self._all():
-            if picture is None:
+        for place in self.places():
+            if place is None:
                 yield None
-            elif self.without is None or picture.file is None or not self._is_without(str(picture.file)):
+            else:
+                yield from _pictures(place)
+
+    def places(self) -> Iterator[Place | None]:
+        """The same, but archives and tables that are named as a whole are not opened."""
+        found = False
+        for place in self._all():
+            if place is None:
+                yield None
+            elif self.without is None or not self._is_without(place):
                 found = True
-                yield picture
+                yield place
         if not found:
             raise ShotfitError("No image was named: give files, folders, patterns, or paths on standard input with -.")
 
-    def _all(self) -> Iterator[Picture | None]:
+    def _all(self) -> Iterator[Place | None]:
         for source in self.sources:
             if source != "-":
                 yield from self._named(source)
@@ -81,19 +105,25 @@ class Stream:
                 if line is None:
                     yield None
                 elif name := line.rstrip("\r\n"):
+                    if os.path.splitext(name)[1].lower() in SUFFIXES and _is_file(name):  # noqa: PTH122
+                        yield name  # one question to the system, where what follows asks several
+                        continue
                     try:
-                        yield from self._named(name, listed=True)
+                        for place in self._named(name, listed=True):
+                            if isinstance(place, Path):
+                                next(_inside(Picture(place)))  # its errors come here
+                            yield place
                     except ShotfitError:  # a folder without images, an archive that cannot be read
                         yield Picture(Path(name))
 
-    def _named(self, source: str, listed: bool = False) -> Iterator[Picture]:
+    def _named(self, source: str, listed: bool = False) -> Iterator[Place]:
         """listed: what is not there is a picture all the same."""
         if Path(source).is_dir():
             yield from self._below(Path(source))
             return
         named = Picture.of(source)
         if named.exists():
-            yield from _inside(named)
+            yield from self._file(named, listed)
             return
         found = [] if "\0" in source else glob.glob(source, recursive=True)  # noqa: PTH207 (absolute ones too)
         matches = [Path(path) for path in sorted(found)]
@@ -105,14 +135,23 @@ class Stream:
             yield named
         for path in matches:
             if path.suffix.lower() in SUFFIXES:
-                yield Picture(path)
+                yield str(path)
             elif is_container(path):
-                yield from _inside(Picture(path))
+                yield from self._file(Picture(path), listed)
             elif is_unread(path):
                 self.passed_over.append(path)
 
-    def _below(self, folder: Path) -> Iterator[Picture]:
-        """Images below a folder, sorted, or those in its archives and tables where there are no others.
+    def _file(self, named: Picture, listed: bool) -> Iterator[Place]:
+        """What is there under a name that is no folder's. listed: a list in a list is a picture that cannot be read."""
+        if named.inside is not None or named.crop is not None or named.file is None:
+            yield named
+        elif not listed and is_list(named.file):
+            yield from paths_in(named.file, self.paths)
+        else:
+            yield named.file if is_container(named.file) else named
+
+    def _below(self, folder: Path) -> Iterator[Place]:
+        """Images below a folder, sorted, or its archives and tables where there are no others.
 
         Hidden files and folders are left out, links to folders not followed.
         """
@@ -125,11 +164,17 @@ class Stream:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             if self.without is not None:
                 folders[:] = [name for name in folders if Path(parent, name).resolve() != self.without]
-            for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
-                if path.suffix.lower() in SUFFIXES:
+            start = os.path.join(parent, "")  # noqa: PTH118  (a million files: a path each would take ten times as long)
+            names.sort()
+            for name in names:
+                if name.startswith("."):
+                    continue
+                if os.path.splitext(name)[1].lower() in SUFFIXES:  # noqa: PTH122
                     found = True
-                    yield Picture(path)
-                elif is_container(path):
+                    yield start + name
+                    continue
+                path = Path(parent, name)
+                if is_container(path):
                     containers.append(path)
                 elif is_unread(path):
                     self.passed_over.append(path)
@@ -137,12 +182,12 @@ class Stream:
         if not found and not containers:
             raise ShotfitError(f"The folder {folder} holds no images.")
         if not found:  # a folder of shards, or a saved data set; beside pictures an archive may be a copy of them
-            for container in containers:
-                yield from _inside(Picture(container))
+            yield from containers
 
-    def _is_without(self, file: str) -> bool:
+    def _is_without(self, place: Place) -> bool:
         assert self.without is not None
-        return self.without in (parent := _resolved(os.path.dirname(file))).parents or parent == self.without  # noqa: PTH120
+        file = place.file if isinstance(place, Picture) else place
+        return file is not None and _is_in(os.path.dirname(file), self.without)  # noqa: PTH120
 
 
 def find_images(sources: Sequence[str], listed: Iterable[str] = ()) -> Found:
@@ -165,7 +210,8 @@ def pictures_in(sources: PictureLike | Iterable[PictureLike]) -> list[Picture]:
     stream = Stream([])
     for number, source in enumerate(listed):
         if isinstance(source, (str, os.PathLike)):
-            found.extend(stream._named(os.fspath(source), listed=True))
+            named = stream._named(os.fspath(source), listed=True)
+            found.extend(picture for place in named for picture in _pictures(place))
         else:
             found.append(Picture.of(source, f"image {number}"))
     return found
@@ -229,30 +275,44 @@ def _checked(line: str) -> str:
     return line
 
 
+def _pictures(place: Place) -> Iterator[Picture]:
+    """The pictures of a place."""
+    if isinstance(place, Picture):
+        yield place
+    elif isinstance(place, Path):
+        yield from _inside(Picture(place))
+    else:
+        yield Picture.of(place)
+
+
 def _inside(named: Picture) -> Iterator[Picture]:
-    """The pictures in an archive or a table; a picture of another kind is itself.
+    """The pictures in an archive or a table.
 
     Raises ShotfitError for an archive or a table that has no pictures or cannot be read.
     """
-    if named.inside is not None or named.crop is not None or named.file is None or not is_container(named.file):
-        yield named
-        return
+    assert named.file is not None
     inside: Sequence[str | int]
     if is_table(named.file):
         inside = range(row_count(named.file))
     else:
-        inside = [name for name, _ in members(named.file) if _is_picture(name)]
+        inside = [name for name, _ in members(named.file) if is_picture(name)]
     if not inside:
         raise ShotfitError(f"{named.file} holds no images.")
     for one in inside:
         yield Picture(named.file, one)
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """Whether the member of an archive has the ending of a picture, and is not hidden."""
     path = PurePosixPath(name)
     return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") and part != "." for part in path.parts)
 
 
+def _is_file(name: str) -> bool:
+    return "\0" not in name and os.path.isfile(name)  # noqa: PTH113
+
+
 @lru_cache(maxsize=1024)
-def _resolved(folder: str) -> Path:
-    return Path(folder).resolve()
+def _is_in(folder: str, other: Path) -> bool:
+    resolved = Path(folder).resolve()
+    return resolved == other or other in resolved.parents

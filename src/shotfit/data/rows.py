@@ -12,14 +12,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from shotfit.data.containers import arrow
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import can_hold, writing
 from shotfit.printing import as_csv, as_json
 
-__all__ = ["Columns", "Kind", "RowForm", "as_text", "check_file", "csv_row", "form_of", "write_lines", "write_rows"]
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = [
+    "Columns", "Kind", "RowForm",
+    "as_text", "check_file", "csv_row", "form_of", "schema_for", "table_of", "write_lines", "write_rows",
+]  # fmt: skip
 
 RowForm = Literal["csv", "jsonl", "parquet"]
 Kind = Literal["text", "whole", "number", "flag", "texts"]
@@ -92,7 +98,8 @@ def _cell(value: object) -> object:
     return "" if value is None else value
 
 
-def _write_parquet(path: Path, columns: Columns, rows: Iterable[Sequence[object]]) -> None:
+def schema_for(columns: Columns) -> pyarrow.Schema:
+    """The columns as Parquet has them. Raises UsageError where pyarrow is missing."""
     pa = arrow()
     kinds = {
         "text": pa.string(),
@@ -101,14 +108,24 @@ def _write_parquet(path: Path, columns: Columns, rows: Iterable[Sequence[object]
         "flag": pa.bool_(),
         "texts": pa.list_(pa.string()),
     }
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    return pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+
+
+def table_of(columns: Columns, rows: Sequence[Sequence[object]]) -> pyarrow.Table:
+    """Rows as a table of pyarrow. Raises UsageError where that is missing."""
+    pa, schema = arrow(), schema_for(columns)
+    cells: list[list[object]] = [[_text(row[place]) for row in rows] for place in range(len(schema))]
+    arrays = [pa.array(column, kind) for column, kind in zip(cells, schema.types, strict=True)]
+    return pa.table(arrays, schema=schema)
+
+
+def _write_parquet(path: Path, columns: Columns, rows: Iterable[Sequence[object]]) -> None:
+    pa, schema = arrow(), schema_for(columns)
     with writing(path) as file:
         try:
             with pa.parquet.ParquetWriter(file, schema) as writer:
                 for group in _groups(rows):
-                    cells = [[_text(value) for value in column] for column in zip(*group, strict=True)]
-                    arrays = [pa.array(column, kind) for column, kind in zip(cells, schema.types, strict=True)]
-                    writer.write_table(pa.table(arrays, schema=schema))
+                    writer.write_table(table_of(columns, group))
         except pa.ArrowException as error:
             raise ShotfitError(f"{path} cannot be written ({' '.join(str(error).split())[:200]}).") from error
 

@@ -41,6 +41,7 @@ __all__ = [
     "form_for",
     "lines",
     "predictions",
+    "rows_of",
     "write",
 ]
 
@@ -185,7 +186,7 @@ def as_lines(
     if form == "jsonl":
         return (as_json(as_object(one)) for one in found)
     if form == "csv":
-        return chain([as_csv([list(COLUMNS)]).removesuffix("\n")], (csv_row(row) for row in _rows(found)))
+        return chain([as_csv([list(COLUMNS)]).removesuffix("\n")], (csv_row(row) for row in rows_of(found)))
     if form == "table":
         return _table(found, [str(picture) for picture in first], names)
     raise UsageError(f"There is no format {form!r} of lines: use table, csv, jsonl or label-studio.")
@@ -213,7 +214,7 @@ def write(found: Iterable[Prediction], out: Path, form: Format, names: Sequence[
     Raises UsageError where a library is missing, and OSError for a file that cannot be written.
     """
     if form == "parquet":
-        write_rows(out, "parquet", COLUMNS, _rows(found))
+        write_rows(out, "parquet", COLUMNS, rows_of(found))
     elif form == "fiftyone":
         labels, data = fiftyone(found)
         for name, text in (("data.json", data), ("labels.json", labels)):
@@ -252,7 +253,7 @@ def as_object(prediction: Prediction) -> dict[str, object]:
     return found
 
 
-def _rows(predictions: Iterable[Prediction]) -> Iterator[tuple[object, ...]]:
+def rows_of(predictions: Iterable[Prediction]) -> Iterator[tuple[object, ...]]:
     """Rows of COLUMNS: one for each class, or one with the error."""
     for one in predictions:
         if one.error is not None:

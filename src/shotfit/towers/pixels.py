@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import Preprocessing
 
-__all__ = ["FILTERS", "LONGEST_ASPECT", "MARGIN", "normalized", "pixels", "resized", "to_rgb"]
+__all__ = ["FILTERS", "LONGEST_ASPECT", "MARGIN", "normalized", "pixels", "resized", "square", "to_rgb"]
 
 MARGIN = 2  # a JPEG may be decoded at a share of its size that keeps so many times the tower's pixels a side
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -36,6 +36,11 @@ def pixels(image: Image.Image, rule: Preprocessing) -> NDArray[np.float32]:
 
     Raises ShotfitError for an image without pixels.
     """
+    return normalized(square(image, rule), rule)
+
+
+def square(image: Image.Image, rule: Preprocessing) -> Image.Image:
+    """The same before it is normalized: RGB, `size` pixels a side."""
     if 0 in image.size:
         raise ShotfitError(
             f"an image of {image.width} x {image.height} pixels cannot be read; both sides must be 1 or more."
@@ -48,7 +53,7 @@ def pixels(image: Image.Image, rule: Preprocessing) -> NDArray[np.float32]:
         image = _center_crop(_resize_shorter_side(image, rule), rule)
     else:
         image = _pad(_resize_longer_side(image, rule), rule)
-    return normalized(to_rgb(image, rule.transparency), rule)
+    return to_rgb(image, rule.transparency)
 
 
 def to_rgb(image: Image.Image, transparency: str) -> Image.Image:
