@@ -28,7 +28,8 @@ from shotfit.data.finding import identified, leniently, pictures_in
 from shotfit.data.given import Data, Labels
 from shotfit.data.images import BrokenImageError, shown
 from shotfit.data.pictures import Picture, PictureLike
-from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates, plain_name
+from shotfit.data.tasklist import paths_above
+from shotfit.data.tasks import ClassList, Item, Task, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
@@ -58,6 +59,7 @@ __all__ = ["Model", "Prediction", "load"]
 
 T = TypeVar("T")
 SCORED = 256  # stored images that run together
+NAMED = 20  # tasks that a sentence names
 
 
 class Model:
@@ -113,7 +115,7 @@ class Model:
         """
         if len(self.classes) > 1:
             raise UsageError(
-                f"This model holds {len(self.tasks)} tasks ({', '.join(self.tasks)}): name one with "
+                f"This model holds {len(self.tasks)} tasks ({first_few(self.tasks, NAMED)}): name one with "
                 f"--task {self.tasks[0]!r}, or for_task({self.tasks[0]!r}) in Python."
             )
         return self.classes[0]
@@ -316,11 +318,18 @@ class Model:
         return self.for_task(self.one_task().task, classes)
 
     @checked
-    def for_task(self, name: str, classes: Sequence[str] = (), templates: Sequence[str] = ()) -> Model:
+    def for_task(
+        self,
+        name: str,
+        classes: Sequence[str] = (),
+        templates: Sequence[str] = (),
+        parent: str | Sequence[str] = (),
+    ) -> Model:
         """The model for one of its tasks, or for a task and classes that it was not fitted to, or a refusal.
 
         classes: other class names for the task; a new task needs them. templates: of a new task, where prompts are made
-        from them. Saving a model for one of its tasks saves all of them.
+        from them. parent: the name above a new task, or the names, the nearest first, for methods that use it. Saving
+        a model for one of its tasks saves all of them.
 
         Raises UsageError for a task that is not known and has no classes, or names one twice; NewClassesError.
 
@@ -331,8 +340,8 @@ class Model:
         known = name in self.tasks
         if not classes and not known:
             raise UsageError(
-                f"The model has no task {name!r}; its tasks: {', '.join(self.tasks)}. To predict a new task from its "
-                "name, give its class names (--classes a,b,c)."
+                f"The model has no task {name!r}; its tasks: {first_few(self.tasks, NAMED)}. To predict a new task "
+                "from its name, give its class names (--classes a,b,c)."
             )
         if not classes:
             model = Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
@@ -342,13 +351,20 @@ class Model:
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:
             raise UsageError(f"The other classes name {twice!r} twice: give each class once, under a name of its own.")
-        own = self.method.classes[self.tasks.index(name)].templates if known else (DEFAULT_TEMPLATE,)
-        method = self.method.for_classes((ClassList(name, tuple(classes), expand_templates(templates) or own),))
+        fitted = self.method.classes[self.tasks.index(name)] if known else ClassList(name, tuple(classes))
+        above = self._path(name, [parent] if isinstance(parent, str) else parent) or fitted.parents
+        other = ClassList(name, tuple(classes), expand_templates(templates) or fitted.templates, above)
+        method = self.method.for_classes((other,))
         measured = ("checked", "fell_back", "scores", "trust")  # on the classes of the fit
         kept = {name: value for name, value in self.record.items() if name not in measured}
         trust = None if self.trust is None else self.trust.for_new_classes()
         kept |= record_of(method, self.frozen.backbone) | ({} if trust is None else {"trust": trust.summary})
         return Model(method, self.frozen, kept, learned=self.learned, trust=trust)
+
+    def _path(self, name: str, parents: Sequence[str]) -> tuple[str, ...]:
+        """The names above a task, of the parents given; where the model knows what is above one, the path goes on."""
+        known = {task.task: task.parents for task in self.method.classes if task.task != name} if parents else {}
+        return paths_above(known | {name: parents})[name]
 
     @checked
     def save(self, folder: str | Path) -> Path:

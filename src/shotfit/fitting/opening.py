@@ -107,7 +107,8 @@ def read_saved(folder: Path, method: str | type[Method] | None = None, asked: Pa
     try:
         fitted = kind(**record["options"])
         classes = tuple(
-            ClassList(own["task"], tuple(own["names"]), tuple(own["templates"])) for own in record["classes"]
+            ClassList(own["task"], tuple(own["names"]), tuple(own["templates"]), tuple(own.get("parents", ())))
+            for own in record["classes"]
         )
     except ShotfitError as error:
         raise _refused(folder / RECORD, str(error)) from None
