@@ -2,7 +2,8 @@
 
     plain               a random order, cut into batches; what is left over is dropped, or is a batch with `keep_last`
     tasks_per_batch=K   the images of each task in random order, in pieces of nearly equal size of at most batch / K;
-                        the pieces in random order, K of them a batch
+                        each task's pieces at equal distances over the epoch, moved by chance as far as the tasks of
+                        one batch stay different ones; K pieces a batch
 
 So a batch shows at most K tasks, every image comes once in an epoch, and the number of batches is known beforehand,
 which a schedule needs. Batches of small tasks are smaller than the recipe's.
@@ -43,11 +44,14 @@ class Epochs:
             return
         self.tasks = tasks_of(labels, sizes)  # [images]
         counts, most = torch.bincount(self.tasks, minlength=len(sizes)), max(1, self.batch // self.together)
-        lengths: list[int] = []
-        for count in counts.tolist():
+        lengths, places = list[int](), list[tuple[int, int, int]]()
+        for task, count in enumerate(counts.tolist()):
             number = ceil(count / most)
             lengths += [count // number + (place < count % number) for place in range(number)]
+            places += [(task, place, number) for place in range(number)]
         self.pieces = list(torch.arange(self.images).split(lengths))
+        self.owner, self.place, self.number = torch.tensor(places).unbind(dim=1)  # task, which one of how many
+        self.apart = (len(sizes) - self.together) / (2 * len(sizes))
         self.steps = ceil(len(self.pieces) / self.together)
 
     @classmethod
@@ -62,5 +66,7 @@ class Epochs:
         if self.pieces is None:
             return list(order[: steps * self.batch].split(self.batch))
         order = order[self.tasks[order].argsort(stable=True)]  # by task, each task's in random order
-        dealt = torch.randperm(len(self.pieces), generator=generator).split(self.together)[:steps]
+        begins, moved = (torch.rand(len(self.pieces), generator=generator, dtype=torch.double) for _ in range(2))
+        when = (self.place + begins[self.owner] + self.apart * (2 * moved - 1)) / self.number
+        dealt = when.argsort().split(self.together)[:steps]
         return [order[torch.cat([self.pieces[piece] for piece in some.tolist()])] for some in dealt]
