@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,43 +110,54 @@ def main() -> None:
     if given.serve:
         _serve(SIZES[given.size], given.serve)
         return
-    command = [sys.executable, "-m", "benchmarks.many_tasks", "--size", given.size, "--serve"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    running = {}
-    for tasks in given.tasks:
-        running[tasks] = subprocess.Popen([*command, str(tasks)], **pipes)
-        running[tasks].prepared = _said(running[tasks])["prepared"]
-    found = {tasks: [] for tasks in given.tasks}
+    running = {tasks: Process(given.size, tasks) for tasks in given.tasks}
     for number in range(given.steps + 2):
-        for tasks, process in running.items():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            said = _said(process)
-            if number >= 2:
-                found[tasks].append(said)
+        for process in running.values():
+            process.step(kept=number >= 2)
     print("tasks   classes   prepared s   step s (median, range)     processor s   tasks shown   peak MB")
-    medians, worked = {}, {}
-    for tasks, rows in found.items():
-        running[tasks].stdin.close()
-        running[tasks].wait()
-        times = [row["seconds"] for row in rows]
+    medians, worked = dict[int, float](), dict[int, float]()
+    for tasks, process in running.items():
+        process.end()
+        rows, times = process.rows, [row["seconds"] for row in process.rows]
         medians[tasks], worked[tasks] = median(times), median(row["processor"] for row in rows)
         print(
-            f"{tasks:5,}   {tasks * CLASSES:7,}   {running[tasks].prepared:10.2f}   {medians[tasks]:6.3f} "
-            f"({min(times):.3f} to {max(times):.3f})   {worked[tasks]:11.3f}   {sum(row['tasks'] for row in rows) / len(rows):11.1f}   "
-            f"{max(row['peak'] for row in rows) / 1e6:7,.0f}"
+            f"{tasks:5,}   {tasks * CLASSES:7,}   {process.prepared:10.2f}   {medians[tasks]:6.3f} "
+            f"({min(times):.3f} to {max(times):.3f})   {worked[tasks]:11.3f}   "
+            f"{sum(row['tasks'] for row in rows) / len(rows):11.1f}   {max(row['peak'] for row in rows) / 1e6:7,.0f}"
         )
     spread, of_work = (max(own.values()) / min(own.values()) for own in (medians, worked))
-    print(
-        f"slowest by fastest: {spread:.3f}, by processor time {of_work:.3f}; load {os.getloadavg()[0]:.1f}; {json.dumps(machine())}"
-    )
+    print(f"slowest by fastest: {spread:.3f}, by processor time {of_work:.3f}; load {os.getloadavg()[0]:.1f}")
+    print(json.dumps(machine()))
 
 
-def _said(process: subprocess.Popen[str]) -> dict[str, float]:
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit("a process ended before its time")
-    return json.loads(line)
+class Process:
+    """The steps of one number of tasks, in a process that waits for its turn."""
+
+    def __init__(self, size: str, tasks: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.many_tasks", "--size", size, "--serve", str(tasks)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.prepared: float = self._said()["prepared"]
+        self.rows: list[dict[str, Any]] = []
+
+    def step(self, kept: bool) -> None:
+        """One step; what it took is kept, or it was to warm up."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        said = self._said()
+        self.rows += [said] if kept else []
+
+    def end(self) -> None:
+        """No more steps."""
+        self.process.communicate()
+
+    def _said(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        if not said:
+            raise SystemExit("a process ended before its time")
+        found: dict[str, Any] = json.loads(said)
+        return found
 
 
 if __name__ == "__main__":

@@ -213,8 +213,8 @@ def _fitted(
     from shotfit.engine.store import open_store
     from shotfit.evaluation.several import load_task
 
-    fitted = load_task(folder, task, backbone, method, precision, device, open_store(), trust_backbone)
-    others = [] if classes is None else as_classes(classes)
+    others, store = [] if classes is None else as_classes(classes), open_store()
+    fitted = load_task(folder, task, backbone, method, precision, device, store, trust_backbone, alone=not others)
     if task is not None:
         fitted = fitted.for_task(task, others)
     elif others:

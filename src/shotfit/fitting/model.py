@@ -46,6 +46,7 @@ from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
+from shotfit.fitting.parts import digests
 from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.fitting.record import portable, record_of, weights_of
 from shotfit.fitting.trust import Trust
@@ -123,12 +124,14 @@ class Model:
     def logits(self, images: Images, calibrated: bool = True) -> Tensor:
         """Logits [images, classes] of the task that it predicts; probabilities are the softmax of calibrated ones."""
         self.one_task()
-        logits = self.method.logits(images).float()  # [images, classes of all tasks]
-        if calibrated and self.trust is not None:
-            logits = self.trust.calibration(logits)
         if self.task is None:
+            logits = self.method.logits(images).float()
+            return self.trust.calibration(logits) if calibrated and self.trust is not None else logits
+        number = self.tasks.index(self.task)
+        logits = self.method.task_logits(images, [number]).float()
+        if not calibrated or self.trust is None:
             return logits
-        return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
+        return self.trust.calibration_of(number, self.method.sizes)(logits)
 
     @property
     def own_trust(self) -> Trust | None:
@@ -382,7 +385,12 @@ class Model:
             raise ShotfitError(
                 f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
             )
+        if self.opened is not None and self.opened.get("task") and self.opened["folder"] == folder.resolve():
+            raise UsageError(f"This is one task of the model in {folder}, which has others: save it elsewhere.")
         state, record = weights_of(tensors, self.record["classes"]), portable(self.record, self.method, folder)
+        parts = digests(state, self.method.sizes)
+        record = {name: value for name, value in record.items() if name != "parts"}
+        record |= {} if parts is None else {"parts": parts}
         written = _encoded(card(self.method, record))
         record |= {name: hashlib.sha256(data).hexdigest() for name, data in (("weights", state), ("card", written))}
         content = _encoded(json.dumps(record, indent=2, ensure_ascii=False, default=str))
@@ -416,6 +424,7 @@ class Model:
         precision: Precision | None = None,
         device: str = "auto",
         trust_backbone: bool = False,
+        task: str | None = None,
     ) -> Model:
         """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint.
 
@@ -431,6 +440,9 @@ class Model:
         given, without one. device: cpu, cuda, cuda:1, mps, or auto, which is a GPU of
         CUDA if there is one.
 
+        task: one of the tasks that it was fitted to, which becomes a model of its own; of a model of many tasks the
+        others are not read.
+
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
         """
@@ -442,7 +454,7 @@ class Model:
                 f"kept in {printable(folder)}.",
                 stacklevel=2,
             )
-        saved = read_saved(folder, method, asked)
+        saved = read_saved(folder, method, asked, None if task is None else composed(task))
         record = saved.record
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
@@ -464,6 +476,10 @@ class Model:
         model = cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
         model.opened = {"folder": folder.resolve(), "backbone": loaded.name, "device": str(loaded.device)}
         model.opened |= {"method": method, "precision": precision}
+        if saved.number is not None:
+            model.opened["task"] = task
+        elif task is not None:
+            model = model.for_task(task)
         return model
 
 
