@@ -287,7 +287,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where they are unpacked, and results.jsonl lies")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--tasks", type=int, default=1000, help="fewer for a trial")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     given = parser.parse_args()
     unpack(given.data, given.work)
