@@ -316,6 +316,13 @@ def test_command_fits_a_list_with_parents(shell: Shell, tmp_path: Path) -> None:
     assert result.code == 0, result.err
     record = json.loads((tmp_path / "model" / "adapter.json").read_text())
     assert [own.get("parents") for own in record["classes"]] == [["b", "plants"], ["plants"], None]
+    picture = next((tmp_path / "data").rglob("*.png"))
+    words = ["predict", "--trust-backbone", tmp_path / "model", picture, "--format", "csv", "--top", 2]
+    new = [*words, "--task", "ferns", "--classes", "x,y"]
+    assert shell(*new).out != shell(*new, "--parent", "plants").out
+    assert shell(*new, "--parent", "b").out == shell(*new, "--parent", "b", "--parent", "plants").out
+    assert "'b' has two parents, 'plants' and 'stones'" in one_line(shell(*new, "--parent", "b", "--parent", "stones"))
+    assert "--parent is of a new task" in one_line(shell(*words, "--task", "b", "--parent", "plants"))
     assert shell("fit", "--tasks", listed(tmp_path, 'parent = "a"'), "--out", tmp_path / "new").code == 3
 
 
