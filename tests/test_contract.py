@@ -22,6 +22,8 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"variant": "nats", "length": "3", "task_length": "0", "position": "middle"},
         {"variant": "cata", "length": "2", "class_sampling": "0.5", "freeze_class_context": "true"},
         {"variant": "csts", "length": "2", "class_length": "2", "update": "released"},
+        {"length": "2", "hierarchy": "true", "neighbours": "1", "mix": "0.3"},
+        {"variant": "cata", "length": "2", "hierarchy": "true", "class_length": "1"},
         {"variant": "cats", "length": "2", "network": "lincls", "class_words": "a kind of", "task_position": "front"},
     ],
     "clip_adapter": [{}, {"side": "both", "reduction": "2"}],

@@ -80,7 +80,7 @@ class FeatureFrozen(RecordedFrozen):
     def class_texts(self, classes: Sequence[ClassList]) -> tuple[Texts, int]:
         return Frozen.class_texts(self, classes)
 
-    def text(self, texts: Texts, edits: Sequence[Edit] = ()) -> Tensor:
+    def text(self, texts: Texts, edits: Sequence[Edit] = (), absent: int = 0) -> Tensor:
         return torch.stack([self.recorded[kind][:, index] for kind, index in texts.rows])
 
 

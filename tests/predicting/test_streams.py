@@ -105,7 +105,7 @@ def test_first_rows_come_before_the_folder_is_walked_through(
     seen: list[str] = []
     of, printed = Stream._below, print
 
-    def below(self: Stream, folder: Path) -> Iterator[Picture]:
+    def below(self: Stream, folder: Path) -> Iterator[str | Path | Picture]:
         for picture in of(self, folder):
             seen.append(f"found {picture}")
             yield picture

@@ -134,6 +134,14 @@ def dry_run(
         if recipe is not None:
             method.loss(random.all(), random.labels)
             phase("a training step")
+            if method.several_tasks:
+                method.attach(frozen, (*lists, *(ClassList(f"other {number}", tuple(classes)) for number in (1, 2))))
+                method.build(frozen, method.classes)
+                method.loss(random.all(), random.labels)
+                phase("a training step of three such tasks, on images of the first alone")
+                method.attach(frozen, lists)
+                method.build(frozen, lists)
+                plans.clear()
         with torch.no_grad():
             method.solve(support, Validation("none", ()))
             phase("search or solution (once)")
@@ -226,6 +234,8 @@ def _savings(plan: Plan, predicted: bool) -> list[str]:
     for (length, rows), count in Counter(plan.shared).items():
         which = f"{count} shared beginnings, each" if count > 1 else "shared beginning:"
         lines.append(f"{which} {length} tokens run once for {rows} texts")
+    if plan.absent:
+        lines.append(f"{plan.absent:,} texts of tasks that the batch does not show are left out (absent_tasks)")
     if plan.replaced:
         lines.append(f"keys and values only: {plan.replaced} prompt tokens of an image, in the block before the next")
     if plan.read_alone:

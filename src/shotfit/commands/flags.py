@@ -226,7 +226,7 @@ Without = Annotated[
     typer.Option(
         metavar="SAVINGS",
         help="Savings to do without, separated by commas, for comparison: frozen_beginning, cut, shared, read_alone, "
-        "replaced, silu, reduced_images, replayed (all exact but reduced_images).",
+        "replaced, silu, reduced_images, replayed, absent_tasks (all exact but reduced_images).",
         show_default="none",
     ),
 ]

@@ -102,6 +102,13 @@ def predict(
             show_default="the only one",
         ),
     ] = None,
+    parent: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a new task is a kind of, for models fitted with hierarchy=true; again for what is above that.",
+            show_default="none",
+        ),
+    ] = None,
     backbone: flags.ModelBackbone = None,
     trust_backbone: flags.TrustBackbone = False,
     method: flags.MethodFile = None,
@@ -162,7 +169,7 @@ def predict(
         from shotfit.fitting.parts import check_call, predict_parts
 
         check_call(out, images, share)
-        opened, _ = _fitted(model, task, classes, backbone, method, computing, device, trust_backbone)
+        opened, _ = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
         done = predict_parts(
             opened, images, out, top=top, asked=asked, lenient=lenient, broken=broken, share=share,
             part_size=SIZE if part_size is None else part_size, listed=lines_of(sys.stdin), paths=paths,
@@ -181,11 +188,12 @@ def predict(
     fitted: Predictor
     if (model / "export.json").is_file():
         fitted, names = _exported(model, {
-            "--classes": classes, "--task": task, "--backbone": backbone, "--trust-backbone": trust_backbone,
-            "--method": method, "--precision": precision, "--device": device not in ("auto", "cpu"),
+            "--classes": classes, "--task": task, "--parent": parent, "--backbone": backbone,
+            "--trust-backbone": trust_backbone, "--method": method, "--precision": precision,
+            "--device": device not in ("auto", "cpu"),
         })  # fmt: skip
     else:
-        fitted, names = _fitted(model, task, classes, backbone, method, computing, device, trust_backbone)
+        fitted, names = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
     left_out = 0
 
     def tell(prediction: Prediction) -> None:
@@ -229,6 +237,7 @@ def _fitted(
     folder: Path,
     task: str | None,
     classes: str | None,
+    parents: Sequence[str],
     backbone: str | None,
     method: str | None,
     precision: Precision | None,
@@ -239,10 +248,12 @@ def _fitted(
     from shotfit.engine.store import open_store
     from shotfit.evaluation.several import load_task
 
-    fitted = load_task(folder, task, backbone, method, precision, device, open_store(), trust_backbone)
-    others = [] if classes is None else as_classes(classes)
+    if parents and (task is None or classes is None):
+        raise UsageError("--parent is of a new task: name that with --task, and its classes with --classes.")
+    others, store = [] if classes is None else as_classes(classes), open_store()
+    fitted = load_task(folder, task, backbone, method, precision, device, store, trust_backbone, alone=not others)
     if task is not None:
-        fitted = fitted.for_task(task, others)
+        fitted = fitted.for_task(task, others, parent=parents)
     elif others:
         fitted = fitted.for_classes(others)
     return fitted, fitted.one_task().names

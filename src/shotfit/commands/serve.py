@@ -73,7 +73,7 @@ def serve(
         from shotfit.server.serving import serve_model
 
         limits = Limits(body=body or Limits.body, queue=max_queue)
-        fitted = load_task(model, task, backbone, method, computing, device, NoStore(), trust_backbone)
+        fitted = load_task(model, task, backbone, method, computing, device, NoStore(), trust_backbone, True)
         if task is not None:
             fitted = fitted.for_task(task)
         say = to(sys.stdout)

@@ -13,8 +13,12 @@
     class_names = "dtd/names.toml"          # by default the classes.toml beside the data
     group_column = "source"                 # of a table: images of one group stay together
     # path_column, label_column, read_as     as `read_task` takes them
+    parent = "surface"                      # what it is a kind of: another task, or a name that needs no task
 
     tasks = read_tasks(Path("tasks.toml"))
+
+A parent may have one too, as a task of the list, or as the next of several: parent = ["roses", "flowers"]. One name has
+one parent, wherever it is named. Methods may use the path (softcpt with `hierarchy`); nothing else does.
 
 The order of the tasks is that of the file; it decides in which order their images and classes are numbered.
 """
@@ -25,20 +29,22 @@ import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from shotfit.calls import checked
 from shotfit.data.images import shown
 from shotfit.data.readers import read_task
-from shotfit.data.tasks import Task
+from shotfit.data.tasks import Task, composed
 from shotfit.data.toml import read_toml
 from shotfit.errors import ShotfitError, UsageError
 
-__all__ = ["check_names", "read_tasks"]
+__all__ = ["check_names", "paths_above", "read_tasks"]
 
 _WAYS = ("path_column", "label_column", "group_column", "read_as")  # as `read_task` takes them
-KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", *_WAYS)
+KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", "parent", *_WAYS)
+DEEPEST = 32  # names above a task
 
 
 @checked
@@ -61,7 +67,47 @@ def read_tasks(path: str | Path, *, cache: Path | None = None) -> list[Task]:
         for entry, label in zip(entries, labels, strict=True)
     ]
     _check_no_twins([task.name for task in tasks], path)
-    return tasks
+    given = [own if isinstance(own := entry.get("parent", []), list) else [own] for entry in entries]
+    if not any(given):
+        return tasks
+    try:
+        paths = paths_above({task.name: own for task, own in zip(tasks, given, strict=True)})
+    except UsageError as error:
+        raise ShotfitError(f"in {shown(path)}, {error}") from None
+    return [replace(task, classes=replace(task.classes, parents=paths[task.name])) for task in tasks]
+
+
+def paths_above(parents: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The names above each task, the nearest first, of the parents that are given for it, the nearest first.
+
+    Where one of them has a parent of its own elsewhere, the path goes on there.
+
+    Raises UsageError for a name with two parents, one that is above itself, and more than DEEPEST names.
+
+    >>> paths_above({"red roses": ["roses"], "roses": ["flowers", "plants"], "trees": ["plants"]})["red roses"]
+    ('roses', 'flowers', 'plants')
+    """
+    above: dict[str, str] = {}
+    for task, names in parents.items():
+        chain = [task, *map(composed, names)]
+        for name, parent in pairwise(chain):
+            if above.setdefault(name, parent) != parent:
+                raise UsageError(
+                    f"{name!r} has two parents, {above[name]!r} and {parent!r}: give every name one and the same."
+                )
+    paths = {}
+    for task in parents:
+        path = [task]
+        while path[-1] in above:
+            parent = above[path[-1]]
+            if parent in path:
+                circle = " -> ".join(map(repr, [*path[path.index(parent) :], parent]))
+                raise UsageError(f"the parents lead in a circle ({circle}): remove one of them.")
+            path.append(parent)
+            if len(path) > DEEPEST + 1:
+                raise UsageError(f"more than {DEEPEST} names are above {task!r}: shorten its path.")
+        paths[task] = tuple(path[1:])
+    return paths
 
 
 def check_names(tasks: Sequence[Task]) -> None:
@@ -98,7 +144,10 @@ def _check(entry: Mapping[str, Any], where: str) -> None:
         raise ShotfitError(f"{where} has no `data`; name the folder, manifest or split file of its images.")
     if "template" in entry and "templates" in entry:
         raise ShotfitError(f"{where} has both `template` and `templates`; keep one of them.")
-    for key in entry.keys() - {"templates"}:
+    parents = entry.get("parent", "")
+    if isinstance(parents, list) and not (parents and all(isinstance(one, str) and one.strip() for one in parents)):
+        raise ShotfitError(f"{where}: `parent` must be a name, or a list of names, but is {parents!r}.")
+    for key in entry.keys() - {"templates"} - ({"parent"} if isinstance(parents, list) else set()):
         if not isinstance(entry[key], str) or not (entry[key].strip() or key == "description"):
             raise ShotfitError(f"{where}: `{key}` must be a text, but is {entry[key]!r}.")
     templates = entry.get("templates", [])

@@ -60,7 +60,7 @@ class ClassList:
 
     Names are kept as they were given, but in Unicode's form NFC (see `composed`); underscores become spaces in
     `readable` and `prompts`. Hyphens stay: they belong to words (jack-o'-lantern), and CLIP's own class names have
-    them. Several names may be equal, as ImageNet's are.
+    them. Several names may be equal, as ImageNet's are. `parents`: the names above the task, the nearest first.
 
     Raises:
         ShotfitError: no class, an empty name, no template, or a template without exactly one `{}`.
@@ -69,11 +69,13 @@ class ClassList:
     task: str
     names: tuple[str, ...]
     templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
+    parents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", composed(self.task))
         object.__setattr__(self, "names", tuple(map(composed, self.names)))
         object.__setattr__(self, "templates", tuple(map(composed, self.templates)))
+        object.__setattr__(self, "parents", tuple(map(composed, self.parents)))
         if not self.names:
             raise ShotfitError(f"task {self.task!r} has no classes; expected at least one.")
         for name in self.names:
@@ -85,6 +87,17 @@ class ClassList:
             raise ShotfitError(f"task {self.task!r} has no template; expected one such as {DEFAULT_TEMPLATE!r}.")
         for template in self.templates:
             _check_template(template)
+        for name in self.parents:
+            if not name.replace("_", " ").strip() or name == self.task or self.parents.count(name) > 1:
+                raise ShotfitError(
+                    f"task {self.task!r} has the parents {', '.join(map(repr, self.parents))}; expected other names "
+                    "than its own, each once and none empty."
+                )
+
+    def as_json(self) -> dict[str, object]:
+        """As plain data; a task without parents as in versions that knew none."""
+        plain: dict[str, object] = {"task": self.task, "names": self.names, "templates": self.templates}
+        return plain | ({"parents": self.parents} if self.parents else {})
 
     @property
     def readable(self) -> tuple[str, ...]:

@@ -192,18 +192,21 @@ class Frozen:
         prompts = [prompt for task in classes for prompt in task.prompts()]
         return self.encode([text for templates in prompts for text in templates]), len(prompts[0])
 
-    def text(self, texts: Texts, edits: Sequence[Edit] = ()) -> Tensor:
-        """Text features [rows, embed], not normalized, float32 at least. Edits of the other tower are left out."""
-        features = self._text(texts, [edit for edit in edits if edit.tower == "text"])
+    def text(self, texts: Texts, edits: Sequence[Edit] = (), absent: int = 0) -> Tensor:
+        """Text features [rows, embed], not normalized, float32 at least. Edits of the other tower are left out.
+
+        absent: how many texts a method has left out because nothing looks at them, for the plan.
+        """
+        features = self._text(texts, [edit for edit in edits if edit.tower == "text"], absent)
         return features.to(self.parameter_dtype)
 
-    def _text(self, texts: Texts, edits: Sequence[Edit]) -> Tensor:
+    def _text(self, texts: Texts, edits: Sequence[Edit], absent: int) -> Tensor:
         tower = self.backbone.text
         step = frozen_until(edits, tower.last)
         if step < tower.last:
             layout = tower.pack(texts, self.savings).layout
             parts = self._text_parts(texts, layout, step)
-            self._note(lambda: plan_texts(self.backbone, layout, edits, self.savings, parts))
+            self._note(lambda: plan_texts(self.backbone, layout, edits, self.savings, parts, absent))
             return self._run_texts(texts, edits, step, parts)
         self._note(lambda: plan_texts(self.backbone, tower.pack(texts, self.savings).layout, edits, self.savings, 1))
         if not self.savings.frozen_beginning:

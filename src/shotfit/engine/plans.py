@@ -25,7 +25,8 @@ class Plan:
     tokens, padded_tokens: of a text call, those that run at step 0 and those of rows padded to the full context.
     shared: length and rows of each beginning that runs once. read_alone: the last block runs for the read token alone.
     replaced: prompt tokens that give keys and values only, summed over blocks. silu: QuickGELU runs as SiLU. chunks: in
-    how many parts the call runs, recomputed in the backward pass if more than one.
+    how many parts the call runs, recomputed in the backward pass if more than one. absent: texts that are left out
+    because they are of tasks that the batch does not show.
     """
 
     tower: str
@@ -42,6 +43,7 @@ class Plan:
     replaced: int = 0
     silu: bool = False
     chunks: int = 1
+    absent: int = 0
 
     @property
     def all_stored(self) -> bool:
@@ -49,7 +51,9 @@ class Plan:
         return self.frozen_until >= self.last
 
 
-def plan_texts(backbone: Backbone, layout: Layout, edits: Sequence[Edit], savings: Savings, chunks: int = 1) -> Plan:
+def plan_texts(
+    backbone: Backbone, layout: Layout, edits: Sequence[Edit], savings: Savings, chunks: int = 1, absent: int = 0
+) -> Plan:
     """The plan of a text call that runs in this layout."""
     tower, config = backbone.text, backbone.config.text
     until = frozen_until(edits, tower.last)
@@ -62,6 +66,7 @@ def plan_texts(backbone: Backbone, layout: Layout, edits: Sequence[Edit], saving
         read_alone=savings.read_alone,
         silu=savings.silu and config.blocks.activation == "quick_gelu",
         chunks=chunks,
+        absent=absent,
     )  # fmt: skip
 
 

@@ -18,7 +18,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -384,7 +383,7 @@ def _fingerprint(lesson: Lesson) -> str:
     digest = hashlib.sha256(json.dumps(lesson.kept).encode())
 
     def add(classes: ClassList | None, *parts: Sequence[Item]) -> None:
-        digest.update(json.dumps(classes and asdict(classes)).encode())
+        digest.update(json.dumps(classes and classes.as_json()).encode())
         for part in parts:
             digest.update(b"part")
             for item in part:

@@ -274,7 +274,7 @@ def model_for(model: Model, task: Task) -> Model:
     """The model for the task of this name, or for its name and class names where the model was not fitted to it."""
     if task.name in model.tasks:
         return model.for_task(task.name)
-    return model.for_task(task.name, task.classes.names, task.classes.templates)
+    return model.for_task(task.name, task.classes.names, task.classes.templates, task.classes.parents)
 
 
 def zero_shot_of(model: Model) -> Model:

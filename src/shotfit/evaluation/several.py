@@ -67,8 +67,11 @@ def load_task(
     device: str = "auto",
     store: Store | MemoryStore | None = None,
     trust_backbone: bool = False,
+    alone: bool = False,
 ) -> Model:
     """The model in the folder, or the one below it that was fitted to the task. folder: also an address on the hub.
+
+    alone: this task of the model's, whose others need not be read.
 
     Raises as `load` does, and UsageError where the folder holds models of tasks and not of this one, or none is named.
     """
@@ -82,7 +85,7 @@ def load_task(
             if task is None
             else f"{folder} holds no model of the task {task!r}; those of its tasks: {known}."
         )
-    return load(folder, backbone, store, method, precision, device, trust_backbone)
+    return load(folder, backbone, store, method, precision, device, trust_backbone, task if alone else None)
 
 
 def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[Path, list[Task]]:

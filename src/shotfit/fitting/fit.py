@@ -30,6 +30,7 @@ from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import FallbackWarning, ShotfitError, UsageError
 from shotfit.fitting.checking import compared, with_half
+from shotfit.fitting.epochs import Epochs
 from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
@@ -284,7 +285,8 @@ def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Settin
     if not grid.axes:
         return as_published
     if setting.epochs is not None:
-        setting = Setting(setting.lr, None, setting.epochs * trained.steps_for(len(judge.items)))
+        labels = torch.tensor([item.label for item in judge.items])
+        setting = Setting(setting.lr, None, setting.epochs * Epochs(trained, labels, judge.fitter.sizes).steps)
     if not judge.validation.folds:
         return Choice(candidate_at(prototype, grid.robust, setting))
     return choose(judge, points_of(prototype, grid, setting), grid.together)

@@ -14,6 +14,7 @@ from shotfit.data.shots import cross_validation
 from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.errors import DivergedError
+from shotfit.fitting.epochs import Epochs
 from shotfit.fitting.together import train_together
 from shotfit.fitting.train import hits, train
 from shotfit.methods import find
@@ -104,7 +105,7 @@ class Fitter:
         method.requires_grad_(False)
         method.bake()
         if recipe is not None and trainings:
-            steps = setting.steps or epochs * recipe.steps_for(len(items))
+            steps = setting.steps or epochs * Epochs.of(recipe, support, self.sizes).steps
             method.course_of_training = {
                 "steps": steps,
                 "first_loss": losses[0],

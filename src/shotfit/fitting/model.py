@@ -28,7 +28,8 @@ from shotfit.data.finding import identified, leniently, pictures_in
 from shotfit.data.given import Data, Labels
 from shotfit.data.images import BrokenImageError, shown
 from shotfit.data.pictures import Picture, PictureLike
-from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, composed, expand_templates, plain_name
+from shotfit.data.tasklist import paths_above
+from shotfit.data.tasks import ClassList, Item, Task, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
@@ -47,6 +48,7 @@ from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.fitting.record import portable, record_of, weights_of
+from shotfit.fitting.task_parts import digests
 from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
 from shotfit.printing import printable
@@ -58,6 +60,7 @@ __all__ = ["Model", "Prediction", "load"]
 
 T = TypeVar("T")
 SCORED = 256  # stored images that run together
+NAMED = 20  # tasks that a sentence names
 
 
 class Model:
@@ -113,7 +116,7 @@ class Model:
         """
         if len(self.classes) > 1:
             raise UsageError(
-                f"This model holds {len(self.tasks)} tasks ({', '.join(self.tasks)}): name one with "
+                f"This model holds {len(self.tasks)} tasks ({first_few(self.tasks, NAMED)}): name one with "
                 f"--task {self.tasks[0]!r}, or for_task({self.tasks[0]!r}) in Python."
             )
         return self.classes[0]
@@ -121,12 +124,14 @@ class Model:
     def logits(self, images: Images, calibrated: bool = True) -> Tensor:
         """Logits [images, classes] of the task that it predicts; probabilities are the softmax of calibrated ones."""
         self.one_task()
-        logits = self.method.logits(images).float()  # [images, classes of all tasks]
-        if calibrated and self.trust is not None:
-            logits = self.trust.calibration(logits)
         if self.task is None:
+            logits = self.method.logits(images).float()
+            return self.trust.calibration(logits) if calibrated and self.trust is not None else logits
+        number = self.tasks.index(self.task)
+        logits = self.method.task_logits(images, [number]).float()
+        if not calibrated or self.trust is None:
             return logits
-        return logits.split(list(self.method.sizes), dim=1)[self.tasks.index(self.task)]
+        return self.trust.calibration_of(number, self.method.sizes)(logits)
 
     @property
     def own_trust(self) -> Trust | None:
@@ -316,11 +321,18 @@ class Model:
         return self.for_task(self.one_task().task, classes)
 
     @checked
-    def for_task(self, name: str, classes: Sequence[str] = (), templates: Sequence[str] = ()) -> Model:
+    def for_task(
+        self,
+        name: str,
+        classes: Sequence[str] = (),
+        templates: Sequence[str] = (),
+        parent: str | Sequence[str] = (),
+    ) -> Model:
         """The model for one of its tasks, or for a task and classes that it was not fitted to, or a refusal.
 
         classes: other class names for the task; a new task needs them. templates: of a new task, where prompts are made
-        from them. Saving a model for one of its tasks saves all of them.
+        from them. parent: the name above a new task, or the names, the nearest first, for methods that use it. Saving
+        a model for one of its tasks saves all of them.
 
         Raises UsageError for a task that is not known and has no classes, or names one twice; NewClassesError.
 
@@ -331,8 +343,8 @@ class Model:
         known = name in self.tasks
         if not classes and not known:
             raise UsageError(
-                f"The model has no task {name!r}; its tasks: {', '.join(self.tasks)}. To predict a new task from its "
-                "name, give its class names (--classes a,b,c)."
+                f"The model has no task {name!r}; its tasks: {first_few(self.tasks, NAMED)}. To predict a new task "
+                "from its name, give its class names (--classes a,b,c)."
             )
         if not classes:
             model = Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
@@ -342,13 +354,20 @@ class Model:
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:
             raise UsageError(f"The other classes name {twice!r} twice: give each class once, under a name of its own.")
-        own = self.method.classes[self.tasks.index(name)].templates if known else (DEFAULT_TEMPLATE,)
-        method = self.method.for_classes((ClassList(name, tuple(classes), expand_templates(templates) or own),))
+        fitted = self.method.classes[self.tasks.index(name)] if known else ClassList(name, tuple(classes))
+        above = self._path(name, [parent] if isinstance(parent, str) else parent) or fitted.parents
+        other = ClassList(name, tuple(classes), expand_templates(templates) or fitted.templates, above)
+        method = self.method.for_classes((other,))
         measured = ("checked", "fell_back", "scores", "trust")  # on the classes of the fit
         kept = {name: value for name, value in self.record.items() if name not in measured}
         trust = None if self.trust is None else self.trust.for_new_classes()
         kept |= record_of(method, self.frozen.backbone) | ({} if trust is None else {"trust": trust.summary})
         return Model(method, self.frozen, kept, learned=self.learned, trust=trust)
+
+    def _path(self, name: str, parents: Sequence[str]) -> tuple[str, ...]:
+        """The names above a task, of the parents given; where the model knows what is above one, the path goes on."""
+        known = {task.task: task.parents for task in self.method.classes if task.task != name} if parents else {}
+        return paths_above(known | {name: parents})[name]
 
     @checked
     def save(self, folder: str | Path) -> Path:
@@ -366,7 +385,12 @@ class Model:
             raise ShotfitError(
                 f"The model holds numbers that are not finite, so {folder} is not written: fit it again."
             )
+        if self.opened is not None and self.opened.get("task") and self.opened["folder"] == folder.resolve():
+            raise UsageError(f"This is one task of the model in {folder}, which has others: save it elsewhere.")
         state, record = weights_of(tensors, self.record["classes"]), portable(self.record, self.method, folder)
+        parts = digests(state, self.method.sizes)
+        record = {name: value for name, value in record.items() if name != "parts"}
+        record |= {} if parts is None else {"parts": parts}
         written = _encoded(card(self.method, record))
         record |= {name: hashlib.sha256(data).hexdigest() for name, data in (("weights", state), ("card", written))}
         content = _encoded(json.dumps(record, indent=2, ensure_ascii=False, default=str))
@@ -400,6 +424,7 @@ class Model:
         precision: Precision | None = None,
         device: str = "auto",
         trust_backbone: bool = False,
+        task: str | None = None,
     ) -> Model:
         """Open a saved model. The backbone is the recorded one, or one that is given and has the same fingerprint.
 
@@ -415,6 +440,9 @@ class Model:
         given, without one. device: cpu, cuda, cuda:1, mps, or auto, which is a GPU of
         CUDA if there is one.
 
+        task: one of the tasks that it was fitted to, which becomes a model of its own; of a model of many tasks the
+        others are not read.
+
         Raises ShotfitError or UsageError, in one sentence, for a folder that is no whole model, another backbone, and a
         method that is to be named or is another.
         """
@@ -426,7 +454,7 @@ class Model:
                 f"kept in {printable(folder)}.",
                 stacklevel=2,
             )
-        saved = read_saved(folder, method, asked)
+        saved = read_saved(folder, method, asked, None if task is None else composed(task))
         record = saved.record
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
@@ -448,6 +476,10 @@ class Model:
         model = cls(saved.attach(frozen), frozen, record, learned=saved.learned, trust=saved.trust)
         model.opened = {"folder": folder.resolve(), "backbone": loaded.name, "device": str(loaded.device)}
         model.opened |= {"method": method, "precision": precision}
+        if saved.number is not None:
+            model.opened["task"] = task
+        elif task is not None:
+            model = model.for_task(task)
         return model
 
 

@@ -3,6 +3,8 @@
     saved = read_saved(folder, method=None)     # record, options, classes, tensors: needs no backbone
     saved.attach(frozen)                        # its tensors against the method's own declaration
 
+    read_saved(folder, method=None, task="birds")       # of many tasks one, without the rows of the others (`parts.py`)
+
 A folder may come from anybody, and whoever changes it can make its hashes anew. So nothing is believed for being there:
 every field has a type and a range, options go through the method's own checks, and every tensor has the name, shape and
 kind that the method asks for with these options, classes and towers.
@@ -25,6 +27,7 @@ from shotfit.errors import ShotfitError
 from shotfit.fitting.folder import RECORD, WEIGHTS
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.record import damaged, here, kind_of, read_record, read_tensors
+from shotfit.fitting.task_parts import BY_CLASS, for_task, has_parts, one_task, trust_of_task
 from shotfit.fitting.trust import PREFIX, Trust
 from shotfit.methods.base import Method
 from shotfit.methods.declared import check_declared
@@ -34,7 +37,10 @@ __all__ = ["Saved", "read_saved"]
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """A model as it lies in a folder. tensors: those of the method. learned: [images] marks."""
+    """A model as it lies in a folder. tensors: those of the method. learned: [images] marks.
+
+    number: of many tasks the one that was read; the record, trust and rows of classes are of it alone then.
+    """
 
     folder: Path
     record: dict[str, Any]
@@ -43,34 +49,42 @@ class Saved:
     tensors: Mapping[str, Tensor]
     learned: Tensor
     trust: Trust | None
+    number: int | None = None
 
     def attach(self, frozen: Frozen) -> Method:
         """The method with the frozen model, the classes and what it learned, once that is what it declares.
 
         Raises ShotfitError.
         """
-        self.check(frozen)
-        own = self.tensors.items()
+        own = self.check(frozen).items()
         dtype = frozen.parameter_dtype
         self.method.restore({key: value.to(dtype) if value.is_floating_point() else value for key, value in own})
         return self.method
 
-    def check(self, frozen: Frozen) -> None:
+    def check(self, frozen: Frozen) -> Mapping[str, Tensor]:
         """Compare the tensors with what the method declares for these towers; it is attached, and holds none of them.
 
-        Raises ShotfitError.
+        Gives the tensors, of many tasks those of the one that was read. Raises ShotfitError.
         """
+        tensors, path = self.tensors, self.folder / WEIGHTS
         try:
             self.method.attach(frozen, self.classes)
             declared = self.method.all_declared()
+            if self.number is not None:
+                whole = self.method.declared()
+                self.method.attach(frozen, (self.classes[self.number],))
+                one = self.method.declared()
+                assert whole is not None and one is not None  # the only ones that are read so
+                check_declared({name: value for name, value in tensors.items() if name not in BY_CLASS}, whole)
+                tensors = for_task(tensors, whole, one, [len(own.names) for own in self.classes], self.number)
+                declared = self.method.all_declared()
         except ShotfitError as error:
             raise _refused(self.folder / RECORD, str(error)) from None
-        path = self.folder / WEIGHTS
         if declared is None:
             self._check_names(path)
         else:
             try:
-                check_declared(self.tensors, declared)
+                check_declared(tensors, declared)
             except ShotfitError as error:
                 raise ShotfitError(f"{path} {error}: fit the model again.") from None
         if self.trust is not None and len(self.trust) and self.trust.means.shape[1] != frozen.embed:
@@ -78,6 +92,7 @@ class Saved:
                 f"{path} has trust.means of shape {list(self.trust.means.shape)}, where "
                 f"[{sum(self.method.sizes)}, {frozen.embed}] is expected: fit the model again."
             )
+        return tensors
 
     def _check_names(self, path: Path) -> None:
         """Of a method that declares nothing: names that it can take, and class features of the right shape."""
@@ -94,20 +109,27 @@ class Saved:
                 raise ShotfitError(f"{path} has no place for {name}: fit the model again.")
 
 
-def read_saved(folder: Path, method: str | type[Method] | None = None, asked: Path | None = None) -> Saved:
+def read_saved(
+    folder: Path, method: str | type[Method] | None = None, asked: Path | None = None, task: str | None = None
+) -> Saved:
     """Read a model's folder, and check what needs no backbone. asked: where it stands for the user.
+
+    task: one of the model's, which is read without the others where it holds many; else all of it is read.
 
     Raises ShotfitError or UsageError, in one sentence.
     """
     record = here(read_record(folder), folder if asked is None else asked)
     check_record(folder, record)
-    tensors, kind = read_tensors(folder, record), kind_of(folder, record, method)
+    number = None if task is None else _alone(record, kind_of(folder, record, method), task)
+    tensors = read_tensors(folder, record) if number is None else one_task(folder, record, number)
+    kind = kind_of(folder, record, method)
     if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
         raise damaged(folder)
     try:
         fitted = kind(**record["options"])
         classes = tuple(
-            ClassList(own["task"], tuple(own["names"]), tuple(own["templates"])) for own in record["classes"]
+            ClassList(own["task"], tuple(own["names"]), tuple(own["templates"]), tuple(own.get("parents", ())))
+            for own in record["classes"]
         )
     except ShotfitError as error:
         raise _refused(folder / RECORD, str(error)) from None
@@ -116,12 +138,33 @@ def read_saved(folder: Path, method: str | type[Method] | None = None, asked: Pa
     learned = tensors.pop(LEARNED, None)
     if learned is not None and (learned.dtype != torch.int64 or learned.dim() != 1):
         raise damaged(folder)
+    sizes = [len(own.names) for own in classes]
     try:
-        trust = Trust.restore(tensors, record.get("trust"), [len(own.names) for own in classes])
+        held = tensors if number is None else trust_of_task(tensors, sizes, number)
+        trust = Trust.restore(held, record.get("trust"), sizes if number is None else [sizes[number]])
     except ValueError:
         raise damaged(folder) from None
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
-    return Saved(folder, record, fitted, classes, own, marks(()) if learned is None else learned, trust)
+    record = record if number is None else _of_one(record, number)
+    return Saved(folder, record, fitted, classes, own, marks(()) if learned is None else learned, trust, number)
+
+
+def _alone(record: Mapping[str, Any], kind: type[Method], task: str) -> int | None:
+    """The number of a task that can be read without the others; None where all of the model must be read."""
+    names = [own["task"] for own in record["classes"]]
+    able = kind.declared is not Method.declared and kind.logits is Method.logits
+    return names.index(task) if able and has_parts(record) and task in names else None
+
+
+def _of_one(record: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The record as that of a model of one of its tasks."""
+    own = record["classes"][number]
+    kept = {name: value for name, value in record.items() if name not in ("parts", "scores", "checked")}
+    for name in ("scores", "checked"):
+        found = record.get(name, {}).get("tasks")
+        if isinstance(found, dict) and isinstance(found.get(own["task"]), dict):
+            kept[name] = found[own["task"]]
+    return kept | {"classes": [own]}
 
 
 def _refused(path: Path, why: str) -> ShotfitError:

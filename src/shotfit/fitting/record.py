@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from shotfit.data.tasklist import DEEPEST
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import MODEL_BYTES, SETTINGS_BYTES, UnreadableError, read_bytes, read_text
 from shotfit.fitting.folder import RECORD, WEIGHTS, in_record, out_of_record
@@ -50,7 +51,7 @@ def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
         "method": method.name,
         "found_at": address(type(method)),
         "options": method.options(),
-        "classes": [asdict(task) for task in method.classes],
+        "classes": [task.as_json() for task in method.classes],
         "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
         "precision": str(backbone.dtype).removeprefix("torch."),
         "preprocessing": asdict(backbone.config.preprocessing),
@@ -148,7 +149,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 def _is_class_list(plain: Any) -> bool:
     match plain:
         case {"task": str(), "names": [*names], "templates": [*templates]}:
-            return all(isinstance(text, str) for text in (*names, *templates))
+            parents = plain.get("parents", [])
+            whole = isinstance(parents, list) and len(parents) <= DEEPEST
+            return whole and all(isinstance(text, str) for text in (*names, *templates, *parents))
     return False
 
 

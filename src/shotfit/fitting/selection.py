@@ -306,7 +306,7 @@ class Judge:
             "method": [address(type(method)), program_of(method), method.options(), asdict(setting)],
             "files": [sha256(file, LIST_BYTES, "a file of an option") for file in method.files()],
             "savings": asdict(self.fitter.frozen.savings),  # one of them is not exact
-            "classes": [asdict(one) for one in self.fitter.classes],
+            "classes": [one.as_json() for one in self.fitter.classes],
             "train": [(item.digest or str(item.picture), item.label, item.group) for item in part],
             "held": [*zip(held.pool.keys(), held.pool.labels.tolist(), strict=True)],
             "rows": held.rows.tolist(),

@@ -15,9 +15,10 @@ from shotfit.data.views import Box, draw_box
 from shotfit.engine.allocator import peak_memory
 from shotfit.engine.decoding import cut, read_ahead
 from shotfit.engine.frozen import Frozen, Images
+from shotfit.fitting.epochs import Epochs
 from shotfit.fitting.replay import Replay
 from shotfit.methods.base import Method, Support, Validation
-from shotfit.methods.numbering import among_own, step_labels
+from shotfit.methods.numbering import MANY, among_own, labels_among, parts_of, shown_in, step_labels
 from shotfit.methods.recipe import Recipe
 from shotfit.progress import say, track
 
@@ -56,6 +57,7 @@ class Stepper:
     def _gradients(self, images: Images, labels: Tensor) -> Tensor:
         """Set the parameters' gradients, and give the loss, []: on a GPU from a recording, once streams are read."""
         frozen, worth = self.method.frozen, self.recipe.replayable and self.planned > SHORT
+        worth = worth and not self.method.leaves_out_absent(len(labels))  # a step that is another for each batch
         if self.taken == 1 and worth and frozen.savings.replayed and frozen.resident(images):
             parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
             self.replay = Replay(self.method, parameters, images, labels)
@@ -134,10 +136,12 @@ def train(
     Order and views of an epoch are drawn and moved to the device together, and losses are read at the end: on a GPU no
     step waits.
     """
-    images, batch = len(support.labels), min(recipe.batch, len(support.labels))
     device, what = method.frozen.backbone.device, what or f"Training {method.name}"
-    labels = step_labels(support.labels, method.sizes).to(device)
-    each = recipe.steps_for(images)
+    sampler = Epochs.of(recipe, support, method.sizes)
+    labels, each = support.labels, sampler.steps
+    if device.type == "cuda" and not method.leaves_out_absent(sampler.batch):
+        labels = step_labels(labels, method.sizes)  # what a recording is given
+    labels = labels.to(device)
     epochs = epochs if steps is None else math.ceil(steps / each)
     stepper = Stepper(method, recipe, epochs, each, steps)
     judge = validation if recipe.best_epoch and validation and validation.source == "validation part" else None
@@ -145,9 +149,9 @@ def train(
     forecast = Forecast(what, stepper.planned, device, trainings) if trainings else None
     for _ in track(range(epochs), what):
         left = min(each, stepper.planned - stepper.taken)
-        order = torch.randperm(images, generator=generator)[: left * batch]
+        chosen = sampler.drawn(generator, left)
         total = torch.zeros((), dtype=torch.double, device=device)
-        chosen, targets = order.split(batch), labels.index_select(0, order.to(device)).split(batch)
+        targets = labels.index_select(0, torch.cat(chosen).to(device)).split([len(some) for some in chosen])
         batches: Iterable[Images] = (
             _crops(method.frozen, support, recipe, chosen, generator)
             if fresh
@@ -174,8 +178,23 @@ def correct(method: Method, images: Images, labels: Tensor) -> int:
 
 @torch.no_grad()
 def hits(method: Method, images: Images, labels: Tensor) -> Tensor:
-    """Whether the method puts each image into its class, among the classes of its task: [images]."""
-    return right_of(method.logits(images).cpu(), labels, method.sizes)
+    """Whether the method puts each image into its class, among the classes of its task: [images].
+
+    Of many tasks those that the images show are looked at, a few at a time.
+    """
+    sizes = method.sizes
+    if len(sizes) < MANY or not method.knows_tasks:
+        return right_of(method.logits(images).cpu(), labels, sizes)
+    shown, right = shown_in(labels, sizes), torch.zeros(len(labels), dtype=torch.bool)
+    for part in parts_of([sizes[task] for task in shown]):
+        tasks = [shown[number] for number in part]
+        within = labels_among(labels, sizes, tasks)  # [images, tasks of the part]
+        own = (within >= 0).any(dim=1)
+        counts = torch.tensor([sizes[task] for task in tasks])
+        numbered = (within + counts.cumsum(0) - counts)[own].where(within[own] >= 0, -1).amax(dim=1)
+        logits = method.task_logits(Images(images.pool, images.rows[own.to(images.rows.device)]), tasks).cpu()
+        right[own] = right_of(logits, numbered, counts.tolist())
+    return right
 
 
 def right_of(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -187,13 +206,12 @@ def drawn_batches(
     support: Support, recipe: Recipe, labels: Tensor, generator: torch.Generator, steps: int
 ) -> Iterator[tuple[Images, Tensor]]:
     """So many batches of stored views with their labels, epoch after epoch, drawn as `train` draws them."""
-    images, batch = len(support.labels), min(recipe.batch, len(support.labels))
-    each, device = recipe.steps_for(images), labels.device
+    sampler, device = Epochs(recipe, support.labels, ()), labels.device
     while steps > 0:
-        order = torch.randperm(images, generator=generator)[: min(each, steps) * batch]
-        chosen, targets = order.split(batch), labels.index_select(0, order.to(device)).split(batch)
+        chosen = sampler.drawn(generator, steps)
+        targets = labels.index_select(0, torch.cat(chosen).to(device)).split([len(some) for some in chosen])
         yield from zip(_views(support, chosen, generator, device), targets, strict=True)
-        steps -= each
+        steps -= sampler.steps
 
 
 def _views(
@@ -203,7 +221,7 @@ def _views(
     pool = support.random
     views = [torch.randint(max(pool.views, 1), (len(some),), generator=generator) for some in chosen]
     rows = pool.take(torch.cat(list(chosen)), torch.cat(views)).rows.to(device)
-    return [Images(pool, some) for some in rows.split(len(chosen[0]))]
+    return [Images(pool, some) for some in rows.split([len(some) for some in chosen])]
 
 
 def _crops(

@@ -79,10 +79,9 @@ class Trust:
         if len(sizes) == 1:
             return self
         classes, own = slice(sum(sizes[:number]), sum(sizes[: number + 1])), tasks_of(self.labels, sizes) == number
-        bias = self.calibration.bias
         return replace(
             self,
-            calibration=replace(self.calibration, bias=None if bias is None else bias[classes]),
+            calibration=self.calibration_of(number, sizes),
             scores=self.scores[own],
             labels=self.labels[own] - classes.start,
             strange=self.strange[own],
@@ -90,6 +89,11 @@ class Trust:
             center=self.center[[number]],
             width=self.width[[number]],
         )
+
+    def calibration_of(self, number: int, sizes: Sequence[int]) -> Calibration:
+        """Of several tasks, how the logits of one are changed."""
+        bias, first = self.calibration.bias, sum(sizes[:number])
+        return replace(self.calibration, bias=None if bias is None else bias[first : first + sizes[number]])
 
     def for_new_classes(self) -> Trust:
         """For other classes: the temperature, and nothing that was measured on the fitted ones."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor
 
 from shotfit.checkpoints.weights import is_known, load_in
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError, first_few
-from shotfit.files import UnreadableError, open_regular, read_text, standing
+from shotfit.files import MODEL_BYTES, UnreadableError, open_regular, read_bytes, read_text, standing
 from shotfit.fitting.addresses import called, local_folder
 from shotfit.fitting.card import split_card
 from shotfit.fitting.folder import CARD, RECORD, SYSTEM_FILES, WEIGHTS, backbone_of
 from shotfit.fitting.opening import Saved, check_record, read_saved
 from shotfit.fitting.record import here, read_record, read_tensors
+from shotfit.fitting.task_parts import digests
 from shotfit.methods import in_file
 from shotfit.methods.base import Method
 
@@ -72,7 +75,7 @@ def verify(
         found.append(Check(name, "ok", said(result)))
         return result
 
-    def record_of() -> dict[str, object]:
+    def record_of() -> dict[str, Any]:
         record = here(read_record(folder), asked)
         check_record(folder, record)
         return record
@@ -83,7 +86,7 @@ def verify(
     weights = tried(
         "weights",
         lambda own: f"{len(own)} tensors, all finite, sha256 {str(record['weights'])[:12]} as recorded",
-        lambda: read_tensors(folder, record),
+        lambda: _read(folder, record),
     )
     if weights is None:
         return found + _left_out(("method", "backbone", "tensors"), f"{WEIGHTS} cannot be used")
@@ -101,6 +104,16 @@ def verify(
     if saved is None:
         return found + _left_out(("backbone", "tensors"), "the method cannot be used")
     return found + _with_backbone(saved, backbone, trust_backbone)
+
+
+def _read(folder: Path, record: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors, where the hashes by task, of a model that has them, are those of the file."""
+    tensors = read_tensors(folder, record)
+    sizes = [len(own["names"]) for own in record["classes"]]
+    parts = digests(read_bytes(folder / WEIGHTS, MODEL_BYTES, "what a method learned"), sizes)
+    if record.get("parts", parts) != parts:
+        raise ShotfitError(f"{folder / RECORD} has other hashes of single tasks than {WEIGHTS}: fit the model again.")
+    return tensors
 
 
 def _with_backbone(saved: Saved, given: str | None, trusted: bool) -> list[Check]:

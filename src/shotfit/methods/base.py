@@ -23,7 +23,15 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.errors import NewClassesError, ShotfitError, UsageError
 from shotfit.methods.declared import Declared
-from shotfit.methods.numbering import labels_by_task, loss_within_tasks
+from shotfit.methods.numbering import (
+    MANY,
+    classes_of,
+    labels_among,
+    labels_by_task,
+    loss_within_tasks,
+    parts_of,
+    shown_in,
+)
 from shotfit.methods.recipe import Grid, ParameterGroup, Recipe
 from shotfit.towers.backbone import Backbone
 
@@ -136,6 +144,14 @@ class Method(nn.Module):
         """Class features [classes, embed], not normalized."""
         raise ShotfitError(f"{self.name} has no text features.")
 
+    def features_of_tasks(self, tasks: Sequence[int]) -> Tensor:
+        """`text_features` of the classes of some tasks, by number and ascending: [classes of these, embed].
+
+        A method of several tasks whose classes depend on their own task alone gives those and computes no others; its
+        training steps then leave out the tasks that a batch does not show.
+        """
+        return self.text_features().index_select(0, classes_of(tasks, self.sizes).to(self.frozen.backbone.device))
+
     def image_features(self, images: Images) -> Tensor:
         """Image features [images, embed], not normalized."""
         return self.frozen.image(images)
@@ -151,6 +167,11 @@ class Method(nn.Module):
         """
         if len(self.classes) == 1 and labels.dim() == 1:
             return F.cross_entropy(self.logits(images), labels)
+        shown = self.shown(labels)
+        if shown is not None:  # the loss looks at the columns of these alone
+            logits = self.frozen.logits(self.image_features(images), self.features_of_tasks(shown))
+            own = [self.sizes[task] for task in shown]
+            return loss_within_tasks(logits, labels_among(labels, self.sizes, shown), own)
         return loss_within_tasks(self.logits(images), labels_by_task(labels, self.sizes), self.sizes)
 
     def solve(self, support: Support, validation: Validation) -> None:
@@ -212,16 +233,59 @@ class Method(nn.Module):
         """The class names of all tasks, in the order of the logits."""
         return [name for task in self.classes for name in task.names]
 
+    @property
+    def knows_tasks(self) -> bool:
+        """Whether it computes the class features of one task without those of others, and logits from them alone."""
+        kind = type(self)
+        plain = kind.logits is Method.logits and kind.class_features is Method.class_features
+        return plain and kind.features_of_tasks is not Method.features_of_tasks
+
+    def leaves_out_absent(self, images: int) -> bool:
+        """Whether a training step on so many images leaves out the tasks that they do not show (`absent_tasks`).
+
+        On a GPU, where a step that is the same for every batch is replayed, only where a batch cannot show all tasks.
+        """
+        if not (self.frozen.savings.absent_tasks and len(self.classes) > 1 and self.knows_tasks):
+            return False
+        recipe = self.training_recipe()
+        most = min(images, recipe.tasks_per_batch or images) if recipe else images
+        return self.frozen.backbone.device.type == "cpu" or most < len(self.classes)
+
+    def shown(self, labels: Tensor) -> list[int] | None:
+        """The tasks that a step on these labels runs prompts of; None: all of them."""
+        if not self.leaves_out_absent(len(labels)):
+            return None
+        shown = shown_in(labels, self.sizes)
+        return shown if 0 < len(shown) < len(self.classes) else None
+
     def class_features(self) -> Tensor:
-        """`text_features`, or what was baked of them once the method is fitted."""
-        return self.text_features() if self.baked is None else self.baked
+        """`text_features`, or what was baked of them once the method is fitted.
+
+        Of many tasks they are computed task after task where no gradient is asked for, in bounded memory.
+        """
+        if self.baked is not None:
+            return self.baked
+        if torch.is_grad_enabled() or len(self.classes) < MANY or not self.knows_tasks:
+            return self.text_features()
+        return torch.cat([self.features_of_tasks(part) for part in parts_of(self.sizes)])
+
+    def task_logits(self, images: Images, tasks: Sequence[int]) -> Tensor:
+        """Logits [images, classes of these] for some tasks, by number and ascending.
+
+        Of many tasks the other classes are not looked at.
+        """
+        own = classes_of(tasks, self.sizes).to(self.frozen.backbone.device)
+        if len(self.classes) < MANY or not self.knows_tasks:
+            return self.logits(images).index_select(1, own)
+        features = self.features_of_tasks(tasks) if self.baked is None else self.baked.index_select(0, own)
+        return self.frozen.logits(self.image_features(images), features)
 
     @torch.no_grad()
     def bake(self) -> None:
         """Compute the class features once and for all; prediction then needs the image tower alone."""
         self.baked = None
         if type(self).text_features is not Method.text_features:
-            self.baked = self.text_features().detach().clone()
+            self.baked = self.class_features().detach().clone()
 
     def for_classes(self, classes: Sequence[ClassList]) -> Method:
         """The fitted method on another class list, or a refusal.

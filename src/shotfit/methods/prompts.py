@@ -19,7 +19,15 @@ from shotfit.errors import UsageError
 from shotfit.methods.declared import Declared
 from shotfit.towers.texts import Texts
 
-__all__ = ["POSITIONS", "context_length", "context_of_words", "declared_context", "lay_out", "random_context"]
+__all__ = [
+    "POSITIONS",
+    "context_length",
+    "context_of_words",
+    "declared_context",
+    "lay_out",
+    "random_context",
+    "some",
+]
 
 POSITIONS = ("end", "middle", "front")
 SCALE = 0.02  # standard deviation of a random context
@@ -75,11 +83,12 @@ def lay_out(
     tokenizer, vocabulary = backbone.checked_tokenizer(), backbone.config.text.vocabulary
     readable = [name.replace("_", " ") for name in names]
     half = length // 2
-    rows = []
+    rows, context = [], list(range(vocabulary, vocabulary + length))
     for index, name in enumerate(readable):
         text, size = tokenizer.known(f"{name}."), 0 if position == "end" else tokenizer.count(name)
         first = vocabulary + (0 if owners is None else owners[index] * length)
-        context = list(range(first, first + length))
+        if context and first != context[0]:  # of neighbours that have one context, the ids are the same numbers
+            context = list(range(first, first + length))
         before = {"end": length, "middle": half, "front": 0}[position]
         inside = [*context[:before], *text[:size], *context[before:], *text[size:]]
         rows.append([*tokenizer.start, *inside, *tokenizer.end])
@@ -91,3 +100,13 @@ def lay_out(
         )
     padding = tokenizer.padding
     return Texts.of(rows if padding is None else [[*row, *[padding] * (room - len(row))] for row in rows])
+
+
+def some(texts: Texts, chosen: Sequence[int], learned: int = 0, lower: Sequence[int] | None = None) -> Texts:
+    """Some of the rows. lower: by how much the learned ids of each, which begin at `learned`, are lower than before."""
+    if lower is None:
+        return Texts(tuple(texts.rows[number] for number in chosen))
+    return Texts.of(
+        [token - less if token >= learned else token for token in texts.rows[number]]
+        for number, less in zip(chosen, lower, strict=True)
+    )

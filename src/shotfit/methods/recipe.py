@@ -115,6 +115,7 @@ class Recipe:
     others leave it out. best_epoch: keep the parameters of the first epoch that is
     best on the validation part, where there is one; else the last epoch's. replayable: every step runs the same
     operations on tensors of the same shapes, and draws nothing, so that a GPU may replay a recording (`replay.py`).
+    tasks_per_batch: how many tasks the images of a batch come from at most (0: as many as chance gives).
     """
 
     optimizer: Optimizer
@@ -127,6 +128,7 @@ class Recipe:
     keep_last: bool = False
     best_epoch: bool = False
     replayable: bool = False
+    tasks_per_batch: int = 0
 
     def epochs_for(self, shots: int) -> int:
         """Epochs for this many shots a class.

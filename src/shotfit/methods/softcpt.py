@@ -15,6 +15,9 @@ context v [K, width] or one for each class (CS..), and the linear map W [embed o
 passes of the text tower. A new task needs its name and class names alone, unless something was learned for each task
 or class. `CoOpMT` learns the contexts themselves: one for all tasks, one a task, or one a class.
 
+Not in the paper: with `hierarchy` f_t is the mean over the names on the task's path, and with `neighbours` it is mixed
+with those of the k tasks of the nearest names (`relations.py`). `tasks_per_batch` bounds how many tasks a batch shows.
+
 # differs: one update a batch and one step of the schedule an epoch. The official program registers each of its three or
 four parts with the same optimizer, so that it repeats every update that often and runs the schedule as many times too
 fast: the rate rises again to its maximum. `update=released` does the same, to compare with the published numbers.
@@ -41,7 +44,7 @@ from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import NewClassesError, UsageError
 from shotfit.methods.base import Method, option
 from shotfit.methods.declared import Declared
-from shotfit.methods.numbering import labels_by_task, loss_within_tasks
+from shotfit.methods.numbering import NONE, classes_of, labels_by_task, loss_within_tasks
 from shotfit.methods.prompts import (
     POSITIONS,
     context_length,
@@ -49,8 +52,10 @@ from shotfit.methods.prompts import (
     declared_context,
     lay_out,
     random_context,
+    some,
 )
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
+from shotfit.methods.relations import Relations
 from shotfit.towers.edits import Context
 from shotfit.towers.texts import Texts
 
@@ -65,6 +70,7 @@ RECIPE = Recipe(
     epochs={1: 50},
     replayable=True,
 )
+MOST_TASKS = "how many tasks the images of a batch come from at most; 0: as many as chance gives"
 GRID = Grid(
     (
         Axis("lr", (2e-3, 6e-3, 2e-2), "how far a context must go depends on the backbone and the names"),
@@ -108,9 +114,21 @@ class SoftCPT(Method):
         0.0, "share of the classes without an image in the batch that a step looks at; 0: all", at_least=0, at_most=1
     )
     update: str = option("single", "updates a batch: single, or repeated as released", choices=("single", "released"))
+    tasks_per_batch: int = option(0, MOST_TASKS, at_least=0)
+    hierarchy: bool = option(False, "make a context of the names on the task's path, the `parent` of a task list")
+    neighbours: int = option(0, "how many tasks of the nearest names a context is mixed with", at_least=0)
+    mix: float = option(0.5, "share of the neighbours in it", at_least=0, at_most=1)
 
     def _check(self) -> None:
         super()._check()
+        related = {"hierarchy": self.hierarchy, f"neighbours={self.neighbours}": self.neighbours > 0}
+        used = [name for name, wanted in related.items() if wanted]
+        if used and (self.variant.endswith("ts") or self.network == "lincls"):
+            other = f"variant={self.variant}" if self.variant.endswith("ts") else "network=lincls"
+            raise UsageError(
+                f"softcpt: {used[0]} needs one task context that every context is made with, but {other} is given: use "
+                "variant=nata, cata or csta, and network=lin or linmean."
+            )
         asked = {
             f"network={self.network}": self.network != "lin",
             "freeze_class_context": self.freeze_class_context,
@@ -134,7 +152,7 @@ class SoftCPT(Method):
 
         A step that draws classes is another each time.
         """
-        recipe = replace(RECIPE, replayable=not self.class_sampling)
+        recipe = replace(RECIPE, replayable=not self.class_sampling, tasks_per_batch=self.tasks_per_batch)
         if self.update == "single":
             return recipe
         parts = 4 if self.conditioned and not self.freeze_class_context else 3
@@ -145,7 +163,8 @@ class SoftCPT(Method):
         names, frozen = self.class_names, self.frozen
         lay_out(frozen, names, self.length, self.position, None, self.name)
         length = context_length(frozen, self.task_words, self.task_length)
-        self.conditions([task.task for task in self.classes], length, self.task_position)
+        above = {name for task in self.classes for name in task.parents} if self.hierarchy else set[str]()
+        self.conditions([*(task.task for task in self.classes), *sorted(above)], length, self.task_position)
         if self.conditioned:
             length = context_length(frozen, self.class_words, self.class_length)
             self.conditions(names, length, self.class_position)
@@ -188,25 +207,32 @@ class SoftCPT(Method):
             return context_of_words(self.frozen, words)
         return random_context(self.frozen, *own, length) if length else None
 
-    def take(self, task_context: Tensor | None, class_context: Tensor | None, projection: Tensor) -> None:
-        """Hold the tensors, and lay the prompts out."""
+    def take(
+        self,
+        task_context: Tensor | None,
+        class_context: Tensor | None,
+        projection: Tensor,
+        known: Sequence[ClassList] | None = None,
+    ) -> None:
+        """Hold the tensors, and lay the prompts out. known: the tasks among which neighbours are looked for."""
         self.task_context = None if task_context is None else nn.Parameter(task_context)
         self.projection = nn.Parameter(projection)  # [embed or 2 embed, L * width]
         if self.freeze_class_context:
             self.register_buffer("class_context", class_context)
         else:
             self.class_context = None if class_context is None else nn.Parameter(class_context)
-        self.lay_out()
+        self.lay_out(known)
 
-    def lay_out(self) -> None:
+    def lay_out(self, known: Sequence[ClassList] | None = None) -> None:
         """The three kinds of prompts: of task names, of class names for the map, of class names with what it makes."""
         names = self.class_names
         owner = [number for number, task in enumerate(self.classes) for _ in task.names]
         self.task_of = torch.tensor(owner, device=self.frozen.backbone.device)  # [classes]
-        own = range(len(names)) if self.conditioned else owner
-        self.texts = lay_out(self.frozen, names, self.length, self.position, own, self.name)
-        tasks = [task.task for task in self.classes]
-        self.task_texts = self.conditions_of(tasks, self.task_context, self.task_position)
+        self.owner_of: Sequence[int] = range(len(names)) if self.conditioned else owner  # of the generated contexts
+        self.texts = lay_out(self.frozen, names, self.length, self.position, self.owner_of, self.name)
+        related = self.hierarchy, self.neighbours, self.mix
+        self.relations = Relations.of(self.frozen, self.classes, known or self.classes, *related)
+        self.task_texts = self.conditions_of(self.relations.names, self.task_context, self.task_position)
         self.constant: Tensor | None = None  # g [classes, embed] where nothing in it is trained
         if self.conditioned:
             self.class_texts = self.conditions_of(names, self.class_context, self.class_position)
@@ -229,43 +255,73 @@ class SoftCPT(Method):
         """Text features [texts, embed] of prompts with a context, or with none."""
         return self.frozen.text(texts, [] if context is None else [Context(context.flatten(0, -2))])
 
-    def task_features(self) -> Tensor:
-        """f [tasks, embed], not normalized."""
-        return self.run(self.task_texts, self.task_context)
+    def task_features(self, tasks: Sequence[int] | None = None) -> Tensor:
+        """f [tasks, embed] of all tasks or of some, not normalized; with relations what they mix."""
+        relations = self.relations
+        if relations.plain:
+            texts = self.task_texts if tasks is None else some(self.task_texts, tasks)
+            return self.run(texts, self.task_context)
+        tasks = range(len(self.classes)) if tasks is None else tasks
+        needed = relations.needed(tasks)
+        texts = self.task_texts if len(needed) == len(relations.names) else some(self.task_texts, needed)
+        return relations.mixed(self.run(texts, self.task_context), tasks, needed)
 
     def class_conditions(self, chosen: Tensor | None = None) -> Tensor:
         """g [classes, embed] of all classes or of those chosen, not normalized."""
         if self.constant is not None:
             return self.constant if chosen is None else self.constant.index_select(0, chosen)
-        return self.run(_some(self.class_texts, chosen), self.class_context)
+        texts = self.class_texts if chosen is None else some(self.class_texts, chosen.tolist())
+        return self.run(texts, self.class_context)
 
     def contexts(self, chosen: Tensor | None = None) -> Tensor:
-        """S [tasks, L, width], or [classes, L, width] of variants with a class context, of those chosen."""
+        """S [tasks, L, width], or [classes, L, width] of variants with a class context.
+
+        chosen: numbers of classes; S is of those, or of their tasks, ascending.
+        """
+        tasks = None if chosen is None else self.task_of[chosen].unique()  # ascending
         if not self.conditioned:
-            z = self.task_features()
+            z = self.task_features(None if tasks is None else tasks.tolist())
         elif self.network == "lincls":
             z = self.class_conditions(chosen)
             if self.task_context is not None:  # has no part in it, but must have a gradient (of zero) to decay
                 z = z + 0 * self.task_context.sum()
         else:
-            tasks = self.task_features().index_select(0, self.task_of if chosen is None else self.task_of[chosen])
-            both = self.class_conditions(chosen), tasks
+            features = self.task_features(None if tasks is None else tasks.tolist())
+            place = self.task_of
+            if chosen is not None and tasks is not None:
+                place = torch.searchsorted(tasks, self.task_of[chosen])
+            both = self.class_conditions(chosen), features.index_select(0, place)
             z = torch.cat(both, dim=1) if self.network == "lin" else (both[0] + both[1]) / 2
         return (z @ self.projection.to(z)).unflatten(1, (self.length, -1))
 
     def text_features(self, chosen: Tensor | None = None) -> Tensor:
         """t [classes, embed] of all classes, or of those chosen (by number, ascending within each task)."""
-        contexts = self.contexts(chosen)
-        if chosen is not None:  # the ids of a prompt count all classes
-            everyone = contexts.new_zeros(len(self.texts), *contexts.shape[1:])
-            contexts = everyone.index_copy(0, chosen, contexts)
-        return self.frozen.text(_some(self.texts, chosen), [Context(contexts.flatten(0, 1))])
+        contexts = [Context(self.contexts(chosen).flatten(0, 1))]
+        return self.frozen.text(self.texts, contexts) if chosen is None else self._text(chosen.tolist(), contexts)
+
+    def _text(self, chosen: list[int], contexts: Sequence[Context]) -> Tensor:
+        """t of the classes chosen, whose contexts alone are there: the ids of a prompt count those of all."""
+        own = [self.owner_of[number] for number in chosen]
+        place = {owner: number for number, owner in enumerate(sorted(set(own)) if not self.conditioned else own)}
+        vocabulary = self.frozen.backbone.config.text.vocabulary
+        lower = [(owner - place[owner]) * self.length for owner in own]
+        return self.frozen.text(some(self.texts, chosen, vocabulary, lower), contexts, len(self.texts) - len(chosen))
+
+    def features_of_tasks(self, tasks: Sequence[int]) -> Tensor:
+        """t [classes of these, embed]: prompts of no other class run, and of no other task but those related."""
+        return self.text_features(classes_of(tasks, self.sizes).to(self.task_of.device))
 
     def loss(self, images: Images, labels: Tensor) -> Tensor:
         """[]; with class sampling among the classes chosen for this batch."""
         if not self.class_sampling:
             return super().loss(images, labels)
         chosen, sizes, within = self.sample(labels_by_task(labels, self.sizes))
+        if self.leaves_out_absent(len(images)):
+            shown = (within != NONE).any(dim=0).tolist()
+            owners = [seen for seen, size in zip(shown, sizes, strict=True) for _ in range(size)]
+            chosen = chosen[torch.tensor(owners, device=chosen.device)]
+            sizes = [size for seen, size in zip(shown, sizes, strict=True) if seen]
+            within = within[:, torch.tensor(shown, device=within.device)]
         features = self.text_features(chosen) + OFFSET
         return loss_within_tasks(self.frozen.logits(self.image_features(images), features), within, sizes)
 
@@ -300,7 +356,7 @@ class SoftCPT(Method):
             )
         if task_context is not None and task_context.dim() == 3:
             task_context = task_context[_known(self, fitted, f"variant={self.variant}", "variant=nata or cata")]
-        self.take(task_context, class_context, tensors["projection"])
+        self.take(task_context, class_context, tensors["projection"], fitted.classes)
         self.requires_grad_(False)
 
 
@@ -320,6 +376,11 @@ class CoOpMT(Method):
     )
     length: int = option(16, "context length L", at_least=1)
     position: str = option("end", "where the class name stands", choices=POSITIONS)
+    tasks_per_batch: int = option(0, MOST_TASKS, at_least=0)
+
+    def training_recipe(self) -> Recipe:
+        """The recipe, with the bound of tasks."""
+        return replace(RECIPE, tasks_per_batch=self.tasks_per_batch)
 
     def check(self) -> None:
         """Refuse a context that leaves no room for the names."""
@@ -349,6 +410,12 @@ class CoOpMT(Method):
         """[classes, embed]."""
         return self.frozen.text(self.texts, [Context(self.context.flatten(0, -2))])
 
+    def features_of_tasks(self, tasks: Sequence[int]) -> Tensor:
+        """[classes of these, embed]."""
+        chosen = classes_of(tasks, self.sizes).tolist()
+        texts, absent = some(self.texts, chosen), len(self.texts) - len(chosen)
+        return self.frozen.text(texts, [Context(self.context.flatten(0, -2))], absent)
+
     def rebuild(self, fitted: Method) -> None:
         """The context of all, or of tasks that are known, beside other names."""
         if self.sharing == "class":
@@ -361,10 +428,6 @@ class CoOpMT(Method):
             context = context[_known(self, fitted, "sharing=task", "sharing=all")]
         self.take(context)
         self.requires_grad_(False)
-
-
-def _some(texts: Texts, chosen: Tensor | None) -> Texts:
-    return texts if chosen is None else Texts(tuple(texts.rows[number] for number in chosen.tolist()))
 
 
 def _known(method: Method, fitted: Method, option: str, instead: str) -> list[int]:

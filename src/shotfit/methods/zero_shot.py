@@ -11,6 +11,7 @@ Published: see docs/methods.md#zero_shot.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -42,3 +43,7 @@ class ZeroShot(Method):
     def text_features(self) -> Tensor:
         """[classes, embed]."""
         return class_features(self.frozen, self.classes, self.ensemble)
+
+    def features_of_tasks(self, tasks: Sequence[int]) -> Tensor:
+        """[classes of these, embed]."""
+        return class_features(self.frozen, [self.classes[task] for task in tasks], self.ensemble)

@@ -79,7 +79,7 @@ class _Stage:
         center = ImagePool(self.task.train)
         views = ImagePool(self.task.train, recipe.views) if recipe and recipe.views else center
         self.support = Support(center, views, 4)
-        classes = _two(self.task) if self.method.several_tasks else (self.task.classes,)
+        classes = _three(self.task) if self.method.several_tasks else (self.task.classes,)
         self.method.attach(self.frozen, classes)
         torch.manual_seed(0)
         self.method.prepare(self.support)
@@ -102,10 +102,17 @@ class _Stage:
         return [tensor.detach().cpu() for tensor in tensors]
 
 
-def _two(task: Task) -> tuple[ClassList, ClassList]:
-    """The classes of a task as those of two tasks, and one class that has no images."""
+def _three(task: Task) -> tuple[ClassList, ...]:
+    """The classes of a task as those of two tasks, one class that has no images, and a task that has none.
+
+    The tasks lie in a hierarchy, for methods that look at it.
+    """
     first, *others = task.classes.names
-    return ClassList("one thing", (first,)), ClassList("other_things", (*others, "another"))
+    return (
+        ClassList("one thing", (first,), parents=("any thing",)),
+        ClassList("other_things", (*others, "another"), parents=("rest", "any thing")),
+        ClassList("nothing at all", ("empty", "void")),
+    )
 
 
 def _some_savings(combinations: int = 4) -> Iterator[Savings]:

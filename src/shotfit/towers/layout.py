@@ -31,7 +31,8 @@ class Savings:
     `shared`: what prompts have in common runs once. `read_alone`: the last block runs for the read token alone.
     `replaced`: tokens that the next step replaces give keys and values only. `silu`: QuickGELU runs as SiLU.
     `reduced_images`: large JPEGs are decoded at reduced size (`decoding.py`). `replayed`: a GPU records a training step
-    once and replays it (`replay.py`).
+    once and replays it (`replay.py`). `absent_tasks`: a training step runs no prompt of a task without an image in its
+    batch (`base.py`).
     """
 
     frozen_beginning: bool = True
@@ -42,6 +43,7 @@ class Savings:
     silu: bool = True
     reduced_images: bool = True
     replayed: bool = True
+    absent_tasks: bool = True
 
     @classmethod
     def none(cls) -> Savings:

@@ -105,9 +105,7 @@ def read(source: Path, how: How) -> Listing:
                 rows.append(Row(picture, label, parts.get(picture.path, "train")))
     rows.sort(key=lambda row: row.picture.path)
     given = sum(row.picture.path.relative_to(source).as_posix() in said for row in rows)
-    both = (
-        f"{given:,} labels are from {NAME} and {len(rows) - given:,} of class folders; --read-as folders takes these"
-    )
+    both = f"{given:,} labels are from {NAME} and {len(rows) - given:,} of class folders; --read-as folders takes these"
     notes = [f"{both} alone"] if labels else []
     notes += [f"{unlabelled:,} pictures have no label yet"] if unlabelled else []
     return listed(rows, reader, "the test folder", notes=notes)
