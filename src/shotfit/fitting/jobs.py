@@ -185,6 +185,7 @@ class Predicting(Job):
             "model": weights or _weights(self.model),
             "method": _digest([self.model.record.get(name) for name in ("method", "options", "classes")]),
             "task": self.model.one_task().task,
+            "parents": list(self.model.one_task().parents),
             "classes": _digest(list(self.names)),
             "top": min(self.top, len(self.names)),
             **asdict(self.question),
