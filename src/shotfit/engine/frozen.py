@@ -38,6 +38,7 @@ __all__ = ["Frozen", "ImagePool", "Images", "normalize"]
 
 TEXT_ROWS = 256  # frozen texts that run together
 IMAGE_ROWS = 32  # images that are decoded and run together
+CLAIMED = 256  # missing images at a time that no other process encodes, a multiple of IMAGE_ROWS
 
 
 class ImagePool:
@@ -306,14 +307,18 @@ class Frozen:
 
             def compute(missing: list[int]) -> Iterator[Tensor]:
                 for pixels in self._pixels(pool, missing):
-                    yield self._run_until(pixels, step, paired)
+                    # One row alone is multiplied another way, and has other last digits than among others: what is
+                    # stored must not depend on what was missing.
+                    alone = len(pixels) == 1 and not pool.passing
+                    found = self._run_until(pixels.repeat(2, 1, 1, 1) if alone else pixels, step, paired)
+                    yield found[: len(pixels)]
 
             alone = step == self.backbone.image.last - 1 and self.savings.read_alone
             reduced = self.savings.reduced_images
             given = (("input", paired), ("read_alone", alone), ("reduced_images", reduced))
             more = {name: True for name, holds in given if holds}
             kind = {"tower": "image", "step": step, **more, **self._kind()}
-            rows = self.store.held(kind, pool.keys(), compute, "Encoding images")
+            rows = self.store.held(kind, pool.keys(), compute, "Encoding images", CLAIMED)
             kept[step, paired] = Rows(rows, self.backbone.device, whole=step == self.backbone.image.last)
         return kept[step, paired]
 
