@@ -54,7 +54,17 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["DamagedRowsError", "Held", "Shard", "Wanted", "digests_of", "is_old", "is_shard", "write_rows", "write_shard"]
+__all__ = [
+    "DamagedRowsError",
+    "Held",
+    "Shard",
+    "Wanted",
+    "digests_of",
+    "is_old",
+    "is_shard",
+    "write_rows",
+    "write_shard",
+]
 
 MARK = "shotfit rows 2"
 MOST_OPEN = 48  # files that rows keep open, the largest; many systems allow a process 256
@@ -108,8 +118,9 @@ def write_rows(folder: Path, digests: NDArray[np.int64], rows: Tensor) -> Shard:
     content = rows.view(torch.uint8).numpy().reshape(len(rows), -1)
     found = [shard.checksum(bytes(digests[row].data), values.data) for row, values in enumerate(content)]
     shard.checksums = np.array(found, "<u4")
-    halves = [np.resize(values.view("<i4"), len(rows) + len(rows) % 2).view("<i8") for values in (order, shard.checksums)]
-    index = np.concatenate([*shard.index, *halves])
+    even = len(rows) + len(rows) % 2  # entries, two to a number
+    pairs = [np.resize(values.view("<i4"), even).view("<i8") for values in (order, shard.checksums)]
+    index = np.concatenate([*shard.index, *pairs])
     data = save({"rows": rows, "index": torch.from_numpy(index)}, {"mark": MARK})
     shard.begin = len(data) - rows.nbytes
     write_atomically(shard.path, data)
@@ -206,7 +217,8 @@ class Shard:
         places = found.view(torch.uint8).numpy().reshape(-1).data
         with self._reading(opened) as file:
             if self.checksums is None:
-                self.checksums = np.frombuffer(self._bytes(file, self._index_bytes - 8 * ((self.count + 1) // 2), 4 * self.count), "<u4")
+                begin = self._index_bytes - 8 * ((self.count + 1) // 2)
+                self.checksums = np.frombuffer(self._bytes(file, begin, 4 * self.count), "<u4")
             for first, last in _runs(rows):  # of neighbours, which are read at once
                 file.seek(self.begin + rows[first] * self.row_bytes)
                 self._fill(file, places[first * self.row_bytes : (last + 1) * self.row_bytes])

@@ -20,6 +20,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ KIND = "kind.json"
 TRIES = 3  # how often rows are computed again that come back from the disk damaged
 SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 60  # after which rows are written
 SMALL_BYTES, SMALL_SHARDS = SHARD_BYTES // 8, 32  # so many shards below that size become one
+FEWEST, PARTS = 32, 8  # rows that a process claims at once at least; into how many claims a few hundred go
 STALE_SECONDS = 3600  # a temporary file of this age belongs to a writer that was killed
 
 
@@ -154,15 +156,16 @@ class Store:
     ) -> Held:
         """The same row by row: each is read from its file, and compared with its checksum, when it is asked for.
 
-        together: of so many missing rows at a time nobody else computes any, so that processes that want the same rows
-        share the work; None: of all.
+        together: of so many missing rows at a time, at most, nobody else computes any, so that processes that want the
+        same rows share the work; None: of all.
 
         What is read raises DamagedRowsError where the file was damaged, cut off or evicted since; see `undamaged`.
         """
         home = self.folder / _digest(kind)
         held: dict[str, Tensor | tuple[Shard, int]] = dict(self._find(home, keys))
         missing, pending, size, failed = _missing(keys, held), dict[str, Tensor](), 0, False
-        written = time.monotonic()
+        written, left = time.monotonic(), list(missing)
+        most = None if together is None else min(together, max(FEWEST, ceil(len(left) / PARTS / FEWEST) * FEWEST))
 
         def flush() -> None:
             nonlocal pending, size, failed, written
@@ -180,11 +183,11 @@ class Store:
             nonlocal size, left
             with claims_in(home, home / KIND) as claims:
                 while left:
-                    mine = claims.take([keys[position] for position in left], together)
+                    mine = claims.take([keys[position] for position in left], most)
                     if mine:
                         known = self._find(home, [keys[position] for position in left])  # of others, since
                         part = [place for place in left if keys[place] in mine and keys[place] not in known]
-                        rows = (row for chunk in compute(part) for row in chunk.detach().cpu()) if part else iter(())
+                        rows = (row for chunk in (compute(part) if part else ()) for row in chunk.detach().cpu())
                         for position, row in zip(part, rows, strict=True):
                             held[keys[position]] = pending[keys[position]] = row
                             size += row.nbytes
@@ -201,7 +204,6 @@ class Store:
                     left = [position for position in left if keys[position] not in held]
                 flush()
 
-        left = list(missing)
         try:
             if missing:
                 self._prepare(home, kind)
@@ -312,9 +314,10 @@ class Store:
             if size >= SHARD_BYTES:
                 break
         if len(done) > 1:
-            found, first = np.unique(np.concatenate(digests), axis=0, return_index=True)
+            every_digest = np.concatenate(digests)
+            first = np.unique(every_digest, axis=0, return_index=True)[1]
             order = np.sort(first)  # as they lay, without those that two processes had computed
-            write_rows(home, np.concatenate(digests)[order], torch.cat(parts)[torch.from_numpy(order)])
+            write_rows(home, every_digest[order], torch.cat(parts)[torch.from_numpy(order)])
             for shard in done:
                 shard.path.unlink(missing_ok=True)
 
@@ -324,25 +327,24 @@ class Store:
         return [path for size, path in sorted(stats) if size < SMALL_BYTES]
 
     def _find(self, home: Path, keys: Sequence[str]) -> dict[str, tuple[Shard, int]]:
-        """Where the rows of keys are that are there. Once more where a shard went meanwhile, maybe into a larger one."""
-        wanted, listed = Wanted(list(dict.fromkeys(keys))), list[str]()
-        names = list(dict.fromkeys(keys))
+        """Where the rows of keys are that are there; once more where a shard went into a larger one meanwhile."""
+        names, held = list(dict.fromkeys(keys)), dict[str, tuple[Shard, int]]()
+        wanted = Wanted(names)
         for _ in range(TRIES):
-            held: dict[str, tuple[Shard, int]] = {}
-            listed = sorted(path.name for path in _listed(home) if is_shard(path))
             gone = False
-            for name in listed:
-                shard = self._shard(home / name)
-                gone |= shard is None and name not in self._damaged
+            for path in sorted(path for path in _listed(home) if is_shard(path)):
+                shard = self._shard(path)
+                gone |= shard is None and path.name not in self._damaged
                 try:
                     found = shard.find(wanted) if shard is not None else {}
                 except DamagedRowsError:
-                    self._discard(home / name)
+                    self._discard(path)
                     continue
-                if shard is None or not (places := {names[one]: row for one, row in found.items()}).keys() - held.keys():
+                places = {names[position]: row for position, row in found.items()}
+                if shard is None or not places.keys() - held.keys():
                     continue
                 with contextlib.suppress(OSError):
-                    os.utime(shard.path)
+                    os.utime(path)
                 held = {key: (shard, row) for key, row in places.items()} | held
             if not gone or len(held) == len(names):
                 break
