@@ -101,6 +101,10 @@ class MemoryStore:
             held[keys[position]] = row
         return Held([held[key] for key in keys])
 
+    def missing(self, kind: Kind, keys: Sequence[str]) -> list[int]:
+        """See Store.missing."""
+        return _missing(keys, self._rows.get(_digest(kind), {}))
+
     def undamaged(self, read: Callable[[], Tensor]) -> Tensor:
         """See Store.undamaged."""
         return read()
@@ -138,6 +142,10 @@ class Store:
         Raises ShotfitError for a disk that damages what is written again and again.
         """
         return self.undamaged(lambda: self.held(kind, keys, compute, description).stack())
+
+    def missing(self, kind: Kind, keys: Sequence[str]) -> list[int]:
+        """The positions of the keys, each at its first, whose rows are not there."""
+        return _missing(keys, self._find(self.folder / _digest(kind), keys))
 
     def undamaged(self, read: Callable[[], Tensor]) -> Tensor:
         """What `read` gives, which is called again where rows turn out to be damaged: they are no longer held then."""
