@@ -139,7 +139,7 @@ class Shard:
         self.index: NDArray[np.int64] | None = None
         self.order: NDArray[np.int32] | None = None
         self.checksums: NDArray[np.uint32] | None = None
-        self._entry: NDArray[np.int64] | None = None  # of each row: the inverse of `order`
+        self._entry: NDArray[np.int32] | None = None  # of each row: the inverse of `order`
         self.begin = 0  # of the rows in the file; the index stands in front of them
         self._form = f" {dtype} {self.shape}".encode()
 
@@ -201,7 +201,7 @@ class Shard:
         if self._entry is None:
             self.find(Wanted([""]))  # reads the index
             assert self.order is not None
-            entry = np.full(self.count, -1)
+            entry = np.full(self.count, -1, np.int32)
             entry[self.order.clip(0, self.count - 1)] = np.arange(self.count)
             self._entry = entry
         assert self.index is not None
