@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from shotfit.engine import ranks
 from shotfit.engine.ranks import joined, world
 from shotfit.errors import UsageError
 from shotfit.fitting.fit import fit
@@ -25,6 +29,7 @@ import torch
 from safetensors.torch import save_file
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.data.readers import read_task
+from shotfit.engine import ranks
 from shotfit.engine.ranks import joined
 from shotfit.engine.store import Store
 from shotfit.fitting.fit import fit
@@ -134,6 +139,47 @@ def test_budget_is_refused_in_several_processes(folder: Path, monkeypatch: pytes
     monkeypatch.setattr("shotfit.fitting.fit.world", lambda: 2)
     with pytest.raises(UsageError, match="budget counts seconds, which differ from process to process"):
         fit(folder / "photos", "coop", backbone=str(folder / "backbone"), budget=10)
+
+
+def test_recipe_for_several_machines_runs(folder: Path) -> None:
+    page = Path(__file__).parent.parent / "docs" / "training-on-several-processes.md"
+    first, several = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert first.startswith("torchrun --nproc-per-node 2 -m shotfit fit ") and len(several.splitlines()) <= 20
+    command = shlex.split(several.replace("\\\n", " "), comments=True)
+    assert command[0] == "torchrun" and command[-2:] == ["--out", "shared/birds"]
+    instead = {"HOST:29500": f"127.0.0.1:{_free_port()}", "4": "1", "2000": "4", "photos/": f"{folder}/photos"}
+    given = [instead.get(word, word) for word in command[1:]] + ["--backbone", str(folder / "backbone"), "--no-check"]
+    surroundings = os.environ | {"OMP_NUM_THREADS": "1"}
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *given], cwd=folder, env=surroundings, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [machine.communicate() for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert "".join(out for out, _ in said).count("saved shared/birds") == 1
+    assert (folder / "shared" / "birds" / "adapter.safetensors").is_file()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("processes, count", [(1, 5), (3, 7), (3, 3), (4, 2)])
+def test_shares_cover_a_batch_and_weigh_one(processes: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "world", lambda: processes)
+    taken, weights = list[int](), list[float]()
+    for rank in range(processes):
+        monkeypatch.setattr(ranks, "_rank", lambda rank=rank: rank)
+        weights.append(ranks.weight(count))
+        taken += range(count)[ranks.share(count)] if weights[-1] else []
+        assert range(count)[ranks.share(count)]
+    assert taken == [*range(count)] and sum(weights) == pytest.approx(1)
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

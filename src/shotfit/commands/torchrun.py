@@ -22,7 +22,7 @@ def as_one(command: Callable[P, R]) -> Callable[P, R]:
             return command(*arguments, **named)
         from shotfit.engine.ranks import joined
 
-        with joined():
+        with joined(str(named.get("device", "auto"))):
             return command(*arguments, **named)
 
     return run

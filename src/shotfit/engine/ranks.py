@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from shotfit.engine.store import Compute, Kind, MemoryStore, Store
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, UsageError
 
 __all__ = [
     "agree", "agreed_rows", "gathered", "is_asked", "is_first", "joined", "may_tell", "share", "splits", "stepping",
@@ -67,21 +67,21 @@ def is_first() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[bool]:
+def joined(device: str = "auto") -> Iterator[bool]:
     """Train together with the other processes that torchrun started; gives whether this is the first of them.
 
-    The others print nothing within. Each computes with its own GPU where CUDA has one.
+    The others print nothing within. device: as in `fit`; each process takes a GPU of its own where it is not cpu.
 
-    Raises ShotfitError where another process ends before the work is done.
+    Raises UsageError for more processes than GPUs, and ShotfitError where another process ends before the work is done.
     """
     if not is_asked() or _is_joined():
         yield is_first()
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    on_gpus = torch.cuda.is_available() and device != "cpu"
+    if on_gpus:
+        _take_gpu(device)
     with _peers():
-        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
     try:
         with _peers(), _silent(not is_first()):
             yield is_first()
@@ -89,6 +89,18 @@ def joined() -> Iterator[bool]:
     finally:
         with suppress(RuntimeError):
             torch.distributed.destroy_process_group()
+
+
+def _take_gpu(device: str) -> None:
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE") or 1), torch.cuda.device_count()
+    if ":" in device:
+        raise UsageError(f"Each process of torchrun takes a GPU of its own: use --device cuda in place of {device}.")
+    if here > gpus:
+        raise UsageError(
+            f"torchrun started {here} processes on a machine with {gpus} GPU{'' if gpus == 1 else 's'}: start one for "
+            "each GPU (--nproc-per-node), or use --device cpu."
+        )
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0))
 
 
 @contextmanager

@@ -94,8 +94,10 @@ def in_processes(ground: Ground, runs: Sequence[Run], jobs: int, known: Known, n
         while slots.under_way:
             for slot, number, outcome in slots.ended():
                 timed.discard(number)
+                told: Told | None = None
                 try:
                     told = outcome.result()
+                    done.append(told.run)
                 except BrokenProcessPool:
                     again = tried[number] < TRIES
                     how = "its run is done again" if again else "its run is left out"
@@ -105,16 +107,15 @@ def in_processes(ground: Ground, runs: Sequence[Run], jobs: int, known: Known, n
                     else:
                         lost.append(runs[number].said)
                     slots.renew(slot)
-                else:
+                if waiting:
+                    begin(slot)
+                if told is not None:
                     for category, sentence in told.warned:
                         if sentence not in heard:
                             heard.add(sentence)
                             warnings.warn(sentence, category, stacklevel=2)
-                    done.append(told.run)
                     for position in alike[number]:
                         note(position, told if position == number else Told(told.run, True), len(slots.under_way))
-                if waiting:
-                    begin(slot)
     if lost:
         raise ShotfitError(
             f"{_plural(len(lost), 'run')} of {len(runs)} could not be done, since a process died twice in each: "

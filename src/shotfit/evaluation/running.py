@@ -291,6 +291,7 @@ def _under_way(folder: Path | None, run: Run) -> Iterator[_Claim]:
                 waited = True
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_nlink:
+                os.truncate(descriptor, 0)
                 break
             found = read_run(os.pread(descriptor, os.fstat(descriptor).st_size, 0)) if waited else None
             os.close(descriptor)
@@ -301,7 +302,6 @@ def _under_way(folder: Path | None, run: Run) -> Iterator[_Claim]:
         yield _Claim()
         return
     try:
-        os.truncate(descriptor, 0)
         yield _Claim(descriptor)
     finally:
         with suppress(OSError):
