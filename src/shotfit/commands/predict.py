@@ -176,7 +176,7 @@ def predict(
     sorted_to = copy_to or link_to
     if sorted_to is not None:
         check_apart(sorted_to, images)
-    stream = Stream(images, lines_of(sys.stdin), without=sorted_to, paths=paths)
+    stream = Stream(images, lines_of(sys.stdin), without=sorted_to, paths=paths, remote=True)
     say = to(sys.stderr)
     fitted: Predictor
     if (model / "export.json").is_file():
@@ -210,7 +210,9 @@ def predict(
         say(_sorted(sorter))
     if stream.passed_over:
         say(_passed_over(stream))
-    if left_out and not skip_broken:
+    for error in stream.damaged:
+        say(f"note: {error}")
+    if stream.damaged or (left_out and not skip_broken):
         raise typer.Exit(LEFT_OUT)
 
 
