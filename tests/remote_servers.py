@@ -42,6 +42,9 @@ class Web(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is no news."""
+
     def gets(self, name: str) -> list[str]:
         """The ranges that were asked of a file."""
         return [ranges for method, path, ranges in self.asked if method == "GET" and path.endswith(f"/{name}")]
@@ -91,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
         self._answer(206, content[start : end + 1], headers, short=fault == "cut")
 
-    def _answer(self, status: int, content: bytes, headers: Mapping[str, str] = {}, short: bool = False) -> None:  # noqa: B006
+    def _answer(self, status: int, content: bytes, headers: Mapping[str, str] = {}, short: bool = False) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

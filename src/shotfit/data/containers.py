@@ -385,7 +385,9 @@ def _row(path: Path | Address, row: int) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _groups(path: Path | Address, size: int, changed: int | str, process: int) -> tuple[Callable[[int], Any], list[int]]:
+def _groups(
+    path: Path | Address, size: int, changed: int | str, process: int
+) -> tuple[Callable[[int], Any], list[int]]:
     """What reads the image column of a group of rows, and the number of rows up to the end of each group."""
     pa = arrow()
     ends: list[int] = []

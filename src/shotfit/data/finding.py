@@ -192,7 +192,9 @@ class Stream:
         elif ending in (*ARCHIVES, *TABLES):
             yield address
         elif ending in LISTS and not listed:
-            raise ShotfitError(f"{address} is a list that lies elsewhere: copy it here first, its paths may stay there.")
+            raise ShotfitError(
+                f"{address} is a list that lies elsewhere: copy it here first, its paths may stay there."
+            )
         else:
             yield source
 

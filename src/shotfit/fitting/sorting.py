@@ -114,7 +114,11 @@ class Sorter:
 
     def _place(self, picture: Picture, folder: Path) -> bool:
         """Whether there is a new file; not if the same is there already."""
-        file = picture.path if picture.inside is None and picture.crop is None and not isinstance(picture, RemotePicture) else None
+        file = (
+            picture.path
+            if picture.inside is None and picture.crop is None and not isinstance(picture, RemotePicture)
+            else None
+        )
         if self.link and file is None:
             what = "lies elsewhere" if isinstance(picture, RemotePicture) else "is a part of a file"
             raise ShotfitError(f"{picture} {what}, which no link can lead to: use --copy-to.")

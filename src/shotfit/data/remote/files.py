@@ -103,7 +103,13 @@ def told(address: Address, error: BaseException) -> NoReturn:
     elif kind in ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound"):
         reason = "may not be read (no login was found): log in, or set FSSPEC_S3_ANON=true for a public bucket"
     elif isinstance(error, TimeoutError) or kind in (
-        *("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "FSTimeoutError", "ConnectionClosedError"),
+        *(
+            "EndpointConnectionError",
+            "ConnectTimeoutError",
+            "ReadTimeoutError",
+            "FSTimeoutError",
+            "ConnectionClosedError",
+        ),
         *("ClientConnectorError", "ClientConnectorDNSError", "ServerDisconnectedError", "ClientOSError"),
         *("ConnectionTimeoutError", "SocketTimeoutError", "ServerTimeoutError"),
     ):
@@ -111,7 +117,7 @@ def told(address: Address, error: BaseException) -> NoReturn:
     elif kind in ("ClientPayloadError", "IncompleteRead", "ResponseStreamingError"):
         reason = "cannot be fetched: the host broke off in the middle"
     elif kind == "TooLongError":
-        reason = f"has more bytes than are read of it ({text})" if text else "has more bytes than are read of it"
+        reason = "cannot be fetched (its host sends more than it is asked for)"
     else:
         reason = f"cannot be fetched ({cut(text, 200) or kind})"
     raise UnreadableError.of(address, reason, missing) from error
@@ -119,10 +125,14 @@ def told(address: Address, error: BaseException) -> NoReturn:
 
 def whole(address: Address, limit: int) -> bytes:
     """All bytes of a file, in one request. Raises UnreadableError where there are more than `limit`, and else."""
-    content = _range(address, 0, limit + 1)[0]
+    content = _range(address, 0, limit, whole=True)[0]
     if len(content) > limit:
-        raise UnreadableError.of(address, f"has more bytes than the {limit:,} that are read of a picture")
+        raise _too_long(address, limit)
     return content
+
+
+def _too_long(address: Address, limit: int) -> UnreadableError:
+    return UnreadableError.of(address, f"has more bytes than the {limit:,} that are read of a picture")
 
 
 def kept_whole(address: Address, limit: int) -> bytes:
@@ -162,8 +172,11 @@ def state(address: Address) -> State:
 _states: OrderedDict[Address, tuple[float, State]] = OrderedDict()
 
 
-def _range(address: Address, start: int, length: int) -> tuple[bytes, int | None, str]:
-    """At most `length` bytes from `start`, with size and version of the file where they are told."""
+def _range(address: Address, start: int, length: int, whole: bool = False) -> tuple[bytes, int | None, str]:
+    """At most `length` bytes from `start`, with size and version of the file where they are told.
+
+    whole: they are to be all of it; a byte more is a file that is too long.
+    """
     try:
         found = system(address)
         if address.web:
@@ -171,15 +184,17 @@ def _range(address: Address, start: int, length: int) -> tuple[bytes, int | None
 
             from shotfit.data.remote.web import get
 
-            return sync(found.loop, get, found, address, start, length)  # type: ignore[no-any-return]
-        content = found.cat_file(path_of(address), start=start, end=start + length)
+            return sync(found.loop, get, found, address, start, length, not whole)
+        content = found.cat_file(path_of(address), start=start, end=start + length + whole)
     except Exception as error:
         if getattr(error, "status", 0) == 416 or _is_behind(error):
             return b"", None, ""
         if getattr(error, "status", 0) == 200:
             raise UnreadableError.of(address, "lies on a host that sends no ranges: copy it here first") from error
+        if whole and type(error).__name__ == "TooLongError":
+            raise _too_long(address, length) from error
         told(address, error)
-    if len(content) > length:
+    if len(content) > length and not whole:
         raise UnreadableError.of(address, "cannot be fetched (its host sends more than it is asked for)")
     return content, None, ""
 

@@ -56,8 +56,8 @@ class SilentError(TimeoutError):
     """A host that did not answer several times, and is left alone for a while."""
 
 
-async def get(system: Any, address: Address, start: int, length: int) -> Answer:
-    """At most `length` bytes from `start`; fewer where the file ends.
+async def get(system: Any, address: Address, start: int, length: int, ranges: bool) -> Answer:
+    """At most `length` bytes from `start`; fewer where the file ends. ranges: they are a part; else more is too long.
 
     Raises StatusError (416 where the file ends before `start`, 200 where the server sends no ranges), TooLongError,
     aiohttp's ClientError, TimeoutError.
@@ -68,7 +68,7 @@ async def get(system: Any, address: Address, start: int, length: int) -> Answer:
     for number in range(TRIES):
         wait = 0.0
         try:
-            answer = await _once(system, address, start, length)
+            answer = await _once(system, address, start, length, ranges)
         except StatusError as error:
             _heard(address.host)
             if error.status not in _AGAIN or number == TRIES - 1:
@@ -88,7 +88,7 @@ async def get(system: Any, address: Address, start: int, length: int) -> Answer:
     raise AssertionError("the last try returns or raises")
 
 
-async def _once(system: Any, address: Address, start: int, length: int) -> Answer:
+async def _once(system: Any, address: Address, start: int, length: int, ranges: bool) -> Answer:
     import aiohttp
 
     session = await system.set_session()
@@ -107,17 +107,16 @@ async def _once(system: Any, address: Address, start: int, length: int) -> Answe
             size = None if told[3] == "*" else int(told[3])
         elif found.status == 200 and not start:
             size = found.content_length
-            if size is not None and size > length:
-                raise StatusError(200) if length < _WHOLE else TooLongError(size)
+            if ranges and (size is None or size > length):
+                raise StatusError(200)
         else:
             error = StatusError(found.status, found.reason or "")
             after = found.headers.get("Retry-After", "")
             error.after = int(after) if after.isdecimal() else 0  # type: ignore[attr-defined]
             raise error
+        if not ranges and size is not None and size > length:
+            raise TooLongError
         return Answer(await _counted(found, length), size, version)
-
-
-_WHOLE = 2**27  # bytes from which on a request is for a whole file
 
 
 async def _counted(found: Any, length: int) -> bytes:
@@ -125,7 +124,7 @@ async def _counted(found: Any, length: int) -> bytes:
     async for piece in found.content.iter_chunked(_PIECE):
         content += piece
         if len(content) > length:
-            raise TooLongError(len(content))
+            raise TooLongError
     return bytes(content)
 
 
