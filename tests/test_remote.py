@@ -344,6 +344,21 @@ def test_list_cannot_ask_for_what_is_not_fetched(run: Run, host: Web, address: s
     assert len(errors("features")) == 1 and host.asked == []
 
 
+def test_command_line_cannot_ask_for_what_is_not_fetched(run: Run) -> None:
+    code, err = run("embed", "file:///etc/hostname", "photos", "--out", "features")
+    assert code == 3 and len(err) == 1 and "of a kind that is not fetched (file://)" in err[0]
+
+
+def test_lines_of_standard_input_may_be_addresses(
+    run: Run, host: Web, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{host.url}/000.png", f"{bucket}/shards/1.tar", "file:///etc/hostname", f"{bucket}/none"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert run("embed", "-", "--out", "features")[0] == 4
+    assert [*errors("features")] == lines[2:]
+    assert len(rows("features")["image"]) == 1 + 10 + 2
+
+
 @pytest.mark.parametrize("target", ["file:///etc/hostname", "s3://shop/photos/000.png", "ftp://127.0.0.1/x"])
 def test_redirects_lead_to_the_web_alone(host: Web, target: str) -> None:
     host.target = target

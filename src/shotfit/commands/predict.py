@@ -40,7 +40,7 @@ def predict(
         list[str],
         typer.Argument(
             help="Files, folders, archives (.tar, .zip), tables (.parquet, .arrow), lists of paths (.csv, .jsonl, "
-            ".parquet, .txt), patterns, or - for paths on standard input."
+            ".parquet, .txt), patterns, addresses (s3://, https://), or - for paths on standard input."
         ),
     ],
     form: Annotated[
@@ -131,6 +131,7 @@ def predict(
       shotfit predict shotfit-model photos/ "more/*.png" --format csv > labels.csv
       shotfit predict shotfit-model photos.zip "shards/*.tar" --out labels.parquet
       shotfit predict shotfit-model archive/ --out labels       labels/part-00000.parquet, ...
+      shotfit predict shotfit-model "s3://bucket/shards/*.tar" --out labels
       shotfit predict shotfit-model inbox/ --copy-to sorted --unknown
       shotfit predict shotfit-model inbox/ --format label-studio --out tasks.json
       shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit

@@ -37,7 +37,7 @@ HEADER = 2**16  # bytes that are asked for then
 _LONGEST = 16 * 2**20  # bytes of a read that go through blocks
 _STATES = 256  # files whose size is remembered
 _STATE_SECONDS = 300
-_TRIES = 2  # of s3fs, each of which is one or two of botocore's
+_TRIES = 2  # of s3fs, each of which is two of botocore
 
 
 class State(NamedTuple):
@@ -56,7 +56,7 @@ def _system(protocol: str, process: int) -> Any:
         options: dict[str, Any] = {"use_listings_cache": False}
         if protocol in ("s3", "s3a"):
             given = conf.get("s3", {}).get("config_kwargs", {})
-            retries = {"max_attempts": 2, "mode": "standard"}
+            retries = {"total_max_attempts": 2, "mode": "standard"}
             usual = {"connect_timeout": 10, "read_timeout": 30, "retries": retries, "max_pool_connections": 32}
             options["config_kwargs"] = usual | given
         found = fsspec.filesystem(protocol, **options)
