@@ -300,6 +300,35 @@ def test_pictures_that_cannot_be_fetched_are_rows(run: Run, host: Web, monkeypat
     assert sorted(told) == sorted(names[:5])
 
 
+@pytest.fixture
+def s3_on_host(bucket: str, host: Web, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The host is asked as S3 is: a bucket is one of its faults."""
+    import fsspec
+
+    def anew() -> None:
+        remote_files._system.cache_clear()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", host.url)
+    anew()
+    yield
+    anew()
+
+
+def test_buckets_are_asked_again_where_that_may_help(s3_on_host: None, host: Web) -> None:
+    host.times.clear()
+    assert remote_files.whole(Address("s3://busy/000.png"), 10**6) == host.files["000.png"]
+    assert host.times["/busy/000.png"] == 3
+
+
+@pytest.mark.parametrize(("name", "why"), [("cut/000.png", "broke off"), ("forbidden/000.png", "no permission")])
+def test_buckets_that_fail_are_one_line(s3_on_host: None, host: Web, name: str, why: str) -> None:
+    host.times.clear()
+    with pytest.raises(ShotfitError, match=f"s3://{name} .*{why}"):
+        remote_files.whole(Address(f"s3://{name}"), 10**6)
+    assert host.times[f"/{name}"] <= 3
+
+
 def test_host_that_did_not_answer_three_times_is_left_alone(host: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "READ_SECONDS", 0.05)
     host.asked.clear()

@@ -37,7 +37,7 @@ HEADER = 2**16  # bytes that are asked for then
 _LONGEST = 16 * 2**20  # bytes of a read that go through blocks
 _STATES = 256  # files whose size is remembered
 _STATE_SECONDS = 300
-_TRIES = 2  # of s3fs, each of which is two of botocore
+_BROKEN_OFF = ("ClientPayloadError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError")
 
 
 class State(NamedTuple):
@@ -56,7 +56,7 @@ def _system(protocol: str, process: int) -> Any:
         options: dict[str, Any] = {"use_listings_cache": False}
         if protocol in ("s3", "s3a"):
             given = conf.get("s3", {}).get("config_kwargs", {})
-            retries = {"total_max_attempts": 2, "mode": "standard"}
+            retries = {"total_max_attempts": 3, "mode": "standard"}
             usual = {"connect_timeout": 10, "read_timeout": 30, "retries": retries, "max_pool_connections": 32}
             options["config_kwargs"] = usual | given
         found = fsspec.filesystem(protocol, **options)
@@ -65,7 +65,7 @@ def _system(protocol: str, process: int) -> Any:
             f"{protocol}:// is read through a library that is not installed: pip install {PROTOCOLS[protocol]}."
         ) from error
     if protocol in ("s3", "s3a"):
-        found.retries = _TRIES
+        found.retries = 1  # it nests its own, which would be twelve times the timeout of a host that is silent
     return found
 
 
@@ -114,7 +114,7 @@ def told(address: Address, error: BaseException) -> NoReturn:
         *("ConnectionTimeoutError", "SocketTimeoutError", "ServerTimeoutError"),
     ):
         reason = f"cannot be fetched: {address.host} does not answer"
-    elif kind in ("ClientPayloadError", "IncompleteRead", "ResponseStreamingError"):
+    elif kind in _BROKEN_OFF:
         reason = "cannot be fetched: the host broke off in the middle"
     elif kind == "TooLongError":
         reason = "cannot be fetched (its host sends more than it is asked for)"
@@ -185,7 +185,7 @@ def _range(address: Address, start: int, length: int, whole: bool = False) -> tu
             from shotfit.data.remote.web import get
 
             return sync(found.loop, get, found, address, start, length, not whole)
-        content = found.cat_file(path_of(address), start=start, end=start + length + whole)
+        content = _cat(found, path_of(address), start, start + length + whole)
     except Exception as error:
         if getattr(error, "status", 0) == 416 or _is_behind(error):
             return b"", None, ""
@@ -197,6 +197,16 @@ def _range(address: Address, start: int, length: int, whole: bool = False) -> tu
     if len(content) > length and not whole:
         raise UnreadableError.of(address, "cannot be fetched (its host sends more than it is asked for)")
     return content, None, ""
+
+
+def _cat(found: Any, path: Any, start: int, end: int) -> bytes:
+    """Bytes of a file; asked for once more where they broke off, which the libraries do not do."""
+    try:
+        return bytes(found.cat_file(path, start=start, end=end))
+    except Exception as error:
+        if type(error).__name__ not in _BROKEN_OFF:
+            raise
+    return bytes(found.cat_file(path, start=start, end=end))
 
 
 def _is_behind(error: BaseException) -> bool:
