@@ -97,8 +97,8 @@ class UnreadableError(ShotfitError):
     reason, missing = "", False
 
     @classmethod
-    def of(cls, path: Path, reason: str, missing: bool = False) -> UnreadableError:
-        """The error for a file."""
+    def of(cls, path: object, reason: str, missing: bool = False) -> UnreadableError:
+        """The error for a file, or what else has a name."""
         error = cls(f"{printable(path)} {reason}.")
         error.reason, error.missing = reason, missing
         return error

@@ -23,7 +23,7 @@ def embed(
         typer.Argument(
             metavar="FOLDER",
             help="A folder DIR/CLASS/IMAGE, a manifest, or what else docs/data.md lists; or files, folders, archives, "
-            "tables and patterns without labels.",
+            "tables, patterns and addresses (s3://, https://) without labels.",
         ),
     ],
     out: Annotated[
@@ -59,6 +59,7 @@ def embed(
       shotfit embed photos/ --out features.parquet --backbone ViT-B-16
       shotfit embed "more/*.png" photos.zip --out features.npz
       shotfit embed archive/ --out features --dtype float16     features/part-00000.parquet, ..., without labels
+      shotfit embed s3://bucket/photos/ --out features
     """
     from shotfit.data.listing import How
     from shotfit.fitting.features import write_features

@@ -40,7 +40,7 @@ def predict(
         list[str],
         typer.Argument(
             help="Files, folders, archives (.tar, .zip), tables (.parquet, .arrow), lists of paths (.csv, .jsonl, "
-            ".parquet, .txt), patterns, or - for paths on standard input."
+            ".parquet, .txt), patterns, addresses (s3://, https://), or - for paths on standard input."
         ),
     ],
     form: Annotated[
@@ -138,6 +138,7 @@ def predict(
       shotfit predict shotfit-model photos/ "more/*.png" --format csv > labels.csv
       shotfit predict shotfit-model photos.zip "shards/*.tar" --out labels.parquet
       shotfit predict shotfit-model archive/ --out labels       labels/part-00000.parquet, ...
+      shotfit predict shotfit-model "s3://bucket/shards/*.tar" --out labels
       shotfit predict shotfit-model inbox/ --copy-to sorted --unknown
       shotfit predict shotfit-model inbox/ --format label-studio --out tasks.json
       shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
@@ -183,7 +184,7 @@ def predict(
     sorted_to = copy_to or link_to
     if sorted_to is not None:
         check_apart(sorted_to, images)
-    stream = Stream(images, lines_of(sys.stdin), without=sorted_to, paths=paths)
+    stream = Stream(images, lines_of(sys.stdin), without=sorted_to, paths=paths, remote=True)
     say = to(sys.stderr)
     fitted: Predictor
     if (model / "export.json").is_file():
@@ -218,7 +219,9 @@ def predict(
         say(_sorted(sorter))
     if stream.passed_over:
         say(_passed_over(stream))
-    if left_out and not skip_broken:
+    for error in stream.damaged:
+        say(f"note: {error}")
+    if stream.damaged or (left_out and not skip_broken):
         raise typer.Exit(LEFT_OUT)
 
 

@@ -20,8 +20,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
+from shotfit.data.remote.addresses import Address
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import check_regular, open_regular
 from shotfit.printing import cut
@@ -83,12 +84,12 @@ def is_container(path: Path) -> bool:
         return False
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: Path | Address) -> bool:
     """Whether the ending is that of a table."""
     return path.suffix.lower() in TABLES
 
 
-def members(path: Path) -> list[tuple[str, int]]:
+def members(path: Path | Address) -> list[tuple[str, int]]:
     """Names and sizes of the files in an archive, in its order.
 
     Raises ShotfitError: no archive, damaged, or more than MAX_MEMBERS members.
@@ -104,7 +105,7 @@ def is_member(path: Path, name: str) -> bool:
         return False
 
 
-def row_count(path: Path) -> int:
+def row_count(path: Path | Address) -> int:
     """The number of rows of a table, which has a column of pictures.
 
     Raises ShotfitError: no table, damaged, or without such a column; UsageError where tables cannot be read.
@@ -118,7 +119,7 @@ def row_count(path: Path) -> int:
     return ends[-1] if ends else 0
 
 
-def open_member(path: Path, inside: str | int) -> BinaryIO:
+def open_member(path: Path | Address, inside: str | int) -> BinaryIO:
     """The bytes of a member or of a row's image.
 
     Raises PartError, ShotfitError for a file that is no such container, OSError, and what the libraries raise.
@@ -131,11 +132,11 @@ def open_member(path: Path, inside: str | int) -> BinaryIO:
     return open_place(path, index[inside])
 
 
-def open_place(path: Path, place: Place) -> BinaryIO:
+def open_place(path: Path | Address, place: Place) -> BinaryIO:
     """The bytes of a member of an archive that lies there; with the errors of `open_member`."""
     if place.size > MAX_BYTES:
         raise PartError(f"has {place.size:,} bytes, more than the {MAX_BYTES:,} that are read")
-    with open_regular(path, MAX_ARCHIVE, "an archive") as file:
+    with _opened(path) as file:
         return io.BytesIO(_plain(file, place) if place.method is None else _unzipped(file, place))
 
 
@@ -152,34 +153,47 @@ class Place(NamedTuple):
     checksum: int = 0
 
 
-def _index(path: Path) -> dict[str, Place]:
+def _index(path: Path | Address) -> dict[str, Place]:
     """Where each file of an archive lies."""
     return _index_of(path, *_state(path))
 
 
-def _state(path: Path) -> tuple[int, int, int]:
+def _state(path: Path | Address) -> tuple[int, int | str, int]:
+    if isinstance(path, Address):
+        from shotfit.data.remote.files import state
+
+        return *state(path), os.getpid()
     found = path.stat()
     return found.st_size, found.st_mtime_ns, os.getpid()
 
 
+def _opened(path: Path | Address, headers: bool = False) -> BinaryIO:
+    """An archive, or a table elsewhere. headers: little is read of it, here and there."""
+    if not isinstance(path, Address):
+        return open_regular(path, MAX_ARCHIVE, "an archive")
+    from shotfit.data.remote.files import RemoteFile
+
+    return cast("BinaryIO", RemoteFile(path, MAX_ARCHIVE, headers))
+
+
 @lru_cache(maxsize=64)
-def _index_of(path: Path, size: int, changed: int, process: int) -> dict[str, Place]:
+def _index_of(path: Path | Address, size: int, changed: int | str, process: int) -> dict[str, Place]:
     return dict(places(path))
 
 
-def places(path: Path) -> Iterator[tuple[str, Place]]:
+def places(path: Path | Address) -> Iterator[tuple[str, Place]]:
     """The files in an archive, and where each lies, one by one: nothing but their headers is read, and nothing is kept.
 
     Raises as `members` does. In a tar that is damaged further on, the members before that have been told then.
     """
     try:
-        with open_regular(path, MAX_ARCHIVE, "an archive") as file:
+        with _opened(path, headers=True) as file:
             yield from _of_tar(path, file) if path.suffix.lower() == ".tar" else _of_zip(path, file)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise ShotfitError(f"{path} is no {path.suffix.lower()} archive that can be read ({error}).") from error
 
 
-def _of_tar(path: Path, file: BinaryIO) -> Iterator[tuple[str, Place]]:
+def _of_tar(path: Path | Address, file: BinaryIO) -> Iterator[tuple[str, Place]]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         number = 0
         while (member := archive.next()) is not None:
@@ -192,7 +206,7 @@ def _of_tar(path: Path, file: BinaryIO) -> Iterator[tuple[str, Place]]:
             raise tarfile.ReadError("it ends within a header")
 
 
-def _of_zip(path: Path, file: BinaryIO) -> Iterator[tuple[str, Place]]:
+def _of_zip(path: Path | Address, file: BinaryIO) -> Iterator[tuple[str, Place]]:
     with zipfile.ZipFile(file) as archive:
         for number, member in enumerate(archive.infolist()):
             _check_count(path, number)
@@ -231,7 +245,7 @@ def _unzipped(file: BinaryIO, place: Place) -> bytes:
     return content
 
 
-def _check_count(path: Path, number: int) -> None:
+def _check_count(path: Path | Address, number: int) -> None:
     if number >= MAX_MEMBERS:
         raise ShotfitError(f"{path} has more than {MAX_MEMBERS:,} members: make several archives of it.")
 
@@ -327,7 +341,7 @@ def picture_columns(schema: pyarrow.Schema) -> list[str]:
     return [field.name for field in schema if holds_bytes(field.type)]
 
 
-def image_column(schema: pyarrow.Schema, path: Path) -> str:
+def image_column(schema: pyarrow.Schema, path: Path | Address) -> str:
     """The column that holds pictures.
 
     Raises ShotfitError where there is none, or where several are no clearer by name.
@@ -343,7 +357,7 @@ def image_column(schema: pyarrow.Schema, path: Path) -> str:
     raise ShotfitError(f"{path} has {which}; its columns: {seen}. Expected one called image, of bytes.")
 
 
-def _row(path: Path, row: int) -> bytes:
+def _row(path: Path | Address, row: int) -> bytes:
     pa = arrow()
     with _reading:
         try:
@@ -371,12 +385,14 @@ def _row(path: Path, row: int) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _groups(path: Path, size: int, changed: int, process: int) -> tuple[Callable[[int], Any], list[int]]:
+def _groups(
+    path: Path | Address, size: int, changed: int | str, process: int
+) -> tuple[Callable[[int], Any], list[int]]:
     """What reads the image column of a group of rows, and the number of rows up to the end of each group."""
     pa = arrow()
     ends: list[int] = []
     if path.suffix.lower() == ".parquet":
-        file = pa.parquet.ParquetFile(path, memory_map=False)
+        file = pa.parquet.ParquetFile(_opened(path) if isinstance(path, Address) else path, memory_map=False)
         column = image_column(file.schema_arrow, path)
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         for group in groups:
@@ -388,6 +404,8 @@ def _groups(path: Path, size: int, changed: int, process: int) -> tuple[Callable
             return file.read_row_group(number, columns=[column], use_threads=False).column(0)
 
         return read, ends
+    if isinstance(path, Address):
+        raise ShotfitError(f"{path} lies elsewhere, where Parquet is read and Arrow is not: copy it here first.")
     source = pa.memory_map(str(path))
     batches = list(_stream(pa, source))
     column = image_column(batches[0].schema, path) if batches else ""
@@ -397,7 +415,9 @@ def _groups(path: Path, size: int, changed: int, process: int) -> tuple[Callable
 
 
 @lru_cache(maxsize=2)
-def _group(path: Path, read: Callable[[int], Any], number: int, size: int, changed: int, process: int) -> Any:
+def _group(
+    path: Path | Address, read: Callable[[int], Any], number: int, size: int, changed: int | str, process: int
+) -> Any:
     return read(number)
 
 

@@ -1,6 +1,7 @@
 """The images that a user means: files and their parts, folders with all that lies below them, patterns.
 
 for picture in Stream(["photos/", "more/*.jpg", "shard.tar", "shard.tar::1.jpg"]): ...
+for picture in Stream(["s3://bucket/photos/", "https://host/shard.tar"], remote=True): ...
 find_images(["photos/"]).images
 
 An archive or a table that is named stands for all pictures in it, and a list (`lists.py`) for those that it names. Ones
@@ -14,17 +15,20 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO, TypeAlias
 
-from shotfit.data.containers import is_container, is_table, members, row_count
-from shotfit.data.images import SUFFIXES, BrokenImageError, is_truncated, is_unread, open_image, shown
-from shotfit.data.lists import AS_THEY_ARE, Paths, is_list, paths_in
+from shotfit.data.containers import ARCHIVES, TABLES, is_container, is_table, members, row_count
+from shotfit.data.images import SUFFIXES, UNREAD_SUFFIXES, BrokenImageError, is_truncated, is_unread, open_image, shown
+from shotfit.data.lists import AS_THEY_ARE, LISTS, Paths, is_list, paths_in
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
+from shotfit.data.remote.addresses import Address, check_address, is_address
+from shotfit.data.remote.pictures import RemotePicture, picture_named
 from shotfit.data.tasks import Item
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, UsageError
 
 __all__ = [
     "Found", "Place", "Stream", "find_images", "identified", "is_picture", "leniently", "lines_of", "pictures_in",
@@ -42,9 +46,9 @@ class Found:
     passed_over: list[Path]
 
 
-Place: TypeAlias = str | Path | Picture
-"""Where pictures are: the name of a file that is one, or of what a list names; the path of an archive or table, which
-stands for all in it; a picture that is a part of a file."""
+Place: TypeAlias = str | Path | Address | Picture
+"""Where pictures are: the name of a file that is one, or of what a list names; the path or address of an archive or
+table, which stands for all in it; a picture that is a part of a file."""
 
 
 class Stream:
@@ -53,8 +57,10 @@ class Stream:
 
     listed: the lines that stand for the source "-" (empty lines are passed over; None: the next one may be long in
     coming, and is passed on as None). A line that names nothing stays an image, which cannot be read.
-    without: a folder whose files do not count. paths: how lists are read.
-    passed_over: what was met until now that is no picture which is read.
+    without: a folder whose files do not count. paths: how lists are read. remote: whether addresses are fetched; else
+    one is a picture that cannot be read.
+    passed_over: what was met until now that is no picture which is read. damaged: addresses among the sources that
+    could not be listed or read to their end; the other sources go on.
 
     Raises ShotfitError at once for a source that is not there, for folders, archives and patterns without an image, and
     for archives and tables that cannot be read; on the way where no image at all was named.
@@ -67,22 +73,44 @@ class Stream:
         without: Path | None = None,
         paths: Paths = AS_THEY_ARE,
         look: bool = True,
+        remote: bool = False,
     ) -> None:
         """look: whether sources are looked into at once; else on the way, which is sooner where they are large."""
-        self.sources, self.listed, self.paths = list(sources), listed, paths
+        self.sources, self.listed, self.paths, self.remote = list(sources), listed, paths, remote
         self.without = None if without is None else without.resolve()
         self.passed_over: list[Path] = []
+        self.damaged: list[ShotfitError] = []
         for source in self.sources:
-            if source != "-" and look:
-                next((picture for place in self._named(source) for picture in _pictures(place)), None)
+            if self.remote and is_address(source) and not os.path.lexists(source):
+                check_address(Address(source))  # and what is there is asked once
+            elif source != "-" and look:
+                next((picture for place in self._named(source) for picture in self._pictures(place)), None)
         self.passed_over.clear()
 
     def __iter__(self) -> Iterator[Picture | None]:
+        found = False
         for place in self.places():
             if place is None:
                 yield None
             else:
-                yield from _pictures(place)
+                with self._told(place):
+                    for picture in self._pictures(place):
+                        found = True
+                        yield picture
+        if not found and self.damaged:
+            raise self.damaged[0]
+
+    @contextmanager
+    def _told(self, place: Place | str) -> Iterator[None]:
+        """An address that cannot be read is told in the end, and does not stop the others."""
+        try:
+            yield
+        except UsageError:  # a library that is missing
+            raise
+        except ShotfitError as error:
+            if not self.remote or not (isinstance(place, Address) or (isinstance(place, str) and is_address(place))):
+                raise
+            self.damaged.append(error)
 
     def places(self) -> Iterator[Place | None]:
         """The same, but archives and tables that are named as a whole are not opened."""
@@ -93,13 +121,16 @@ class Stream:
             elif self.without is None or not self._is_without(place):
                 found = True
                 yield place
+        if not found and self.damaged:
+            raise self.damaged[0]
         if not found:
             raise ShotfitError("No image was named: give files, folders, patterns, or paths on standard input with -.")
 
     def _all(self) -> Iterator[Place | None]:
         for source in self.sources:
             if source != "-":
-                yield from self._named(source)
+                with self._told(source):
+                    yield from self._named(source)
                 continue
             for line in self.listed:
                 if line is None:
@@ -110,14 +141,17 @@ class Stream:
                         continue
                     try:
                         for place in self._named(name, listed=True):
-                            if isinstance(place, Path):
-                                next(_inside(Picture(place)))  # its errors come here
+                            if isinstance(place, (Path, Address)):
+                                next(_inside(place))  # its errors come here
                             yield place
                     except ShotfitError:  # a folder without images, an archive that cannot be read
-                        yield Picture(Path(name))
+                        yield self.picture(name) if is_address(name) else Picture(Path(name))
 
     def _named(self, source: str, listed: bool = False) -> Iterator[Place]:
         """listed: what is not there is a picture all the same."""
+        if self.remote and is_address(source) and not os.path.lexists(source):
+            yield from self._elsewhere(source, listed)
+            return
         if Path(source).is_dir():
             yield from self._below(Path(source))
             return
@@ -140,6 +174,59 @@ class Stream:
                 yield from self._file(Picture(path), listed)
             elif is_unread(path):
                 self.passed_over.append(path)
+
+    def _elsewhere(self, source: str, listed: bool) -> Iterator[Place]:
+        """What an address stands for. listed: what is not fetched is a picture that cannot be read."""
+        from shotfit.data.remote.listing import below, is_pattern, matching
+
+        picture, address = picture_named(source), Address(source)
+        if not listed:
+            check_address(address)
+        ending = address.suffix.lower()
+        if not isinstance(picture, RemotePicture) or picture.inside is not None or picture.crop is not None:
+            yield picture
+        elif is_pattern(address):
+            yield from self._listed_elsewhere(address, matching(address), alone=False)
+        elif source.endswith("/") or (not address.web and not ending):
+            yield from self._listed_elsewhere(address, below(address), alone=True)
+        elif ending in (*ARCHIVES, *TABLES):
+            yield address
+        elif ending in LISTS and not listed:
+            raise ShotfitError(
+                f"{address} is a list that lies elsewhere: copy it here first, its paths may stay there."
+            )
+        else:
+            yield source
+
+    def _listed_elsewhere(self, asked: Address, found: Iterator[Address], alone: bool) -> Iterator[Place]:
+        """Pictures, archives and tables of those. alone: an archive beside a picture does not count."""
+        pictures, containers = False, list[Address]()
+        for one in found:
+            ending = one.suffix.lower()
+            if ending in SUFFIXES:
+                pictures = True
+                yield one.text
+            elif ending in (*ARCHIVES, *TABLES):
+                containers.append(one)
+            elif ending in UNREAD_SUFFIXES:
+                self.passed_over.append(Path(str(one)))
+        if not pictures and not containers:
+            raise ShotfitError(f"{asked} holds no images." if alone else f"There is no image at {asked}.")
+        if not (alone and pictures):
+            yield from containers
+
+    def picture(self, name: str) -> Picture:
+        """The picture of a name in a list."""
+        return picture_named(name) if self.remote else Picture.of(name)
+
+    def _pictures(self, place: Place) -> Iterator[Picture]:
+        """The pictures of a place."""
+        if isinstance(place, Picture):
+            yield place
+        elif isinstance(place, str):
+            yield self.picture(place)
+        else:
+            yield from _inside(place)
 
     def _file(self, named: Picture, listed: bool) -> Iterator[Place]:
         """What is there under a name that is no folder's. listed: a list in a list is a picture that cannot be read."""
@@ -187,6 +274,8 @@ class Stream:
     def _is_without(self, place: Place) -> bool:
         assert self.without is not None
         file = place.file if isinstance(place, Picture) else place
+        if isinstance(file, Address) or (isinstance(file, str) and is_address(file)):
+            return False
         return file is not None and _is_in(os.path.dirname(file), self.without)  # noqa: PTH120
 
 
@@ -210,8 +299,8 @@ def pictures_in(sources: PictureLike | Iterable[PictureLike]) -> list[Picture]:
     stream = Stream([])
     for number, source in enumerate(listed):
         if isinstance(source, (str, os.PathLike)):
-            named = stream._named(os.fspath(source), listed=True)
-            found.extend(picture for place in named for picture in _pictures(place))
+            places = stream._named(os.fspath(source), listed=True)
+            found.extend(picture for place in places for picture in stream._pictures(place))
         else:
             found.append(Picture.of(source, f"image {number}"))
     return found
@@ -275,31 +364,20 @@ def _checked(line: str) -> str:
     return line
 
 
-def _pictures(place: Place) -> Iterator[Picture]:
-    """The pictures of a place."""
-    if isinstance(place, Picture):
-        yield place
-    elif isinstance(place, Path):
-        yield from _inside(Picture(place))
-    else:
-        yield Picture.of(place)
-
-
-def _inside(named: Picture) -> Iterator[Picture]:
+def _inside(container: Path | Address) -> Iterator[Picture]:
     """The pictures in an archive or a table.
 
     Raises ShotfitError for an archive or a table that has no pictures or cannot be read.
     """
-    assert named.file is not None
     inside: Sequence[str | int]
-    if is_table(named.file):
-        inside = range(row_count(named.file))
+    if is_table(container):
+        inside = range(row_count(container))
     else:
-        inside = [name for name, _ in members(named.file) if is_picture(name)]
+        inside = [name for name, _ in members(container) if is_picture(name)]
     if not inside:
-        raise ShotfitError(f"{named.file} holds no images.")
+        raise ShotfitError(f"{container} holds no images.")
     for one in inside:
-        yield Picture(named.file, one)
+        yield RemotePicture(container, one) if isinstance(container, Address) else Picture(container, one)
 
 
 def is_picture(name: str) -> bool:

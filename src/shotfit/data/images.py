@@ -49,6 +49,7 @@ from shotfit.data.headers import BombError
 from shotfit.data.kinds import what_it_is
 from shotfit.data.levels import banded, deep, eight_bits
 from shotfit.data.pictures import Picture, PictureLike
+from shotfit.data.remote.pictures import RemotePicture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import UnreadableError
 from shotfit.printing import cut, printable
@@ -264,6 +265,8 @@ def _told(picture: Picture) -> Iterator[None]:
     except (PartError, UnreadableError) as error:
         missing = isinstance(error, UnreadableError) and error.missing
         reason = _missing(picture) if missing else error.args[0] if isinstance(error, PartError) else error.reason
+        if isinstance(error, UnreadableError) and isinstance(picture, RemotePicture) and not missing:
+            reason += "."  # nothing is known against the picture itself
         raise BrokenImageError(picture, reason) from error
     except ShotfitError as error:
         raise BrokenImageError(picture, f"cannot be read ({str(error).rstrip('.')})") from error

@@ -27,11 +27,13 @@ from shotfit.errors import ShotfitError, first_few
 from shotfit.files import open_regular
 from shotfit.printing import from_cell
 
-__all__ = ["AS_THEY_ARE", "LINES", "TABLES", "Paths", "is_list", "paths_in"]
+__all__ = ["AS_THEY_ARE", "LINES", "LISTS", "TABLES", "Paths", "is_list", "paths_in"]
 
 LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv")
 TEXTS = (".txt", ".lst")
+LISTS = (*LINES, *TABLES, *TEXTS)
+"""Endings of what is always a list."""
 MOST_BYTES = 2**40  # of a list, of which a line is held at a time
 LONGEST = 2**20  # characters of a line
 PROBED = 16  # paths at the beginning that say where paths begin
@@ -53,7 +55,7 @@ AS_THEY_ARE = Paths()
 def is_list(path: Path) -> bool:
     """Whether a file is a list by its ending, or a table without a column of pictures but with one of paths."""
     ending = path.suffix.lower()
-    if ending in (*LINES, *TABLES, *TEXTS):
+    if ending in LISTS:
         return path.is_file()
     if ending != ".parquet" or not is_container(path):
         return False

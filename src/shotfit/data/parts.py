@@ -26,6 +26,8 @@ from shotfit.data.containers import Place, is_table, open_place, places, row_cou
 from shotfit.data.finding import Stream, is_picture
 from shotfit.data.lists import AS_THEY_ARE, Paths
 from shotfit.data.pictures import Picture
+from shotfit.data.remote.addresses import Address, is_address
+from shotfit.data.remote.pictures import RemotePicture, picture_named
 from shotfit.errors import ShotfitError, UsageError
 
 __all__ = ["SIZE", "Part", "Parts"]
@@ -43,7 +45,7 @@ class Part:
 
     index: its number. container: the archive or table that they are in; "": files. names: of files or members, in the
     encoding of the file system, with zero bytes between them; empty for rows. lie: of members where they lie. first:
-    the first row.
+    the first row. version: what an archive or table elsewhere was when it was listed.
     """
 
     index: int
@@ -53,6 +55,7 @@ class Part:
     names: bytes = b""
     lie: bytes = b""
     first: int = 0
+    version: str = ""
 
     def __len__(self) -> int:
         return self.count
@@ -60,19 +63,34 @@ class Part:
     def pictures(self) -> list[Picture]:
         """Its pictures; of files, what a name means is looked up now, and nothing is opened."""
         if not self.container:
-            return [Picture.of(name) for name in self._names()]
-        path = Path(self.container)
+            return [picture_named(name) for name in self._names()]
+        path = Address(self.container) if is_address(self.container) else Path(self.container)
         if not self.names:
-            return [Picture(path, row) for row in range(self.first, self.first + self.count)]
+            rows = range(self.first, self.first + self.count)
+            if isinstance(path, Address):
+                return [RemotePicture(path, row, version=self.version) for row in rows]
+            return [Picture(path, row) for row in rows]
         numbers = array("q", self.lie)
         lie = [numbers[at : at + _FIELDS] for at in range(0, len(numbers), _FIELDS)]
-        return [_Member(path, name, _placed(where)) for name, where in zip(self._names(), lie, strict=True)]
+        both = ((name, _placed(where)) for name, where in zip(self._names(), lie, strict=True))
+        if isinstance(path, Address):
+            return [RemotePicture(path, name, place=place, version=self.version) for name, place in both]
+        return [_Member(path, name, place) for name, place in both]
 
     @property
     def digest(self) -> str:
-        """Says which pictures these are, by name: 32 hex digits. Of members also their sizes and places."""
+        """Says which pictures these are, by name: 32 hex digits. Of members also their sizes and places.
+
+        Of addresses what is shown of them, so that it is the same when they are signed anew; of an archive or table
+        elsewhere also its version.
+        """
         found = hashlib.sha256(f"{self.count} {self.first}\n".encode())
-        for content in (os.fsencode(self.container), self.names, self.lie):
+        names = self.names
+        if not self.container and b"://" in names:
+            names = b"\0".join(_encoded(str(picture_named(name))) for name in self._names())
+        told = str(Address(self.container)) if is_address(self.container) else self.container
+        told += f"\n{self.version}" if self.version else ""
+        for content in (os.fsencode(told), names, self.lie):
             found.update(len(content).to_bytes(8, "little") + content)
         return found.hexdigest()[:32]
 
@@ -126,19 +144,20 @@ class Parts:
         if not 1 <= size <= MOST:
             raise UsageError(f"--part-size is {size}; expected 1 to {MOST:,} pictures.")
         self.size = size
-        self.stream = Stream(sources, listed, without, paths, look=False)
+        self.stream = Stream(sources, listed, without, paths, look=False, remote=True)
         self.damaged: list[ShotfitError] = []
         self.count = self._start = 0
 
     def __iter__(self) -> Iterator[Part]:
         self.count = self._start = 0
         self.damaged.clear()
+        self.stream.damaged.clear()
         names = list[bytes]()
         for place in self.stream.places():
             if place is None:
                 continue
-            if not isinstance(place, Path):
-                names.append(_encoded(str(place)))
+            if not isinstance(place, (Path, Address)):
+                names.append(_encoded(_full(place)))
                 if len(names) == self.size:
                     yield self._files(names)
                 continue
@@ -152,6 +171,7 @@ class Parts:
                 self.damaged.append(error if isinstance(error, ShotfitError) else ShotfitError(f"{place}: {error}"))
         if names:
             yield self._files(names)
+        self.damaged += self.stream.damaged
         if not self.count and self.damaged:
             raise self.damaged[0]
 
@@ -161,18 +181,19 @@ class Parts:
         names.clear()
         return part
 
-    def _rows(self, table: Path) -> Iterator[Part]:
-        rows = row_count(table)
+    def _rows(self, table: Path | Address) -> Iterator[Part]:
+        rows, version = row_count(table), _version(table)
         for first in range(0, rows, self.size):
-            yield self._part(min(self.size, rows - first), str(table), first=first)
+            yield self._part(min(self.size, rows - first), _text(table), first=first, version=version)
         if not rows:
             raise ShotfitError(f"{table} holds no images.")
 
-    def _members(self, archive: Path) -> Iterator[Part]:
+    def _members(self, archive: Path | Address) -> Iterator[Part]:
         names, lie, found = list[bytes](), array("q"), False
+        version = _version(archive)
 
         def part() -> Part:
-            made = self._part(len(names), str(archive), b"\0".join(names), lie.tobytes())
+            made = self._part(len(names), _text(archive), b"\0".join(names), lie.tobytes(), version=version)
             names.clear()
             del lie[:]
             return made
@@ -196,11 +217,40 @@ class Parts:
         if not found:
             raise ShotfitError(f"{archive} holds no images.")
 
-    def _part(self, count: int, container: str = "", names: bytes = b"", lie: bytes = b"", first: int = 0) -> Part:
-        part = Part(self.count, self._start, count, container, names, lie, first)
+    def _part(
+        self,
+        count: int,
+        container: str = "",
+        names: bytes = b"",
+        lie: bytes = b"",
+        first: int = 0,
+        version: str = "",
+    ) -> Part:
+        part = Part(self.count, self._start, count, container, names, lie, first, version)
         self.count += 1
         self._start += count
         return part
+
+
+def _full(place: str | Picture) -> str:
+    """The name of a picture, of an address with what is not shown of it."""
+    if not isinstance(place, RemotePicture):
+        return str(place)
+    inside = "" if place.inside is None else f"::{place.inside}"
+    return f"{place.address.text}{inside}{'' if place.crop is None else place.crop}"
+
+
+def _text(container: Path | Address) -> str:
+    return container.text if isinstance(container, Address) else str(container)
+
+
+def _version(container: Path | Address) -> str:
+    """What an archive or table elsewhere is now; "" of one here."""
+    if not isinstance(container, Address):
+        return ""
+    from shotfit.data.remote.files import state
+
+    return " ".join(map(str, state(container)))
 
 
 def _encoded(name: str) -> bytes:

@@ -40,7 +40,7 @@ from shotfit.data.containers import MAX_BYTES, PartError, is_container, is_membe
 from shotfit.errors import UsageError
 from shotfit.files import open_regular
 
-__all__ = ["Crop", "Picture", "PictureLike", "pictures_of"]
+__all__ = ["Crop", "Picture", "PictureLike", "crop_in", "pictures_of"]
 
 _ORIENTATION = 0x0112
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -245,15 +245,25 @@ def pictures_of(sources: PictureLike | Iterable[PictureLike]) -> list[Picture]:
     return [Picture.of(source, f"image {number}") for number, source in enumerate(listed)]
 
 
+def crop_in(name: str) -> tuple[str, Crop | None]:
+    """A name without the box at its end, and the box.
+
+    >>> crop_in("street.jpg#xywh=40,30,200,180")
+    ('street.jpg', Crop(left=40, top=30, width=200, height=180))
+    """
+    found = _BOX.search(name)
+    if found is None or found.end() != len(name):
+        return name, None
+    return name[: found.start()], Crop(*(int(number) for number in found.groups()))
+
+
 def _parsed(text: str) -> Picture:
     """The picture of a name: what exists as it stands, else the part of something that exists, else the name itself."""
-    found = _BOX.search(text)
-    box = None if found is None or found.end() != len(text) else found
-    names = [(text, None)] if box is None else [(text, None), (text[: box.start()], box)]
-    for name, cut in names:
-        place = _placed(name)
+    name, crop = crop_in(text)
+    for one, cut in [(text, None)] if crop is None else [(text, None), (name, crop)]:
+        place = _placed(one)
         if place is not None:
-            return Picture(*place, None if cut is None else Crop(*(int(number) for number in cut.groups())))
+            return Picture(*place, cut)
     return Picture(None, name=text) if _ADDRESS.match(text) else Picture(Path(text))
 
 

@@ -45,6 +45,7 @@ from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
 from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part
 from shotfit.data.missing import reason_none_exists
+from shotfit.data.remote.addresses import only_here
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
 from shotfit.errors import ShotfitError, UsageError
 
@@ -117,6 +118,7 @@ def read_task(
         ShotfitError: nothing there to read, a folder of domains, a malformed manifest or `classes.toml`.
         UsageError: an unknown format; `images` or columns that the format does not have.
     """
+    only_here(source, "a task")
     source = _absolute(source)
     how = How(None if images is None else _absolute(images), path_column, label_column, group_column, read_as)
     listing = _format(source, read_as).read(source, how)

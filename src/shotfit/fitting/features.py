@@ -163,7 +163,7 @@ def _named(sources: Sequence[str], how: How) -> tuple[Iterable[_Named], int | No
                 _Named(item.picture, task.classes.names[item.label], part) for part in parts for item in parts[part]
             ]
             return found, len(found), len(task.classes.names)
-    return (_Named(picture) for picture in Stream(sources) if picture is not None), None, 0
+    return (_Named(picture) for picture in Stream(sources, remote=True) if picture is not None), None, 0
 
 
 def _rows(frozen: Frozen, named: Iterable[_Named]) -> Iterator[_Row]:

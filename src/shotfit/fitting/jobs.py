@@ -28,6 +28,7 @@ from shotfit.data.containers import arrow
 from shotfit.data.images import BrokenImageError, is_truncated
 from shotfit.data.parts import Part
 from shotfit.data.pictures import Picture
+from shotfit.data.remote.pictures import together
 from shotfit.data.rows import as_text, table_of
 from shotfit.engine.decoding import center_square
 from shotfit.engine.frozen import Frozen, Images, normalize
@@ -89,6 +90,7 @@ def decode(pictures: Sequence[Picture], shown: Shown) -> Seen:
     size = shown.rule.size
     pixels = np.zeros((len(pictures), size, size, 3), np.uint8)
     errors = dict[int, str]()
+    together(pictures)
     for place, picture in enumerate(pictures):
         try:
             pixels[place] = _square(picture, shown)

@@ -27,6 +27,8 @@ from shotfit.data.images import shown
 from shotfit.data.lists import AS_THEY_ARE, Paths
 from shotfit.data.parts import SIZE, Part, Parts
 from shotfit.data.pictures import Picture
+from shotfit.data.remote.addresses import is_address
+from shotfit.data.remote.pictures import picture_named
 from shotfit.engine.allocator import kept_memory
 from shotfit.errors import UsageError
 from shotfit.fitting.asked import NOTHING_MORE, Asked
@@ -133,9 +135,14 @@ def embed_parts(
 
 def folder_for(job: Job, sources: Sequence[str], out: Path, part_size: int, paths: Paths = AS_THEY_ARE) -> PartFolder:
     """The folder of a job's parts. What stands in its `job.json` says what the rows depend on, and how they are cut."""
-    more = {"sources": [str(source) for source in sources], "part_size": part_size}
+    more = {"sources": [_told(str(source)) for source in sources], "part_size": part_size}
     more |= {name: str(value) for name, value in vars(paths).items() if value is not None}
     return PartFolder(out, job.asked | more)
+
+
+def _told(source: str) -> str:
+    """A source without secrets, which an address may have."""
+    return str(picture_named(source)) if is_address(source) else source
 
 
 def check_call(out: Path, sources: Sequence[str], share: tuple[int, int] = ALL) -> None:
@@ -148,7 +155,7 @@ def check_call(out: Path, sources: Sequence[str], share: tuple[int, int] = ALL) 
     place = out.resolve()
     for source in sources:
         named = Path(source).resolve()
-        if source != "-" and (named == place or place in named.parents):
+        if source != "-" and not is_address(str(source)) and (named == place or place in named.parents):
             raise UsageError(f"{source} lies in --out {out}: name another folder for the parts.")
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 
 from shotfit.data.images import FORMATS, open_image
 from shotfit.data.pictures import Picture
+from shotfit.data.remote.pictures import RemotePicture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import can_hold, write_new
 from shotfit.fitting.predictions import Prediction
@@ -113,9 +114,14 @@ class Sorter:
 
     def _place(self, picture: Picture, folder: Path) -> bool:
         """Whether there is a new file; not if the same is there already."""
-        file = picture.path if picture.inside is None and picture.crop is None else None
+        file = (
+            picture.path
+            if picture.inside is None and picture.crop is None and not isinstance(picture, RemotePicture)
+            else None
+        )
         if self.link and file is None:
-            raise ShotfitError(f"{picture} is a part of a file, which no link can lead to: use --copy-to.")
+            what = "lies elsewhere" if isinstance(picture, RemotePicture) else "is a part of a file"
+            raise ShotfitError(f"{picture} {what}, which no link can lead to: use --copy-to.")
         content = None if file is not None else _content(picture)
         folder.mkdir(parents=True, exist_ok=True)
         name = file.name if file is not None else _name(picture, content or b"")
@@ -165,11 +171,14 @@ def _content(picture: Picture) -> bytes:
 
 def _name(picture: Picture, content: bytes) -> str:
     """What the file of a part of a file is called: as the member, or as the table and the number of the row."""
+    elsewhere = picture.address.path if isinstance(picture, RemotePicture) else None
     if isinstance(picture.inside, str):
         name = PurePosixPath(picture.inside.replace("\\", "/")).name
+    elif elsewhere is not None and picture.inside is None and picture.crop is None:
+        name = elsewhere.name if elsewhere.suffix else elsewhere.name + _ending(content)
     else:
         row = "" if picture.inside is None else f"-{picture.inside}"
-        name = f"{picture.path.stem}{row}"
+        name = f"{(elsewhere or picture.path).stem}{row}"
         if picture.crop is None:
             name += _ending(content)
     if picture.crop is not None:
