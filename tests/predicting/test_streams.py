@@ -16,6 +16,7 @@ import pytest
 
 from shotfit.data.finding import Stream, find_images, lines_of
 from shotfit.data.pictures import Picture
+from shotfit.data.remote.addresses import Address
 
 from ..pictures import save
 from .conftest import Run
@@ -105,7 +106,7 @@ def test_first_rows_come_before_the_folder_is_walked_through(
     seen: list[str] = []
     of, printed = Stream._below, print
 
-    def below(self: Stream, folder: Path) -> Iterator[str | Path | Picture]:
+    def below(self: Stream, folder: Path) -> Iterator[str | Path | Address | Picture]:
         for picture in of(self, folder):
             seen.append(f"found {picture}")
             yield picture
