@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shotfit.data.parts import Part
-from shotfit.distributed.stages import Decoding, Failed, Feed, Tower, coming
+from shotfit.distributed.feed import Feed, coming
+from shotfit.distributed.stages import Decoding, Failed, Tower
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.jobs import Job
 from shotfit.fitting.part_folder import PartFolder

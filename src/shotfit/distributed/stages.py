@@ -1,4 +1,4 @@
-"""What the workers of a cluster do with parts: wait for them, decode them, run the model on them.
+"""What the workers of a cluster do with parts: decode them, run the model on them, write their rows.
 
 Rows of Ray Data's blocks are one part each. What goes wrong goes along as a row, so that the process that asked says it
 in its own words; what Ray raises is left to faults of the cluster. A worker's process serves one job.
@@ -27,55 +27,7 @@ from shotfit.fitting.part_folder import PartFolder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Decoding", "Failed", "Feed", "Tower", "coming"]
-
-
-class Feed:
-    """Parts that wait for workers, by their place in a round. One that is finished leaves its place behind.
-
-    So whoever counts the places again, in place of a worker that died, finds every one where it was.
-    """
-
-    def __init__(self) -> None:
-        import asyncio
-
-        self.waiting: dict[int, bytes] = {}
-        self.given = 0
-        self.closed = False
-        self.change = asyncio.Condition()
-
-    async def put(self, part: bytes) -> None:
-        """One more."""
-        async with self.change:
-            self.waiting[self.given] = part
-            self.given += 1
-            self.change.notify_all()
-
-    async def close(self) -> None:
-        """There are no more."""
-        async with self.change:
-            self.closed = True
-            self.change.notify_all()
-
-    async def forget(self, place: int) -> None:
-        """It is finished."""
-        self.waiting.pop(place, None)
-
-    async def get(self, place: int) -> bytes | None:
-        """The part at a place, waited for; empty if it is finished, None if there is none."""
-        async with self.change:
-            await self.change.wait_for(lambda: self.given > place or self.closed)
-            return self.waiting.get(place, b"") if self.given > place else None
-
-
-def coming(feed: Any) -> Iterator[pa.Table]:
-    """The parts of a feed, as they come."""
-    import ray
-
-    place = 0
-    while (part := ray.get(feed.get.remote(place))) is not None:
-        yield pa.table({"place": pa.array([place], pa.int64()), "part": pa.array([part], pa.large_binary())})
-        place += 1
+__all__ = ["Decoding", "Failed", "Tower", "stand_in"]
 
 
 @dataclass(frozen=True)
