@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor
 from shotfit.data.images import BrokenImageError, image_size
 from shotfit.data.pictures import Picture
 from shotfit.data.views import Box
-from shotfit.engine.decoding import center_view, cut, read_ahead
-from shotfit.towers.preprocess import clip_preprocessing
+from shotfit.engine.decoding import center_square, center_view, cut, read_ahead
+from shotfit.towers.config import Preprocessing
+from shotfit.towers.preprocess import clip_preprocessing, normalized_batch, siglip_preprocessing
 
 RULE = clip_preprocessing(32)
 
@@ -33,6 +35,14 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def levels(pixels: Tensor) -> Tensor:
     """Normalized pixels in gray levels."""
     return pixels * torch.tensor(RULE.std)[:, None, None] * 255
+
+
+@pytest.mark.parametrize("rule", [RULE, siglip_preprocessing(48), replace(RULE, resize="longest", fill=7)])
+def test_squares_normalized_together_are_center_views_bit_for_bit(photograph: Path, rule: Preprocessing) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (70, 50, 4), dtype=np.uint8)
+    pictures = [Picture(photograph), Picture.of(noise), Picture.of(noise[:, :, 0])]
+    together = normalized_batch(np.stack([center_square(picture, rule) for picture in pictures]), rule)
+    assert torch.equal(together, torch.stack([center_view(picture, rule) for picture in pictures]))
 
 
 def test_reduced_center_view_is_the_full_one_within_a_few_gray_levels(photograph: Path) -> None:

@@ -256,6 +256,7 @@ def test_share_that_is_none_is_one_line(run: Run, share: str) -> None:
         (["predict", "model", "photos", "--out", "l", "--part-size", "0"], "--part-size is 0"),
         (["predict", "model", "photos/a", "--out", "photos"], "photos/a lies in --out photos"),
         (["predict", "model", "missing", "--out", "l"], "There is no image missing"),
+        (["predict", "missing", "photos", "--out", "l"], "missing"),
     ],
 )
 def test_wrong_calls_are_one_line_and_write_nothing(run: Run, words: list[str], said: str) -> None:
@@ -363,6 +364,33 @@ def test_paths_of_a_list_begin_beside_it_or_where_we_are_or_as_said(run: Run, ho
     Path("lists/empty.txt").write_text("\n\n")
     code, err = run("predict", "model", "lists/empty.txt", "--out", "c")
     assert code == 3 and "lists/empty.txt names no picture" in err[0] and not Path("c").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "label,n\nx,1\n", "has the columns label, n; expected one of paths"),
+        ("a.csv", 'path,n\n"' + "x" * 200_000 + '"\n', "line 2: not valid CSV (field larger than field limit"),
+        ("a.txt", "x" * 2_000_000, "more than 1,048,576 characters"),
+        ("a.jsonl", '{"path": "a.png"}\n[1]\n', 'line 2: expected an object {"path": ...}'),
+        ("a.jsonl", '{"path": \n', "line 1: not valid JSON"),
+        ("a.jsonl", '{"label": "a"}\n', "has the columns label; expected one of paths"),
+    ],
+)
+def test_list_that_cannot_be_read_is_one_line(run: Run, name: str, content: str, said: str) -> None:
+    Path(name).write_text(content)
+    code, err = run("predict", "model", name, "--out", "labels")
+    assert code == 3 and len(err) == 1 and said in err[0] and not Path("labels").exists()
+
+
+def test_names_that_are_no_text_keep_their_bytes(run: Run, home: Path) -> None:
+    name = os.fsdecode(b"caf\xe9\n.png")
+    save(Path("odd") / name, seed=1)
+    assert run("predict", "model", "odd", "--out", "labels")[0] == 0
+    assert names("labels") == ["odd/caf\\udce9\n.png"]
+    Path("list.txt").write_bytes(b"odd/caf\xe9.png\n")
+    Path("odd", name).rename(os.fsdecode(b"odd/caf\xe9.png"))
+    assert run("predict", "model", "list.txt", "--out", "of-list")[0] == 0
 
 
 def test_job_array_of_the_page_writes_what_one_process_writes(run: Run, home: Path) -> None:
