@@ -17,7 +17,20 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import choosing, coop_text, fits, growth, hardware, light, prediction, search, serving, steps, table
+from benchmarks import (
+    choosing,
+    coop_text,
+    fits,
+    growth,
+    hardware,
+    jobs,
+    light,
+    prediction,
+    search,
+    serving,
+    steps,
+    table,
+)
 from benchmarks.measure import Line
 from benchmarks.sizes import FULL, SIZES, Size
 from shotfit.errors import ShotfitError
@@ -36,6 +49,7 @@ FUNCTIONS: tuple[Callable[[Size, int], Line], ...] = (
     search.dualadapter_search,
     fits.whole_fit,
     fits.compare_seeds,
+    jobs.compare_jobs,
     fits.second_fit,
     choosing.auto_cost,
     prediction.predict_pipeline,

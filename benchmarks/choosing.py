@@ -21,7 +21,9 @@ __all__ = ["auto_cost"]
 class Forgetful(MemoryStore):
     """Keeps what is encoded, but no trial: every one is made anew."""
 
-    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Held:
+    def held(
+        self, kind: Kind, keys: Sequence[str], compute: Compute, description: str, together: int | None = None
+    ) -> Held:
         """See MemoryStore.held."""
         if kind["tower"] == "held out":
             return MemoryStore().held(kind, keys, compute, description)

@@ -23,7 +23,16 @@ from shotfit.errors import ShotfitError
 
 ROOT = Path(__file__).parent.parent
 # its own tokenizer comes with it
-WITH_MINI = {"whole_fit", "compare_seeds", "second_fit", "features_jpeg", "mini_images", "light_start", "serve_rate"}
+WITH_MINI = {
+    "whole_fit",
+    "compare_seeds",
+    "compare_jobs",
+    "second_fit",
+    "features_jpeg",
+    "mini_images",
+    "light_start",
+    "serve_rate",
+}
 
 needs_clip = pytest.mark.skipif(
     importlib.util.find_spec("instant_clip_tokenizer") is None,

@@ -38,6 +38,7 @@ except ImportError:  # Windows
 
 __all__ = [
     "CODE_BYTES",
+    "HELD",
     "LIST_BYTES",
     "MODEL_BYTES",
     "SETTINGS_BYTES",

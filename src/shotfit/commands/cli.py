@@ -36,6 +36,7 @@ from shotfit.commands.report import report
 from shotfit.commands.serve import serve
 from shotfit.commands.show import show
 from shotfit.commands.suggest import suggest
+from shotfit.commands.torchrun import may_tell
 from shotfit.commands.verify import verify
 from shotfit.errors import ShotfitError, UsageError
 
@@ -144,7 +145,8 @@ def _interrupted(received: Sequence[signal.Signals]) -> int:
 def _failed(sentence: str, code: int) -> int:
     line = " ".join(sentence.split())
     with suppress(OSError):  # nobody hears it, and the code says it too
-        to(sys.stderr)(line)
+        if may_tell():
+            to(sys.stderr)(line)
     drop_output()
     return code
 

@@ -119,6 +119,13 @@ def compare(
     ] = None,
     skip_broken: flags.SkipBroken = False,
     lenient: flags.Lenient = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Runs side by side, each in a process with its share of the cores; the table is the same.",
+        ),
+    ] = 1,
     memory: flags.Memory = None,
     precision: flags.Precision = "auto",
     device: flags.Device = "auto",
@@ -152,6 +159,7 @@ def compare(
       shotfit compare photos/ flowers/ --methods zero_shot,linear_probe --out-table table.md --report runs.html
       shotfit compare photos/ --protocol base-to-new --methods zero_shot,coop,coop+length=4+lr=0.01
       shotfit compare photos/ --protocol domain-shift --targets sketches/ cartoons/ --methods coop
+      shotfit compare photos/ --methods coop,mma --shots 1,4,16 --jobs 4
       shotfit compare --tasks tasks.toml --leave-out flowers --methods coop,softcpt --shots 4
     """
     say = to(sys.stderr if as_json else sys.stdout)
@@ -221,6 +229,7 @@ def compare(
         out=out,
         keep_predictions=keep_predictions,
         speed=True,
+        jobs=jobs,
         report=reporter(),
     )
     title = f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}"

@@ -177,7 +177,8 @@ def reporter() -> Callable[[Any], None]:
         scores = ", ".join(
             f"{column} {100 * score['accuracy']:.1f} %" for column, score in run["scores"].items() if score is not None
         )
-        to(sys.stderr)(f"{run['number']} of {run['total']}: {what}: {scores}{found}")
+        beside = f"; {run['under_way']} under way" if run.get("under_way") else ""
+        to(sys.stderr)(f"{run['number']} of {run['total']}: {what}: {scores}{found}{beside}")
         if run["refusal"] and run["refusal"] not in told:
             told.add(run["refusal"])
             to(sys.stderr)(f"note: {run['refusal']}")

@@ -35,6 +35,7 @@ from shotfit.commands.console import (
     to,
 )
 from shotfit.commands.start import start
+from shotfit.commands.torchrun import as_one
 from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["fit"]
 
 
+@as_one
 def fit(
     context: typer.Context,
     folder: flags.FolderOrTasks = None,
@@ -142,6 +144,7 @@ def fit(
       shotfit fit photos/ --needs new-classes --out open
       shotfit fit photos/ --method mma --recipe paper
       shotfit fit photos/ --method coop --set length=4 --steps 200
+      torchrun --nproc-per-node 2 -m shotfit fit photos/ --method mma --steps 2000
       shotfit fit labels.csv --images photos/ --template "a sketch of a {}." --json
 
     \b
@@ -165,6 +168,7 @@ def fit(
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.listing import How
     from shotfit.data.reading import Reading
+    from shotfit.engine.ranks import is_first
     from shotfit.evaluation.several import fitted_in_turn, merged, overview, places, scored, table
     from shotfit.fitting.fit import entrants_of
     from shotfit.fitting.fit import fit as fit_model
@@ -215,6 +219,10 @@ def fit(
     results: list[Fitted] = []
     for place, model in fitted_in_turn(groups, fit_to, together):
         group = groups.get(place, found)
+        if not is_first():  # of several processes: the first one saves and evaluates
+            if again:
+                refit(model, group, **fixed)
+            continue
         model.save(place)
         say_checked(model, say)
         result = scored(model, group, place)
@@ -241,5 +249,5 @@ def fit(
         plain, fitted = merged([one.plain for one in results]), merged([one.fitted for one in results])
         for line in table({"zero-shot": plain, method: fitted}):
             say(line)
-    if as_json:
+    if as_json and results:
         print_json({"method": method} | overview(results, out))

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from shotfit.data.images import image_size
 from shotfit.data.tasks import ClassList, Item
 from shotfit.data.views import CROP_SCALE, Box, draw_box
+from shotfit.engine import ranks
 from shotfit.engine.decoding import center_view, cut, read_ahead
 from shotfit.engine.plans import Plan, activation_bytes, plan_images, plan_texts
 from shotfit.engine.shards import DamagedRowsError, Held
@@ -38,6 +39,7 @@ __all__ = ["Frozen", "ImagePool", "Images", "normalize"]
 
 TEXT_ROWS = 256  # frozen texts that run together
 IMAGE_ROWS = 32  # images that are decoded and run together
+CLAIMED = 256  # missing images at a time that no other process encodes, a multiple of IMAGE_ROWS
 
 
 class ImagePool:
@@ -138,6 +140,7 @@ class Frozen:
         self._read: WeakKeyDictionary[ImagePool, dict[tuple[int, bool], Rows]] = WeakKeyDictionary()
         self._encoded: WeakKeyDictionary[Texts, Tensor] = WeakKeyDictionary()
         self._begun: WeakKeyDictionary[Texts, dict[int, Stream]] = WeakKeyDictionary()
+        self._shares: WeakKeyDictionary[Texts, Texts] = WeakKeyDictionary()  # of this process, of several
         self._parts: WeakKeyDictionary[Texts, dict[int, list[Texts]]] = WeakKeyDictionary()
 
     @property
@@ -204,6 +207,8 @@ class Frozen:
             layout = tower.pack(texts, self.savings).layout
             parts = self._text_parts(texts, layout, step)
             self._note(lambda: plan_texts(self.backbone, layout, edits, self.savings, parts))
+            if ranks.splits(len(texts)):
+                return self._shared_out(texts, edits, step)
             return self._run_texts(texts, edits, step, parts)
         self._note(lambda: plan_texts(self.backbone, tower.pack(texts, self.savings).layout, edits, self.savings, 1))
         if not self.savings.frozen_beginning:
@@ -306,14 +311,18 @@ class Frozen:
 
             def compute(missing: list[int]) -> Iterator[Tensor]:
                 for pixels in self._pixels(pool, missing):
-                    yield self._run_until(pixels, step, paired)
+                    # One row alone is multiplied another way, and has other last digits than among others: what is
+                    # stored must not depend on what was missing.
+                    alone = len(pixels) == 1 and not pool.passing
+                    found = self._run_until(pixels.repeat(2, 1, 1, 1) if alone else pixels, step, paired)
+                    yield found[: len(pixels)]
 
             alone = step == self.backbone.image.last - 1 and self.savings.read_alone
             reduced = self.savings.reduced_images
             given = (("input", paired), ("read_alone", alone), ("reduced_images", reduced))
             more = {name: True for name, holds in given if holds}
             kind = {"tower": "image", "step": step, **more, **self._kind()}
-            rows = self.store.held(kind, pool.keys(), compute, "Encoding images")
+            rows = self.store.held(kind, pool.keys(), compute, "Encoding images", CLAIMED)
             kept[step, paired] = Rows(rows, self.backbone.device, whole=step == self.backbone.image.last)
         return kept[step, paired]
 
@@ -353,6 +362,15 @@ class Frozen:
         if parts not in kept:
             kept[parts] = [texts[start : start + size] for start in range(0, len(texts), size)]
         return _in_parts(run, kept[parts])
+
+    def _shared_out(self, texts: Texts, edits: Sequence[Edit], step: int) -> Tensor:
+        """Features [texts, embed] of texts, each of which one of several processes runs (`ranks.py`)."""
+        if texts not in self._shares:
+            self._shares[texts] = texts[ranks.share(len(texts))]
+        own = self._shares[texts]
+        layout = self.backbone.text.pack(own, self.savings).layout
+        features = self._run_texts(own, edits, step, self._text_parts(own, layout, step))
+        return ranks.gathered(features.to(self.parameter_dtype), len(texts))
 
     def _text_parts(self, texts: Texts, layout: Layout, step: int) -> int:
         """In how many chunks texts run: as many as keep the activations within the budget."""

@@ -1,9 +1,10 @@
 """The store: rows of tensors that depend on no parameter, kept on disk by what they depend on.
 
-One folder a kind (backbone, step, precision), in it immutable shards `*.safetensors` (shards.py), each with rows and,
-in its metadata, their keys and checksums. Names are unique and files are renamed into place, so that several processes
-use one folder without locks; rows that two of them compute at once are only double. What is missing, evicted or damaged
-is computed again. A disk that cannot be written to costs a note, not the run.
+One folder a kind (backbone, step, precision), in it immutable shards `*.safetensors` (shards.py), each with rows, an
+index of their keys, and checksums. Names are unique and files are renamed into place, so that any number of processes
+write into one folder. Rows that another process is computing are waited for (claims.py). Small shards, as predictions
+leave them, are put together into larger ones, so that there are few files however many rows. What is missing, evicted
+or damaged is computed again. A disk that cannot be written to costs a note, not the run.
 
 A folder is shotfit's where its name is the digest of the `kind.json` in it, a shard where its name is of the form that
 shotfit gives. Nothing else is ever deleted.
@@ -19,12 +20,17 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shotfit.data.cachefolder import cache_folder
-from shotfit.engine.shards import DamagedRowsError, Held, Shard, is_shard, write_shard
+from shotfit.engine.claims import claims_in, locked
+from shotfit.engine.shards import DamagedRowsError, Held, Shard, Wanted, is_old, is_shard, write_rows, write_shard
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, read_text, write_atomically
 from shotfit.progress import say, track
@@ -38,6 +44,8 @@ LIMIT = "SHOTFIT_CACHE_LIMIT"
 KIND = "kind.json"
 TRIES = 3  # how often rows are computed again that come back from the disk damaged
 SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 60  # after which rows are written
+SMALL_BYTES, SMALL_SHARDS = SHARD_BYTES // 8, 32  # so many shards below that size become one
+FEWEST, PARTS = 32, 8  # rows that a process claims at once at least; into how many claims a few hundred go
 STALE_SECONDS = 3600  # a temporary file of this age belongs to a writer that was killed
 
 
@@ -83,13 +91,19 @@ class MemoryStore:
         """See Store.rows."""
         return self.held(kind, keys, compute, description).stack()
 
-    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Held:
+    def held(
+        self, kind: Kind, keys: Sequence[str], compute: Compute, description: str, together: int | None = None
+    ) -> Held:
         """See Store.held."""
         held = self._rows.setdefault(_digest(kind), {})
         missing = _missing(keys, held)
         for position, row in zip(missing, _computed(missing, compute, description), strict=True):
             held[keys[position]] = row
         return Held([held[key] for key in keys])
+
+    def missing(self, kind: Kind, keys: Sequence[str]) -> list[int]:
+        """See Store.missing."""
+        return _missing(keys, self._rows.get(_digest(kind), {}))
 
     def undamaged(self, read: Callable[[], Tensor]) -> Tensor:
         """See Store.undamaged."""
@@ -99,7 +113,9 @@ class MemoryStore:
 class NoStore(MemoryStore):
     """Nothing is kept: for a process that lives long, and is asked by others."""
 
-    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Held:
+    def held(
+        self, kind: Kind, keys: Sequence[str], compute: Compute, description: str, together: int | None = None
+    ) -> Held:
         """See Store.held."""
         rows: dict[str, Tensor] = {}
         missing = _missing(keys, rows)
@@ -127,6 +143,10 @@ class Store:
         """
         return self.undamaged(lambda: self.held(kind, keys, compute, description).stack())
 
+    def missing(self, kind: Kind, keys: Sequence[str]) -> list[int]:
+        """The positions of the keys, each at its first, whose rows are not there."""
+        return _missing(keys, self._find(self.folder / _digest(kind), keys))
+
     def undamaged(self, read: Callable[[], Tensor]) -> Tensor:
         """What `read` gives, which is called again where rows turn out to be damaged: they are no longer held then."""
         for _ in range(TRIES):
@@ -139,40 +159,69 @@ class Store:
             "folder on another."
         )
 
-    def held(self, kind: Kind, keys: Sequence[str], compute: Compute, description: str) -> Held:
+    def held(
+        self, kind: Kind, keys: Sequence[str], compute: Compute, description: str, together: int | None = None
+    ) -> Held:
         """The same row by row: each is read from its file, and compared with its checksum, when it is asked for.
+
+        together: of so many missing rows at a time, at most, nobody else computes any, so that processes that want the
+        same rows share the work; None: of all.
 
         What is read raises DamagedRowsError where the file was damaged, cut off or evicted since; see `undamaged`.
         """
         home = self.folder / _digest(kind)
-        held: dict[str, Tensor | tuple[Shard, int]] = dict(self._find(home, set(keys)))
+        held: dict[str, Tensor | tuple[Shard, int]] = dict(self._find(home, keys))
         missing, pending, size, failed = _missing(keys, held), dict[str, Tensor](), 0, False
-        written = time.monotonic()
+        written, left = time.monotonic(), list(missing)
+        most = None if together is None else min(together, max(FEWEST, ceil(len(left) / PARTS / FEWEST) * FEWEST))
 
         def flush() -> None:
             nonlocal pending, size, failed, written
             if pending and not failed:
                 try:
                     shard = self._write(home, kind, pending)
-                    held.update({key: (shard, row) for row, key in enumerate(shard.keys)})
+                    held.update({key: (shard, row) for row, key in enumerate(pending)})
                 except OSError as error:
                     failed = True
-                    if not self._told:
-                        self._told = True
-                        reason = f"cannot be written ({error.strerror})"
-                        say(f"note: {self.folder} {reason}; going on without keeping features.")
+                    self._note(error)
             pending, size, written = {}, 0, time.monotonic()
 
+        def filled() -> Iterator[None]:
+            """One by one, as the missing rows come, from here or from another process."""
+            nonlocal size, left
+            with claims_in(home, home / KIND) as claims:
+                while left:
+                    mine = claims.take([keys[position] for position in left], most)
+                    if mine:
+                        known = self._find(home, [keys[position] for position in left])  # of others, since
+                        part = [place for place in left if keys[place] in mine and keys[place] not in known]
+                        rows = (row for chunk in (compute(part) if part else ()) for row in chunk.detach().cpu())
+                        for position, row in zip(part, rows, strict=True):
+                            held[keys[position]] = pending[keys[position]] = row
+                            size += row.nbytes
+                            if size >= SHARD_BYTES or time.monotonic() - written >= SHARD_SECONDS:
+                                flush()
+                            yield
+                    else:
+                        flush()
+                        claims.drop()
+                        claims.wait([keys[position] for position in left])
+                        known = self._find(home, [keys[position] for position in left])
+                    held.update(known)
+                    yield from (None for _ in known)
+                    left = [position for position in left if keys[position] not in held]
+                flush()
+
         try:
-            for position, row in zip(missing, _computed(missing, compute, description), strict=True):
-                held[keys[position]] = pending[keys[position]] = row
-                size += row.nbytes
-                if size >= SHARD_BYTES or time.monotonic() - written >= SHARD_SECONDS:
-                    flush()
+            if missing:
+                self._prepare(home, kind)
+                for _ in track(filled(), description, total=len(missing)):
+                    pass
         finally:
             flush()
         rows = Held([held[key] for key in keys])  # opens the files, so that they may be evicted
         if missing and not failed:
+            self._put_together(home)
             self.evict()
         return rows
 
@@ -181,7 +230,7 @@ class Store:
         found = []
         for home in self._homes():
             shards = [(path, stat) for path in home.iterdir() if is_shard(path) and (stat := _stat(path)) is not None]
-            rows = sum(len(shard.keys) for path, _ in shards if (shard := self._shard(path)) is not None)
+            rows = sum(shard.count for path, _ in shards if (shard := self._shard(path)) is not None)
             last = max((stat.st_mtime for _, stat in shards), default=0.0)
             found.append(Entry(_kind_of(home) or {}, rows, sum(stat.st_size for _, stat in shards), last))
         return sorted(found, key=lambda entry: -entry.last_use)
@@ -190,7 +239,7 @@ class Store:
         """Remove everything that shotfit wrote."""
         for home in self._homes():
             for path in home.iterdir():
-                if is_shard(path) or path.name.startswith(TEMPORARY):
+                if is_shard(path) or is_old(path) or path.name.startswith(TEMPORARY):
                     path.unlink(missing_ok=True)
             (home / KIND).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # something else lies there
@@ -207,6 +256,8 @@ class Store:
                 if path.name.startswith(TEMPORARY):
                     if time.time() - stat.st_mtime > STALE_SECONDS:
                         path.unlink(missing_ok=True)
+                elif is_old(path):
+                    path.unlink(missing_ok=True)
                 elif is_shard(path):
                     shards.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in shards)
@@ -223,22 +274,88 @@ class Store:
         found = sorted(path for path in self.folder.iterdir() if path.is_dir())
         return [path for path in found if (kind := _kind_of(path)) is not None and _digest(kind) == path.name]
 
+    def _note(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            say(f"note: {self.folder} cannot be written ({error.strerror}); going on without keeping features.")
+
+    def _prepare(self, home: Path, kind: Kind) -> None:
+        """Have the folder of a kind, for claims on its rows; where it cannot be made, writing rows will tell."""
+        if _kind_of(home) != dict(kind):
+            with contextlib.suppress(OSError):
+                write_atomically(home / KIND, json.dumps(dict(kind), sort_keys=True).encode())
+
     def _write(self, home: Path, kind: Kind, rows: Mapping[str, Tensor]) -> Shard:
         if _kind_of(home) != dict(kind):
             write_atomically(home / KIND, json.dumps(dict(kind), sort_keys=True).encode())
         return write_shard(home, rows)
 
-    def _find(self, home: Path, wanted: set[str]) -> dict[str, tuple[Shard, int]]:
-        """Where the wanted rows are that are there."""
-        held: dict[str, tuple[Shard, int]] = {}
-        for path in sorted(home.iterdir()) if home.is_dir() else ():
-            shard = self._shard(path) if is_shard(path) else None
-            places = {key: row for row, key in enumerate(shard.keys) if key in wanted} if shard else {}
-            if shard is None or not places.keys() - held.keys():
+    def _put_together(self, home: Path) -> None:
+        """Make one shard of many small ones. Who still wants to read one of them finds its rows in the new one."""
+        if len(self._small(home)) < SMALL_SHARDS:
+            return
+        with locked(home / KIND, wait=False) as held, contextlib.suppress(OSError):
+            if not held:  # another process does it
+                return
+            alike: dict[tuple[str, tuple[int, ...]], list[Shard]] = {}
+            for path in self._small(home):
+                shard = self._shard(path)
+                if shard is not None and shard.count:
+                    alike.setdefault((str(shard.dtype), shard.shape), []).append(shard)
+            for shards in alike.values():
+                self._put_one(home, shards)
+
+    def _put_one(self, home: Path, shards: Sequence[Shard]) -> None:
+        parts: list[Tensor] = []
+        digests, done, size = list[NDArray[np.int64]](), list[Shard](), 0
+        for shard in shards:
+            try:
+                every = range(shard.count)
+                parts.append(shard.read(every))
+                digests.append(shard.digests(every))
+            except DamagedRowsError as error:
+                del parts[len(digests) :]
+                self._discard(error.path)
                 continue
-            with contextlib.suppress(OSError):
-                os.utime(path)
-            held = {key: (shard, row) for key, row in places.items()} | held
+            done.append(shard)
+            size += parts[-1].nbytes
+            if size >= SHARD_BYTES:
+                break
+        if len(done) > 1:
+            every_digest = np.concatenate(digests)
+            first = np.unique(every_digest, axis=0, return_index=True)[1]
+            order = np.sort(first)  # as they lay, without those that two processes had computed
+            write_rows(home, every_digest[order], torch.cat(parts)[torch.from_numpy(order)])
+            for shard in done:
+                shard.path.unlink(missing_ok=True)
+
+    def _small(self, home: Path) -> list[Path]:
+        """Shards below SMALL_BYTES, the smallest first."""
+        stats = [(stat.st_size, path) for path in _listed(home) if is_shard(path) and (stat := _stat(path)) is not None]
+        return [path for size, path in sorted(stats) if size < SMALL_BYTES]
+
+    def _find(self, home: Path, keys: Sequence[str]) -> dict[str, tuple[Shard, int]]:
+        """Where the rows of keys are that are there; once more where a shard went into a larger one meanwhile."""
+        names, held = list(dict.fromkeys(keys)), dict[str, tuple[Shard, int]]()
+        wanted = Wanted(names)
+        for _ in range(TRIES):
+            gone = False
+            for path in sorted(path for path in _listed(home) if is_shard(path)):
+                shard = self._shard(path)
+                gone |= shard is None and path.name not in self._damaged
+                try:
+                    found = shard.find(wanted) if shard is not None else {}
+                except DamagedRowsError:
+                    self._discard(path)
+                    continue
+                places = {names[position]: row for position, row in found.items()}
+                if shard is None or not places.keys() - held.keys():
+                    continue
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+                held = {key: (shard, row) for key, row in places.items()} | held
+            if not gone or len(held) == len(names):
+                break
         return held
 
     def _shard(self, path: Path) -> Shard | None:
@@ -263,6 +380,14 @@ class Store:
             say(f"note: {path.name} in the store is damaged; its rows are computed again.")
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _listed(home: Path) -> list[Path]:
+    """What lies in a folder, if it is there."""
+    try:
+        return list(home.iterdir())
+    except OSError:
+        return []
 
 
 def _computed(missing: list[int], compute: Compute, description: str) -> Iterator[Tensor]:

@@ -19,7 +19,6 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,12 +30,10 @@ from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
-from shotfit.errors import DivergedError, NewClassesError, UsageError
-from shotfit.evaluation.costs import PeakMemory, prediction_rate, saved_bytes
-from shotfit.evaluation.evaluate import Answers, answers
-from shotfit.evaluation.predictions import check_folder, file_name, write_predictions
+from shotfit.errors import UsageError
+from shotfit.evaluation.jobs import in_processes, is_measured
+from shotfit.evaluation.predictions import check_folder
 from shotfit.evaluation.protocols import (
-    Exam,
     Lesson,
     Plan,
     Protocol,
@@ -48,25 +45,28 @@ from shotfit.evaluation.protocols import (
 )
 from shotfit.evaluation.published import with_published
 from shotfit.evaluation.rows import Rows, summarize
-from shotfit.evaluation.runs import append_run, as_text, check_runs, read_runs
-from shotfit.evaluation.trust import evaluate_trust
+from shotfit.evaluation.running import (
+    Ground,
+    Run,
+    Told,
+    asks_for_new,
+    file_names,
+    is_kept,
+    name_of,
+    perform,
+    precision_of,
+)
+from shotfit.evaluation.runs import check_runs, read_runs
 from shotfit.evaluation.variants import Variant, read_variant
 from shotfit.files import LIST_BYTES, sha256
-from shotfit.fitting.fit import Needs, RecipeName, check_numbers, fit
-from shotfit.fitting.model import Model
+from shotfit.fitting.fit import RecipeName, check_numbers
 from shotfit.fitting.program import program_of
-from shotfit.fitting.race import AUTO
 from shotfit.methods.base import Method, check_prompts
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import Precision
 
 __all__ = ["compare", "plan_of", "read_variants"]
-
-# What stands in the line of a run for each column.
-MEASURED = (
-    "accuracy", "mean_class_accuracy", "macro_f1", "calibration_error", "top5_accuracy", "log_loss", "images",
-)  # fmt: skip
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -96,6 +96,7 @@ def compare(
     out: str | Path | None = None,
     keep_predictions: str | Path | None = None,
     speed: bool = False,
+    jobs: int = 1,
     report: Report | None = None,
 ) -> Rows:
     """Fit every method with every number of shots and every seed, and evaluate each fit as the protocol says.
@@ -110,8 +111,10 @@ def compare(
     validation, memory, precision, device: as in `fit`. out: the JSONL file of finished runs (None: nothing is kept).
     keep_predictions: a folder for a CSV file of each run and column, image by image; a finished run that has none
     there is done again. speed: measure images a second of prediction too, once for each method and number of shots.
-    report: called with each run, also with those found in the file (`resumed` is true in them), and told its number
-    and the total.
+    jobs: so many runs side by side, each in a process of its own with its share of the cores, on one store; the rows
+    are the same. A script that asks for it calls under `if __name__ == "__main__":`, since each process imports it.
+    report: called with each run, also with those found in the file (`resumed` is true in them), and told its number,
+    the total and how many are under way.
 
     A method that predicts no new classes has no rows in the columns that ask for it.
 
@@ -127,6 +130,8 @@ def compare(
     plan = plan_of(data, protocol, targets, leave_out, apart)
     if isinstance(data, Task):
         warn_of_shared_images(data, targets)
+    if jobs < 1:
+        raise UsageError(f"jobs is {jobs}; expected 1 or more runs side by side.")
     loaded = load_in(backbone, precision, device)
     store = open_store() if store is None else store
     _check_prompts(plan, loaded)
@@ -134,7 +139,7 @@ def compare(
         support = lesson.support(shots[0], seeds[0], validation)
         for variant in variants:
             if lesson in plan.lessons_of(variant.several_tasks):
-                for method in variant.entrants(_asks_for_new(lesson)):
+                for method in variant.entrants(asks_for_new(lesson)):
                     method.attach(Frozen(loaded, MemoryStore()), [task.classes for task in support])
                     method.check()
     finished = {} if out is None else read_runs(out)
@@ -142,48 +147,54 @@ def compare(
         check_runs(out)
     if keep_predictions is not None:
         check_folder(keep_predictions)
-    runs: list[dict[str, Any]] = []
-    cells = list(_cells(variants, shots, seeds, plan, loaded, views, validation))
+    lessons = plan.all_lessons
+    kept = store if isinstance(store, Store) else None
+    ground = Ground(
+        lessons,
+        name_of(loaded),
+        loaded.fingerprint,
+        precision_of(loaded),
+        str(loaded.device),
+        None if kept is None else kept.folder.absolute(),
+        None if kept is None else kept.limit,
+        protocol,
+        targets=tuple(str(task.source) for task in targets),
+        epochs=epochs,
+        lr=lr,
+        recipe=recipe,
+        views=views,
+        validation=validation,
+        memory=memory,
+        out=out,
+        predictions=keep_predictions,
+    )
+    todo, done = list(_cells(variants, shots, seeds, plan, loaded, views, validation)), dict[int, dict[str, Any]]()
+
+    def known(run: Run) -> dict[str, Any] | None:
+        found = finished.get(run.key)
+        if found is not None and keep_predictions is not None:
+            names = file_names(read_variant(run.variant, lr, epochs, recipe), run, lessons[run.lesson])
+            return found if is_kept(found, names, keep_predictions) else None
+        return found
+
+    def note(number: int, told: Told, under_way: int = 0) -> None:
+        finished[todo[number].key] = told.run  # another name may stand for the same settings
+        done[number] = told.run | {"method": todo[number].variant}
+        if report is not None:
+            counted = {"resumed": told.resumed, "number": len(done), "total": len(todo), "under_way": under_way}
+            report(done[number] | counted)
+
     with kept_memory():
-        for variant, number, seed, lesson, settings in cells:
-            key = _key(settings)
-            names = _file_names(variant, number, seed, lesson, key)
-            known = finished.get(key)
-            if known is not None and keep_predictions is not None and not _kept(known, names, keep_predictions):
-                known = None
-            if known is None:
-                run = {"key": key, "method": variant.name, "shots": number, "seed": seed, "protocol": protocol}
-                run |= _places(lesson, targets)
-                said: dict[str, Answers] = {}
-                try:
-                    with PeakMemory(loaded.device) as peak:
-                        model = fit(
-                            lesson.support(number, seed, validation), variant.prototype or AUTO, shots=None, seed=seed,
-                            backbone=loaded, views=views, validation=validation, epochs=variant.epochs, lr=variant.lr,
-                            steps=variant.steps, recipe=variant.recipe, needs=_needs(variant, lesson),
-                            check=variant.prototype is None or protocol == "open-set",
-                            keep=True, store=store, memory=memory, spare_classes=_asks_for_new(lesson),
-                        )  # fmt: skip
-                    judged, said = _judged(model, lesson)
-                    run |= judged | {"peak_memory": peak.bytes, "model_bytes": saved_bytes(model)}
-                    if speed and not any(_is_same(other, variant.name, number) for other in runs):
-                        run["images_per_second"] = _speed(model, lesson)
-                except DivergedError as error:
-                    run |= _diverged(lesson, f"{variant.name}, {number} shots, seed {seed}: {error}")
-                run |= {"backbone": loaded.name, "version": shotfit.__version__, "settings": settings, "date": _now()}
-                if keep_predictions is not None:
-                    items = {exam.column: exam.items for exam in lesson.exams}
-                    write_predictions(keep_predictions, {names[own]: (items[own], said[own]) for own in said})
-                    run["predictions"] = {column: names[column] for column in said}
-                finished[key] = run  # another name may stand for the same settings
-                if out is not None:
-                    append_run(out, run)
-            else:
-                run = known | {"method": variant.name}
-            runs.append(run)
-            if report is not None:
-                report(run | {"resumed": known is not None, "number": len(runs), "total": len(cells)})
+        if jobs > 1:
+            in_processes(ground, todo, jobs, known, note, speed)
+        else:
+            for number, run in enumerate(todo):
+                found = known(run)
+                measured = not speed or is_measured(done.values(), run)
+                told = perform(ground, run, loaded, store, not measured) if found is None else Told(found, True)
+                note(number, told)
     # not within kept memory: what scipy's import leaves behind would keep the heap from shrinking
+    runs = [done[number] for number in range(len(todo))]
     return Rows(with_published(summarize(runs, plan.summaries), plan, protocol))
 
 
@@ -252,9 +263,10 @@ def _cells(
     backbone: Backbone,
     views: int | str | None,
     validation: str,
-) -> Iterator[tuple[Variant, int, int, Lesson, dict[str, Any]]]:
+) -> Iterator[Run]:
     """Every run of the table, with all that its result depends on."""
     fingerprints: dict[int, str] = {}
+    places = {id(lesson): number for number, lesson in enumerate(plan.all_lessons)}
     base = {"backbone": backbone.fingerprint, "views": views, "version": shotfit.__version__}
     base |= {"precision": str(backbone.dtype).removeprefix("torch.")}
     base |= {} if validation == "few" else {"validation": validation}
@@ -277,17 +289,8 @@ def _cells(
             if id(lesson) not in fingerprints:
                 fingerprints[id(lesson)] = _fingerprint(lesson)
             drawn = {"lesson": fingerprints[id(lesson)], "shots": number, "seed": seed}
-            yield variant, number, seed, lesson, base | method | drawn
-
-
-def _asks_for_new(lesson: Lesson) -> bool:
-    """Whether a lesson is examined in classes that are not fitted."""
-    return any(exam.classes is not None for exam in lesson.exams)
-
-
-def _needs(variant: Variant, lesson: Lesson) -> Needs | None:
-    """What a race is to look for."""
-    return "new-classes" if variant.prototype is None and _asks_for_new(lesson) else None
+            settings = base | method | drawn
+            yield Run(_key(settings), variant.name, number, seed, places[id(lesson)], settings)
 
 
 def _fixed(prototype: Method, recipe: RecipeName) -> list[str]:
@@ -295,88 +298,6 @@ def _fixed(prototype: Method, recipe: RecipeName) -> list[str]:
     grid = prototype.grid
     axes = grid.axes if grid is not None and recipe == "auto" else ()
     return sorted({axis.name for axis in axes} & prototype.given)
-
-
-def _judged(model: Model, lesson: Lesson) -> tuple[dict[str, Any], dict[str, Answers]]:
-    """The scores of a fitted model in each exam, None where it refuses the exam's classes, and what it said in each."""
-    scores: dict[str, Any] = {}
-    said: dict[str, Answers] = {}
-    refusal = None
-    for exam in lesson.exams:
-        try:
-            judged = _asked(model, exam)
-        except NewClassesError as error:
-            scores[exam.column], refusal = None, str(error)
-            continue
-        if exam.unknown:
-            if model.trust is None:
-                scores[exam.column], refusal = None, "no image was held out, so that nothing can be told apart"
-                continue
-            apart = evaluate_trust(judged, exam.items, unknown=exam.unknown)
-            scores[exam.column] = {"accuracy": getattr(apart, exam.measure), "images": len(exam.items)}
-            continue
-        found = said[exam.column] = answers(judged, exam.items, exam.among)
-        measured = found.scores()
-        scores[exam.column] = {name: getattr(measured, name) for name in MEASURED} | {"right": as_text(found.right)}
-    record = {name: model.record[name] for name in ("fitted_method", "seconds", "selection", "support_images")}
-    tasks = [task.name for task in lesson.tasks]
-    return {"tasks": tasks, "scores": scores, "refusal": refusal} | record, said
-
-
-def _diverged(lesson: Lesson, refusal: str) -> dict[str, Any]:
-    """What stands in the place of `_judged` where the fit has no model to judge."""
-    scores = {exam.column: None for exam in lesson.exams}
-    record = {"seconds": 0.0, "selection": "", "support_images": 0}
-    return {"tasks": [task.name for task in lesson.tasks], "scores": scores, "refusal": refusal} | record
-
-
-def _asked(model: Model, exam: Exam) -> Model:
-    """The fitted model for the classes of an exam."""
-    if exam.classes is not None:
-        return model.for_classes(exam.classes)
-    return model if exam.task is None else model.for_task(exam.task)
-
-
-def _places(lesson: Lesson, targets: Sequence[Task]) -> dict[str, Any]:
-    """Where the images of a run lie, and the templates of their prompts."""
-    return {
-        "data": [str(task.source) for task in lesson.tasks],
-        "targets": [str(task.source) for task in targets],
-        "templates": [task.classes.templates for task in lesson.tasks],
-    }
-
-
-def _file_names(variant: Variant, shots: int, seed: int, lesson: Lesson, key: str) -> dict[str, str]:
-    """The file of predictions of each column."""
-    return {
-        exam.column: file_name(variant.method, shots, seed, key, exam.column, number)
-        for number, exam in enumerate(lesson.exams)
-    }
-
-
-def _kept(run: Mapping[str, Any], names: Mapping[str, str], folder: Path) -> bool:
-    """Whether the predictions of a finished run are there."""
-    judged = [column for column, scores in run["scores"].items() if scores is not None]
-    return all(column in names and (folder / names[column]).is_file() for column in judged)
-
-
-def _is_same(run: Mapping[str, Any], method: str, shots: int) -> bool:
-    """Whether a run of this method and number of shots says how fast it predicts."""
-    return (run["method"], run["shots"]) == (method, shots) and bool(run.get("images_per_second"))
-
-
-def _speed(model: Model, lesson: Lesson) -> float | None:
-    """Images a second on the first exam that the model takes."""
-    for exam in lesson.exams:
-        try:
-            return prediction_rate(_asked(model, exam), [item.picture for item in exam.items])
-        except NewClassesError:
-            continue
-    return None
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _fingerprint(lesson: Lesson) -> str:

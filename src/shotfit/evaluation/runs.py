@@ -6,6 +6,7 @@ import base64
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ from numpy.typing import NDArray
 from shotfit.errors import ShotfitError
 from shotfit.files import LIST_BYTES, UnreadableError, read_text
 
-__all__ = ["append_run", "as_bits", "as_text", "check_runs", "read_runs"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["append_run", "as_bits", "as_text", "check_runs", "read_run", "read_runs"]
 
 START = '{"key": '  # of every line, also of one that was cut off behind it
 
@@ -33,15 +39,20 @@ def read_runs(path: Path) -> dict[str, dict[str, Any]]:
         raise ShotfitError(f"{path} {error.reason}: name another file with --out.") from None
     runs = {}
     for line in lines:
-        try:
-            run = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if _is_whole(run):
+        if (run := read_run(line)) is not None:
             runs[str(run["key"])] = run
     if not runs and any(line and not START.startswith(line[: len(START)]) for line in lines):
         raise ShotfitError(f"{path} exists and is not a file of finished runs: name another file with --out.")
     return runs
+
+
+def read_run(line: str | bytes) -> dict[str, Any] | None:
+    """The run of a line; None where it is not whole."""
+    try:
+        run = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return run if _is_whole(run) else None
 
 
 def _is_whole(run: Any) -> bool:
@@ -99,7 +110,7 @@ def check_runs(path: Path) -> None:
 
 
 def append_run(path: Path, run: Mapping[str, Any]) -> None:
-    """Add one line in one write, on a line of its own even if the last one was cut off."""
+    """Add one line in one write, on a line of its own even if the last one was cut off; one process at a time."""
     _append(path, json.dumps(run, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
@@ -107,6 +118,9 @@ def _append(path: Path, line: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
+            if fcntl is not None:
+                with suppress(OSError):  # of a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             torn = file.seek(0, os.SEEK_END) > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
             file.write((b"\n" if torn else b"") + line)
             file.flush()

@@ -27,6 +27,7 @@ from shotfit.data.listing import How
 from shotfit.data.tasks import joined
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
+from shotfit.engine.ranks import world
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import FallbackWarning, ShotfitError, UsageError
 from shotfit.fitting.checking import compared, with_half
@@ -119,6 +120,8 @@ def fit(
         fit([array, another], ["cat", "dog"], method="zero_shot")
     """
     started = time.perf_counter()
+    if budget is not None and world() > 1:
+        raise UsageError("budget counts seconds, which differ from process to process: leave it out under torchrun.")
     method, labels = (labels, None) if isinstance(labels, (str, Method)) else (method, labels)
     entered = entrants_of(method, options, needs, check, shots, seed, epochs, lr, views, steps, recipe, budget)
     if method == AUTO and views is None:

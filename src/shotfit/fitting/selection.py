@@ -27,6 +27,7 @@ from torch import Tensor
 
 from shotfit.data.tasks import Item
 from shotfit.engine.frozen import ImagePool
+from shotfit.engine.ranks import agreed_rows, world
 from shotfit.errors import DivergedError
 from shotfit.files import LIST_BYTES, sha256
 from shotfit.fitting.fitter import Fitter, Setting, held_out_by
@@ -242,7 +243,7 @@ class Judge:
         kind: dict[str, str | int | float | bool] = {
             "tower": "held out", "images": len(fold.labels), "classes": sum(sizes)
         }  # fmt: skip
-        rows = self.fitter.frozen.store.rows(kind, keys, compute, "")
+        rows = agreed_rows(self.fitter.frozen.store, kind, keys, compute)
         held: dict[int, HeldOut | None] = {}
         for one, logits in zip(candidates, rows, strict=True):
             held[one.rank] = None if logits.isnan().any() else self.known(logits, fold)
@@ -311,7 +312,7 @@ class Judge:
             "held": [*zip(held.pool.keys(), held.pool.labels.tolist(), strict=True)],
             "rows": held.rows.tolist(),
             "spared": spared,
-            "seed": [self.fitter.seed, self.fitter.views, torch.get_num_threads()],
+            "seed": [self.fitter.seed, self.fitter.views, torch.get_num_threads(), *([world()] if world() > 1 else [])],
         }
         return hashlib.sha256(json.dumps(content, default=str).encode(errors="surrogateescape")).hexdigest()
 

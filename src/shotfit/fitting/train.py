@@ -12,6 +12,7 @@ from torch import Tensor
 from shotfit.data.images import image_size
 from shotfit.data.pictures import Picture
 from shotfit.data.views import Box, draw_box
+from shotfit.engine import ranks
 from shotfit.engine.allocator import peak_memory
 from shotfit.engine.decoding import cut, read_ahead
 from shotfit.engine.frozen import Frozen, Images
@@ -46,7 +47,7 @@ class Stepper:
         rate = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
-        loss = self._gradients(images, labels)
+        loss = self._gradients(images, labels) if ranks.world() == 1 else self._shared_out(images, labels)
         self.method.adjust_gradients()
         for _ in range(self.recipe.updates):
             self.optimizer.step()
@@ -65,6 +66,19 @@ class Stepper:
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         return loss.detach()
+
+    def _shared_out(self, images: Images, labels: Tensor) -> Tensor:
+        """The same where several processes train together, each with its share of the batch."""
+        weight = 1 / ranks.world()
+        if self.method.takes_shares():
+            mine, weight = ranks.share(len(images)), ranks.weight(len(images))
+            images, labels = Images(images.pool, images.rows[mine]), labels[mine]
+        self.optimizer.zero_grad()
+        with ranks.stepping():
+            loss = weight * self.method.loss(images, labels)
+            torch.autograd.backward(loss)
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        return ranks.sum_gradients(parameters, loss.detach().clone())
 
     def rate(self) -> float:
         """The learning rate of the next step, for a group of rate 1."""
@@ -139,6 +153,8 @@ def train(
     labels = step_labels(support.labels, method.sizes).to(device)
     each = recipe.steps_for(images)
     epochs = epochs if steps is None else math.ceil(steps / each)
+    if ranks.world() > 1 and trainings and not method.takes_shares():
+        say(f"note: {method.name} looks at a batch as a whole, so that every process takes all of its images.")
     stepper = Stepper(method, recipe, epochs, each, steps)
     judge = validation if recipe.best_epoch and validation and validation.source == "validation part" else None
     history, best, kept = [], -1, method.state_dict()
@@ -163,6 +179,7 @@ def train(
             best, kept = right, {name: value.clone() for name, value in method.state_dict().items()}
     if judge:
         method.load_state_dict(kept)
+    ranks.agree([*method.parameters()])
     return [float(value) for value in history]
 
 

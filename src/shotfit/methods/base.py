@@ -182,6 +182,12 @@ class Method(nn.Module):
         """The recipe, where it depends on the options."""
         return self.recipe
 
+    def takes_shares(self) -> bool:
+        """Whether `loss` is a mean over the images, and maybe what looks at none, so that processes can share a batch
+        out.
+        """
+        return True
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """What is trained: all parameters, at the recipe's rate."""
         return [ParameterGroup(tuple(self.parameters()))]

@@ -140,6 +140,10 @@ class SoftCPT(Method):
         parts = 4 if self.conditioned and not self.freeze_class_context else 3
         return replace(recipe, updates=parts, schedule=replace(recipe.schedule, stride=parts))
 
+    def takes_shares(self) -> bool:
+        """Classes are sampled by the labels of the whole batch."""
+        return not self.class_sampling
+
     def check(self) -> None:
         """Refuse contexts that leave no room for the names, and words that cannot be read."""
         names, frozen = self.class_names, self.frozen
