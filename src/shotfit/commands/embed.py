@@ -11,7 +11,8 @@ import typer
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_dtype, as_precision, as_share
 from shotfit.commands.console import plural, print_json, to
-from shotfit.commands.into_parts import engine_of, is_parts, refuse, say_parts
+from shotfit.commands.engines import joined
+from shotfit.commands.into_parts import is_parts, refuse, say_parts
 from shotfit.errors import LEFT_OUT, first_few
 
 __all__ = ["embed"]
@@ -75,11 +76,12 @@ def embed(
 
         share = as_share(part)
         check_call(out, sources, share)
-        with engine_of(engine, address) as computed_by:
+        with joined(engine, address) as cluster:
             done = embed_parts(
                 sources, out, backbone, share=share, part_size=SIZE if part_size is None else part_size,
                 precision=as_precision(precision), device=device, dtype=as_dtype(dtype or "float32"),
-                listed=lines_of(sys.stdin), paths=Paths(images, path_column), engine=computed_by,
+                listed=lines_of(sys.stdin), paths=Paths(images, path_column),
+                engine=None if cluster is None else cluster.engine(),
             )  # fmt: skip
         if as_json:
             print_json(done.as_json())

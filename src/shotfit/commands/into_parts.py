@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,9 @@ from shotfit.commands.console import plural, to
 from shotfit.errors import LEFT_OUT, UsageError, first_few
 
 if TYPE_CHECKING:
-    from shotfit.fitting.parts import Engine, WrittenParts
+    from shotfit.fitting.parts import WrittenParts
 
-__all__ = ["check_engine", "engine_of", "is_parts", "refuse", "say_parts"]
+__all__ = ["is_parts", "refuse", "say_parts"]
 
 
 def is_parts(out: Path | None, form: str | None) -> bool:
@@ -39,30 +38,6 @@ def refuse(out: Path | None, given: Mapping[str, object], parts: bool) -> None:
     if parts:
         raise UsageError(f"{flag} does not go with a folder of parts, which --out {out} names: leave one of them out.")
     raise UsageError(f"{flag} goes with a folder of parts: add --out DIR, a name without an ending.")
-
-
-def check_engine(engine: str | None, address: str | None) -> None:
-    """Refuse an engine that is none, and an address without one. Raises UsageError."""
-    if engine not in (None, "ray"):
-        raise UsageError(f"--engine is {engine!r}; expected ray, or nothing for this process alone.")
-    if address is not None and engine is None:
-        raise UsageError("--address goes with --engine ray: add it, or leave --address out.")
-
-
-@contextmanager
-def engine_of(engine: str | None, address: str | None) -> Iterator[Engine | None]:
-    """What computes parts while the block lasts: a cluster of Ray, or None for this process.
-
-    Raises UsageError as `check_engine`, and where Ray is missing; ShotfitError for a cluster that does not answer.
-    """
-    check_engine(engine, address)
-    if engine is None:
-        yield None
-        return
-    from shotfit.distributed.cluster import Cluster
-
-    with Cluster(address) as cluster:
-        yield cluster.engine()
 
 
 def say_parts(done: WrittenParts, word: str, skipped: bool = False) -> None:

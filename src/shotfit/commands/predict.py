@@ -13,7 +13,8 @@ import typer
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_classes, as_precision, as_share
 from shotfit.commands.console import check_order, plural, to
-from shotfit.commands.into_parts import engine_of, is_parts, refuse, say_parts
+from shotfit.commands.engines import joined
+from shotfit.commands.into_parts import is_parts, refuse, say_parts
 from shotfit.errors import LEFT_OUT, UsageError, first_few
 
 if TYPE_CHECKING:
@@ -165,12 +166,12 @@ def predict(
         from shotfit.fitting.parts import check_call, predict_parts
 
         check_call(out, images, share)
-        with engine_of(engine, address) as computed_by:
+        with joined(engine, address) as cluster:
             opened, _ = _fitted(model, task, classes, backbone, method, computing, device, trust_backbone)
             done = predict_parts(
                 opened, images, out, top=top, asked=asked, lenient=lenient, broken=broken, share=share,
                 part_size=SIZE if part_size is None else part_size, listed=lines_of(sys.stdin), paths=paths,
-                engine=computed_by,
+                engine=None if cluster is None else cluster.engine(),
             )  # fmt: skip
         say_parts(done, "predicted", skip_broken)
         return

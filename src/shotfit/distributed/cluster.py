@@ -27,6 +27,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.printing import cut
 
 if TYPE_CHECKING:
+    from shotfit.evaluation.jobs import Engine as Runs
     from shotfit.fitting.parts import Engine
 
 __all__ = ["Cluster", "library"]
@@ -93,6 +94,17 @@ class Cluster:
         from shotfit.distributed.engine import RayParts
 
         return RayParts(self)
+
+    def runs(self) -> Runs:
+        """What `compare` takes as `engine`."""
+        from shotfit.distributed.side_by_side import RayRuns
+
+        return RayRuns(self)
+
+    @property
+    def cores(self) -> int:
+        """Cores that it has now, at least one."""
+        return max(1, int(self.resources().get("CPU", 1)))
 
     def resources(self) -> Mapping[str, float]:
         """What the cluster has now, by Ray's names: CPU, GPU."""
@@ -175,6 +187,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # of parts there may be fewer
+            warnings.filterwarnings("ignore", module=r"ray(\.|$)")  # Ray's advice to itself
             yield
     finally:
         for handler, level in before:

@@ -10,6 +10,7 @@ part that got lost with something that Ray does not start again is done in anoth
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ class _Round:
     ) -> None:
         self.ray, self.job, self.packed, self.folder = cluster.ray, job, packed, folder
         self.gpus = 0 if job.frozen.backbone.device.type == "cpu" else int(cluster.resources().get("GPU", 0))
-        self.towers = self.gpus or max(1, int(cluster.resources().get("CPU", 1)))
+        self.towers = self.gpus or cluster.cores
         self.again, self.coming = again, coming
         self.under_way: dict[int, Part] = {}
         self.given = self.finished = 0
@@ -122,16 +123,18 @@ class _Round:
             part = self.again.pop(0) if self.again else next(self.coming, None)
             if part is not None:
                 self.under_way[self.given] = part
+                feed.put.remote(self.given, pickle.dumps(part))
                 self.given += 1
-                feed.put.remote(pickle.dumps(part))
             if part is None or self.given == ROUND:
                 self.closed = True
-                feed.close.remote()
+                feed.close.remote(self.given)
 
     def _dataset(self, feed: Any) -> Any:
         """The stages, nothing of which runs yet."""
         data = self.ray.data
-        context = data.DataContext.get_current().copy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of fields that are deprecated, which the copy touches
+            context = data.DataContext.get_current().copy()
         context.target_max_block_size = 1  # a block is one part
         context.enable_progress_bars = context.enable_operator_progress_bars = False
         context.print_on_execution_start = False

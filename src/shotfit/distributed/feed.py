@@ -20,32 +20,36 @@ class Feed:
 
     def __init__(self) -> None:
         self.waiting: dict[int, bytes] = {}
-        self.given = 0
-        self.closed = False
+        self.finished = set[int]()
+        self.count: int | None = None
         self.change = asyncio.Condition()
 
-    async def put(self, part: bytes) -> None:
-        """One more."""
+    async def put(self, place: int, part: bytes) -> None:
+        """One more. Ray does not keep the order of calls, so each says its place."""
         async with self.change:
-            self.waiting[self.given] = part
-            self.given += 1
+            self.waiting[place] = part
             self.change.notify_all()
 
-    async def close(self) -> None:
-        """There are no more."""
+    async def close(self, count: int) -> None:
+        """There are so many, and no more."""
         async with self.change:
-            self.closed = True
+            self.count = count
             self.change.notify_all()
 
     async def forget(self, place: int) -> None:
         """It is finished."""
+        self.finished.add(place)
         self.waiting.pop(place, None)
 
     async def get(self, place: int) -> bytes | None:
         """The part at a place, waited for; empty if it is finished, None if there is none."""
+
+        def known() -> bool:
+            return place in self.waiting or place in self.finished or (self.count is not None and place >= self.count)
+
         async with self.change:
-            await self.change.wait_for(lambda: self.given > place or self.closed)
-            return self.waiting.get(place, b"") if self.given > place else None
+            await self.change.wait_for(known)
+            return None if self.count is not None and place >= self.count else self.waiting.get(place, b"")
 
 
 def coming(feed: Any) -> Iterator[pyarrow.Table]:
