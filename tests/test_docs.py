@@ -76,7 +76,8 @@ def left_to_people(command: str) -> bool:
     """Whether a command needs what a test does not have, or minutes."""
     return bool(
         re.search(
-            r"\.\.\.| data/|examples/tasks| hf://|^shotfit (app|export|push|serve) | --backbone (?!mini)", command
+            r"\.\.\.| data/|examples/tasks| hf://|^shotfit (app|export|push|serve) | --backbone (?!mini)| --address ",
+            command,
         )
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "library"]
 
 SECONDS = 5.0  # until a machine that does not answer is told
-STARTING = 15.0  # seconds that a cluster has to say that it is well
+STARTING = 30.0  # seconds that a cluster has to say that it is well
 OBJECTS = 2**32  # bytes of the object store of a cluster of our own at most, of which it takes what it needs
 SHARE = 0.3  # of memory, that it has at most
 
@@ -59,6 +60,9 @@ def library() -> Any:
     except ImportError as error:
         raise UsageError("--engine ray needs Ray, which is not installed: pip install 'shotfit[ray]'.") from error
     return ray
+
+
+_JOIN = "import logging, ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)"
 
 
 class Cluster:
@@ -116,6 +120,7 @@ class Cluster:
         if self.address is None:
             more = {"address": "local", "num_cpus": torch.get_num_threads(), "include_dashboard": False}
             more["object_store_memory"] = min(OBJECTS, int(SHARE * _memory()))
+            self._end.enter_context(_own_token())
         else:
             _check_health(self.address)
         self._end.callback(self.ray.shutdown)
@@ -151,15 +156,29 @@ def _check_health(address: str) -> None:
             raise ShotfitError(
                 f"{none} ({_line(error)}); start one with ray start --head, or leave --address out."
             ) from error
-    asked = [] if address == "auto" else ["--address", address]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *asked]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=STARTING)
+    try:  # in another process, since Ray waits for long for what listens and says nothing
+        done = subprocess.run([sys.executable, "-c", _JOIN, address], capture_output=True, text=True, timeout=STARTING)
     except subprocess.TimeoutExpired as error:
         raise ShotfitError(f"{none}: what listens there says nothing in {STARTING:.0f} seconds.") from error
     if done.returncode:
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise ShotfitError(f"{none} ({cut(said[-1] if said else 'it is not well', 200)}).")
+        why = said[-1].rstrip(".") if said else "it is not well"
+        raise ShotfitError(f"{none} ({cut(why, 200)}).")
+
+
+@contextmanager
+def _own_token() -> Iterator[None]:
+    """Whoever reaches a port of the cluster that is started in the block needs a token that nobody else has."""
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one into the home, for all clusters
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
