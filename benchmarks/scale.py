@@ -35,7 +35,7 @@ __all__ = ["Look", "Measured", "commands", "make_shards", "measure", "steady_rat
 
 SIDE = 64  # pixels of a picture
 SHARD = 5000  # pictures of one
-PART = 128
+PART = 512  # pictures of a part
 SECONDS = 20.0  # that the towers run alone
 EVERY = 1.0  # seconds between two looks at memory
 ALONE = """
@@ -79,6 +79,14 @@ class Measured:
         """Bytes at most, but for single looks."""
         return sorted(self.memory)[int(0.95 * (len(self.memory) - 1))] if self.memory else 0
 
+    @property
+    def growth(self) -> float:
+        """Memory in the last quarter of the run against that in the second one."""
+        quarter = len(self.memory) // 4
+        if not quarter:
+            return 1.0
+        return statistics.median(self.memory[-quarter:]) / statistics.median(self.memory[quarter : 2 * quarter])
+
 
 def make_shards(folder: Path, pictures: int, source: Path = DRAWINGS, shard: int = SHARD) -> Path:
     """Tar archives of so many pictures: those of `source`, small, again and again under other names."""
@@ -117,14 +125,14 @@ def tower_rate(workers: int, seconds: float = SECONDS) -> tuple[float, float]:
     return sum(float(rate) for rate, _ in told), statistics.mean(float(work) for _, work in told)
 
 
-def commands(shards: Path, out: Path, workers: int) -> dict[str, tuple[list[str], int]]:
+def commands(shards: Path, out: Path, workers: int, part: int = PART) -> dict[str, tuple[list[str], int]]:
     """The command of each way, and the threads that it is told of (`OMP_NUM_THREADS`)."""
-    ours = [sys.executable, "-m", "shotfit", "embed", str(shards), "--out", str(out), "--part-size", str(PART)]
+    ours = [sys.executable, "-m", "shotfit", "embed", str(shards), "--out", str(out), "--part-size", str(part)]
     words = " ".join(ours)
     shares = f"for i in $(seq {workers}); do {words} --part $i/{workers} & done; wait"
     share = f"exec {words} --part $((RANK + 1))/$WORLD_SIZE"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
-    spark = [sys.executable, "-m", "benchmarks.scale_spark", str(shards), str(out), str(workers)]
+    spark = [sys.executable, "-m", "benchmarks.scale_spark", str(shards), str(out), str(workers), str(part)]
     return {
         "one": (ours, workers),
         "shares": (["bash", "-c", shares], 1),
@@ -225,11 +233,16 @@ def _env(threads: int) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(threads)}
 
 
+def _memory(found: Measured) -> str:
+    return f"{found.most / 1e9:.2f} GB, {100 * (found.growth - 1):+.0f} % from its second to its last quarter"
+
+
 def main() -> None:
     """Measure the ways that are asked for, and print a row for each."""
     asked = argparse.ArgumentParser(prog="benchmarks.scale")
     asked.add_argument("--pictures", type=int, default=20_000)
     asked.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    asked.add_argument("--part-size", type=int, default=PART)
     asked.add_argument("--alone", type=float, default=SECONDS, help="seconds that the towers run alone")
     asked.add_argument("--ways", default="one,shares,torchrun,ray")
     given = asked.parse_args()
@@ -241,11 +254,11 @@ def main() -> None:
         for number, way in enumerate(given.ways.split(",")):
             out = Path(name) / f"{way}{number}"
             before = tower_rate(given.workers, given.alone)
-            found = measure(*commands(shards, out, given.workers)[way], out)
+            found = measure(*commands(shards, out, given.workers, given.part_size)[way], out)
             alone, work = map(statistics.mean, zip(before, tower_rate(given.workers, given.alone), strict=True))
             share = f"{100 * found.rate / alone:.0f} % of {alone:,.0f}"
             effort = f"{1000 * found.work:.1f} ms, {1000 * work:.1f} by the tower"
-            cells = [way, f"{found.rate:,.0f}", f"{found.whole:,.0f}", share, effort, f"{found.most / 1e9:.2f} GB"]
+            cells = [way, f"{found.rate:,.0f}", f"{found.whole:,.0f}", share, effort, _memory(found)]
             print(f"| {' | '.join(cells)} |", flush=True)
 
 

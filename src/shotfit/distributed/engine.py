@@ -31,7 +31,8 @@ __all__ = ["RayParts"]
 
 MOST_BYTES = 2**30  # of a part's pixels, which go from worker to worker
 ROUND = 20_000  # parts of one run of Ray Data, which remembers something of each
-AHEAD = 4  # parts that are under way for each tower
+AHEAD = 4  # parts that are under way for each tower, and two more
+IN_FLIGHT = 2  # of which at each tower: one runs, one waits
 TRIES = 3  # rounds, one after the other, in which no part is finished
 TOWER, DECODER, LISTER = 0.75, 0.2, 0.01  # cores that each is counted as
 TOWER_GPU = 1
@@ -140,6 +141,7 @@ class _Round:
         context.print_on_execution_start = False
         context.issue_detectors_config.detectors = []
         context.execution_options.preserve_order = False
+        context.memory_usage_poll_interval_s = None  # which would read all of a tower's pages each second
         place = str(Path.cwd())
         with data.DataContext.current(context):
             parts = data.read_datasource(_source(data, feed), concurrency=1, override_num_blocks=1, num_cpus=LISTER)
@@ -151,7 +153,7 @@ class _Round:
                 fn_constructor_args=(self.packed, self.folder.folder, self.folder.asked, place),
                 batch_size=None,
                 batch_format="pyarrow",
-                compute=data.ActorPoolStrategy(size=self.towers, max_tasks_in_flight_per_actor=2),
+                compute=data.ActorPoolStrategy(size=self.towers, max_tasks_in_flight_per_actor=IN_FLIGHT),
                 num_cpus=DECODER if self.gpus else TOWER,
                 num_gpus=TOWER_GPU if self.gpus else 0,
             )
