@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -28,7 +27,7 @@ from typing import Any
 import simpy
 
 from benchmarks.scale import commands, make_shards, measure
-from shotfit.distributed.engine import AHEAD, DECODER, IN_FLIGHT, TOWER
+from shotfit.distributed.engine import AHEAD, IN_FLIGHT
 
 __all__ = ["Costs", "Stages", "costs", "read_stages", "record", "simulate"]
 
@@ -126,7 +125,7 @@ def simulate(stages: Stages, workers: int, cores: int, parts: int = 200) -> floa
     core = simpy.Resource(world, cores)
     towers = simpy.Resource(world, workers)
     queues = simpy.Resource(world, IN_FLIGHT * workers)
-    decoders = simpy.Resource(world, max(1, math.floor((workers - TOWER * workers) / DECODER)))
+    decoders = simpy.Resource(world, workers)
     under_way = simpy.Resource(world, AHEAD * workers + 2)
     done = list[float]()
 

@@ -1,10 +1,11 @@
 """Parts through Ray Data: decoding and towers as stages of their own, with as many parts under way as they need.
 
-    places  ->  coming (1 task)  ->  Decoding (tasks)  ->  Tower (actors, the model loaded once each)  ->  counts
+    places  ->  coming (1 task)  ->  Decoding (actors)  ->  Tower (actors, the model loaded once each)  ->  counts
 
 This process lists the parts and hands them to a feed as others are finished, so that it never holds more than so many.
-Ray Data holds decoding back where towers are slower, starts a worker again that dies, and gives its part to another. A
-part that got lost with something that Ray does not start again is done in another round.
+Ray Data holds decoding back where towers are slower, starts a worker again that dies, and gives its part to another.
+Decoding is no stage of tasks, as Ray ends a worker that had none for a second, and starting one takes three. A part
+that got lost with something that Ray does not start again is done in another round.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class _Round:
         self.ray, self.job, self.packed, self.folder = cluster.ray, job, packed, folder
         self.gpus = 0 if job.frozen.backbone.device.type == "cpu" else int(cluster.resources().get("GPU", 0))
         self.towers = self.gpus or cluster.cores
+        self.decoders = max(1, cluster.cores - 1 if self.gpus else self.towers)
         self.again, self.coming = again, coming
         self.under_way: dict[int, Part] = {}
         self.given = self.finished = 0
@@ -146,7 +148,14 @@ class _Round:
         with data.DataContext.current(context):
             parts = data.read_datasource(_source(data, feed), concurrency=1, override_num_blocks=1, num_cpus=LISTER)
             decoded = parts.map_batches(
-                Decoding(self.job.shown, place), batch_size=None, batch_format="pyarrow", num_cpus=DECODER
+                Decoding,
+                fn_constructor_args=(self.job.shown, place),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=data.ActorPoolStrategy(
+                    min_size=1, max_size=self.decoders, max_tasks_in_flight_per_actor=IN_FLIGHT
+                ),
+                num_cpus=1 if self.gpus else DECODER,
             )
             return decoded.map_batches(
                 Tower,

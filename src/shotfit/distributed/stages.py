@@ -47,16 +47,15 @@ class Failed:
         return cls(f"{type(error).__name__}: {error}")
 
 
-@dataclass(frozen=True)
 class Decoding:
-    """How parts are decoded: as `shown`, with paths that begin in `place`."""
+    """A worker that decodes parts: as `shown`, with paths that begin in `place`."""
 
-    shown: Shown
-    place: str
+    def __init__(self, shown: Shown, place: str) -> None:
+        torch.set_num_threads(1)
+        self.shown, self.place = shown, place
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         """Parts with their pixels."""
-        torch.set_num_threads(1)
         for place, packed in _rows(rows, "part"):
             yield pa.table({
                 "place": pa.array([place], pa.int64()),
