@@ -98,9 +98,8 @@ def test_runs_side_by_side_give_the_table_of_one_after_the_other(
     said = {jobs: {one.name: one.read_bytes() for one in (tmp_path / f"said{jobs}").iterdir()} for jobs in (1, 2)}
     assert said[1] == said[2] and len(said[1]) == 12
     assert "2 processes of 1 thread each" in capsys.readouterr().err
-    assert {run["under_way"] for run in told[12:]} == {0, 1, 2} and [run["number"] for run in told[12:]] == [
-        *range(1, 13)
-    ]
+    assert {run["under_way"] for run in told[12:]} == {0, 1, 2}
+    assert [run["number"] for run in told[12:]] == [*range(1, 13)]
 
 
 def test_process_that_dies_is_a_line_and_its_run_is_done_once_more(

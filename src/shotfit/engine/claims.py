@@ -73,6 +73,7 @@ class Claims:
         self.folder, self.guard = folder, guard
         self._path = folder / f"{PREFIX}{secrets.token_hex(8)}"
         self._file: BinaryIO | None = None
+        self.count = 0  # of what is claimed
 
     def take(self, keys: Sequence[str], most: int | None = None) -> set[str]:
         """Of keys, in their order, those that nobody else is computing: `most` at most, and ours from here on."""
@@ -91,7 +92,7 @@ class Claims:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
             self._file.close()
-            self._file = None
+            self._file, self.count = None, 0
 
     def wait(self, keys: Sequence[str]) -> None:
         """Return as soon as one of the keys is computed, or given up, by whoever claims it."""
@@ -113,6 +114,7 @@ class Claims:
             fcntl.flock(self._file, fcntl.LOCK_EX)  # held by nobody but one who looks whether somebody does
         self._file.write(digests_of(keys).tobytes())
         self._file.flush()
+        self.count += len(keys)
 
     def _of_others(self) -> set[bytes]:
         """The digests that living processes claim."""

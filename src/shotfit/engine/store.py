@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shotfit.data.cachefolder import cache_folder
-from shotfit.engine.claims import claims_in, locked
+from shotfit.engine.claims import Claims, claims_in, locked
 from shotfit.engine.shards import DamagedRowsError, Held, Shard, Wanted, is_old, is_shard, write_rows, write_shard
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, read_text, write_atomically
@@ -45,6 +45,7 @@ KIND = "kind.json"
 TRIES = 3  # how often rows are computed again that come back from the disk damaged
 SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 60  # after which rows are written
 SMALL_BYTES, SMALL_SHARDS = SHARD_BYTES // 8, 32  # so many shards below that size become one
+BLOCK, CLAIMS = 4_096, 16_384  # rows that are looked for at a time; that a process claims before it writes them
 FEWEST, PARTS = 32, 8  # rows that a process claims at once at least; into how many claims a few hundred go
 STALE_SECONDS = 3600  # a temporary file of this age belongs to a writer that was killed
 
@@ -172,8 +173,8 @@ class Store:
         home = self.folder / _digest(kind)
         held: dict[str, Tensor | tuple[Shard, int]] = dict(self._find(home, keys))
         missing, pending, size, failed = _missing(keys, held), dict[str, Tensor](), 0, False
-        written, left = time.monotonic(), list(missing)
-        most = None if together is None else min(together, max(FEWEST, ceil(len(left) / PARTS / FEWEST) * FEWEST))
+        written = time.monotonic()
+        most = None if together is None else min(together, max(FEWEST, ceil(len(missing) / PARTS / FEWEST) * FEWEST))
 
         def flush() -> None:
             nonlocal pending, size, failed, written
@@ -188,29 +189,37 @@ class Store:
 
         def filled() -> Iterator[None]:
             """One by one, as the missing rows come, from here or from another process."""
-            nonlocal size, left
             with claims_in(home, home / KIND) as claims:
-                while left:
-                    mine = claims.take([keys[position] for position in left], most)
-                    if mine:
-                        known = self._find(home, [keys[position] for position in left])  # of others, since
-                        part = [place for place in left if keys[place] in mine and keys[place] not in known]
-                        rows = (row for chunk in (compute(part) if part else ()) for row in chunk.detach().cpu())
-                        for position, row in zip(part, rows, strict=True):
-                            held[keys[position]] = pending[keys[position]] = row
-                            size += row.nbytes
-                            if size >= SHARD_BYTES or time.monotonic() - written >= SHARD_SECONDS:
-                                flush()
-                            yield
-                    else:
+                for left in _blocks(missing, None if together is None else BLOCK):
+                    yield from of_block(left, claims)
+                    if claims.count >= CLAIMS:  # who looks for claims reads all of them
                         flush()
                         claims.drop()
-                        claims.wait([keys[position] for position in left])
-                        known = self._find(home, [keys[position] for position in left])
-                    held.update(known)
-                    yield from (None for _ in known)
-                    left = [position for position in left if keys[position] not in held]
                 flush()
+
+        def of_block(left: list[int], claims: Claims) -> Iterator[None]:
+            nonlocal size
+            while left:
+                wanted = [keys[position] for position in left]
+                mine = claims.take(wanted, most)
+                if mine:
+                    known = self._find(home, wanted)  # of others, since
+                    part = [place for place in left if keys[place] in mine and keys[place] not in known]
+                    rows = (row for chunk in (compute(part) if part else ()) for row in chunk.detach().cpu())
+                    for position, row in zip(part, rows, strict=True):
+                        held[keys[position]] = pending[keys[position]] = row
+                        size += row.nbytes
+                        if size >= SHARD_BYTES or time.monotonic() - written >= SHARD_SECONDS:
+                            flush()
+                        yield
+                else:
+                    flush()
+                    claims.drop()
+                    claims.wait(wanted)
+                    known = self._find(home, wanted)
+                held.update(known)
+                yield from (None for _ in known)
+                left = [position for position in left if keys[position] not in held]
 
         try:
             if missing:
@@ -328,6 +337,7 @@ class Store:
             write_rows(home, every_digest[order], torch.cat(parts)[torch.from_numpy(order)])
             for shard in done:
                 shard.path.unlink(missing_ok=True)
+            self._shards = {known: shard for known, shard in self._shards.items() if shard not in done}
 
     def _small(self, home: Path) -> list[Path]:
         """Shards below SMALL_BYTES, the smallest first."""
@@ -388,6 +398,12 @@ def _listed(home: Path) -> list[Path]:
         return list(home.iterdir())
     except OSError:
         return []
+
+
+def _blocks(positions: list[int], size: int | None) -> Iterator[list[int]]:
+    """Neighbours together, `size` at a time; None: all."""
+    for begin in range(0, len(positions), size or max(len(positions), 1)):
+        yield positions[begin : begin + size] if size else positions
 
 
 def _computed(missing: list[int], compute: Compute, description: str) -> Iterator[Tensor]:

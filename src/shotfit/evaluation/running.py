@@ -40,6 +40,7 @@ from shotfit.evaluation.protocols import Exam, Lesson, Protocol
 from shotfit.evaluation.runs import append_run, as_text, read_run, read_runs
 from shotfit.evaluation.trust import evaluate_trust
 from shotfit.evaluation.variants import Variant, read_variant
+from shotfit.files import LIST_BYTES
 from shotfit.fitting.fit import Needs, RecipeName, fit
 from shotfit.fitting.model import Model
 from shotfit.fitting.race import AUTO
@@ -293,7 +294,7 @@ def _under_way(folder: Path | None, run: Run) -> Iterator[_Claim]:
             if os.fstat(descriptor).st_nlink:
                 os.truncate(descriptor, 0)
                 break
-            found = read_run(os.pread(descriptor, os.fstat(descriptor).st_size, 0)) if waited else None
+            found = read_run(os.pread(descriptor, LIST_BYTES, 0)) if waited else None
             os.close(descriptor)
             if found is not None and found["key"] == run.key:
                 yield _Claim(found=found)
