@@ -5,9 +5,10 @@ python -m benchmarks.cost_model check           simulate 1 and 2 workers, measur
 python -m benchmarks.cost_model plan --workers 64 --price 0.05
 
 A stage is what `--engine ray` does with a part: list, decode, run the tower, write. `record` measures it part by part
-on one worker, and on two at the same time, which have the memory of the machine together. The simulation replays these
-times through the pipeline's queues: parts under way are bounded, decoding takes cores from towers, a tower has two
-parts in its queue.
+on one worker, and on two at the same time, which share the machine's memory, in seconds of a processor, so that other
+work on the machine does not count; `check` needs a machine that does nothing else. The simulation replays these times
+through the pipeline's queues: parts under way are bounded, decoding takes cores from towers, and two parts are at a
+tower.
 """
 
 from __future__ import annotations
@@ -53,16 +54,17 @@ print(flush=True)
 sys.stdin.readline()
 found = []
 for _ in range(count):
-    times = [time.perf_counter()]
+    times = [time.process_time()]
     part = next(listed)
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     seen = decode(part.pictures(), job.shown)
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     table = job.run(seen)
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     folder.write(part, table, job.broken(seen, table))
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     found.append([later - earlier for earlier, later in zip(times, times[1:])])
+listed.close()
 print(json.dumps(found))
 """
 
