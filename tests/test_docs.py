@@ -77,7 +77,8 @@ def left_to_people(command: str) -> bool:
     """Whether a command needs what a test does not have, or minutes."""
     return bool(
         re.search(
-            r"\.\.\.| data/|examples/tasks| (?:hf|s3|https)://|^shotfit (app|export|push|serve) | --backbone (?!mini)",
+            r"\.\.\.| data/|examples/tasks| (?:hf|s3|https)://|^shotfit (app|export|push|serve) | --backbone (?!mini)"
+            r"| --address ",
             command,
         )
     )

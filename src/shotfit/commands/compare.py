@@ -31,6 +31,7 @@ from shotfit.commands.console import (
     show_table,
     to,
 )
+from shotfit.commands.engines import joined
 from shotfit.errors import UsageError
 
 __all__ = ["compare"]
@@ -120,12 +121,23 @@ def compare(
     skip_broken: flags.SkipBroken = False,
     lenient: flags.Lenient = False,
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
             help="Runs side by side, each in a process with its share of the cores; the table is the same.",
+            show_default="1; with --engine ray one for each core",
         ),
-    ] = 1,
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ray",
+            help="ray carries the runs out on a Ray cluster (extra ray).",
+            show_default="this machine",
+            autocompletion=completion.choices("ray"),
+        ),
+    ] = None,
+    address: flags.Address = None,
     memory: flags.Memory = None,
     precision: flags.Precision = "auto",
     device: flags.Device = "auto",
@@ -160,11 +172,14 @@ def compare(
       shotfit compare photos/ --protocol base-to-new --methods zero_shot,coop,coop+length=4+lr=0.01
       shotfit compare photos/ --protocol domain-shift --targets sketches/ cartoons/ --methods coop
       shotfit compare photos/ --methods coop,mma --shots 1,4,16 --jobs 4
+      shotfit compare photos/ --methods coop,mma --shots 1,4,16 --engine ray --address auto
       shotfit compare --tasks tasks.toml --leave-out flowers --methods coop,softcpt --shots 4
     """
     say = to(sys.stderr if as_json else sys.stdout)
     names, numbers, draws = as_methods(methods), as_numbers("--shots", shots), as_numbers("--seeds", seeds)
     chosen, judged, bound = as_views(views), as_validation(validation), as_bytes("--memory", memory)
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs is {jobs}; expected 1 or more runs side by side.")
     computing, how_trained = as_precision(precision), as_recipe(recipe)
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.listing import How
@@ -210,28 +225,30 @@ def compare(
     others = [read_one(target, other, say) for target in targets or []]
     left_out = leave_out or []
     plan = plan_of(data, protocol, others, left_out, apart)
-    rows = compare_methods(
-        data,
-        names,
-        numbers,
-        draws,
-        protocol=protocol,  # type: ignore[arg-type]  # checked above
-        targets=others,
-        leave_out=left_out,
-        apart=apart,
-        backbone=loaded,
-        epochs=epochs,
-        recipe=how_trained,
-        lr=lr,
-        views=chosen,
-        validation=judged,
-        memory=bound,
-        out=out,
-        keep_predictions=keep_predictions,
-        speed=True,
-        jobs=jobs,
-        report=reporter(),
-    )
+    with joined(engine, address) as cluster:
+        rows = compare_methods(
+            data,
+            names,
+            numbers,
+            draws,
+            protocol=protocol,  # type: ignore[arg-type]  # checked above
+            targets=others,
+            leave_out=left_out,
+            apart=apart,
+            backbone=loaded,
+            epochs=epochs,
+            recipe=how_trained,
+            lr=lr,
+            views=chosen,
+            validation=judged,
+            memory=bound,
+            out=out,
+            keep_predictions=keep_predictions,
+            speed=True,
+            jobs=jobs or (1 if cluster is None else cluster.cores),
+            engine=None if cluster is None else cluster.runs(),
+            report=reporter(),
+        )
     title = f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}"
     notes = [*plan.notes, *selections(rows)]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not as_json else None

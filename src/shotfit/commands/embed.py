@@ -11,6 +11,7 @@ import typer
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_dtype, as_precision, as_share
 from shotfit.commands.console import plural, print_json, to
+from shotfit.commands.engines import joined
 from shotfit.commands.into_parts import is_parts, refuse, say_parts
 from shotfit.errors import LEFT_OUT, first_few
 
@@ -40,6 +41,8 @@ def embed(
     read_as: flags.ReadAs = None,
     part: flags.PartOf = None,
     part_size: flags.PartSize = None,
+    engine: flags.Engine = None,
+    address: flags.Address = None,
     dtype: Annotated[
         str | None,
         typer.Option(help="With --out DIR: features as float32, or as float16.", show_default="float32"),
@@ -60,6 +63,7 @@ def embed(
       shotfit embed "more/*.png" photos.zip --out features.npz
       shotfit embed archive/ --out features --dtype float16     features/part-00000.parquet, ..., without labels
       shotfit embed s3://bucket/photos/ --out features
+      shotfit embed archive/ --out features --engine ray --address auto
     """
     from shotfit.data.listing import How
     from shotfit.fitting.features import write_features
@@ -69,18 +73,23 @@ def embed(
         from shotfit.data.finding import lines_of
         from shotfit.data.lists import Paths
         from shotfit.data.parts import SIZE
-        from shotfit.fitting.parts import embed_parts
+        from shotfit.fitting.parts import check_call, embed_parts
 
-        done = embed_parts(
-            sources, out, backbone, share=as_share(part), part_size=SIZE if part_size is None else part_size,
-            precision=as_precision(precision), device=device, dtype=as_dtype(dtype or "float32"),
-            listed=lines_of(sys.stdin), paths=Paths(images, path_column),
-        )  # fmt: skip
+        share = as_share(part)
+        check_call(out, sources, share)
+        with joined(engine, address) as cluster:
+            done = embed_parts(
+                sources, out, backbone, share=share, part_size=SIZE if part_size is None else part_size,
+                precision=as_precision(precision), device=device, dtype=as_dtype(dtype or "float32"),
+                listed=lines_of(sys.stdin), paths=Paths(images, path_column),
+                engine=None if cluster is None else cluster.engine(),
+            )  # fmt: skip
         if as_json:
             print_json(done.as_json())
         say_parts(done, "read")
         return
-    refuse(out, {"--part": part, "--part-size": part_size, "--dtype": dtype}, False)
+    given = {"--part": part, "--part-size": part_size, "--engine": engine, "--address": address, "--dtype": dtype}
+    refuse(out, given, False)
     say = to(sys.stderr if as_json else sys.stdout)
     how = How(images, path_column, label_column, None, read_as)
     found = write_features(sources, out, backbone, how=how, precision=as_precision(precision), device=device)

@@ -100,6 +100,23 @@ PartSize = Annotated[
     int | None,
     typer.Option("--part-size", help="With --out DIR: pictures of a part, at most.", show_default="512"),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ray",
+        help="With --out DIR: ray runs the parts on the workers of a Ray cluster (extra ray).",
+        show_default="threads of this process",
+        autocompletion=completion.choices("ray"),
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="With --engine ray: the cluster that this machine belongs to, or auto.",
+        show_default="a new one on this machine",
+    ),
+]
 ReadAs = Annotated[
     str | None,
     typer.Option(

@@ -13,6 +13,7 @@ import typer
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_classes, as_precision, as_share
 from shotfit.commands.console import check_order, plural, to
+from shotfit.commands.engines import joined
 from shotfit.commands.into_parts import is_parts, refuse, say_parts
 from shotfit.errors import LEFT_OUT, UsageError, first_few
 
@@ -62,6 +63,8 @@ def predict(
     ] = None,
     part: flags.PartOf = None,
     part_size: flags.PartSize = None,
+    engine: flags.Engine = None,
+    address: flags.Address = None,
     path_column: flags.PathColumn = None,
     images_dir: flags.ImagesDir = None,
     copy_to: Annotated[
@@ -139,6 +142,7 @@ def predict(
       shotfit predict shotfit-model photos.zip "shards/*.tar" --out labels.parquet
       shotfit predict shotfit-model archive/ --out labels       labels/part-00000.parquet, ...
       shotfit predict shotfit-model "s3://bucket/shards/*.tar" --out labels
+      shotfit predict shotfit-model archive/ --out labels --engine ray
       shotfit predict shotfit-model inbox/ --copy-to sorted --unknown
       shotfit predict shotfit-model inbox/ --format label-studio --out tasks.json
       shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
@@ -170,14 +174,17 @@ def predict(
         from shotfit.fitting.parts import check_call, predict_parts
 
         check_call(out, images, share)
-        opened, _ = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
-        done = predict_parts(
-            opened, images, out, top=top, asked=asked, lenient=lenient, broken=broken, share=share,
-            part_size=SIZE if part_size is None else part_size, listed=lines_of(sys.stdin), paths=paths,
-        )  # fmt: skip
+        with joined(engine, address) as cluster:
+            opened, _ = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
+            done = predict_parts(
+                opened, images, out, top=top, asked=asked, lenient=lenient, broken=broken, share=share,
+                part_size=SIZE if part_size is None else part_size, listed=lines_of(sys.stdin), paths=paths,
+                engine=None if cluster is None else cluster.engine(),
+            )  # fmt: skip
         say_parts(done, "predicted", skip_broken)
         return
-    refuse(out, {"--part": part, "--part-size": part_size}, into_parts)
+    given = {"--part": part, "--part-size": part_size, "--engine": engine, "--address": address}
+    refuse(out, given, into_parts)
     chosen = form_for(form, out)
     if out is not None:
         check_out(out, chosen)

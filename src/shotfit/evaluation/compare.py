@@ -30,7 +30,7 @@ from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import UsageError
-from shotfit.evaluation.jobs import in_processes, is_measured
+from shotfit.evaluation.jobs import Engine, in_processes, is_measured
 from shotfit.evaluation.predictions import check_folder
 from shotfit.evaluation.protocols import (
     Lesson,
@@ -96,6 +96,7 @@ def compare(
     keep_predictions: str | Path | None = None,
     speed: bool = False,
     jobs: int = 1,
+    engine: Engine | None = None,
     report: Report | None = None,
 ) -> Rows:
     """Fit every method with every number of shots and every seed, and evaluate each fit as the protocol says.
@@ -112,6 +113,7 @@ def compare(
     there is done again. speed: measure images a second of prediction too, once for each method and number of shots.
     jobs: so many runs side by side, each in a process of its own with its share of the cores, on one store; the rows
     are the same. A script that asks for it calls under `if __name__ == "__main__":`, since each process imports it.
+    engine: what carries the runs out, as `shotfit.distributed` has one; None: this machine.
     report: called with each run, also with those found in the file (`resumed` is true in them), and told its number,
     the total and how many are under way.
 
@@ -184,8 +186,8 @@ def compare(
             report(done[number] | counted)
 
     with kept_memory():
-        if jobs > 1:
-            in_processes(ground, todo, jobs, known, note, speed)
+        if jobs > 1 or engine is not None:
+            (engine or in_processes)(ground, todo, jobs, known, note, speed)
         else:
             for number, run in enumerate(todo):
                 found = known(run)

@@ -13,7 +13,7 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -21,7 +21,7 @@ from dataclasses import replace
 from multiprocessing import parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -32,13 +32,15 @@ from shotfit.evaluation.running import Ground, Run, Told, run_alone
 from shotfit.files import remove_unfinished
 from shotfit.progress import say, telling
 
-__all__ = ["in_processes", "is_measured", "threads_each"]
+__all__ = ["Engine", "Slots", "carry_out", "in_processes", "is_measured", "side_by_side", "threads_each"]
 
 TRIES = 2  # of a run whose process dies
 GRACE = 5.0  # seconds that a process has to end
 
 Known = Callable[[Run], "dict[str, Any] | None"]
 Note = Callable[[int, Told, int], None]
+Engine = Callable[[Ground, Sequence[Run], int, Known, Note, bool], None]
+"""What carries the runs out that are not known, so many at a time; see `side_by_side`."""
 
 
 def threads_each(jobs: int) -> int:
@@ -54,10 +56,49 @@ def is_measured(runs: Iterable[Mapping[str, Any]], run: Run) -> bool:
     )
 
 
+class Slots(Protocol):
+    """Places for runs, while a `with` block lasts; what is under way when it ends with an error is given up.
+
+    said: what the places are, for people. under_way: what was submitted and has not ended.
+    """
+
+    said: str
+
+    @property
+    def under_way(self) -> Sized: ...
+
+    def __enter__(self) -> Slots: ...
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None: ...
+
+    def submit(self, slot: int, number: int, run: Run, speed: bool) -> None:
+        """Have a run done in a slot."""
+
+    def renew(self, slot: int) -> None:
+        """Have a slot again whose process died."""
+
+    def ended(self) -> list[tuple[int, int, Future[Told]]]:
+        """Slot, number and outcome of what has ended, which is waited for; BrokenProcessPool: its process died."""
+
+
 def in_processes(ground: Ground, runs: Sequence[Run], jobs: int, known: Known, note: Note, speed: bool) -> None:
+    """Carry out the runs that are not known in `jobs` processes of this machine; see `side_by_side`."""
+    side_by_side(ground, runs, jobs, known, note, speed, _Slots)
+
+
+def side_by_side(
+    ground: Ground,
+    runs: Sequence[Run],
+    jobs: int,
+    known: Known,
+    note: Note,
+    speed: bool,
+    places: Callable[[int, Ground], Slots],
+) -> None:
     """Carry out the runs that are not known, `jobs` of them at a time, and note each by its number as it is done.
 
-    known: the finished run, from the file. note: called with number, what came of it, and how many are under way.
+    places: makes so many places for runs. known: the finished run, from the file. note: called with number, what came
+    of it, and how many are under way.
     speed: measure predictions a second once for each method and number of shots.
 
     Raises ShotfitError for what a run raises, at once, and in the end for runs whose processes died twice.
@@ -76,8 +117,8 @@ def in_processes(ground: Ground, runs: Sequence[Run], jobs: int, known: Known, n
     jobs = min(jobs, len(waiting))
     if not jobs:
         return
-    say(f"{jobs} processes of {_plural(threads_each(jobs), 'thread')} each")
-    with _shared(ground) as shared, _Slots(jobs, shared) as slots:
+    with _shared(ground) as shared, places(jobs, shared) as slots:
+        say(slots.said)
         heard, timed = set[str](), set[int]()
 
         def begin(slot: int) -> None:
@@ -154,6 +195,7 @@ class _Slots:
         self.jobs, self.ground, self.context = jobs, ground, _Context()
         self.pools = [self._pool() for _ in range(jobs)]
         self.under_way: dict[Future[Told], tuple[int, int]] = {}
+        self.said = f"{jobs} processes of {_plural(threads_each(jobs), 'thread')} each"
 
     def __enter__(self) -> _Slots:
         return self
@@ -232,9 +274,14 @@ def _end_with_parent() -> None:
 
 def _run(run: Run, speed: bool) -> Told:
     assert _ground is not None
+    return carry_out(_ground, run, speed)
+
+
+def carry_out(ground: Ground, run: Run, speed: bool) -> Told:
+    """Carry a run out in a process that has nothing else to do. Raises ShotfitError that goes to other processes."""
     with kept_memory(), telling(lambda *_: None):  # bars of several processes would overwrite one another
         try:
-            return run_alone(_ground, run, speed)
+            return run_alone(ground, run, speed)
         except ShotfitError as error:  # of whatever kind: some are not made of their sentence alone
             plain = ShotfitError(str(error))
             plain.exit_code = error.exit_code

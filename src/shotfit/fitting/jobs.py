@@ -130,6 +130,12 @@ class Job(ABC):
     def prepare(self) -> None:
         """Compute what all pictures share (features of texts), before several threads ask for it."""
 
+    def broken(self, seen: Seen, rows: pyarrow.Table) -> int:
+        """How many pictures could not be read, by the rows that `run` gave of them."""
+        if self.shown.broken != "keep":
+            return len(seen.errors)
+        return int(rows.num_rows - rows.column("error").null_count)
+
     def images(self, seen: Seen, start: int) -> Images:
         """The images of one batch, as the tower takes them."""
         values = normalized_batch(seen.pixels[start : start + BATCH], self.shown.rule)

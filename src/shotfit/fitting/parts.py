@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -42,7 +42,14 @@ from shotfit.towers.precision import Precision
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["ALL", "WrittenParts", "check_call", "embed_parts", "folder_for", "predict_parts", "write_parts"]
+__all__ = [
+    "ALL", "Engine", "WrittenParts", "check_call", "embed_parts", "folder_for", "in_this_process", "predict_parts",
+    "write_parts",
+]  # fmt: skip
+
+Engine = Callable[[Job, PartFolder, Iterable[Part]], Iterator[tuple[int, int]]]
+"""What computes parts and writes them to the folder, in any order: gives, as they come, pictures and how many of them
+are broken, of a part or some of it. The parts come lazily, and are asked for in this process."""
 
 ALL = (1, 1)
 """The share of one process that does everything."""
@@ -88,6 +95,7 @@ def predict_parts(
     share: tuple[int, int] = ALL,
     listed: Iterable[str | None] = (),
     paths: Paths = AS_THEY_ARE,
+    engine: Engine | None = None,
 ) -> WrittenParts:
     """Predict any number of pictures into the folder `out`: `part-00000.parquet`, ..., of `part_size` pictures at most.
 
@@ -97,7 +105,8 @@ def predict_parts(
 
     sources: what `shotfit predict` takes. share: (i, n) does parts i-1, i-1+n, ... alone, for n processes that write to
     one folder. broken: whether a picture that cannot be read is a row with its error (keep), is left out (skip) or ends
-    all (stop). listed, paths: see `Stream`.
+    all (stop). listed, paths: see `Stream`. engine: what computes the parts, as `shotfit.distributed` has one; None:
+    threads of this process.
 
     Raises UsageError for a folder that holds the parts of another job, or other files; ShotfitError for sources that
     are not there; OSError for a disk that is full.
@@ -106,7 +115,9 @@ def predict_parts(
         shotfit.predict_parts(shotfit.load("shotfit-model"), ["photos/"], "labels")
     """
     job = Predicting(model, top, asked, lenient, broken)
-    return write_parts(job, sources, Path(out), part_size=part_size, share=share, listed=listed, paths=paths)
+    return write_parts(
+        job, sources, Path(out), part_size=part_size, share=share, listed=listed, paths=paths, engine=engine
+    )
 
 
 def embed_parts(
@@ -123,6 +134,7 @@ def embed_parts(
     share: tuple[int, int] = ALL,
     listed: Iterable[str | None] = (),
     paths: Paths = AS_THEY_ARE,
+    engine: Engine | None = None,
 ) -> WrittenParts:
     """The features of any number of pictures in a folder of parts, with the columns image, error and features.
 
@@ -130,7 +142,9 @@ def embed_parts(
     """
     check_call(Path(out), sources, share)
     job = Embedding(backbone, precision, device, dtype, lenient, broken)
-    return write_parts(job, sources, Path(out), part_size=part_size, share=share, listed=listed, paths=paths)
+    return write_parts(
+        job, sources, Path(out), part_size=part_size, share=share, listed=listed, paths=paths, engine=engine
+    )
 
 
 def folder_for(job: Job, sources: Sequence[str], out: Path, part_size: int, paths: Paths = AS_THEY_ARE) -> PartFolder:
@@ -168,8 +182,9 @@ def write_parts(
     share: tuple[int, int] = ALL,
     listed: Iterable[str | None] = (),
     paths: Paths = AS_THEY_ARE,
+    engine: Engine | None = None,
 ) -> WrittenParts:
-    """Do a job on pictures in this process; see `predict_parts`."""
+    """Do a job on pictures; see `predict_parts`."""
     check_call(out, sources, share)
     parts = Parts(sources, part_size, listed, paths, without=out)
     folder = folder_for(job, sources, out, part_size, paths)
@@ -180,17 +195,12 @@ def write_parts(
     done, started = WrittenParts(out), time.perf_counter()
     waiting = _unfinished(chain([first], listing), folder, share, done)
     title = "Embedding" if job.what == "embed" else "Predicting"
-    with kept_memory(), ThreadPoolExecutor(1) as writer:
-        written = deque[Future[None]]()
-        pictures = _each(_computed(job, waiting), folder, writer, written, done)
-        told = time.monotonic()
-        for _ in track(pictures, title, rate=True):
-            if time.monotonic() - told >= TOLD_SECONDS:
-                told = time.monotonic()
-                if not os.isatty(2):
-                    say(f"{done.computed:,} pictures, {done.computed / (time.perf_counter() - started):,.1f} a second")
-        for future in written:
-            future.result()
+    told = time.monotonic()
+    for _ in track(_each((engine or in_this_process)(job, folder, waiting), done), title, rate=True):
+        if time.monotonic() - told >= TOLD_SECONDS:
+            told = time.monotonic()
+            if not os.isatty(2):
+                say(f"{done.computed:,} pictures, {done.computed / (time.perf_counter() - started):,.1f} a second")
     if not parts.damaged:  # else what is missing may come back
         done.removed = folder.remove_beyond(parts.count, *share)
     done.damaged = [str(error) for error in parts.damaged]
@@ -217,23 +227,27 @@ def _unfinished(
         yield part
 
 
-def _each(
-    computed: Iterator[tuple[Part, pyarrow.Table | None, int, int]],
-    folder: PartFolder,
-    writer: ThreadPoolExecutor,
-    written: deque[Future[None]],
-    done: WrittenParts,
-) -> Iterator[int]:
-    """Write each part once it is whole, while the next ones are computed; gives each picture's number."""
-    for part, table, pictures, broken in computed:
+def _each(computed: Iterator[tuple[int, int]], done: WrittenParts) -> Iterator[int]:
+    """Count what an engine does; gives each picture's number."""
+    for pictures, broken in computed:
+        done.broken += broken
         for _ in range(pictures):
             done.computed += 1
             yield done.computed
-        if table is not None:
-            done.broken += broken
-            written.append(writer.submit(folder.write, part, table, broken))
-            while len(written) > 2 or (written and written[0].done()):
-                written.popleft().result()
+
+
+def in_this_process(job: Job, folder: PartFolder, parts: Iterable[Part]) -> Iterator[tuple[int, int]]:
+    """The engine of one process: writes each part once it is whole, while the next ones are computed."""
+    with kept_memory(), ThreadPoolExecutor(1) as writer:
+        written = deque[Future[None]]()
+        for part, table, pictures, broken in _computed(job, parts):
+            yield pictures, 0 if table is None else broken
+            if table is not None:
+                written.append(writer.submit(folder.write, part, table, broken))
+                while len(written) > 2 or (written and written[0].done()):
+                    written.popleft().result()
+        for future in written:
+            future.result()
 
 
 def _computed(job: Job, parts: Iterable[Part]) -> Iterator[tuple[Part, pyarrow.Table | None, int, int]]:
@@ -286,9 +300,7 @@ def _batches(parts: Iterable[Part]) -> Iterator[tuple[Part, list[Picture], bool]
 def _run(job: Job, seen: Future[Seen]) -> tuple[pyarrow.Table, int, int]:
     found = seen.result()
     table = job.run(found)
-    wrong = table.column("error").null_count
-    kept = job.shown.broken == "keep"
-    return table, len(found), table.num_rows - wrong if kept else len(found.errors)
+    return table, len(found), job.broken(found, table)
 
 
 def _towers(job: Job) -> int:
