@@ -77,7 +77,7 @@ def left_to_people(command: str) -> bool:
     """Whether a command needs what a test does not have, or minutes."""
     return bool(
         re.search(
-            r"\.\.\.| data/|examples/tasks| (?:hf|s3|https)://|^shotfit (app|export|push|serve) | --backbone (?!mini)"
+            r"\.\.\.| data/|examples/tasks|(?:hf|s3|https)://|^shotfit (app|export|push|serve) | --backbone (?!mini)"
             r"| --address ",
             command,
         )
@@ -112,6 +112,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for picture, copy in zip(pictures, ("new.jpg", "other.jpg", "more/a.png", "inbox/b.png"), strict=False):
         (folder / copy).parent.mkdir(exist_ok=True)
         shutil.copy(picture, folder / copy)
+    (folder / "list.txt").write_text("new.jpg\nother.jpg\n")
     pack(folder, pictures[:2])
     example, *_ = blocks(ROOT / "docs" / "methods.md", "python")
     (folder / "my_method.py").write_text(example)

@@ -240,8 +240,12 @@ def test_claims_of_a_process_are_not_taken_by_another(tmp_path: Path, monkeypatc
     guard = tmp_path / "guard"
     guard.touch()
     monkeypatch.setattr(claiming, "PATIENCE", 0.05)
-    with claims_in(tmp_path, guard) as one, claims_in(tmp_path, guard) as other:
+    numbers = iter((1, 1, 2))  # of processes
+    monkeypatch.setattr("os.getpid", lambda: next(numbers, 2))
+    with claims_in(tmp_path, guard) as one, claims_in(tmp_path, guard) as again, claims_in(tmp_path, guard) as other:
         assert one.take(["a", "b", "c"], 2) == {"a", "b"}
+        assert again.take(["a"]) == {"a"}  # nobody waits for himself
+        again.drop()
         assert other.take(["a", "b", "c"]) == {"c"}
         one.drop()
         other.wait(["a", "b"])  # returns, since nobody computes them

@@ -71,7 +71,8 @@ class Claims:
 
     def __init__(self, folder: Path, guard: Path) -> None:
         self.folder, self.guard = folder, guard
-        self._path = folder / f"{PREFIX}{secrets.token_hex(8)}"
+        self._own = f"{PREFIX}{os.getpid()}-"  # begins the names of all claims of this process
+        self._path = folder / f"{self._own}{secrets.token_hex(8)}"
         self._file: BinaryIO | None = None
         self.count = 0  # of what is claimed
 
@@ -117,11 +118,14 @@ class Claims:
         self.count += len(keys)
 
     def _of_others(self) -> set[bytes]:
-        """The digests that living processes claim."""
+        """The digests that other living processes claim.
+
+        What this one could not give back, for want of memory, is passed over: else it would wait for itself.
+        """
         found = set[bytes]()
         with suppress(OSError):
             for entry in os.scandir(self.folder):
-                if not entry.name.startswith(PREFIX) or entry.name == self._path.name:
+                if not entry.name.startswith(PREFIX) or entry.name.startswith(self._own):
                     continue
                 with locked(Path(entry.path), wait=False) as dead:
                     if dead or not Path(entry.path).exists():
