@@ -45,6 +45,7 @@ def light_start(size: Size, repeats: int) -> Line:
             """Probabilities [classes] that the command prints, with a cache that is empty."""
             command = [sys.executable, "-m", "shotfit", "predict", *map(str, words), str(PICTURE), "--format", "jsonl"]
             found = os.environ | {"SHOTFIT_CACHE": str(folder / f"cache-{next(numbers)}")}
+            found.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed, nothing is compiled again
             with subprocess.Popen([*command, "--top", "99"], env=found, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
                 answer = process.stdout.readline()
