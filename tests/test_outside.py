@@ -272,3 +272,20 @@ def test_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path: P
     assert seen == [True]
     assert {path.name for path in tmp_path.iterdir()} == {".shotfit-notes", "model", "rows.csv"}
     assert (tmp_path / "model" / "a").read_bytes() == b"1"
+
+
+def test_thread_that_cannot_begin_for_want_of_memory_ends_the_command(home: Path) -> None:
+    code = (
+        "import sys, threading\n"
+        "from shotfit.commands import cli, outside\n"
+        "def place():\n"
+        "    threading.Thread(target=None).start()\n"
+        "def bootstrap(self):\n"
+        "    raise MemoryError\n"
+        "threading.Thread._bootstrap = bootstrap\n"
+        "cli.check_place = place\n"
+        "sys.exit(cli.main(['methods']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (3, "") and ran.stderr.startswith("error: out of memory.")
+    assert ran.stderr.count("\n") == 1

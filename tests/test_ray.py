@@ -86,6 +86,14 @@ def test_importing_shotfit_never_imports_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
+def test_process_may_start_a_cluster_after_another() -> None:
+    code = "from shotfit.distributed.cluster import Cluster\n"
+    code += "for _ in range(2):\n    with Cluster() as running: print(running.cores)"
+    known = os.environ | {"OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=known)
+    assert (ran.returncode, ran.stdout) == (0, "1\n1\n"), ran.stderr
+
+
 def test_absence_of_ray_is_one_line_with_its_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     line = "error: --engine ray needs Ray, which is not installed: pip install 'shotfit[ray]'."

@@ -29,7 +29,7 @@ from shotfit.commands.evaluate import evaluate
 from shotfit.commands.export import export
 from shotfit.commands.fit import fit
 from shotfit.commands.methods import methods
-from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams
+from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams, threads_end
 from shotfit.commands.predict import predict
 from shotfit.commands.push import push
 from shotfit.commands.report import report
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code. Errors of the user are one line, tracebacks come with --debug."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    with standing_streams(), signals_end() as received, warnings.catch_warnings():
+    with standing_streams(), threads_end(), signals_end() as received, warnings.catch_warnings():
         _take_any_name()
         warnings.showwarning = warn
         try:

@@ -1,6 +1,6 @@
 """What the system does to a command: streams that are closed or full, signals, no more memory, disk or descriptors.
 
-with standing_streams(), signals_end() as received:     # SIGTERM and SIGHUP end a command as Ctrl-C does
+with standing_streams(), threads_end(), signals_end() as received:      # SIGTERM ends a command as Ctrl-C does
     check_place()                                       # the folder that the user is in may be gone
     ...
 except Exception as error: line_of(error)               # one line for what is nobody's bug, or None
@@ -16,18 +16,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from shotfit.errors import ShotfitError
 from shotfit.files import remove_unfinished
 
-__all__ = ["check_place", "drop_output", "line_of", "signals_end", "standing_streams"]
+__all__ = ["check_place", "drop_output", "line_of", "signals_end", "standing_streams", "threads_end"]
 
 OUT, ERR = "standard output", "standard error"
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 _TOO_MANY_FILES = "too many files are open. Allow more, with `ulimit -n 1024`."
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment",
               "can't start new thread", "not enough memory", "could not create a primitive")  # fmt: skip
+_NO_MEMORY_LINE = (
+    "out of memory. Close other programs, or use a smaller backbone or fewer images; --memory bounds what a training "
+    "takes."
+)
 _LOOP = "Symlink loop from "  # how Path.resolve says it, up to Python 3.12
 
 
@@ -102,6 +106,38 @@ def signals_end() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def threads_end() -> Iterator[None]:
+    """A thread that cannot begin for want of memory ends the command: whoever started it would wait for ever."""
+    said = f"error: {_NO_MEMORY_LINE}\n".encode()  # while there is memory for it
+    told = threading.excepthook, sys.unraisablehook
+
+    def of_thread(failed: threading.ExceptHookArgs) -> None:
+        if not isinstance(failed.exc_value, MemoryError):
+            told[0](failed)
+            return
+        _end(said)
+
+    def nowhere_raised(failed: sys.UnraisableHookArgs) -> None:  # within a thread's first steps, or in a finalizer
+        if not isinstance(failed.exc_value, MemoryError):
+            told[1](failed)
+            return
+        _end(said)
+
+    threading.excepthook, sys.unraisablehook = of_thread, nowhere_raised
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = told
+
+
+def _end(said: bytes) -> NoReturn:
+    remove_unfinished()
+    with suppress(OSError):
+        os.write(2, said)
+    os._exit(ShotfitError.exit_code)
+
+
 def check_place() -> None:
     """Refuse to work in a folder that is gone: libraries end the process there with words of their own.
 
@@ -120,10 +156,7 @@ def line_of(error: BaseException) -> str | None:
     'rows.csv cannot be written: the disk is full. Make room, or name another place.'
     """
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
-        return (
-            "out of memory. Close other programs, or use a smaller backbone or fewer images; --memory bounds what a "
-            "training takes."
-        )
+        return _NO_MEMORY_LINE
     if isinstance(error, RuntimeError) and os.strerror(errno.EMFILE) in str(error):  # torch's own way to open files
         return _TOO_MANY_FILES
     if isinstance(error, Warning):  # PYTHONWARNINGS=error asks to end at one

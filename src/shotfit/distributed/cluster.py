@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -166,11 +167,17 @@ def _check_health(address: str) -> None:
         raise ShotfitError(f"{none} ({cut(why, 200)}).")
 
 
+@cache
+def _token() -> str:
+    """The token of this process, whose clusters all have it: Ray asks for it once."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def _own_token() -> Iterator[None]:
     """Whoever reaches a port of the cluster that is started in the block needs a token that nobody else has."""
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one into the home, for all clusters
+    os.environ["RAY_AUTH_TOKEN"] = _token()  # else Ray writes one into the home, for all clusters
     try:
         yield
     finally:
