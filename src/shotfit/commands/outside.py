@@ -32,6 +32,7 @@ _NO_MEMORY_LINE = (
     "out of memory. Close other programs, or use a smaller backbone or fewer images; --memory bounds what a training "
     "takes."
 )
+_A_LITTLE = 2**26  # bytes; who cannot have so many has no memory left
 _LOOP = "Symlink loop from "  # how Path.resolve says it, up to Python 3.12
 
 
@@ -192,4 +193,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Libraries say it in their own words: torch's RuntimeError, the loader's ImportError, the system's OSError."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, SystemError):  # of code in C that could not even say it
+        try:
+            bytearray(_A_LITTLE)
+        except MemoryError:
+            return True
+        return False
     return isinstance(error, (RuntimeError, ImportError)) and any(word in str(error).lower() for word in _NO_MEMORY)

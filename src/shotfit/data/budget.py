@@ -14,10 +14,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["DECODING", "MAX_DECODED", "Budget"]
+__all__ = ["DECODING", "MAX_DECODED", "Budget", "check_room"]
+
+THREAD_BYTES = 2**25  # of addresses: its stack, and the first that it allocates
 
 MAX_DECODED = 1_000_000_000
 """Bytes that pictures may take while they are decoded and converted, all threads of a process together."""
+
+
+def check_room(threads: int) -> None:
+    """Raise MemoryError where there is none for so many new threads.
+
+    One that cannot begin for want of memory cannot say so either, and Python would wait for it for ever.
+    """
+    bytearray(threads * THREAD_BYTES)  # zeros that nobody looks at take no memory, but addresses
 
 
 class Budget:

@@ -27,6 +27,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from shotfit.data.budget import check_room
 from shotfit.data.images import BrokenImageError, digest, shown
 from shotfit.data.pictures import Picture
 from shotfit.progress import track
@@ -112,6 +113,8 @@ class FileCache:
     @staticmethod
     def _is_own(path: Path) -> bool:
         """Whether all tables of the database are shotfit's."""
+        if _is_special(path):
+            return False
         try:
             with closing(sqlite3.connect(path, timeout=30)) as database:
                 tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -140,11 +143,22 @@ class FileCache:
     @staticmethod
     def _transaction(path: Path, action: Callable[[sqlite3.Connection], A]) -> A:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_special(path):
+            raise OSError("it, or a file beside it, is a link or no regular file")
         with closing(sqlite3.connect(path, timeout=30)) as database:
             database.text_factory = _text
             database.executescript(_SCHEMA)
             with database:
                 return action(database)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether the database, or a file that goes with it, is none that SQLite can open without waiting.
+
+    A link is none either: what lies in /proc says that it is a regular file.
+    """
+    files = [path.with_name(name) for name in _OWN_FILES]
+    return any(file.is_symlink() or (file.exists() and not file.is_file()) for file in files)
 
 
 @cache
@@ -154,6 +168,7 @@ def _warn_once(sentence: str) -> None:
 
 def in_threads(function: Callable[[A], B], values: Iterable[A]) -> Iterator[B]:
     """`function` of each value in order, computed by as many threads as there are processors."""
+    check_room(os.cpu_count() or 1)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         # a pool takes in all it is given at once, which for a million files is a gigabyte of futures
         for chunk in _chunks(values):

@@ -57,7 +57,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     descriptor, held = None, False
     try:
         with suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe of this name has nobody at its other end
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             held = True
         yield held

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from shotfit.data.budget import check_room
 from shotfit.data.images import opened_image
 from shotfit.data.pictures import Picture
 from shotfit.data.views import Box
@@ -75,6 +76,7 @@ def _opened(picture: Picture, shorter: int | None) -> Iterator[Image.Image]:
 
 def read_ahead(batches: Sequence[Sequence[A]], read: Callable[[A], B]) -> Generator[list[B], None, None]:
     """What `read` gives for each entry, batch by batch in order; the next batch is read while one is worked on."""
+    check_room(os.cpu_count() or 1)
     threads = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
         coming: list[Future[B]] = []
