@@ -13,9 +13,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -127,7 +129,7 @@ class Cluster:
         self._end.callback(self.ray.shutdown)
         raised = (RuntimeError, ValueError, OSError, self.ray.exceptions.RayError)
         try:
-            with _mute():
+            with _mute(), _own_signals():
                 self.ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **more)
         except raised as error:
             what = "Ray cannot be started here" if self.address is None else f"The cluster at {self.address} is no use"
@@ -186,6 +188,19 @@ def _own_token() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """SIGTERM means what it meant before, after Ray has begun: Ray would end the process with it, work half done."""
+    if threading.current_thread() is not threading.main_thread():  # no other may ask for signals, and Ray does not
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
