@@ -16,7 +16,7 @@ from shotfit.printing import printable
 
 __all__ = [
     "LEFT_OUT", "DivergedError", "FallbackWarning", "NamesWarning", "NewClassesError", "ShotfitError", "UsageError",
-    "first_few",
+    "first_few", "plural",
 ]  # fmt: skip
 
 
@@ -47,6 +47,15 @@ class DivergedError(ShotfitError):
 
 class NewClassesError(UsageError):
     """A fitted method knows no other classes than its own. A comparison shows it as a dash instead of stopping."""
+
+
+def plural(number: int, word: str, words: str = "") -> str:
+    """A number of things, as a sentence has it.
+
+    >>> plural(1, "entry", "entries"), plural(2000, "picture")
+    ('1 entry', '2,000 pictures')
+    """
+    return f"{number:,} {word if number == 1 else words or word + 's'}"
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:

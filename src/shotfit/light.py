@@ -14,7 +14,6 @@ import base64
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 import shotfit
 from shotfit.calls import checked
+from shotfit.data.budget import thread_pool
 from shotfit.data.finding import pictures_in
 from shotfit.data.images import BrokenImageError, is_truncated, opened_image
 from shotfit.data.pictures import Picture, PictureLike
@@ -209,7 +209,7 @@ def load(folder: str | Path) -> ExportedModel:
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ShotfitError) as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ShotfitError(f"{folder / RECORD} is damaged ({said}). Export the model again.") from None
-    with ThreadPoolExecutor(1) as beside:  # files are hashed while the runtime is imported, which takes as long
+    with thread_pool(1) as beside:  # files are hashed while the runtime is imported, which takes as long
         found = {name: beside.submit(sha256, folder / name, WEIGHTS_BYTES, "a file of an export") for name in digests}
         runtime = _runtime()
         for name, digest in digests.items():
@@ -307,6 +307,6 @@ def _session(runtime: ModuleType, path: Path) -> onnxruntime.InferenceSession:
 
 def _read(batches: Iterable[list[Picture]], read: Callable[[Picture], A]) -> Iterator[tuple[list[Picture], list[A]]]:
     """Each batch with what `read` gives for its pictures; a batch of several is read in threads."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    with thread_pool(os.cpu_count() or 1) as pool:
         for batch in batches:
-            yield batch, [read(batch[0])] if len(batch) == 1 else list(threads.map(read, batch))
+            yield batch, [read(batch[0])] if len(batch) == 1 else list(pool.map(read, batch))

@@ -10,8 +10,8 @@ import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_precision
-from shotfit.commands.console import plural, say_task, to, warn
-from shotfit.errors import LEFT_OUT
+from shotfit.commands.console import say_task, to, warn
+from shotfit.errors import LEFT_OUT, plural
 
 if TYPE_CHECKING:
     from shotfit.evaluation.clean import Cleaned

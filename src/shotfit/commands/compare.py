@@ -23,7 +23,6 @@ from shotfit.commands.arguments import (
 from shotfit.commands.console import (
     as_typed,
     is_terminal,
-    plural,
     print_json,
     read_all,
     read_one,
@@ -32,7 +31,7 @@ from shotfit.commands.console import (
     to,
 )
 from shotfit.commands.engines import joined
-from shotfit.errors import UsageError
+from shotfit.errors import UsageError, plural
 
 __all__ = ["compare"]
 

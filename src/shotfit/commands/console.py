@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from shotfit.errors import UsageError, first_few
+from shotfit.errors import UsageError, first_few, plural
 from shotfit.printing import as_json, cut, printable
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = [
     "as_typed",
     "check_order",
     "is_terminal",
-    "plural",
     "print_json",
     "read_all",
     "read_one",
@@ -272,7 +271,3 @@ def check_order(command: str, model: Path, images: Sequence[str]) -> None:
         others = [str(model), *(image for image in images if image != places[0])]
         words = " ".join(map(shlex.quote, [places[0], *others[:3]])) + (" ..." if len(others) > 3 else "")
         raise UsageError(f"{places[0]} is the model, and comes first: shotfit {command} {words}")
-
-
-def plural(number: int, word: str, words: str = "") -> str:
-    return f"{number:,} {word if number == 1 else words or word + 's'}"

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.console import is_terminal, plural, print_json, say_task, show_table, to
-from shotfit.errors import ShotfitError
+from shotfit.commands.console import is_terminal, print_json, say_task, show_table, to
+from shotfit.errors import ShotfitError, plural
 
 __all__ = ["doctor"]
 

@@ -10,10 +10,10 @@ import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_dtype, as_precision, as_share
-from shotfit.commands.console import plural, print_json, to
+from shotfit.commands.console import print_json, to
 from shotfit.commands.engines import joined
 from shotfit.commands.into_parts import is_parts, refuse, say_parts
-from shotfit.errors import LEFT_OUT, first_few
+from shotfit.errors import LEFT_OUT, first_few, plural
 
 __all__ = ["embed"]
 

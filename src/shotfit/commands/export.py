@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shotfit.commands import completion, flags
-from shotfit.commands.console import plural, print_json, say_terms, to
-from shotfit.errors import UsageError
+from shotfit.commands.console import print_json, say_terms, to
+from shotfit.errors import UsageError, plural
 
 if TYPE_CHECKING:
     from shotfit.export.write import Kind, Precision

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from shotfit.commands.console import plural, to
-from shotfit.errors import LEFT_OUT, UsageError, first_few
+from shotfit.commands.console import to
+from shotfit.errors import LEFT_OUT, UsageError, first_few, plural
 
 if TYPE_CHECKING:
     from shotfit.fitting.parts import WrittenParts

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn, TextIO, cast
@@ -113,19 +113,15 @@ def threads_end() -> Iterator[None]:
     said = f"error: {_NO_MEMORY_LINE}\n".encode()  # while there is memory for it
     told = threading.excepthook, sys.unraisablehook
 
-    def of_thread(failed: threading.ExceptHookArgs) -> None:
-        if not isinstance(failed.exc_value, MemoryError):
-            told[0](failed)
-            return
-        _end(said)
+    def ending(otherwise: Callable[[Any], object]) -> Callable[[Any], None]:
+        def hook(failed: Any) -> None:
+            if isinstance(failed.exc_value, MemoryError):
+                _end(said)
+            otherwise(failed)
 
-    def nowhere_raised(failed: sys.UnraisableHookArgs) -> None:  # within a thread's first steps, or in a finalizer
-        if not isinstance(failed.exc_value, MemoryError):
-            told[1](failed)
-            return
-        _end(said)
+        return hook
 
-    threading.excepthook, sys.unraisablehook = of_thread, nowhere_raised
+    threading.excepthook, sys.unraisablehook = ending(told[0]), ending(told[1])  # the second hears of its first steps
     try:
         yield
     finally:
@@ -133,10 +129,11 @@ def threads_end() -> Iterator[None]:
 
 
 def _end(said: bytes) -> NoReturn:
-    remove_unfinished()
-    with suppress(OSError):
+    try:
+        remove_unfinished()
         os.write(2, said)
-    os._exit(ShotfitError.exit_code)
+    finally:  # also where there is no memory for these either
+        os._exit(ShotfitError.exit_code)
 
 
 def check_place() -> None:

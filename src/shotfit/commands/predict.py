@@ -12,10 +12,10 @@ import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_classes, as_precision, as_share
-from shotfit.commands.console import check_order, plural, to
+from shotfit.commands.console import check_order, to
 from shotfit.commands.engines import joined
 from shotfit.commands.into_parts import is_parts, refuse, say_parts
-from shotfit.errors import LEFT_OUT, UsageError, first_few
+from shotfit.errors import LEFT_OUT, UsageError, first_few, plural
 
 if TYPE_CHECKING:
     from shotfit.data.finding import Stream

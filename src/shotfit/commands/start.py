@@ -9,8 +9,8 @@ from typing import Any
 import typer
 
 from shotfit.commands.arguments import as_classes, as_precision
-from shotfit.commands.console import Say, plural, print_json, say_terms
-from shotfit.errors import UsageError, first_few
+from shotfit.commands.console import Say, print_json, say_terms
+from shotfit.errors import UsageError, first_few, plural
 
 __all__ = ["start"]
 

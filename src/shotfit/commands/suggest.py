@@ -10,8 +10,8 @@ import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_precision
-from shotfit.commands.console import check_order, plural, to
-from shotfit.errors import LEFT_OUT, first_few
+from shotfit.commands.console import check_order, to
+from shotfit.errors import LEFT_OUT, first_few, plural
 
 __all__ = ["suggest"]
 

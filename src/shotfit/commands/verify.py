@@ -8,8 +8,8 @@ from dataclasses import asdict
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.console import plural, print_json, to
-from shotfit.errors import ShotfitError
+from shotfit.commands.console import print_json, to
+from shotfit.errors import ShotfitError, plural
 
 __all__ = ["verify"]
 

@@ -2,6 +2,7 @@
 
     with DECODING.taken(bytes):         # waits until so much is free
         ...
+    thread_pool(4)                          # a pool, for whose threads there is room
 
 A processor decodes in as many threads as it has cores, and a picture of 100 megapixels takes half a gigabyte or a whole
 one: ordinary pictures are decoded side by side, large ones after each other.
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-__all__ = ["DECODING", "MAX_DECODED", "Budget", "check_room"]
+__all__ = ["DECODING", "MAX_DECODED", "Budget", "thread_pool"]
 
 THREAD_BYTES = 2**25  # of addresses: its stack, and the first that it allocates
 
@@ -22,12 +24,14 @@ MAX_DECODED = 1_000_000_000
 """Bytes that pictures may take while they are decoded and converted, all threads of a process together."""
 
 
-def check_room(threads: int) -> None:
-    """Raise MemoryError where there is none for so many new threads.
+def thread_pool(most: int, name: str = "", begin: Callable[[], None] | None = None) -> ThreadPoolExecutor:
+    """A pool of so many threads at most, each of which calls `begin` first.
 
-    One that cannot begin for want of memory cannot say so either, and Python would wait for it for ever.
+    Raises MemoryError where there is none for as many as this machine has cores: a thread that cannot begin for want of
+    memory cannot say so either, and Python would wait for it for ever.
     """
-    bytearray(threads * THREAD_BYTES)  # zeros that nobody looks at take no memory, but addresses
+    bytearray(min(most, os.cpu_count() or 1) * THREAD_BYTES)  # zeros that nobody looks at take addresses alone
+    return ThreadPoolExecutor(most, name, begin)
 
 
 class Budget:

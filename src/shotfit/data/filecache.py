@@ -20,14 +20,13 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from shotfit.data.budget import check_room
+from shotfit.data.budget import thread_pool
 from shotfit.data.images import BrokenImageError, digest, shown
 from shotfit.data.pictures import Picture
 from shotfit.progress import track
@@ -168,8 +167,7 @@ def _warn_once(sentence: str) -> None:
 
 def in_threads(function: Callable[[A], B], values: Iterable[A]) -> Iterator[B]:
     """`function` of each value in order, computed by as many threads as there are processors."""
-    check_room(os.cpu_count() or 1)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with thread_pool(os.cpu_count() or 1) as pool:
         # a pool takes in all it is given at once, which for a million files is a gigabyte of futures
         for chunk in _chunks(values):
             yield from pool.map(function, chunk)

@@ -16,7 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from shotfit.distributed.stages import stand_in
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, plural
 from shotfit.evaluation.jobs import Known, Note, carry_out, side_by_side
 from shotfit.evaluation.running import Ground, Run, Told
 
@@ -47,7 +47,7 @@ class _Slots:
         self.ray = cluster.ray
         threads = max(1, cluster.cores // jobs)
         gpus = 0 if ground.device == "cpu" else min(1.0, int(cluster.resources().get("GPU", 0)) / jobs)
-        self.said = f"{jobs} tasks of Ray, of {threads} {'thread' if threads == 1 else 'threads'} each"
+        self.said = f"{jobs} tasks of Ray, of {plural(threads, 'thread')} each"
         self.given = self.ray.put(ground), threads, str(Path.cwd())
         self.task = self.ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(_run)
         self.under_way: dict[Any, tuple[int, int]] = {}

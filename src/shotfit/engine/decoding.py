@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from shotfit.data.budget import check_room
+from shotfit.data.budget import thread_pool
 from shotfit.data.images import opened_image
 from shotfit.data.pictures import Picture
 from shotfit.data.views import Box
@@ -76,13 +76,12 @@ def _opened(picture: Picture, shorter: int | None) -> Iterator[Image.Image]:
 
 def read_ahead(batches: Sequence[Sequence[A]], read: Callable[[A], B]) -> Generator[list[B], None, None]:
     """What `read` gives for each entry, batch by batch in order; the next batch is read while one is worked on."""
-    check_room(os.cpu_count() or 1)
-    threads = ThreadPoolExecutor(os.cpu_count() or 1)
+    pool = thread_pool(os.cpu_count() or 1)
     try:
         coming: list[Future[B]] = []
         for batch in (*batches, ()):
-            waiting, coming = coming, [threads.submit(read, entry) for entry in batch]
+            waiting, coming = coming, [pool.submit(read, entry) for entry in batch]
             if waiting:
                 yield [future.result() for future in waiting]
     finally:  # an error, or a caller that had enough: what has not begun is not begun
-        threads.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)

@@ -27,7 +27,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from shotfit.engine.allocator import kept_memory
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, plural
 from shotfit.evaluation.running import Ground, Run, Told, run_alone
 from shotfit.files import remove_unfinished
 from shotfit.progress import say, telling
@@ -159,7 +159,7 @@ def side_by_side(
                         note(position, told if position == number else Told(told.run, True), len(slots.under_way))
     if lost:
         raise ShotfitError(
-            f"{_plural(len(lost), 'run')} of {len(runs)} could not be done, since a process died twice in each: "
+            f"{plural(len(lost), 'run')} of {len(runs)} could not be done, since a process died twice in each: "
             f"{lost[0]}{', ...' if len(lost) > 1 else ''}. Often memory ran out: give fewer --jobs, or bound --memory; "
             "finished runs are kept."
         )
@@ -195,7 +195,7 @@ class _Slots:
         self.jobs, self.ground, self.context = jobs, ground, _Context()
         self.pools = [self._pool() for _ in range(jobs)]
         self.under_way: dict[Future[Told], tuple[int, int]] = {}
-        self.said = f"{jobs} processes of {_plural(threads_each(jobs), 'thread')} each"
+        self.said = f"{jobs} processes of {plural(threads_each(jobs), 'thread')} each"
 
     def __enter__(self) -> _Slots:
         return self
@@ -286,7 +286,3 @@ def carry_out(ground: Ground, run: Run, speed: bool) -> Told:
             plain = ShotfitError(str(error))
             plain.exit_code = error.exit_code
             raise plain from None
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

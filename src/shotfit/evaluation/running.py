@@ -32,7 +32,7 @@ from shotfit.checkpoints import names
 from shotfit.checkpoints.weights import load_in
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store
-from shotfit.errors import DivergedError, NewClassesError, ShotfitError
+from shotfit.errors import DivergedError, NewClassesError, ShotfitError, plural
 from shotfit.evaluation.costs import PeakMemory, prediction_rate, saved_bytes
 from shotfit.evaluation.evaluate import Answers, answers
 from shotfit.evaluation.predictions import file_name, write_predictions
@@ -62,7 +62,6 @@ __all__ = [
     "file_names",
     "is_kept",
     "name_of",
-    "opened",
     "perform",
     "precision_of",
     "run_alone",
@@ -118,7 +117,7 @@ class Run:
     @property
     def said(self) -> str:
         """How a sentence names it."""
-        return f"{self.variant}, {self.shots} {'shot' if self.shots == 1 else 'shots'}, seed {self.seed}"
+        return f"{self.variant}, {plural(self.shots, 'shot')}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -142,36 +141,21 @@ def precision_of(backbone: Backbone) -> Precision:
     return PRECISIONS.get(backbone.dtype, "auto")
 
 
-def opened(ground: Ground) -> tuple[Backbone, Store | MemoryStore]:
-    """The backbone and the store of a ground, in this process.
+@lru_cache(maxsize=1)
+def _opened(
+    backbone: str | Backbone, fingerprint: str, precision: Precision, device: str, store: Path | None, limit: int | None
+) -> tuple[Backbone, Store | MemoryStore]:
+    """The backbone and the store of a ground, in this process, which keeps them for its next run.
 
     Raises ShotfitError where the backbone's name does not stand for the same weights any more.
     """
-    loaded = load_in(ground.backbone, ground.precision, ground.device)
-    if loaded.fingerprint != ground.fingerprint:
+    loaded = load_in(backbone, precision, device)
+    if loaded.fingerprint != fingerprint:
         raise ShotfitError(
             f"{loaded.name} holds other weights than the backbone that is compared: save that one with save_backbone, "
             "and name the folder."
         )
-    return loaded, MemoryStore() if ground.store is None else Store(ground.store, ground.limit)
-
-
-@lru_cache(maxsize=1)
-def _opened(name: str | Backbone, fingerprint: str, ground: _Same) -> tuple[Backbone, Store | MemoryStore]:
-    return opened(ground.ground)
-
-
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """A ground that is equal to any other: what `_opened` depends on stands beside it."""
-
-    ground: Ground
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same)
-
-    def __hash__(self) -> int:
-        return 0
+    return loaded, MemoryStore() if store is None else Store(store, limit)
 
 
 def run_alone(ground: Ground, run: Run, speed: bool = False) -> Told:
@@ -179,7 +163,9 @@ def run_alone(ground: Ground, run: Run, speed: bool = False) -> Told:
 
     Raises ShotfitError as `compare` does.
     """
-    loaded, store = _opened(ground.backbone, ground.fingerprint, _Same(ground))
+    loaded, store = _opened(
+        ground.backbone, ground.fingerprint, ground.precision, ground.device, ground.store, ground.limit
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         told = perform(ground, run, loaded, store, speed)

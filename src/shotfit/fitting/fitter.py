@@ -82,16 +82,8 @@ class Fitter:
 
         Raises DivergedError for a training whose numbers do not stay finite.
         """
-        method = type(prototype)(**prototype.options())
-        recipe = method.training_recipe()
-        recipe = None if recipe is None else setting.of(recipe)
-        method.attach(self.frozen, self.classes)
-        method.check()
-        support = self.support(items, recipe)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            method.prepare(support)
-            method.build(self.frozen, self.classes)
+            method, recipe, support = self._built(prototype, items, setting)
             if recipe is not None:
                 epochs = setting.epochs or recipe.epochs_for(support.shots)
                 generator = torch.Generator().manual_seed(self.seed)
@@ -135,17 +127,10 @@ class Fitter:
             with torch.random.fork_rng(devices=[]):
                 while waiting and (not methods or (len(methods) + 1) * _learned_numbers(methods[0]) <= TOGETHER):
                     prototype, setting = waiting.popleft()
-                    method = type(prototype)(**prototype.options())
-                    recipe = method.training_recipe()
+                    method, recipe, support = self._built(prototype, items, setting)
                     assert recipe is not None
-                    method.attach(self.frozen, self.classes)
-                    method.check()
-                    torch.manual_seed(self.seed)
-                    support = self.support(items, recipe)
-                    method.prepare(support)
-                    method.build(self.frozen, self.classes)
                     methods.append(method)
-                    recipes.append(setting.of(recipe))
+                    recipes.append(recipe)
                     steps.append(setting.steps or 1)
                 train_together(methods, recipes, steps, support, self.seed)
                 with torch.no_grad():
@@ -155,6 +140,24 @@ class Fitter:
                 method = methods.pop(0).requires_grad_(False)
                 method.bake()
                 yield method if all(value.isfinite().all() for value in method.state().values()) else None
+
+    def _built(
+        self, prototype: Method, items: Sequence[Item], setting: Setting
+    ) -> tuple[Method, Recipe | None, Support]:
+        """A new method of the prototype's kind and options, as its training begins, and what it is trained by and on.
+
+        Draws from PyTorch's random numbers, which begin with the seed.
+        """
+        method = type(prototype)(**prototype.options())
+        recipe = method.training_recipe()
+        recipe = None if recipe is None else setting.of(recipe)
+        method.attach(self.frozen, self.classes)
+        method.check()
+        support = self.support(items, recipe)
+        torch.manual_seed(self.seed)
+        method.prepare(support)
+        method.build(self.frozen, self.classes)
+        return method, recipe, support
 
     def _right(self, method: Method, support: Support) -> float:
         """The share of support images that a method puts into their class, of LOOKED_AT at most."""

@@ -3,7 +3,7 @@
     saved = read_saved(folder, method=None)     # record, options, classes, tensors: needs no backbone
     saved.attach(frozen)                        # its tensors against the method's own declaration
 
-    read_saved(folder, method=None, task="birds")       # of many tasks one, without the rows of the others (`parts.py`)
+    read_saved(folder, method=None, task="birds")       # of many tasks one, without the rows of the others
 
 A folder may come from anybody, and whoever changes it can make its hashes anew. So nothing is believed for being there:
 every field has a type and a range, options go through the method's own checks, and every tensor has the name, shape and

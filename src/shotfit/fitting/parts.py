@@ -14,7 +14,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from shotfit.data.budget import thread_pool
 from shotfit.data.containers import arrow
 from shotfit.data.images import shown
 from shotfit.data.lists import AS_THEY_ARE, Paths
@@ -238,7 +239,7 @@ def _each(computed: Iterator[tuple[int, int]], done: WrittenParts) -> Iterator[i
 
 def in_this_process(job: Job, folder: PartFolder, parts: Iterable[Part]) -> Iterator[tuple[int, int]]:
     """The engine of one process: writes each part once it is whole, while the next ones are computed."""
-    with kept_memory(), ThreadPoolExecutor(1) as writer:
+    with kept_memory(), thread_pool(1) as writer:
         written = deque[Future[None]]()
         for part, table, pictures, broken in _computed(job, parts):
             yield pictures, 0 if table is None else broken
@@ -257,8 +258,8 @@ def _computed(job: Job, parts: Iterable[Part]) -> Iterator[tuple[Part, pyarrow.T
     """
     pa, towers, threads = arrow(), _towers(job), torch.get_num_threads()
     ahead = 2 * towers + 1
-    decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "decode")
-    runners = ThreadPoolExecutor(towers, "tower", _alone if job.frozen.backbone.device.type == "cpu" else _as_it_is)
+    decoders = thread_pool(max(2, os.cpu_count() or 1), "decode")
+    runners = thread_pool(towers, "tower", _alone if job.frozen.backbone.device.type == "cpu" else _as_it_is)
     coming: deque[tuple[Part, bool, Future[tuple[pyarrow.Table, int, int]]]] = deque()
     tables, broken = list[Any](), 0
     try:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -30,6 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from shotfit.data.budget import thread_pool
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Fold, Method, Support, Validation, option
@@ -147,7 +148,7 @@ class LinearProbe(Method):
             return whole if everything else partial(self._fit, features[train], labels[train])
 
         parts = [(fits(fold.train.numpy()), self._features(fold.held), fold.labels.numpy()) for fold in folds]
-        workers = ThreadPoolExecutor(torch.get_num_threads())
+        workers = thread_pool(torch.get_num_threads())
 
         def right(c: float, fit: Callable[[float], Solution], held: Matrix, truth: Matrix) -> int:
             weight, bias = fit(c)

@@ -21,12 +21,12 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from shotfit.data.budget import thread_pool
 from shotfit.data.images import TooLargeImageError
 from shotfit.data.pictures import Picture
 from shotfit.engine.allocator import give_back, kept_memory
@@ -93,7 +93,7 @@ class Batches:
         self._free = 0.0  # when the model's thread last had nothing to do
         self._latest = 0.0  # when the latest picture was decoded
         self._expected = 0  # as many pictures are worth a LINGER
-        self._decoders = ThreadPoolExecutor(_cores(), thread_name_prefix="decode")
+        self._decoders = thread_pool(_cores(), "decode")
         self._worker = threading.Thread(target=self._work, name="predict", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 

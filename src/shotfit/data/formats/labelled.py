@@ -95,16 +95,17 @@ def read(source: Path, how: How) -> Listing:
         said.update(change.labels)
     top = Folder(source)
     _, labels, parts = foldered(top)
-    rows, unlabelled = list[Row](), 0
+    rows, given, unlabelled = list[Row](), 0, 0
     for inside in top.below():
         for picture in inside.images:
-            label = said.get(picture.path.relative_to(source).as_posix(), labels.get(picture.path))
+            path = picture.path.relative_to(source).as_posix()
+            label = said.get(path, labels.get(picture.path))
             if label is None:
                 unlabelled += 1
             else:
+                given += path in said
                 rows.append(Row(picture, label, parts.get(picture.path, "train")))
     rows.sort(key=lambda row: row.picture.path)
-    given = sum(row.picture.path.relative_to(source).as_posix() in said for row in rows)
     both = f"{given:,} labels are from {NAME} and {len(rows) - given:,} of class folders; --read-as folders takes these"
     notes = [f"{both} alone"] if labels else []
     notes += [f"{unlabelled:,} pictures have no label yet"] if unlabelled else []

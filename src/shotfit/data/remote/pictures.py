@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from shotfit.data.budget import thread_pool
 from shotfit.data.containers import ARCHIVES, MAX_BYTES, TABLES, Place, open_member, open_place
 from shotfit.data.pictures import Crop, Picture, crop_in
 from shotfit.data.remote.addresses import Address, is_address
@@ -150,4 +151,4 @@ def _small(address: Address) -> bytes | None:
 
 @lru_cache(maxsize=1)
 def _fetching(process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS, "fetch")
+    return thread_pool(_THREADS, "fetch")

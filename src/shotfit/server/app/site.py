@@ -15,7 +15,6 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -24,6 +23,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
+from shotfit.data.budget import thread_pool
 from shotfit.data.cachefolder import cache_folder
 from shotfit.data.images import as_jpeg
 from shotfit.data.pictures import Picture
@@ -67,7 +67,7 @@ def build(board: Board, token: str, port: int, stopping: Stopping) -> App:
     """The application for a board; it answers on that port of this machine alone. stopping: ends what would not end."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     thumbnails = Thumbnails(cache_folder())
-    decoders = ThreadPoolExecutor(max(os.cpu_count() or 1, 2), "decoder")  # so that threads are left to write labels
+    decoders = thread_pool(max(os.cpu_count() or 1, 2), "decoder")  # so that threads are left to write labels
     assets = {path.name: path.read_bytes() for path in files("shotfit.server.app").joinpath("assets").iterdir()}
 
     @app.exception_handler(ShotfitError)
