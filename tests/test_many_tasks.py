@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -236,13 +237,15 @@ def test_task_opened_alone_is_that_of_the_whole_model(
     assert moved.predict(picture, top=3)[0] == alone.predict(picture, top=3)[0]
 
 
-def test_task_opens_though_the_bytes_of_another_are_damaged(backbone: Backbone, saved: Path, tmp_path: Path) -> None:
-    place = tmp_path / "model"
-    place.mkdir()
-    for path in saved.iterdir():
-        (place / path.name).write_bytes(path.read_bytes())
+def copied(saved: Path, tmp_path: Path) -> tuple[Path, bytearray, list[Any]]:
+    """A copy of a model, the bytes of its weights, and the entries of these."""
+    place = Path(shutil.copytree(saved, tmp_path / "model"))
     content = bytearray((place / "adapter.safetensors").read_bytes())
-    _, entries = task_parts._entries(lambda begin, end: bytes(content[begin:end]), len(content))
+    return place, content, list(task_parts._entries(lambda begin, end: bytes(content[begin:end]), len(content))[1])
+
+
+def test_task_opens_though_the_bytes_of_another_are_damaged(backbone: Backbone, saved: Path, tmp_path: Path) -> None:
+    place, content, entries = copied(saved, tmp_path)
     (baked,) = (entry for entry in entries if entry.name == "baked")
     first = sum(1 + task % 3 for task in range(5))  # of OTHER
     content[baked.begin + first * backbone.embed * 4] ^= 1
@@ -257,12 +260,7 @@ def test_task_opens_though_the_bytes_of_another_are_damaged(backbone: Backbone, 
 def test_task_of_a_damaged_file_is_refused_in_one_line(
     broken: str, backbone: Backbone, saved: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / "model"
-    place.mkdir()
-    for path in saved.iterdir():
-        (place / path.name).write_bytes(path.read_bytes())
-    content = bytearray((place / "adapter.safetensors").read_bytes())
-    _, entries = task_parts._entries(lambda begin, end: bytes(content[begin:end]), len(content))
+    place, content, entries = copied(saved, tmp_path)
     (learned,) = (entry for entry in entries if entry.name == "parameter.projection")
     content[learned.begin] ^= 1
     damaged = {

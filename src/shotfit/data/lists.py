@@ -27,7 +27,7 @@ from shotfit.errors import ShotfitError, first_few
 from shotfit.files import open_regular
 from shotfit.printing import from_cell
 
-__all__ = ["AS_THEY_ARE", "LINES", "LISTS", "TABLES", "Paths", "is_list", "paths_in"]
+__all__ = ["AS_THEY_ARE", "LINES", "LISTS", "PATHS", "TABLES", "Paths", "is_list", "paths_in", "plain_column"]
 
 LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv")
@@ -38,7 +38,8 @@ MOST_BYTES = 2**40  # of a list, of which a line is held at a time
 LONGEST = 2**20  # characters of a line
 PROBED = 16  # paths at the beginning that say where paths begin
 _ROWS = 8192  # of Parquet, that are held
-_NAMES = ("path", "file_name", "filename", "file", "filepath", "image", "image_path", "img", "image_id", "id", "name")
+PATHS = ("path", "file_name", "filename", "file", "filepath", "image", "image_path", "image_id", "id", "img", "name")
+"""What a column or key of paths is called, the likeliest first; in any case."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def is_list(path: Path) -> bool:
         return False
     try:
         schema = schema_of(path)
-        return not picture_columns(schema) and any(name.strip().casefold() in _NAMES for name in schema.names)
+        return not picture_columns(schema) and any(name.strip().casefold() in PATHS for name in schema.names)
     except ShotfitError:
         return False
 
@@ -157,14 +158,19 @@ def _cells(line: str, sign: str) -> list[str]:
 
 
 def _knows(header: list[str]) -> bool:
-    return any(_plain(name) in _NAMES for name in header)
+    return any(plain_column(name) in PATHS for name in header)
 
 
 def _is_name(cell: str) -> bool:
     return os.path.splitext(cell.partition("#xywh=")[0])[1].lower() in SUFFIXES or "::" in cell  # noqa: PTH122
 
 
-def _plain(name: str) -> str:
+def plain_column(name: str) -> str:
+    """The name of a column as the usual ones are written.
+
+    >>> plain_column(" Image Path")
+    'image_path'
+    """
     return name.strip().casefold().replace(" ", "_")
 
 
@@ -176,8 +182,8 @@ def _column(path: Path, names: list[str], asked: str | None) -> int:
         raise ShotfitError(
             f"{shown(path)} has no column {asked!r} (--path-column); its columns: {first_few(names, 8)}."
         )
-    plain = [_plain(name) for name in names]
-    place = next((plain.index(name) for name in _NAMES if name in plain), None)
+    plain = [plain_column(name) for name in names]
+    place = next((plain.index(name) for name in PATHS if name in plain), None)
     if place is None:
         raise ShotfitError(
             f"{shown(path)} has the columns {first_few(names, 8) or '(none)'}; expected one of paths, such as path, or "

@@ -16,10 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shotfit.data.formats.lines import BEYOND, LABELS, PATHS, LeftOut, columns_of, list_text, plain_column, rows_of
+from shotfit.data.formats.lines import BEYOND, LABELS, LeftOut, columns_of, list_text, rows_of
 from shotfit.data.images import SUFFIXES as IMAGES
 from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed
+from shotfit.data.lists import PATHS, plain_column
 from shotfit.errors import ShotfitError, first_few
 from shotfit.printing import from_cell
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from shotfit.data.containers import schema_of
 from shotfit.data.formats import csv, jsonl, tables
-from shotfit.data.formats.lines import LABELS, plain_column
+from shotfit.data.formats.lines import LABELS
 from shotfit.data.formats.tree import Folder
 from shotfit.data.images import SUFFIXES as IMAGES
 from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed, named, part_named, parts_named
+from shotfit.data.lists import plain_column
 from shotfit.errors import ShotfitError
 
 __all__ = ["read", "recognizes"]

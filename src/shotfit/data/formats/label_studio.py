@@ -34,9 +34,10 @@ from shotfit.data.formats.annotated import (
     only_file,
 )
 from shotfit.data.formats.documents import mentions, parse_json, read_json
-from shotfit.data.formats.lines import LABELS, PATHS
+from shotfit.data.formats.lines import LABELS
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.listing import How, Listing
+from shotfit.data.lists import PATHS
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, first_few
 from shotfit.files import open_regular

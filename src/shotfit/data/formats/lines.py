@@ -13,6 +13,7 @@ from typing import Any
 
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.listing import How, Part, Row, part_named, parts_named
+from shotfit.data.lists import PATHS, plain_column
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import LIST_BYTES, read_bytes
@@ -20,19 +21,16 @@ from shotfit.files import LIST_BYTES, read_bytes
 __all__ = [
     "BEYOND",
     "LABELS",
-    "PATHS",
     "Columns",
     "LeftOut",
     "Places",
     "columns_of",
     "is_path",
     "list_text",
-    "plain_column",
     "rows_of",
     "text_of",
 ]
 
-PATHS = ("path", "file_name", "filename", "file", "filepath", "image", "image_path", "image_id", "id", "img", "name")
 LABELS = (
     *("label", "class", "class_name", "label_name", "category", "target", "y", "species", "breed", "labels"),
     *("diagnosis", "dx", "cls", "classname", "class_id", "label_id"),
@@ -82,15 +80,6 @@ def list_text(path: Path) -> str:
             'as "CSV UTF-8", or by iconv -f latin1 -t utf-8.'
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def plain_column(name: str) -> str:
-    """The name of a column as the usual ones are written.
-
-    >>> plain_column(" Image Path")
-    'image_path'
-    """
-    return name.strip().casefold().replace(" ", "_")
 
 
 def columns_of(where: str, names: Iterable[str], how: How) -> Columns:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from shotfit.data.containers import batches_of, image_column, picture_columns, schema_of
-from shotfit.data.formats.lines import LABELS, Columns, columns_of, plain_column, rows_of
+from shotfit.data.formats.lines import LABELS, Columns, columns_of, rows_of
 from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed, named
+from shotfit.data.lists import plain_column
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError
 
