@@ -19,7 +19,7 @@ import torch
 
 from shotfit.commands.cli import main
 from shotfit.distributed import engine as through_ray
-from shotfit.distributed.cluster import Cluster
+from shotfit.distributed.cluster import Cluster, _own_signals
 from shotfit.distributed.feed import Feed
 from shotfit.distributed.stages import Tower, stand_in
 from shotfit.engine.store import MemoryStore, Store
@@ -92,6 +92,14 @@ def test_process_may_start_a_cluster_after_another() -> None:
     known = os.environ | {"OMP_NUM_THREADS": "1"}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=known)
     assert (ran.returncode, ran.stdout) == (0, "1\n1\n"), ran.stderr
+
+
+def test_interrupt_waits_while_ray_begins() -> None:
+    before, begun = signal.getsignal(signal.SIGINT), False
+    with pytest.raises(KeyboardInterrupt), _own_signals():
+        signal.raise_signal(signal.SIGINT)
+        begun = True
+    assert begun and signal.getsignal(signal.SIGINT) is before
 
 
 def test_absence_of_ray_is_one_line_with_its_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +246,12 @@ def test_interrupt_is_one_line_and_leaves_no_process(home: Path, tmp_path: Path)
     while not (tmp_path / "rows" / "part-00000.parquet").exists() and time.monotonic() < ends:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    said, _ = process.communicate(timeout=60)
+    try:
+        said, _ = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     assert (process.returncode, said) == (130, "interrupted\n")
 
 

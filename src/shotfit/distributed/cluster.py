@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -48,6 +49,7 @@ _SETTINGS = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else Ray Data's way of starting workers is warned of on the terminal
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # a worker that died is told in our words, if anybody needs to know
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers run the Python of this process
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else what Ray Data still runs begins another cluster after ours has ended
 }
 
 
@@ -126,6 +128,7 @@ class Cluster:
             self._end.enter_context(_own_token())
         else:
             _check_health(self.address)
+        self._end.callback(_wait_for_ray_data)
         self._end.callback(self.ray.shutdown)
         raised = (RuntimeError, ValueError, OSError, self.ray.exceptions.RayError)
         try:
@@ -192,15 +195,24 @@ def _own_token() -> Iterator[None]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """SIGTERM means what it meant before, after Ray has begun: Ray would end the process with it, work half done."""
+    """Signals mean what they meant before, once Ray has begun.
+
+    Ray would end the process with SIGTERM, work half done. Ctrl-C waits until Ray is there to be ended: halfway it
+    leaves its processes behind, or dies.
+    """
     if threading.current_thread() is not threading.main_thread():  # no other may ask for signals, and Ray does not
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    came = list[int]()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
@@ -216,6 +228,14 @@ def _mute() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _wait_for_ray_data() -> None:
+    """Wait for what of Ray Data outlived its cluster: it finds it gone, logs that, and ends."""
+    ends = time.monotonic() + SECONDS
+    for thread in threading.enumerate():
+        if thread.name.startswith("StreamingExecutor-"):
+            thread.join(max(0.0, ends - time.monotonic()))
 
 
 @contextmanager

@@ -100,9 +100,12 @@ class _Round:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         feed = self.ray.remote(num_cpus=0, max_restarts=0)(Feed).remote()
+        batches = iter(
+            self._dataset(feed).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        )  # a generator
         try:
             self._fill(feed)
-            for rows in self._dataset(feed).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for rows in batches:
                 for row in rows.to_pylist():
                     part = self.under_way.pop(row["place"], None)
                     if part is None:
@@ -118,6 +121,7 @@ class _Round:
         except self.ray.exceptions.RayError as error:
             self.error = cut(" ".join(str(error).split()), 200)
         finally:
+            batches.close()  # which ends the stages, whatever is raised here
             self.ray.kill(feed)
 
     def _fill(self, feed: Any) -> None:
