@@ -1,7 +1,8 @@
-"""Hugging Face checkpoints of CLIP and SigLIP: `config.json` beside the weights.
+"""Hugging Face checkpoints of CLIP, SigLIP and of CLIP's image tower with a text tower of BERT's kind.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv 2103.00020;
-Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 2303.15343.
+Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 2303.15343. `bert_text.py` has
+the text towers of BERT's kind.
 
 `config.json` leaves out what equals the library's defaults, so those stand here. `preprocessor_config.json` (or the
 `image_processor` part of `processor_config.json`) says how images are prepared, in an older and a newer spelling; a
@@ -14,16 +15,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor
 
+from shotfit.checkpoints.bert_text import (
+    DUAL_ENCODERS,
+    BertTables,
+    bert_of_dual_encoder,
+    image_names,
+    take_dual_encoder,
+)
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD
 from shotfit.checkpoints.settings import Settings, read_json, shown
 from shotfit.checkpoints.state_dict import StateDict
+from shotfit.checkpoints.tokenizers import TokenizerKind
 from shotfit.errors import ShotfitError
-from shotfit.towers.config import Activation, BackboneConfig, BlocksConfig, ImageConfig, Preprocessing, TextConfig
+from shotfit.towers.config import (
+    Activation,
+    BackboneConfig,
+    BertConfig,
+    BlocksConfig,
+    ImageConfig,
+    Preprocessing,
+    TextConfig,
+)
 
-__all__ = ["CONFIG", "WEIGHTS", "model_type", "read_huggingface"]
+__all__ = ["CONFIG", "WEIGHTS", "read_huggingface"]
 
 CONFIG = "config.json"
 # the first that exists is read
@@ -85,42 +101,46 @@ _PROCESSORS = {
     "CLIPImageProcessor": "clip",
     "CLIPImageProcessorFast": "clip",
     "CLIPImageProcessorPil": "clip",
+    "ChineseCLIPFeatureExtractor": "clip",
+    "ChineseCLIPImageProcessor": "clip",
+    "ChineseCLIPImageProcessorFast": "clip",
+    "ChineseCLIPImageProcessorPil": "clip",
     "SiglipImageProcessor": "siglip",
     "SiglipImageProcessorFast": "siglip",
     "SiglipImageProcessorPil": "siglip",
 }
 
 
-def model_type(folder: Path) -> Literal["clip", "siglip"]:
-    """Which of the two architectures a folder holds. Raises ShotfitError for any other, by name."""
-    settings = read_json(folder / CONFIG)
-    found = settings.raw("model_type", None)
-    if found not in ("clip", "siglip"):
-        raise ShotfitError(
-            f"{settings.where}: model_type {shown(found)} is not supported, expected 'clip' or 'siglip' with both "
-            "towers."
-        )
-    return cast(Literal["clip", "siglip"], found)
-
-
 def read_huggingface(
     folder: Path, tensors: Callable[[], dict[str, Tensor]], where: str
-) -> tuple[BackboneConfig, dict[str, Tensor]]:
-    """Configuration and weights (shotfit's names, float32) of a Hugging Face folder.
+) -> tuple[BackboneConfig, dict[str, Tensor], TokenizerKind]:
+    """Configuration, weights (shotfit's names, float32) and kind of tokenizer of a Hugging Face folder.
 
     tensors: reads those of the weights file `where`, once the configuration is known to be one that is supported.
 
-    Raises ShotfitError if the model is neither CLIP nor SigLIP, if its configuration asks for something that is not
+    Raises ShotfitError if the model is of none of the kinds here, if its configuration asks for something that is not
     implemented, or if the weights are damaged, lack a tensor or have one too many.
     """
-    kind = model_type(folder)
     settings = read_json(folder / CONFIG)
-    if kind == "clip":
+    found = settings.raw("model_type", None)
+    if found not in ("clip", "siglip", *DUAL_ENCODERS):
+        expected = ", ".join(repr(kind) for kind in ("clip", "siglip", *DUAL_ENCODERS))
+        raise ShotfitError(
+            f"{settings.where}: model_type {shown(found)} is not supported, expected one of {expected}, with both "
+            "towers."
+        )
+    text: TextConfig | BertConfig
+    tables: BertTables | None = None
+    if found == "clip":
         image, text = _clip_configs(settings)
-    else:
+    elif found == "siglip":
         image, text = _siglip_configs(settings)
+    else:
+        text, tables = bert_of_dual_encoder(settings, found, _tower(settings, "text", {}))
+        image = _clip_image(_tower(settings, "vision", _CLIP_VISION), text.embed)
+    kind: Literal["clip", "siglip"] = "siglip" if found == "siglip" else "clip"
     config = BackboneConfig(image, text, _preprocessing(folder, kind, image.image_size), logit_bias=kind == "siglip")
-    return config, _convert(tensors(), config, where)
+    return config, _convert(tensors(), config, where, found, tables), kind if tables is None else "bert"
 
 
 def _tower(settings: Settings, name: str, defaults: dict[str, Any]) -> Settings:
@@ -160,12 +180,16 @@ def _patches(vision: Settings) -> tuple[int, int]:
     return size, patch
 
 
+def _clip_image(vision: Settings, embed: int) -> ImageConfig:
+    size, patch = _patches(vision)
+    return ImageConfig(size, patch, _blocks(vision), embed, True, False, True, "token", projection=True)
+
+
 def _clip_configs(settings: Settings) -> tuple[ImageConfig, TextConfig]:
-    text, vision = _tower(settings, "text", _CLIP_TEXT), _tower(settings, "vision", _CLIP_VISION)
-    embed, (size, patch) = settings.integer("projection_dim", 512), _patches(vision)
+    text, embed = _tower(settings, "text", _CLIP_TEXT), settings.integer("projection_dim", 512)
     end = text.integer("eos_token_id", least=0)
     return (
-        ImageConfig(size, patch, _blocks(vision), embed, True, False, True, "token", projection=True),
+        _clip_image(_tower(settings, "vision", _CLIP_VISION), embed),
         TextConfig(
             text.integer("vocab_size"),
             text.integer("max_position_embeddings"),
@@ -262,30 +286,37 @@ def _resize(settings: Settings, size: int, crops: bool) -> Literal["shortest", "
     return "shortest" if shortest else "squash"
 
 
-def _convert(tensors: dict[str, Tensor], config: BackboneConfig, where: str) -> dict[str, Tensor]:
+def _convert(
+    tensors: dict[str, Tensor], config: BackboneConfig, where: str, kind: str, tables: BertTables | None
+) -> dict[str, Tensor]:
     image, text = config.image, config.text
     assert isinstance(image, ImageConfig)
-    weights = StateDict(tensors, where)
+    weights = StateDict(tensors if tables is None else image_names(tensors), where)
     weights.drop(r"(vision|text)_model\.embeddings\.position_ids")
     converted = _take_image(weights, image)
-    converted["text.token_embedding.weight"] = weights.take(
-        "text_model.embeddings.token_embedding.weight", text.vocabulary, text.blocks.width
-    )
-    converted["text.positions"] = weights.take(
-        "text_model.embeddings.position_embedding.weight", text.context, text.blocks.width
-    )
-    converted |= _take_blocks(weights, "text_model.encoder.layers.", "text.blocks.", text.blocks)
-    converted |= weights.layer("text_model.final_layer_norm", "text.final_norm", text.blocks.width)
-    if text.projection_bias:
-        converted |= weights.layer("text_model.head", "text.projection", text.embed, text.blocks.width)
+    if isinstance(text, BertConfig):
+        assert tables is not None
+        converted |= take_dual_encoder(weights, kind, text, tables)
     else:
-        name = "text_projection.weight"
-        converted["text.projection.weight"] = weights.take(name, text.embed, text.blocks.width)
+        converted |= _take_text(weights, text)
     converted["logit_scale"] = weights.take("logit_scale")
     if config.logit_bias:
         converted["logit_bias"] = weights.take("logit_bias")
     weights.close()
     return converted
+
+
+def _take_text(weights: StateDict, text: TextConfig) -> dict[str, Tensor]:
+    width, embeddings = text.blocks.width, "text_model.embeddings."
+    taken = {
+        "text.token_embedding.weight": weights.take(f"{embeddings}token_embedding.weight", text.vocabulary, width),
+        "text.positions": weights.take(f"{embeddings}position_embedding.weight", text.context, width),
+    }
+    taken |= _take_blocks(weights, "text_model.encoder.layers.", "text.blocks.", text.blocks)
+    taken |= weights.layer("text_model.final_layer_norm", "text.final_norm", width)
+    if text.projection_bias:
+        return taken | weights.layer("text_model.head", "text.projection", text.embed, width)
+    return taken | {"text.projection.weight": weights.take("text_projection.weight", text.embed, width)}
 
 
 def _take_image(weights: StateDict, image: ImageConfig) -> dict[str, Tensor]:
@@ -326,11 +357,8 @@ def _take_blocks(weights: StateDict, source: str, target: str, blocks: BlocksCon
         old, new = f"{source}{index}.", f"{target}{index}."
         for norm in ("1", "2"):
             taken |= weights.layer(f"{old}layer_norm{norm}", f"{new}norm{norm}", width)
-        for part, shape in (("weight", (width, width)), ("bias", (width,))):
-            rows = [weights.take(f"{old}self_attn.{name}_proj.{part}", *shape) for name in "qkv"]
-            # stand-ins of missing tensors have no content; that they are missing is said at the end
-            whole = all(row.device == rows[0].device for row in rows)
-            taken[f"{new}attention.qkv.{part}"] = torch.cat(rows) if whole else rows[0]
+        names = [f"{old}self_attn.{name}_proj" for name in "qkv"]
+        taken |= weights.stacked(names, f"{new}attention.qkv", width, width)
         taken |= weights.layer(f"{old}self_attn.out_proj", f"{new}attention.out", width, width)
         taken |= weights.layer(f"{old}mlp.fc1", f"{new}mlp.up", hidden, width)
         taken |= weights.layer(f"{old}mlp.fc2", f"{new}mlp.down", width, hidden)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shotfit.checkpoints.bert_text import OPEN_CLIP, BertTables, bert_of_open_clip, open_clip_projection, take_bert
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD, IGNORED, take_resnet, take_text, take_vit
 from shotfit.checkpoints.settings import Settings, read_json, shown
 from shotfit.checkpoints.state_dict import StateDict
@@ -25,6 +26,7 @@ from shotfit.errors import ShotfitError
 from shotfit.towers.config import (
     Activation,
     BackboneConfig,
+    BertConfig,
     BlocksConfig,
     ImageConfig,
     Preprocessing,
@@ -114,18 +116,20 @@ def read_open_clip(
     _refuse(model, _MODEL)
     vision, text = model.section("vision_cfg", {}), model.section("text_cfg", {})
     _refuse(vision, _VISION)
-    _refuse(text, _TEXT)
-    image_config, text_config = _image_config(model, vision), _text_config(model, text)
+    named = text.has("hf_model_name")
+    _refuse(text, OPEN_CLIP if named else _TEXT)
+    image_config = _image_config(model, vision)
+    bert = bert_of_open_clip(text, model.integer("embed_dim"), path.parent) if named else None
     config = BackboneConfig(
         image_config,
-        text_config,
+        bert[0] if bert else _text_config(model, text),
         _preprocessing(settings.section("preprocess_cfg", {}), image_config.image_size),
         logit_bias=model.has("init_logit_bias"),
     )
     read = tensors()
     if isinstance(image_config, ImageConfig):
         _resize_positions(read, image_config)
-    return config, _convert(read, config, where, model.flag("custom_text", False))
+    return config, _convert(read, config, where, model.flag("custom_text", False), bert[1] if bert else None)
 
 
 def _refuse(settings: Settings, known: set[str]) -> None:
@@ -137,7 +141,7 @@ def _refuse(settings: Settings, known: set[str]) -> None:
             continue
         raise ShotfitError(
             f"{settings.where}: {name[:80]} = {shown(value)} is not supported. shotfit reads open_clip's own ViT, "
-            "ResNet and text towers; take another checkpoint."
+            "ResNet and text towers, and text towers of BERT's kind; take another checkpoint."
         )
 
 
@@ -243,14 +247,21 @@ def _resize_positions(tensors: dict[str, Tensor], image: ImageConfig) -> None:
     tensors["visual.positional_embedding"] = torch.cat([positions[:1].float(), resized.flatten(2)[0].T])
 
 
-def _convert(tensors: dict[str, Tensor], config: BackboneConfig, where: str, custom_text: bool) -> dict[str, Tensor]:
+def _convert(
+    tensors: dict[str, Tensor], config: BackboneConfig, where: str, custom_text: bool, tables: BertTables | None
+) -> dict[str, Tensor]:
     weights = StateDict(tensors, where)
     weights.drop(*IGNORED)
     image = config.image
     converted = take_vit(weights, image) if isinstance(image, ImageConfig) else {}
     if isinstance(image, ResNetConfig):
         converted = take_resnet(weights, image)
-    converted |= take_text(weights, config.text, "text." if custom_text else "")
+    if isinstance(config.text, BertConfig):
+        assert tables is not None
+        converted |= take_bert(weights, "text.transformer.", config.text, tables)
+        converted |= open_clip_projection(weights, config.text)
+    else:
+        converted |= take_text(weights, config.text, "text." if custom_text else "")
     converted["logit_scale"] = weights.take("logit_scale")
     if config.logit_bias:
         converted["logit_bias"] = weights.take("logit_bias")

@@ -19,19 +19,26 @@ from typing import Any, Literal
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
+from shotfit.checkpoints.bert_tokenizers import FRAMES, as_class, bert_files, read_bert_files
 from shotfit.checkpoints.settings import read_json
-from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, fault_of_merges, guarded
+from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, guarded, read_byte_pairs
 from shotfit.errors import ShotfitError
 from shotfit.files import SETTINGS_BYTES, read_text, sha256
-from shotfit.towers.config import TextConfig
+from shotfit.towers.config import BertConfig, TextConfig
 from shotfit.towers.tokenizer import Tokenizer
 
 __all__ = [
     "HuggingFaceTokenizer",
     "OpenAITokenizer",
+    "TokenizerKind",
     "clean_text",
     "load_tokenizer",
 ]
+
+# By which rules a folder's files are read. "bert": BERT's word pieces, RoBERTa's byte pairs, XLM-RoBERTa's pieces;
+# "bert_cleaned": the same behind open_clip's cleaning.
+TokenizerKind = Literal["clip", "siglip", "bert", "bert_cleaned"]
+_BERT: tuple[TokenizerKind, ...] = ("bert", "bert_cleaned")
 
 CLIP_VOCABULARY = 49_408
 LONGEST_TEXT = 10_000  # characters; expressions may take the square of them
@@ -41,16 +48,16 @@ CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer in the format of the `tokenizers` library, made by `read`."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, **settings: Any) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, cleaned: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
-        self._backend = backend
+        self._backend, self._cleaned = backend, cleaned
 
     @classmethod
-    def read(cls, folder: Path, config: TextConfig, kind: Literal["clip", "siglip"]) -> HuggingFaceTokenizer:
-        """Read `tokenizer.json`, else `vocab.json` and `merges.txt`, and the names of special tokens beside them.
+    def read(cls, folder: Path, config: TextConfig | BertConfig, kind: TokenizerKind) -> HuggingFaceTokenizer:
+        """Read `tokenizer.json`, else `vocab.json` and `merges.txt` or BERT's `vocab.txt`, and the names beside them.
 
         Start and end are those that the file itself puts around a text; where it puts none, those that
-        `tokenizer_config.json` or `special_tokens_map.json` name (SigLIP: the end only), else CLIP's or SigLIP's own.
+        `tokenizer_config.json` or `special_tokens_map.json` name (SigLIP: the end only), else the kind's own.
         Raises ShotfitError for a file that cannot be read or does not fit the text tower.
         """
         named = _named_tokens(folder)
@@ -58,9 +65,16 @@ class HuggingFaceTokenizer(Tokenizer):
         if files[0].is_file():
             backend, given = _open(files[0])
             lower_case = kind == "siglip" and _lower_case(backend, folder)
+        elif kind in _BERT:
+            files = bert_files(folder)
+            backend = read_bert_files(files, named)
         else:
             files = [folder / "vocab.json", folder / "merges.txt"]
             backend = _clip_byte_pairs(files[0], files[1], named)
+        of_class: dict[str, Any] = {}
+        if kind in _BERT:
+            of_class = {"class": as_class(backend, _json(folder / "tokenizer_config.json"))}
+            of_class |= {"cleaned": "ftfy, html twice, white space"} if kind == "bert_cleaned" else {}
         start, end = _frame(backend)
         if not start and not end:
             start, end = _named_frame(backend, named, kind)
@@ -69,7 +83,7 @@ class HuggingFaceTokenizer(Tokenizer):
                 f"{files[0]} puts no end token after a text and names none; "
                 "expected a post-processor or an eos_token in tokenizer_config.json beside it."
             )
-        if config.pooling == "end" and config.end not in end:
+        if isinstance(config, TextConfig) and config.pooling == "end" and config.end not in end:
             raise ShotfitError(
                 f"{files[0]} ends a text with id {end[-1]}, but the checkpoint reads texts at id {config.end}; "
                 "the tokenizer belongs to another checkpoint, put the right files beside this one."
@@ -84,6 +98,7 @@ class HuggingFaceTokenizer(Tokenizer):
         special |= {token for token in map(backend.id_to_token, (*start, *end)) if token is not None}
         return cls(
             backend,
+            kind == "bert_cleaned",
             context=config.context,
             vocabulary=config.vocabulary,
             start=start,
@@ -94,11 +109,15 @@ class HuggingFaceTokenizer(Tokenizer):
                 "files": [sha256(file, SETTINGS_BYTES, "a tokenizer") for file in files],
                 "unknown": named.get("unk_token"),
                 "lower_case": lower_case,
+                **of_class,
             },
         )
 
     def tokens(self, text: str) -> list[int]:
-        return _ids(self._backend, text)
+        return _ids(self._backend, _clean_spaces(text) if self._cleaned else text)
+
+    def _special_in(self, text: str) -> str | None:
+        return super()._special_in(_clean_spaces(text) if self._cleaned else text)
 
 
 class OpenAITokenizer(Tokenizer):
@@ -126,14 +145,15 @@ class OpenAITokenizer(Tokenizer):
         return super()._special_in(clean_text(text))  # `&lt;|endoftext|&gt;` is the end token too
 
 
-def load_tokenizer(folder: Path | None, config: TextConfig, kind: Literal["clip", "siglip"]) -> Tokenizer | None:
+def load_tokenizer(folder: Path | None, config: TextConfig | BertConfig, kind: TokenizerKind) -> Tokenizer | None:
     """The tokenizer of a checkpoint: from files in `folder`, else OpenAI's where the vocabulary is CLIP's, else None.
 
     None means that the towers load and texts are refused (`Backbone.checked_tokenizer` has the sentence).
     """
     if folder is not None:
         pair = kind == "clip" and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
-        if pair or (folder / "tokenizer.json").is_file():
+        other = kind in _BERT and bert_files(folder)
+        if pair or other or (folder / "tokenizer.json").is_file():
             return HuggingFaceTokenizer.read(folder, config, kind)
     if kind == "clip" and config.vocabulary == CLIP_VOCABULARY:
         return OpenAITokenizer(config.context, config.padding if _reads_padding(config, kind) else None)
@@ -144,6 +164,12 @@ def clean_text(text: str) -> str:
     """OpenAI's cleaning: ftfy, HTML unescaped twice, runs of white space to one space, lower case."""
     fixed = html.unescape(html.unescape(_fix_text()(text))).strip()
     return re.sub(r"\s+", " ", fixed).strip().lower()
+
+
+def _clean_spaces(text: str) -> str:
+    """open_clip's cleaning: ftfy, HTML unescaped twice, runs of white space to one space. Plain ASCII needs no ftfy."""
+    fixed = text if re.fullmatch(r"[ -%'-~]*", text) else html.unescape(html.unescape(_fix_text()(text)))
+    return " ".join(fixed.split())
 
 
 @cache
@@ -198,7 +224,9 @@ def _piece_tokens(piece: str) -> tuple[int, ...]:
     return WHOLE_PIECES.get(piece) or tuple(_byte_pairs().encode(piece))
 
 
-def _reads_padding(config: TextConfig, kind: str) -> bool:
+def _reads_padding(config: TextConfig | BertConfig, kind: str) -> bool:
+    if isinstance(config, BertConfig):
+        return False
     return kind == "siglip" or not config.causal or config.pooling == "last"
 
 
@@ -250,20 +278,7 @@ def _read_text(file: Path) -> str:
 def _clip_byte_pairs(vocabulary_file: Path, merges_file: Path, named: dict[str, str]) -> tokenizers.Tokenizer:
     """CLIP's tokenizer as transformers builds it from `vocab.json` and `merges.txt`."""
     start, end = named.get("bos_token", CLIP_START), named.get("eos_token", CLIP_END)
-
-    def failure(reason: str) -> ShotfitError:
-        return ShotfitError(
-            f"{vocabulary_file} and merges.txt beside it are no byte-pair vocabulary ({reason}); fetch both again."
-        )
-
-    for file in (vocabulary_file, merges_file):
-        _read_text(file)  # its size, and that it is text
-    vocabulary, merges = guarded(
-        lambda: tokenizers.models.BPE.read_file(str(vocabulary_file), str(merges_file)), failure
-    )
-    fault = fault_of_merges(vocabulary, merges)
-    if fault:
-        raise failure(fault)
+    vocabulary, merges, failure = read_byte_pairs(vocabulary_file, merges_file)
     unknown = named.get("unk_token", CLIP_END)
     model = guarded(
         lambda: tokenizers.models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=unknown), failure
@@ -320,21 +335,26 @@ def _frame(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, .
 
 
 def _named_frame(
-    backend: tokenizers.Tokenizer, named: dict[str, str], kind: str
+    backend: tokenizers.Tokenizer, named: dict[str, str], kind: TokenizerKind
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    own_start, own_end = (CLIP_START, CLIP_END) if kind == "clip" else (None, "</s>")
-    start = named.get("bos_token", own_start) if kind == "clip" else None
-    end = named.get("eos_token", own_end)
+    if kind in _BERT:
+        known = (frame for frame in FRAMES if all(backend.token_to_id(token) is not None for token in frame))
+        start, end = next(known, (None, None))
+        start, end = named.get("cls_token", start), named.get("sep_token", end)
+    else:
+        own_start, own_end = (CLIP_START, CLIP_END) if kind == "clip" else (None, "</s>")
+        start = named.get("bos_token", own_start) if kind == "clip" else None
+        end = named.get("eos_token", own_end)
     start_id, end_id = (None if token is None else backend.token_to_id(token) for token in (start, end))
     return (() if start_id is None else (start_id,)), (() if end_id is None else (end_id,))
 
 
 def _named_tokens(folder: Path) -> dict[str, str]:
-    """`bos_token`, `eos_token`, `pad_token`, `unk_token` where the files beside a tokenizer name them."""
+    """`bos_token`, `eos_token` and the like, where the files beside a tokenizer name them."""
     named: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later wins
         settings = _json(folder / name)
-        for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        for key in ("bos_token", "eos_token", "cls_token", "sep_token", "pad_token", "unk_token"):
             value = settings.get(key)
             content = value.get("content") if isinstance(value, dict) else value
             if isinstance(content, str):

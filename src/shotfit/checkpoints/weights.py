@@ -22,7 +22,7 @@ from contextlib import suppress
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -33,10 +33,10 @@ from shotfit.checkpoints.openai import read_openai
 from shotfit.checkpoints.recorded import check_recorded
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.state_dict import read_index, read_tensors
-from shotfit.checkpoints.tokenizers import load_tokenizer
+from shotfit.checkpoints.tokenizers import TokenizerKind, load_tokenizer
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.config import BoundsError
+from shotfit.towers.config import BertConfig, BoundsError
 from shotfit.towers.precision import Precision, fast_precision
 
 __all__ = ["device_of", "is_known", "load_backbone", "load_in", "load_known", "save_backbone"]
@@ -258,7 +258,7 @@ def _backbone(
             return tensors
         return read_index(file) if file.suffix == ".json" else read_tensors(file)
 
-    tokenizer: Literal["clip", "siglip"] = "clip"
+    tokenizer: TokenizerKind = "clip"
     try:
         if kind == "openai" or folder is None:
             config, weights = read_openai(read(), str(file))
@@ -266,9 +266,9 @@ def _backbone(
             config, weights, tokenizer = saved.read_saved(read_json(folder / saved.CONFIG), read, str(file))
         elif kind == "open_clip":
             config, weights = open_clip.read_open_clip(folder / (config_file or open_clip.CONFIG), read, str(file))
+            tokenizer = "bert_cleaned" if isinstance(config.text, BertConfig) else "clip"
         else:
-            config, weights = huggingface.read_huggingface(folder, read, str(file))
-            tokenizer = huggingface.model_type(folder)
+            config, weights, tokenizer = huggingface.read_huggingface(folder, read, str(file))
     except BoundsError as error:
         raise ShotfitError(f"{folder or file}: {error} The configuration is wrong, or not this checkpoint's.") from None
     return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name)

@@ -63,7 +63,7 @@ def plan_texts(
         tokens=layout.tokens,
         padded_tokens=layout.rows * config.context,
         shared=tuple((group.shared, len(group.rows)) for group in layout.groups if group.shared),
-        read_alone=savings.read_alone,
+        read_alone=savings.read_alone and tower.pooled_alone,
         silu=savings.silu and config.blocks.activation == "quick_gelu",
         chunks=chunks,
         absent=absent,

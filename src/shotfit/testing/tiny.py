@@ -17,10 +17,11 @@ from shotfit.checkpoints.weights import save_backbone
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.bert import text_tower
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing, siglip_preprocessing
 from shotfit.towers.resnet import ModifiedResNet
-from shotfit.towers.transformer import TextTransformer, VisionTransformer
+from shotfit.towers.transformer import VisionTransformer
 
 __all__ = ["random_backbone", "tiny_backbone", "tiny_task"]
 
@@ -33,7 +34,7 @@ def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0
         image = (
             ModifiedResNet(config.image) if isinstance(config.image, ResNetConfig) else VisionTransformer(config.image)
         )
-        parts = {"image": image, "text": TextTransformer(config.text)}
+        parts = {"image": image, "text": text_tower(config.text)}
     shapes = {
         f"{part}.{key}": value.shape for part, tower in parts.items() for key, value in tower.state_dict().items()
     }

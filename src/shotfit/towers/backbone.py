@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from shotfit.errors import ShotfitError, first_few
+from shotfit.towers.bert import text_tower
 from shotfit.towers.config import BackboneConfig, ResNetConfig
 from shotfit.towers.forks import check_device, outlive_forks
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.tokenizer import Tokenizer
-from shotfit.towers.transformer import TextTransformer, VisionTransformer
+from shotfit.towers.transformer import VisionTransformer
 
 __all__ = ["Backbone"]
 
@@ -43,7 +44,7 @@ class Backbone(nn.Module):
                 if isinstance(config.image, ResNetConfig)
                 else VisionTransformer(config.image)
             )
-            self.text = TextTransformer(config.text)
+            self.text = text_tower(config.text)
             self.logit_scale = nn.Parameter(torch.zeros(()))
             self.logit_bias = nn.Parameter(torch.zeros(())) if config.logit_bias else None
         self._load(weights)

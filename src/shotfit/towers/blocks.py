@@ -50,7 +50,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [tokens, 3, heads, head]
         if layout.shared is None:
             query, key, value = layout.own.pad(qkv).permute(2, 0, 3, 1, 4)  # each [rows, heads, longest, head]
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=layout.causal)
+            mask = None if layout.unpadded is None else layout.unpadded[:, None, None]
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=layout.causal)
             return self._out(layout.own, mixed)
         split = layout.shared.tokens
         beginning = layout.shared.pad(qkv[:split]).permute(2, 0, 3, 1, 4)  # [3, groups, heads, longest, head]
@@ -146,15 +147,19 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, silu: bool) -> Tensor:
         """[tokens, width] to [tokens, width]. silu: run QuickGELU as SiLU, if it is the block's activation."""
-        return self._mlp(x + self.attention(self.norm1(x), layout), silu)
+        return self._mlp(x + self.attention(self.seen(x), layout), silu)
 
     def read(self, x: Tensor, layout: Layout, silu: bool) -> Tensor:
         """The block's output at the read tokens alone: [tokens, width] to [rows, width]; keys and values for all."""
-        return self._mlp(x.index_select(0, layout.read) + self.attention.read(self.norm1(x), layout), silu)
+        return self._mlp(x.index_select(0, layout.read) + self.attention.read(self.seen(x), layout), silu)
 
     def drop(self, x: Tensor, layout: Layout, last: int, silu: bool) -> Tensor:
         """The block's output without the last tokens of each row, in rows of equal length; keys and values for all."""
-        return self._mlp(without(x, layout, last) + self.attention.drop(self.norm1(x), layout, last), silu)
+        return self._mlp(without(x, layout, last) + self.attention.drop(self.seen(x), layout, last), silu)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """The block's input as its attention reads it, and with it what stands beside the block: [tokens, width]."""
+        return self.norm1(x)
 
     def _mlp(self, x: Tensor, silu: bool) -> Tensor:
         """x + mlp(norm2 x).

@@ -16,6 +16,7 @@ from shotfit.errors import ShotfitError, first_few
 
 __all__ = [
     "BackboneConfig",
+    "BertConfig",
     "BlocksConfig",
     "BoundsError",
     "ImageConfig",
@@ -55,7 +56,7 @@ def _short(value: object) -> str:
 
 @dataclass(frozen=True)
 class BlocksConfig:
-    """A stack of pre-norm transformer blocks."""
+    """A stack of transformer blocks, pre-norm but for BERT's."""
 
     width: int
     layers: int
@@ -160,6 +161,47 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class BertConfig:
+    """A text encoder of BERT's kind: post-norm blocks that see the whole text and none of its padding.
+
+    `pooling`: "first" reads the first token, "mean" and "max" look at all. `pooler`: BERT's own behind it, tanh(W x).
+    `final_norm`: a norm behind the pooling (AltCLIP). `projection`: "mlp" is W2 gelu(W1 x), of a width between that of
+    the tower and that of the joint space; with "none" the pooled vector is the feature.
+    """
+
+    vocabulary: int
+    context: int
+    blocks: BlocksConfig
+    embed: int
+    padding: int
+    pooling: Literal["first", "mean", "max"]
+    pooler: bool
+    final_norm: bool
+    projection: Literal["none", "linear", "mlp"]
+    projection_bias: bool
+
+    def __post_init__(self) -> None:
+        _bounded("the size of the vocabulary", self.vocabulary, 1, LARGEST_VOCABULARY)
+        _bounded("the length of a text", self.context, 1, LONGEST_CONTEXT)
+        _bounded("the width of the joint space", self.embed, 1, LARGEST_WIDTH)
+        _bounded("the id of the padding token", self.padding, 0, LARGEST_VOCABULARY)
+        if self.projection == "none" and self.embed != self.blocks.width:
+            raise BoundsError(f"text features are {self.blocks.width:,} wide, but the joint space {self.embed:,}.")
+        if self.blocks.activation == "quick_gelu":  # the saving `silu` is written for pre-norm blocks
+            raise BoundsError("a text encoder of BERT's kind has no QuickGELU.")
+
+    @property
+    def causal(self) -> bool:
+        """Every token sees all others."""
+        return False
+
+    @property
+    def hidden(self) -> int:
+        """Width between the two maps of an MLP projection."""
+        return (self.blocks.width + self.embed) // 2
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """From an encoded image to the tower's input.
 
@@ -197,17 +239,19 @@ class BackboneConfig:
     """Both towers of one checkpoint. `logit_bias`: SigLIP's, added to the scaled cosines."""
 
     image: ImageConfig | ResNetConfig | StemConfig
-    text: TextConfig
+    text: TextConfig | BertConfig
     preprocessing: Preprocessing
     logit_bias: bool
 
 
-# As JSON: a dataclass is an object of its fields; the image tower's says which it is under "kind".
+# As JSON: a dataclass is an object of its fields; the image tower's says which it is under "kind". So does a text tower
+# of BERT's kind; the others came first, and say nothing.
 _KINDS: dict[str, type[ImageConfig] | type[ResNetConfig] | type[StemConfig]] = {
     "vit": ImageConfig,
     "resnet": ResNetConfig,
     "stem": StemConfig,
 }
+_BERT = "bert"
 
 _T = TypeVar("_T")
 
@@ -217,6 +261,8 @@ def config_to_dict(config: BackboneConfig) -> dict[str, Any]:
     plain: dict[str, Any] = _plain(config)
     kind = next(name for name, cls in _KINDS.items() if isinstance(config.image, cls))
     plain["image"] = {"kind": kind, **plain["image"]}
+    if isinstance(config.text, BertConfig):
+        plain["text"] = {"kind": _BERT, **plain["text"]}
     return plain
 
 
@@ -232,7 +278,13 @@ def config_from_dict(plain: Mapping[str, Any], where: str = "The configuration")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ShotfitError(f"{where}: image.kind is {_short(kind)}, expected one of {', '.join(_KINDS)}.")
     tower = _build(_KINDS[kind], image, f"{where}: image.")
-    return _build(BackboneConfig, {**plain, "image": tower}, f"{where}: ")
+    text = plain.get("text")
+    if isinstance(text, Mapping) and "kind" in text:
+        entries = dict(text)
+        if (named := entries.pop("kind")) != _BERT:
+            raise ShotfitError(f"{where}: text.kind is {_short(named)}, expected {_BERT!r} or nothing.")
+        text = _build(BertConfig, entries, f"{where}: text.")
+    return _build(BackboneConfig, {**plain, "image": tower, "text": text}, f"{where}: ")
 
 
 def _plain(value: Any) -> Any:
@@ -260,7 +312,7 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in options:
             return None
-        if type(value) in options:  # the image tower, built before
+        if type(value) in options:  # a tower, built before
             return value
         hint, origin, options = options[0], get_origin(options[0]), get_args(options[0])
     if hasattr(hint, "__dataclass_fields__") and isinstance(value, Mapping):

@@ -1,5 +1,7 @@
 """The transformer towers: CLIP's ViT and text tower, SigLIP's both, open_clip's variants, and `mini`'s upper part.
 
+BERT's text tower, which is one too, is in `bert.py`.
+
 A tower is a sequence of steps: step 0 embeds, steps 1 to L are blocks, step L + 1 pools and projects:
 
     stream = tower.start(inputs, edits)            # step 0
@@ -20,13 +22,13 @@ from torch import Tensor, nn
 
 from shotfit.errors import ShotfitError
 from shotfit.towers.blocks import Block, PoolingHead, without
-from shotfit.towers.config import BlocksConfig, ImageConfig, StemConfig, TextConfig
+from shotfit.towers.config import BertConfig, BlocksConfig, ImageConfig, StemConfig, TextConfig
 from shotfit.towers.edits import Adapter, Context, Edit, PromptTokens
 from shotfit.towers.layout import Layout, Savings, Stream
 from shotfit.towers.linear import Linear
-from shotfit.towers.texts import Group, Texts, share_beginnings, trim
+from shotfit.towers.texts import Group, Texts, share_beginnings, trim, words
 
-__all__ = ["TextTransformer", "VisionTransformer"]
+__all__ = ["TextTower", "TextTransformer", "VisionTransformer"]
 
 
 class Transformer(nn.Module):
@@ -34,9 +36,9 @@ class Transformer(nn.Module):
 
     pooled_alone: bool  # one token is read, so the last block may run for it alone
 
-    def __init__(self, blocks: BlocksConfig) -> None:
+    def __init__(self, blocks: BlocksConfig, kind: type[Block] = Block) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(blocks) for _ in range(blocks.layers))
+        self.blocks = nn.ModuleList(kind(blocks) for _ in range(blocks.layers))
         self.last = blocks.layers + 1
 
     def run(self, stream: Stream, edits: Sequence[Edit] = (), until: int | None = None) -> Stream:
@@ -67,7 +69,8 @@ class Transformer(nn.Module):
             if isinstance(edit, Adapter) and edit.block == stream.step > 0:
                 block, x = self.blocks[edit.block - 1], stream.before
                 assert x is not None and isinstance(block, Block)
-                stream = replace(stream, hidden=stream.hidden + edit.map(block.norm1(x) if edit.through_norm else x))
+                x = block.seen(x) if edit.through_norm else x
+                stream = replace(stream, hidden=stream.hidden + edit.map(x))
         for prompts in _prompts(edits, stream.step + 1):
             stream = self._prompted(stream, prompts)
         return stream
@@ -189,20 +192,18 @@ class VisionTransformer(Transformer):
         return pooled if self.projection is None else self.projection(pooled)
 
 
-class TextTransformer(Transformer):
-    """A text tower: rows of ids, causal or not, read at one token."""
+class TextTower(Transformer):
+    """A text tower: rows of ids, causal or not."""
 
     pooled_alone = True
 
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__(config.blocks)
+    def __init__(self, config: TextConfig | BertConfig, kind: type[Block] = Block) -> None:
+        super().__init__(config.blocks, kind)
         width = config.blocks.width
         self.config = config
         # Not drawn: on the meta device that alone would import torch's compiler, which takes as long as torch itself.
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocabulary, width))
         self.positions = nn.Parameter(torch.zeros(config.context, width))
-        self.final_norm = nn.LayerNorm(width, config.blocks.epsilon)
-        self.projection = Linear(width, config.embed, bias=config.projection_bias)
         self._packed: WeakKeyDictionary[Texts, dict[Savings, _PackedTexts]] = WeakKeyDictionary()
 
     def pack(self, texts: Texts, savings: Savings = Savings()) -> _PackedTexts:
@@ -223,8 +224,25 @@ class TextTransformer(Transformer):
                 raise ShotfitError(f"Texts with learned ids need one Context edit, but {len(contexts)} were given.")
             vectors = contexts[0].vectors.to(x.dtype)
             x = x.index_copy(0, packed.learned, vectors.index_select(0, packed.rows))
-        x = self._embedded(x, edits) + self.positions.index_select(0, packed.layout.positions)
+        x = self.positioned(self._embedded(x, edits), self.positions.index_select(0, packed.layout.positions))
         return Stream(x, packed.layout, 0, savings)
+
+    def positioned(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Words and learned ids with their positions, each [tokens, width], as block 1 reads them."""
+        return x + positions
+
+    def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
+        """The remaining blocks, pooling and projection: [rows, embed]."""
+        raise NotImplementedError
+
+
+class TextTransformer(TextTower):
+    """CLIP's and SigLIP's: read at one token."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__(config)
+        self.final_norm = nn.LayerNorm(config.blocks.width, config.blocks.epsilon)
+        self.projection = Linear(config.blocks.width, config.embed, bias=config.projection_bias)
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, the final norm at the read token, the projection: [rows, embed]."""
@@ -234,7 +252,7 @@ class TextTransformer(Transformer):
 class _PackedTexts:
     """Index tables of one Texts object: flat ids, where learned ids stand, the layout."""
 
-    def __init__(self, texts: Texts, config: TextConfig, savings: Savings) -> None:
+    def __init__(self, texts: Texts, config: TextConfig | BertConfig, savings: Savings) -> None:
         longest = max((len(row) for row in texts.rows), default=0)
         if not texts.rows or longest > config.context:
             problem = "no text was given" if not texts.rows else f"a text has {longest} tokens"
@@ -244,7 +262,8 @@ class _PackedTexts:
         separate = [Group(tuple(range(len(rows))), 0)]
         share = savings.shared and savings.cut and config.causal and all(len(r) == p + 1 for r, p in trimmed)
         groups = share_beginnings(rows) if share else separate
-        self.layout = Layout([len(row) for row in rows], reads, groups, config.causal)
+        unpadded = [words(row, config.padding) for row in rows] if isinstance(config, BertConfig) else None
+        self.layout = Layout([len(row) for row in rows], reads, groups, config.causal, unpadded)
         beginnings = [rows[group.rows[0]][: group.shared] for group in groups]
         own = [rows[row][group.shared :] for group in groups for row in group.rows]
         ids = [token for tokens in [*beginnings, *own] for token in tokens]
