@@ -21,6 +21,7 @@ from torch.nn import functional
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD, IGNORED, take_resnet, take_text, take_vit
 from shotfit.checkpoints.settings import Settings, read_json, shown
 from shotfit.checkpoints.state_dict import StateDict
+from shotfit.checkpoints.timm_trunks import take_trunk, trunk_config
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import (
     Activation,
@@ -64,6 +65,12 @@ _VISION = {
     "norm_kwargs",
     "patch_dropout",
     "output_tokens",
+    "ls_init_value",
+    "final_ln_after_pool",
+    "timm_model_name",
+    "timm_pool",
+    "timm_proj",
+    "timm_proj_bias",
 }
 _TEXT = {
     "context_length",
@@ -74,14 +81,18 @@ _TEXT = {
     "mlp_ratio",
     "pool_type",
     "no_causal_mask",
+    "proj_type",
     "proj_bias",
+    "ls_init_value",
+    "hf_tokenizer_name",
+    "tokenizer_kwargs",
     "pad_id",
     "eos_id",
     "act_kwargs",
     "norm_kwargs",
     "output_tokens",
 }
-_NEUTRAL: dict[str, Any] = {"proj_type": "linear", "pos_embed_type": "learnable", "hf_model_pretrained": True}
+_NEUTRAL: dict[str, Any] = {"pos_embed_type": "learnable", "hf_model_pretrained": True}
 # of models that are refused by another entry, or that say how training began
 _WITHOUT_EFFECT = {
     "attn_pooler_heads",
@@ -89,9 +100,6 @@ _WITHOUT_EFFECT = {
     "timm_drop",
     "timm_drop_path",
     "timm_model_pretrained",
-    "timm_pool",
-    "timm_proj",
-    "timm_proj_bias",
     "hf_model_pretrained",
     "hf_pooler_type",
     "hf_proj_type",
@@ -125,7 +133,7 @@ def read_open_clip(
     read = tensors()
     if isinstance(image_config, ImageConfig):
         _resize_positions(read, image_config)
-    return config, _convert(read, config, where, model.flag("custom_text", False))
+    return config, _convert(read, config, where, model)
 
 
 def _refuse(settings: Settings, known: set[str]) -> None:
@@ -137,7 +145,7 @@ def _refuse(settings: Settings, known: set[str]) -> None:
             continue
         raise ShotfitError(
             f"{settings.where}: {name[:80]} = {shown(value)} is not supported. shotfit reads open_clip's own ViT, "
-            "ResNet and text towers; take another checkpoint."
+            "ResNet and text towers and some trunks of timm; docs/backbones.md lists them."
         )
 
 
@@ -160,6 +168,8 @@ def _blocks(settings: Settings, width: int, heads: int, quick_gelu: bool) -> Blo
 
 def _image_config(model: Settings, vision: Settings) -> ImageConfig | ResNetConfig:
     embed, width = model.integer("embed_dim"), vision.integer("width", 768)
+    if vision.has("timm_model_name"):
+        return trunk_config(vision, embed)
     head_width, size = vision.integer("head_width", 64), vision.square("image_size", 224)
     layers = vision.raw("layers", 12)
     if isinstance(layers, list):
@@ -186,23 +196,27 @@ def _image_config(model: Settings, vision: Settings) -> ImageConfig | ResNetConf
         pre_norm=not vision.flag("no_ln_pre", False),
         pooling=cast(Literal["token", "mean"], pooling),
         projection=True,
+        norm_after_pool=pooling == "mean" and vision.flag("final_ln_after_pool", False),
     )
 
 
 def _text_config(model: Settings, text: Settings) -> TextConfig:
-    width = text.integer("width", 512)
+    width, embed = text.integer("width", 512), model.integer("embed_dim")
+    projection = text.choice("proj_type", ("linear", "none"), "linear") == "linear"
+    if not projection and width != embed:
+        raise ShotfitError(f"{text.where}: text features are {width} wide without a projection, the joint space {embed}.")
     words = {"argmax": "largest", "eos": "end", "first": "first", "last": "last"}
     pooling = words[text.choice("pool_type", words, "argmax")]
     return TextConfig(
         text.integer("vocab_size", 49408),
         text.integer("context_length", 77),
         _blocks(text, width, text.integer("heads", 8), model.flag("quick_gelu", False)),
-        model.integer("embed_dim"),
+        embed,
         causal=not text.flag("no_causal_mask", False),
         pooling=cast(Literal["largest", "end", "first", "last"], pooling),
         end=text.integer("eos_id", 2, least=0) if pooling == "end" else None,
         padding=text.integer("pad_id", 0, least=0),
-        projection_bias=text.flag("proj_bias", False),
+        projection_bias=projection and text.flag("proj_bias", False),
     )
 
 
@@ -243,14 +257,21 @@ def _resize_positions(tensors: dict[str, Tensor], image: ImageConfig) -> None:
     tensors["visual.positional_embedding"] = torch.cat([positions[:1].float(), resized.flatten(2)[0].T])
 
 
-def _convert(tensors: dict[str, Tensor], config: BackboneConfig, where: str, custom_text: bool) -> dict[str, Tensor]:
+def _convert(tensors: dict[str, Tensor], config: BackboneConfig, where: str, model: Settings) -> dict[str, Tensor]:
     weights = StateDict(tensors, where)
     weights.drop(*IGNORED)
-    image = config.image
-    converted = take_vit(weights, image) if isinstance(image, ImageConfig) else {}
-    if isinstance(image, ResNetConfig):
+    image, vision, text = config.image, model.section("vision_cfg", {}), model.section("text_cfg", {})
+    if vision.has("timm_model_name"):
+        assert isinstance(image, ImageConfig)
+        converted = take_trunk(weights, vision.raw("timm_model_name"), image, head=not vision.raw("timm_proj", ""))
+    elif isinstance(image, ImageConfig):
+        converted = take_vit(weights, image, vision.has("ls_init_value"))
+    else:
+        assert isinstance(image, ResNetConfig)
         converted = take_resnet(weights, image)
-    converted |= take_text(weights, config.text, "text." if custom_text else "")
+    prefix = "text." if model.flag("custom_text", False) else ""
+    projection = text.raw("proj_type", "linear") == "linear"
+    converted |= take_text(weights, config.text, prefix, text.has("ls_init_value"), projection)
     converted["logit_scale"] = weights.take("logit_scale")
     if config.logit_bias:
         converted["logit_bias"] = weights.take("logit_bias")
