@@ -47,15 +47,18 @@ _HF_TEXT = {
     "roberta-base": transformers.RobertaConfig,
     "xlm-roberta-base": transformers.XLMRobertaConfig,
     "xlm-roberta-large": transformers.XLMRobertaConfig,
+    "google/mt5-base": transformers.MT5Config,
+    "google/mt5-xl": transformers.MT5Config,
+    "facebook/nllb-200-distilled-600M": transformers.M2M100Config,
+    "facebook/nllb-200-distilled-1.3B": transformers.M2M100Config,
 }
+# by the names of the three families; each takes its own
 _HF_SMALL = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": CONTEXT + 2,
-    "type_vocab_size": 1,
+    **{"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+    **{"intermediate_size": 64, "max_position_embeddings": CONTEXT + 2, "type_vocab_size": 1},
+    **{"d_model": 32, "d_ff": 64, "d_kv": 16, "num_layers": 2, "num_heads": 2},
+    **{"encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
+    **{"encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
 }
 
 
@@ -95,8 +98,10 @@ def reduced_trunks() -> Iterator[None]:
 def build(name: str, seed: int = 0) -> Original:
     """One of the configurations at reduced size, with random weights."""
     config = reduced(CONFIGURATIONS[name])
-    with mock.patch("timm.create_model", _small_model), mock.patch.object(
-        transformers.AutoConfig, "from_pretrained", _small_text
+    text = config["text_cfg"] | {"hf_model_pretrained": False}  # its weights are random as the others
+    with (
+        mock.patch("timm.create_model", _small_model),
+        mock.patch.object(transformers.AutoConfig, "from_pretrained", _small_text),
     ):
         kind = open_clip.model.CustomTextCLIP if config.get("custom_text") else open_clip.model.CLIP
         kwargs = {key: value for key, value in config.items() if key not in ("custom_text", "multimodal_cfg")}
@@ -104,7 +109,7 @@ def build(name: str, seed: int = 0) -> Original:
             kind = open_clip.model.CustomTextCLIP
         if "multimodal_cfg" in config:
             kind, kwargs["multimodal_cfg"] = open_clip.coca_model.CoCa, config["multimodal_cfg"]
-        model = kind(**kwargs)
+        model = kind(**kwargs | {"text_cfg": text})
     if "hf_model_name" in config["text_cfg"]:  # as the factory sets it
         config["custom_text"] = True
     return Original(randomize(model, seed).eval(), config)

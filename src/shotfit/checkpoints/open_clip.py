@@ -51,6 +51,7 @@ _MODEL = {
     "nonscalar_logit_scale",
     "cast_dtype",
     "output_dict",
+    "multimodal_cfg",  # CoCa's half that writes captions, which is left out
 }
 _VISION = {
     "image_size",
@@ -145,7 +146,7 @@ def _refuse(settings: Settings, known: set[str]) -> None:
             continue
         raise ShotfitError(
             f"{settings.where}: {name[:80]} = {shown(value)} is not supported. shotfit reads open_clip's own ViT, "
-            "ResNet and text towers and some trunks of timm; docs/backbones.md lists them."
+            "ResNet and text towers, and some of timm's; docs/backbones.md lists them."
         )
 
 
@@ -260,6 +261,8 @@ def _resize_positions(tensors: dict[str, Tensor], image: ImageConfig) -> None:
 def _convert(tensors: dict[str, Tensor], config: BackboneConfig, where: str, model: Settings) -> dict[str, Tensor]:
     weights = StateDict(tensors, where)
     weights.drop(*IGNORED)
+    if model.has("multimodal_cfg"):
+        weights.drop(r"text_decoder\..*")
     image, vision, text = config.image, model.section("vision_cfg", {}), model.section("text_cfg", {})
     if vision.has("timm_model_name"):
         assert isinstance(image, ImageConfig)
