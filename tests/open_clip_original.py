@@ -19,25 +19,20 @@ from typing import Any
 from unittest import mock
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from shotfit.checkpoints import timm_trunks
 from shotfit.checkpoints.timm_trunks import TRUNKS, Trunk
 
-__all__ = ["CONFIGURATIONS", "Original", "build", "open_clip", "randomize", "reduced_trunks", "timm"]
+from .originals import open_clip, timm
 
-# torchvision's compiled operators are missing where torch is built for CPUs alone, and it describes them as it is
-# imported. None of them is used here.
-with mock.patch("torch.library.register_fake", lambda *_, **__: lambda function: function):
-    import torchvision  # noqa: F401
-import open_clip
-import timm
-import transformers
+__all__ = ["CONFIGURATIONS", "CONTEXT", "VOCABULARY", "Original", "build", "randomize", "reduced_trunks"]
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     path.stem: config
-    for path in sorted((Path(open_clip.__file__).parent / "model_configs").glob("*.json"))
+    for path in sorted((Path(str(open_clip.__file__)).parent / "model_configs").glob("*.json"))
     if "vision_cfg" in (config := json.loads(path.read_text()))
 }
 
@@ -66,7 +61,7 @@ _HF_SMALL = {
 class Original:
     """A model of open_clip, and the configuration that an `open_clip_config.json` beside its weights would have."""
 
-    model: nn.Module
+    model: Any
     config: dict[str, Any]
 
     def write(self, folder: Path) -> Path:
@@ -165,7 +160,7 @@ def randomize(model: nn.Module, seed: int) -> nn.Module:
                 continue
             drawn = torch.randn(value.shape, generator=generator)
             value.copy_(_scaled(name, drawn))
-        model.logit_scale.fill_(3.0)  # type: ignore[operator, union-attr]
+        model.logit_scale.fill_(3.0)  # type: ignore[operator]
     return model
 
 

@@ -1,6 +1,6 @@
 """Which of open_clip's configurations shotfit reads, found by reading each of them; the table of docs/backbones.md.
 
-    python -m tests.open_clip_table      # write the table anew
+python -m tests.open_clip_table      # write the table anew
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ from shotfit.errors import ShotfitError
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.texts import Texts
 
-from .open_clip_original import CONFIGURATIONS, CONTEXT, VOCABULARY, Original, build, open_clip, reduced_trunks
+from .open_clip_original import CONFIGURATIONS, CONTEXT, VOCABULARY, Original, build, reduced_trunks
+from .originals import open_clip
 
 __all__ = ["Outcome", "outcome", "table", "with_table"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
 START, END = "<!-- configurations of open_clip: start -->", "<!-- configurations of open_clip: end -->"
+
+
+_KINDS = {
+    **{"vit_pe_core": "Perception Encoder", "eva": "EVA", "vit_base_mci": "MobileCLIP-B", "fastvit": "FastViT"},
+    **{"convnext": "ConvNeXt", "swin": "Swin", "vitamin": "ViTamin", "vit_relpos": "ViT, relative positions"},
+}
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,9 @@ def table(outcomes: Mapping[str, Outcome]) -> str:
     lines = [
         START,
         "",
-        f"Of the {len(outcomes)} image-text configurations of open_clip {open_clip.__version__} shotfit reads {len(own)} "
-        f"by its own towers, where every method may change what is inside. The other {len(outcomes) - len(own)} are "
-        "refused by name in a folder of their own.",
+        f"shotfit reads {len(own)} of the {len(outcomes)} image-text configurations of open_clip "
+        f"{open_clip.__version__} with its own towers, which every method may change inside. A folder of one of "
+        f"the other {len(outcomes) - len(own)} is refused by name.",
         "",
         "| image tower | text tower | read by | configurations |",
         "|---|---|---|---|",
@@ -108,7 +115,12 @@ def table(outcomes: Mapping[str, Outcome]) -> str:
 def _image(name: str) -> str:
     vision, trunk = CONFIGURATIONS[name]["vision_cfg"], _trunk(name)
     if trunk is not None:
-        kinds = {"vit_pe_core": "Perception Encoder", "eva": "EVA", "vit_base_mci": "MobileCLIP-B", "fastvit": "FastViT"}
+        kinds = {
+            "vit_pe_core": "Perception Encoder",
+            "eva": "EVA",
+            "vit_base_mci": "MobileCLIP-B",
+            "fastvit": "FastViT",
+        }
         kinds |= {"convnext": "ConvNeXt", "swin": "Swin", "vitamin": "ViTamin", "vit_relpos": "ViT, relative positions"}
         found = next((kind for start, kind in kinds.items() if trunk.startswith(start)), "ViT of timm")
         return "SigLIP" if "siglip" in trunk else found

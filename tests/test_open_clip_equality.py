@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +23,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """What became of each configuration."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from .open_clip_table import CONFIGURATIONS, outcome
+        from .open_clip_original import CONFIGURATIONS
+        from .open_clip_table import outcome
 
         folder = tmp_path_factory.mktemp("open_clip")
         return {name: outcome(name, folder) for name in CONFIGURATIONS}
@@ -55,7 +55,7 @@ def test_the_page_has_this_table(outcomes: dict[str, Outcome]) -> None:
 def test_trunks_have_timms_sizes(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from .open_clip_original import timm
+        from .originals import timm
     row, pools = TRUNKS[name], {"token": "token", "mean": "avg", "attention": "map"}
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=7, global_pool=pools[row.pooling])

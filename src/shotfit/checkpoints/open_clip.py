@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shotfit.checkpoints.cleaning import CLEANINGS
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD, IGNORED, take_resnet, take_text, take_vit
 from shotfit.checkpoints.settings import Settings, read_json, shown
 from shotfit.checkpoints.state_dict import StateDict
 from shotfit.checkpoints.timm_trunks import take_trunk, trunk_config
+from shotfit.checkpoints.tokenizers import TokenizerKind
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import (
     Activation,
@@ -33,7 +35,7 @@ from shotfit.towers.config import (
     TextConfig,
 )
 
-__all__ = ["CONFIG", "WEIGHTS", "read_open_clip"]
+__all__ = ["CONFIG", "WEIGHTS", "read_open_clip", "tokenizer_kind"]
 
 CONFIG = "open_clip_config.json"
 # the first that exists is read; LAION's older repositories use the second name
@@ -137,6 +139,27 @@ def read_open_clip(
     return config, _convert(read, config, where, model)
 
 
+def tokenizer_kind(path: Path) -> TokenizerKind:
+    """By which rules texts are read: CLIP's, or those of a tokenizer that the configuration names.
+
+    Raises ShotfitError for a way of cleaning that is not known.
+    """
+    text = read_json(path).section("model_cfg").section("text_cfg", {})
+    options = text.section("tokenizer_kwargs", {})
+    if unknown := sorted(options.entries.keys() - {"clean", "strip_sep_token"}):
+        raise ShotfitError(f"{options.where}: {unknown[0][:80]} is not known, so texts might be read wrongly.")
+    if not text.has("hf_tokenizer_name"):
+        if options.entries:
+            raise text.error("tokenizer_kwargs", "none without hf_tokenizer_name")
+        return "clip"
+    clean = options.choice("clean", CLEANINGS, "whitespace")
+    if not options.flag("strip_sep_token", False):
+        return cast(TokenizerKind, f"pieces:{clean}")
+    if clean != "whitespace":
+        raise options.error("clean", "whitespace where separators are stripped")
+    return "pieces:stripped"
+
+
 def _refuse(settings: Settings, known: set[str]) -> None:
     """Raises ShotfitError for an entry that would change the model and is not implemented."""
     for name, value in settings.entries.items():
@@ -205,7 +228,9 @@ def _text_config(model: Settings, text: Settings) -> TextConfig:
     width, embed = text.integer("width", 512), model.integer("embed_dim")
     projection = text.choice("proj_type", ("linear", "none"), "linear") == "linear"
     if not projection and width != embed:
-        raise ShotfitError(f"{text.where}: text features are {width} wide without a projection, the joint space {embed}.")
+        raise ShotfitError(
+            f"{text.where}: text features without a projection are {width} wide, but embed_dim is {embed}."
+        )
     words = {"argmax": "largest", "eos": "end", "first": "first", "last": "last"}
     pooling = words[text.choice("pool_type", words, "argmax")]
     return TextConfig(

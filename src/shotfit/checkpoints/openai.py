@@ -199,5 +199,5 @@ def take_text(
         return taken | {"text.projection.weight": torch.eye(width)}
     if text.projection_bias:
         return taken | weights.layer(f"{prefix}text_projection", "text.projection", text.embed, width)
-    projection = weights.take(f"{prefix}text_projection", width, text.embed)
-    return taken | {"text.projection.weight": projection.t().contiguous()}
+    matrix = weights.take(f"{prefix}text_projection", width, text.embed)
+    return taken | {"text.projection.weight": matrix.t().contiguous()}

@@ -14,14 +14,15 @@ from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
+from shotfit.checkpoints.cleaning import CLEANINGS, Cleaning, canonical, without_punctuation
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, fault_of_merges, guarded
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, read_text, sha256
 from shotfit.towers.config import TextConfig
 from shotfit.towers.tokenizer import Tokenizer
@@ -29,11 +30,31 @@ from shotfit.towers.tokenizer import Tokenizer
 __all__ = [
     "HuggingFaceTokenizer",
     "OpenAITokenizer",
+    "TextAs",
+    "TokenizerKind",
+    "as_text",
     "clean_text",
     "load_tokenizer",
 ]
 
+# By which rules a folder's files are read. "pieces": those that open_clip names (`hf_tokenizer_name`), behind one of
+# its cleanings, or with the separator stripped. "plain" and "canonical": as a caller asked for.
+TokenizerKind = Literal[
+    "clip",
+    "siglip",
+    "siglip:plain",
+    "siglip:canonical",
+    "pieces:whitespace",
+    "pieces:lower",
+    "pieces:canonicalize",
+    "pieces:stripped",
+    "pieces:plain",
+    "pieces:canonical",
+]
+TextAs = Literal["canonical", "plain"]  # how texts are read against the checkpoint's own rule
+
 CLIP_VOCABULARY = 49_408
+GEMMA_VOCABULARY = 256_000  # SigLIP 2's, whose training kept punctuation
 LONGEST_TEXT = 10_000  # characters; expressions may take the square of them
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
@@ -41,12 +62,14 @@ CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer in the format of the `tokenizers` library, made by `read`."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, **settings: Any) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, clean: Callable[[str], str] | None = None, **settings: Any
+    ) -> None:
         super().__init__(**settings)
-        self._backend = backend
+        self._backend, self._clean = backend, clean or str
 
     @classmethod
-    def read(cls, folder: Path, config: TextConfig, kind: Literal["clip", "siglip"]) -> HuggingFaceTokenizer:
+    def read(cls, folder: Path, config: TextConfig, kind: TokenizerKind) -> HuggingFaceTokenizer:
         """Read `tokenizer.json`, else `vocab.json` and `merges.txt`, and the names of special tokens beside them.
 
         Start and end are those that the file itself puts around a text; where it puts none, those that
@@ -74,16 +97,20 @@ class HuggingFaceTokenizer(Tokenizer):
                 f"{files[0]} ends a text with id {end[-1]}, but the checkpoint reads texts at id {config.end}; "
                 "the tokenizer belongs to another checkpoint, put the right files beside this one."
             )
+        clean, cleaning = _cleaning(kind, backend, config, folder)
         padding = None
         if _reads_padding(config, kind):
             by_name = backend.token_to_id(named["pad_token"]) if "pad_token" in named else None
             padding = given.get("pad_id", config.padding) if by_name is None else by_name
+        if kind == "pieces:stripped":  # CLIPA's: 0 stands where the separator was
+            end = (0,)
         special = {
             token.content for token in backend.get_added_tokens_decoder().values() if token.special and token.content
         }
         special |= {token for token in map(backend.id_to_token, (*start, *end)) if token is not None}
         return cls(
             backend,
+            clean,
             context=config.context,
             vocabulary=config.vocabulary,
             start=start,
@@ -94,11 +121,15 @@ class HuggingFaceTokenizer(Tokenizer):
                 "files": [sha256(file, SETTINGS_BYTES, "a tokenizer") for file in files],
                 "unknown": named.get("unk_token"),
                 "lower_case": lower_case,
+                **cleaning,
             },
         )
 
     def tokens(self, text: str) -> list[int]:
-        return _ids(self._backend, text)
+        return _ids(self._backend, _bounded(text, self._clean))
+
+    def _special_in(self, text: str) -> str | None:
+        return super()._special_in(_bounded(text, self._clean))
 
 
 class OpenAITokenizer(Tokenizer):
@@ -126,7 +157,7 @@ class OpenAITokenizer(Tokenizer):
         return super()._special_in(clean_text(text))  # `&lt;|endoftext|&gt;` is the end token too
 
 
-def load_tokenizer(folder: Path | None, config: TextConfig, kind: Literal["clip", "siglip"]) -> Tokenizer | None:
+def load_tokenizer(folder: Path | None, config: TextConfig, kind: TokenizerKind) -> Tokenizer | None:
     """The tokenizer of a checkpoint: from files in `folder`, else OpenAI's where the vocabulary is CLIP's, else None.
 
     None means that the towers load and texts are refused (`Backbone.checked_tokenizer` has the sentence).
@@ -138,6 +169,17 @@ def load_tokenizer(folder: Path | None, config: TextConfig, kind: Literal["clip"
     if kind == "clip" and config.vocabulary == CLIP_VOCABULARY:
         return OpenAITokenizer(config.context, config.padding if _reads_padding(config, kind) else None)
     return None
+
+
+def as_text(kind: TokenizerKind, text: TextAs) -> TokenizerKind:
+    """The kind that reads texts as a caller asks for, in place of the checkpoint's own rule.
+
+    Raises UsageError for CLIP's tokenizer, which has one rule alone.
+    """
+    family = kind.partition(":")[0]
+    if family not in ("siglip", "pieces"):
+        raise UsageError(f"text={text} is for checkpoints with a tokenizer of SigLIP's kind; leave it out.")
+    return cast(TokenizerKind, f"{family}:{text}")
 
 
 def clean_text(text: str) -> str:
@@ -198,8 +240,36 @@ def _piece_tokens(piece: str) -> tuple[int, ...]:
     return WHOLE_PIECES.get(piece) or tuple(_byte_pairs().encode(piece))
 
 
+def _cleaning(
+    kind: TokenizerKind, backend: tokenizers.Tokenizer, config: TextConfig, folder: Path
+) -> tuple[Callable[[str], str] | None, dict[str, str]]:
+    """What is done to a text in front of the file's own rules, and how the tokenizer's identity says so."""
+    family, _, asked = kind.partition(":")
+    if kind == "siglip" and _canonical(backend, config, folder):
+        return without_punctuation, {"cleaning": "no punctuation"}
+    if asked == "canonical":
+        return canonical, {"cleaning": asked}
+    if family == "pieces" and asked != "plain":
+        named = "whitespace" if asked == "stripped" else asked
+        return CLEANINGS[cast(Cleaning, named)], {"cleaning": asked}
+    return None, ({"cleaning": asked} if asked else {})
+
+
+def _canonical(backend: tokenizers.Tokenizer, config: TextConfig, folder: Path) -> bool:
+    """True where punctuation has to be removed: SigLIP 1 was trained without, and some files leave that to a class."""
+    named = _json(folder / "tokenizer_config.json").get("tokenizer_class")
+    if config.vocabulary == GEMMA_VOCABULARY or named in ("Siglip2Tokenizer", "GemmaTokenizer", "GemmaTokenizerFast"):
+        return False
+    return any(mark in _normalized(backend, "a, b.") for mark in ",.")
+
+
+def _bounded(text: str, clean: Callable[[str], str]) -> str:
+    """A text as it is cleaned, if it is not too long for that; the other case is refused where it is read."""
+    return text if len(text) > LONGEST_TEXT else clean(text)
+
+
 def _reads_padding(config: TextConfig, kind: str) -> bool:
-    return kind == "siglip" or not config.causal or config.pooling == "last"
+    return kind.startswith("siglip") or not config.causal or config.pooling == "last"
 
 
 def _ids(backend: tokenizers.Tokenizer, text: str, framed: bool = False) -> list[int]:

@@ -22,7 +22,7 @@ from contextlib import suppress
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ from shotfit.checkpoints.openai import read_openai
 from shotfit.checkpoints.recorded import check_recorded
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.state_dict import read_index, read_tensors
-from shotfit.checkpoints.tokenizers import load_tokenizer
+from shotfit.checkpoints.tokenizers import TokenizerKind, load_tokenizer
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BoundsError
@@ -258,14 +258,16 @@ def _backbone(
             return tensors
         return read_index(file) if file.suffix == ".json" else read_tensors(file)
 
-    tokenizer: Literal["clip", "siglip"] = "clip"
+    tokenizer: TokenizerKind = "clip"
     try:
         if kind == "openai" or folder is None:
             config, weights = read_openai(read(), str(file))
         elif kind == "shotfit":
             config, weights, tokenizer = saved.read_saved(read_json(folder / saved.CONFIG), read, str(file))
         elif kind == "open_clip":
-            config, weights = open_clip.read_open_clip(folder / (config_file or open_clip.CONFIG), read, str(file))
+            described = folder / (config_file or open_clip.CONFIG)
+            tokenizer = open_clip.tokenizer_kind(described)
+            config, weights = open_clip.read_open_clip(described, read, str(file))
         else:
             config, weights = huggingface.read_huggingface(folder, read, str(file))
             tokenizer = huggingface.model_type(folder)

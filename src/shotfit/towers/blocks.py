@@ -70,7 +70,7 @@ class Attention(nn.Module):
         return torch.cat([self._out(layout.shared, mixed), self._out(layout.own, continued)])
 
     def read(self, x: Tensor, layout: Layout, rotation: Tensor | None = None) -> Tensor:
-        """Only the token that is read attends: [tokens, width] to [rows, width]. With a rotation it is a row's first."""
+        """Only the token that is read attends: [tokens, width] to [rows, width]. With a rotation, the first."""
         weight, bias, width = self.qkv.weight, self.qkv.bias, self.width
         query = linear(x.index_select(0, layout.read), weight[:width], bias[:width])
         query = layout.reads.pad(query.unflatten(-1, (self.heads, -1)))  # [places, 1, heads, head]

@@ -127,7 +127,7 @@ class ImageConfig:
         if self.rotary and self.blocks.width // self.blocks.heads % 2:
             raise BoundsError("heads of an odd width cannot be rotated in pairs.")
         if self.stem == "convolutions" and (self.patch % 4 or self.blocks.width % 4):
-            raise BoundsError(f"a stem of convolutions needs patches and a width of four times a number.")
+            raise BoundsError("a stem of convolutions needs patches and a width of four times a number.")
         _bounded("the number of an image's patches", (self.image_size // self.patch) ** 2, 1, MOST_PATCHES)
         _bounded("the width of the joint space", self.embed, 1, LARGEST_WIDTH)
 

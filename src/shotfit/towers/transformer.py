@@ -1,5 +1,5 @@
-"""The transformer towers: CLIP's ViT and text tower, SigLIP's both, open_clip's variants (EVA and Perception Encoder with
-rotated queries and keys among them), and `mini`'s upper part.
+"""The transformer towers: CLIP's ViT and text tower, SigLIP's both, open_clip's variants (EVA and Perception Encoder
+with rotated queries and keys among them), and `mini`'s upper part.
 
 A tower is a sequence of steps: step 0 embeds, steps 1 to L are blocks, step L + 1 pools and projects:
 
@@ -174,7 +174,9 @@ class VisionTransformer(Transformer):
         self.has_class_token = isinstance(config, StemConfig) or config.class_token
         self.pooled_alone = pooling == "token"
         self.post_norm = nn.LayerNorm(width, config.blocks.epsilon)
-        self.pool = PoolingHead(_of_pool(config)) if isinstance(config, ImageConfig) and pooling == "attention" else None
+        self.pool = (
+            PoolingHead(_of_pool(config)) if isinstance(config, ImageConfig) and pooling == "attention" else None
+        )
         self.projection = Linear(width, config.embed, bias=bias) if projection else None
         if isinstance(config, ImageConfig) and config.rotary:
             self.rotation = nn.Parameter(torch.zeros(self.tokens, width // config.blocks.heads // 2, 2))
