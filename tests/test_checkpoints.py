@@ -273,13 +273,10 @@ def test_other_model_types_are_refused_by_name(tmp_path: Path, name: str | None)
 @pytest.mark.parametrize(
     ("entry", "value"),
     [
-        ("vision_cfg.timm_model_name", "vit_base_patch16_siglip_224"),
         ("vision_cfg.attentional_pool", True),
-        ("vision_cfg.ls_init_value", 1e-5),
         ("vision_cfg.qk_norm", True),
         ("text_cfg.block_type", "custom"),
         ("text_cfg.embed_cls", True),
-        ("multimodal_cfg", {"width": 512}),
         ("an_entry_of_tomorrow", 1),
     ],
 )

@@ -159,6 +159,7 @@ def bert_sizes(settings: Settings, kind: str) -> BertTables:
         settings.integer("intermediate_size"),
         _ACTIVATIONS[settings.choice("hidden_act", _ACTIVATIONS)],
         settings.number("layer_norm_eps"),
+        norm="sum",
     )
     types = settings.integer("type_vocab_size")
     return BertTables(settings.integer("vocab_size"), positions, skipped, types, padding, blocks)

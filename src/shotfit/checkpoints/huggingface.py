@@ -140,7 +140,7 @@ def read_huggingface(
         image = _clip_image(_tower(settings, "vision", _CLIP_VISION), text.embed)
     kind: Literal["clip", "siglip"] = "siglip" if found == "siglip" else "clip"
     config = BackboneConfig(image, text, _preprocessing(folder, kind, image.image_size), logit_bias=kind == "siglip")
-    return config, _convert(tensors(), config, where, found, tables), kind if tables is None else "bert"
+    return config, _convert(tensors(), config, where, found, tables), kind if tables is None else "pieces:plain"
 
 
 def _tower(settings: Settings, name: str, defaults: dict[str, Any]) -> Settings:

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from shotfit.checkpoints.state_dict import StateDict
@@ -110,8 +111,10 @@ def _resnet_config(weights: StateDict, text: TextConfig) -> ResNetConfig:
     return ResNetConfig(size, (first, second, third, fourth), width, width * 32 // HEAD_WIDTH, text.embed)
 
 
-def take_blocks(weights: StateDict, source: str, target: str, blocks: BlocksConfig) -> dict[str, Tensor]:
-    """The blocks under `source` (with a dot at its end), by OpenAI's names, as `target`'s."""
+def take_blocks(
+    weights: StateDict, source: str, target: str, blocks: BlocksConfig, scaled: bool = False
+) -> dict[str, Tensor]:
+    """The blocks under `source` (with a dot at its end), by OpenAI's names, as `target`'s. scaled: with layer scale."""
     width, hidden = blocks.width, blocks.mlp_width
     taken: dict[str, Tensor] = {}
     for index in weights.blocks(source, blocks.layers):
@@ -123,10 +126,13 @@ def take_blocks(weights: StateDict, source: str, target: str, blocks: BlocksConf
         taken |= weights.layer(f"{old}attn.out_proj", f"{new}attention.out", width, width)
         taken |= weights.layer(f"{old}mlp.c_fc", f"{new}mlp.up", hidden, width)
         taken |= weights.layer(f"{old}mlp.c_proj", f"{new}mlp.down", width, hidden)
+        if scaled:
+            weights.scale(taken, f"{new}attention.out", f"{old}ls_1.gamma")
+            weights.scale(taken, f"{new}mlp.down", f"{old}ls_2.gamma")
     return taken
 
 
-def take_vit(weights: StateDict, image: ImageConfig) -> dict[str, Tensor]:
+def take_vit(weights: StateDict, image: ImageConfig, scaled: bool = False) -> dict[str, Tensor]:
     """A vision transformer, from OpenAI's and open_clip's names."""
     width, patch, grid = image.blocks.width, image.patch, image.image_size // image.patch
     taken = {
@@ -137,7 +143,7 @@ def take_vit(weights: StateDict, image: ImageConfig) -> dict[str, Tensor]:
     }
     if image.pre_norm:
         taken |= weights.layer("visual.ln_pre", "image.embedding.norm", width)
-    taken |= take_blocks(weights, "visual.transformer.resblocks.", "image.blocks.", image.blocks)
+    taken |= take_blocks(weights, "visual.transformer.resblocks.", "image.blocks.", image.blocks, scaled)
     return taken | weights.layer("visual.ln_post", "image.post_norm", width)
 
 
@@ -175,16 +181,23 @@ def take_resnet(weights: StateDict, image: ResNetConfig) -> dict[str, Tensor]:
     return taken | weights.layer("visual.attnpool.c_proj", "image.pool.out", image.embed, channels)
 
 
-def take_text(weights: StateDict, text: TextConfig, prefix: str) -> dict[str, Tensor]:
-    """A text tower, from OpenAI's and open_clip's names, which `prefix` precedes."""
+def take_text(
+    weights: StateDict, text: TextConfig, prefix: str, scaled: bool = False, projection: bool = True
+) -> dict[str, Tensor]:
+    """A text tower, from OpenAI's and open_clip's names, which `prefix` precedes.
+
+    projection: there is one; without it the tower's vector is the feature, as a projection that changes nothing.
+    """
     width = text.blocks.width
     taken = {
         "text.token_embedding.weight": weights.take(f"{prefix}token_embedding.weight", text.vocabulary, width),
         "text.positions": weights.take(f"{prefix}positional_embedding", text.context, width),
     }
-    taken |= take_blocks(weights, f"{prefix}transformer.resblocks.", "text.blocks.", text.blocks)
+    taken |= take_blocks(weights, f"{prefix}transformer.resblocks.", "text.blocks.", text.blocks, scaled)
     taken |= weights.layer(f"{prefix}ln_final", "text.final_norm", width)
+    if not projection:
+        return taken | {"text.projection.weight": torch.eye(width)}
     if text.projection_bias:
         return taken | weights.layer(f"{prefix}text_projection", "text.projection", text.embed, width)
-    projection = weights.take(f"{prefix}text_projection", width, text.embed)
-    return taken | {"text.projection.weight": projection.t().contiguous()}
+    matrix = weights.take(f"{prefix}text_projection", width, text.embed)
+    return taken | {"text.projection.weight": matrix.t().contiguous()}

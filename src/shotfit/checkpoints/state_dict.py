@@ -151,6 +151,13 @@ class StateDict:
             taken[f"{new}.{part}"] = torch.cat(rows) if whole else rows[0]
         return taken
 
+    def scale(self, layers: dict[str, Tensor], layer: str, name: str) -> None:
+        """Multiply what `layer` of `layers` gives by the vector `name` (layer scale), within its weight and bias."""
+        weight, bias = layers[f"{layer}.weight"], layers[f"{layer}.bias"]
+        factor = self.take(name, len(bias))
+        if not any(part.is_meta for part in (weight, bias, factor)):
+            layers[f"{layer}.weight"], layers[f"{layer}.bias"] = factor[:, None] * weight, factor * bias
+
     def drop(self, *patterns: str) -> None:
         """Forget tensors that carry no weights, by regular expressions of their whole name."""
         for name in [name for name in self._left if any(re.fullmatch(pattern, name) for pattern in patterns)]:

@@ -14,15 +14,16 @@ from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from shotfit.checkpoints.bert_tokenizers import FRAMES, as_class, bert_files, read_bert_files
+from shotfit.checkpoints.cleaning import CLEANINGS, Cleaning, canonical, without_punctuation
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, guarded, read_byte_pairs
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import SETTINGS_BYTES, read_text, sha256
 from shotfit.towers.config import BertConfig, TextConfig
 from shotfit.towers.tokenizer import Tokenizer
@@ -30,17 +31,31 @@ from shotfit.towers.tokenizer import Tokenizer
 __all__ = [
     "HuggingFaceTokenizer",
     "OpenAITokenizer",
+    "TextAs",
     "TokenizerKind",
+    "as_text",
     "clean_text",
     "load_tokenizer",
 ]
 
-# By which rules a folder's files are read. "bert": BERT's word pieces, RoBERTa's byte pairs, XLM-RoBERTa's pieces;
-# "bert_cleaned": the same behind open_clip's cleaning.
-TokenizerKind = Literal["clip", "siglip", "bert", "bert_cleaned"]
-_BERT: tuple[TokenizerKind, ...] = ("bert", "bert_cleaned")
+# By which rules a folder's files are read. "pieces": those that open_clip names (`hf_tokenizer_name`), behind one of
+# its cleanings, or with the separator stripped. "plain" and "canonical": as a caller asked for.
+TokenizerKind = Literal[
+    "clip",
+    "siglip",
+    "siglip:plain",
+    "siglip:canonical",
+    "pieces:whitespace",
+    "pieces:lower",
+    "pieces:canonicalize",
+    "pieces:stripped",
+    "pieces:plain",
+    "pieces:canonical",
+]
+TextAs = Literal["canonical", "plain"]  # how texts are read against the checkpoint's own rule
 
 CLIP_VOCABULARY = 49_408
+GEMMA_VOCABULARY = 256_000  # SigLIP 2's, whose training kept punctuation
 LONGEST_TEXT = 10_000  # characters; expressions may take the square of them
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
@@ -48,9 +63,11 @@ CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer in the format of the `tokenizers` library, made by `read`."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, cleaned: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, clean: Callable[[str], str] | None = None, **settings: Any
+    ) -> None:
         super().__init__(**settings)
-        self._backend, self._cleaned = backend, cleaned
+        self._backend, self._clean = backend, clean or str
 
     @classmethod
     def read(cls, folder: Path, config: TextConfig | BertConfig, kind: TokenizerKind) -> HuggingFaceTokenizer:
@@ -60,24 +77,21 @@ class HuggingFaceTokenizer(Tokenizer):
         `tokenizer_config.json` or `special_tokens_map.json` name (SigLIP: the end only), else the kind's own.
         Raises ShotfitError for a file that cannot be read or does not fit the text tower.
         """
-        named = _named_tokens(folder)
+        named, bert = _named_tokens(folder), isinstance(config, BertConfig)
         files, lower_case, given = [folder / "tokenizer.json"], False, dict[str, Any]()
         if files[0].is_file():
             backend, given = _open(files[0])
             lower_case = kind == "siglip" and _lower_case(backend, folder)
-        elif kind in _BERT:
+        elif bert:
             files = bert_files(folder)
             backend = read_bert_files(files, named)
         else:
             files = [folder / "vocab.json", folder / "merges.txt"]
             backend = _clip_byte_pairs(files[0], files[1], named)
-        of_class: dict[str, Any] = {}
-        if kind in _BERT:
-            of_class = {"class": as_class(backend, _json(folder / "tokenizer_config.json"))}
-            of_class |= {"cleaned": "ftfy, html twice, white space"} if kind == "bert_cleaned" else {}
+        of_class = {"class": as_class(backend, _json(folder / "tokenizer_config.json"))} if bert else {}
         start, end = _frame(backend)
         if not start and not end:
-            start, end = _named_frame(backend, named, kind)
+            start, end = _named_frame(backend, named, "bert" if bert else kind)
         if not end:
             raise ShotfitError(
                 f"{files[0]} puts no end token after a text and names none; "
@@ -88,17 +102,20 @@ class HuggingFaceTokenizer(Tokenizer):
                 f"{files[0]} ends a text with id {end[-1]}, but the checkpoint reads texts at id {config.end}; "
                 "the tokenizer belongs to another checkpoint, put the right files beside this one."
             )
+        clean, cleaning = _cleaning(kind, backend, config, folder)
         padding = None
         if _reads_padding(config, kind):
             by_name = backend.token_to_id(named["pad_token"]) if "pad_token" in named else None
             padding = given.get("pad_id", config.padding) if by_name is None else by_name
+        if kind == "pieces:stripped":  # CLIPA's: 0 stands where the separator was
+            end = (0,)
         special = {
             token.content for token in backend.get_added_tokens_decoder().values() if token.special and token.content
         }
         special |= {token for token in map(backend.id_to_token, (*start, *end)) if token is not None}
         return cls(
             backend,
-            kind == "bert_cleaned",
+            clean,
             context=config.context,
             vocabulary=config.vocabulary,
             start=start,
@@ -110,14 +127,15 @@ class HuggingFaceTokenizer(Tokenizer):
                 "unknown": named.get("unk_token"),
                 "lower_case": lower_case,
                 **of_class,
+                **cleaning,
             },
         )
 
     def tokens(self, text: str) -> list[int]:
-        return _ids(self._backend, _clean_spaces(text) if self._cleaned else text)
+        return _ids(self._backend, _bounded(text, self._clean))
 
     def _special_in(self, text: str) -> str | None:
-        return super()._special_in(_clean_spaces(text) if self._cleaned else text)
+        return super()._special_in(_bounded(text, self._clean))
 
 
 class OpenAITokenizer(Tokenizer):
@@ -152,7 +170,7 @@ def load_tokenizer(folder: Path | None, config: TextConfig | BertConfig, kind: T
     """
     if folder is not None:
         pair = kind == "clip" and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
-        other = kind in _BERT and bert_files(folder)
+        other = isinstance(config, BertConfig) and bert_files(folder)
         if pair or other or (folder / "tokenizer.json").is_file():
             return HuggingFaceTokenizer.read(folder, config, kind)
     if kind == "clip" and config.vocabulary == CLIP_VOCABULARY:
@@ -160,16 +178,21 @@ def load_tokenizer(folder: Path | None, config: TextConfig | BertConfig, kind: T
     return None
 
 
+def as_text(kind: TokenizerKind, text: TextAs) -> TokenizerKind:
+    """The kind that reads texts as a caller asks for, in place of the checkpoint's own rule.
+
+    Raises UsageError for CLIP's tokenizer, which has one rule alone.
+    """
+    family = kind.partition(":")[0]
+    if family not in ("siglip", "pieces"):
+        raise UsageError(f"text={text} is for checkpoints with a tokenizer of SigLIP's kind; leave it out.")
+    return cast(TokenizerKind, f"{family}:{text}")
+
+
 def clean_text(text: str) -> str:
     """OpenAI's cleaning: ftfy, HTML unescaped twice, runs of white space to one space, lower case."""
     fixed = html.unescape(html.unescape(_fix_text()(text))).strip()
     return re.sub(r"\s+", " ", fixed).strip().lower()
-
-
-def _clean_spaces(text: str) -> str:
-    """open_clip's cleaning: ftfy, HTML unescaped twice, runs of white space to one space. Plain ASCII needs no ftfy."""
-    fixed = text if re.fullmatch(r"[ -%'-~]*", text) else html.unescape(html.unescape(_fix_text()(text)))
-    return " ".join(fixed.split())
 
 
 @cache
@@ -224,10 +247,38 @@ def _piece_tokens(piece: str) -> tuple[int, ...]:
     return WHOLE_PIECES.get(piece) or tuple(_byte_pairs().encode(piece))
 
 
+def _cleaning(
+    kind: TokenizerKind, backend: tokenizers.Tokenizer, config: TextConfig | BertConfig, folder: Path
+) -> tuple[Callable[[str], str] | None, dict[str, str]]:
+    """What is done to a text in front of the file's own rules, and how the tokenizer's identity says so."""
+    family, _, asked = kind.partition(":")
+    if kind == "siglip" and _canonical(backend, config, folder):
+        return without_punctuation, {"cleaning": "no punctuation"}
+    if asked == "canonical":
+        return canonical, {"cleaning": asked}
+    if family == "pieces" and asked != "plain":
+        named = "whitespace" if asked == "stripped" else asked
+        return CLEANINGS[cast(Cleaning, named)], {"cleaning": asked}
+    return None, ({"cleaning": asked} if asked else {})
+
+
+def _canonical(backend: tokenizers.Tokenizer, config: TextConfig | BertConfig, folder: Path) -> bool:
+    """True where punctuation has to be removed: SigLIP 1 was trained without, and some files leave that to a class."""
+    named = _json(folder / "tokenizer_config.json").get("tokenizer_class")
+    if config.vocabulary == GEMMA_VOCABULARY or named in ("Siglip2Tokenizer", "GemmaTokenizer", "GemmaTokenizerFast"):
+        return False
+    return any(mark in _normalized(backend, "a, b.") for mark in ",.")
+
+
+def _bounded(text: str, clean: Callable[[str], str]) -> str:
+    """A text as it is cleaned, if it is not too long for that; the other case is refused where it is read."""
+    return text if len(text) > LONGEST_TEXT else clean(text)
+
+
 def _reads_padding(config: TextConfig | BertConfig, kind: str) -> bool:
     if isinstance(config, BertConfig):
         return False
-    return kind == "siglip" or not config.causal or config.pooling == "last"
+    return kind.startswith("siglip") or not config.causal or config.pooling == "last"
 
 
 def _ids(backend: tokenizers.Tokenizer, text: str, framed: bool = False) -> list[int]:
@@ -335,9 +386,9 @@ def _frame(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, .
 
 
 def _named_frame(
-    backend: tokenizers.Tokenizer, named: dict[str, str], kind: TokenizerKind
+    backend: tokenizers.Tokenizer, named: dict[str, str], kind: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    if kind in _BERT:
+    if kind == "bert":
         known = (frame for frame in FRAMES if all(backend.token_to_id(token) is not None for token in frame))
         start, end = next(known, (None, None))
         start, end = named.get("cls_token", start), named.get("sep_token", end)

@@ -36,7 +36,7 @@ from shotfit.checkpoints.state_dict import read_index, read_tensors
 from shotfit.checkpoints.tokenizers import TokenizerKind, load_tokenizer
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.config import BertConfig, BoundsError
+from shotfit.towers.config import BoundsError
 from shotfit.towers.precision import Precision, fast_precision
 
 __all__ = ["device_of", "is_known", "load_backbone", "load_in", "load_known", "save_backbone"]
@@ -265,8 +265,9 @@ def _backbone(
         elif kind == "shotfit":
             config, weights, tokenizer = saved.read_saved(read_json(folder / saved.CONFIG), read, str(file))
         elif kind == "open_clip":
-            config, weights = open_clip.read_open_clip(folder / (config_file or open_clip.CONFIG), read, str(file))
-            tokenizer = "bert_cleaned" if isinstance(config.text, BertConfig) else "clip"
+            described = folder / (config_file or open_clip.CONFIG)
+            tokenizer = open_clip.tokenizer_kind(described)
+            config, weights = open_clip.read_open_clip(described, read, str(file))
         else:
             config, weights, tokenizer = huggingface.read_huggingface(folder, read, str(file))
     except BoundsError as error:

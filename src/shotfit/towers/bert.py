@@ -5,7 +5,7 @@ Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Langua
 al., "Unsupervised Cross-lingual Representation Learning at Scale", ACL 2020, arXiv 1911.02116.
 
     x_0 = norm(word + type + position)                      a text is one segment, so the type is the same everywhere
-    h   = norm1(x + attention(x)), x' = norm2(h + mlp(h))   post-norm; every token sees all tokens but padding
+    h   = norm1(x + attention(x)), x' = norm2(h + mlp(h))   every token sees all tokens but padding
 
 No token sees padding, so rows run without any: the saving `cut`. Beginnings are not shared, since each token depends on
 those behind it.
@@ -18,34 +18,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from shotfit.towers.blocks import Block
 from shotfit.towers.config import BertConfig, TextConfig
 from shotfit.towers.edits import Edit
 from shotfit.towers.layout import Stream
 from shotfit.towers.linear import Linear
 from shotfit.towers.transformer import TextTower, TextTransformer
 
-__all__ = ["BertTransformer", "PostNormBlock", "text_tower"]
-
-
-class PostNormBlock(Block):
-    """A block whose norms stand behind the sums. What it reads is normed already, by the block before or by step 0."""
-
-    def seen(self, x: Tensor) -> Tensor:
-        """The input as it is, [tokens, width]."""
-        return x
-
-    def _mlp(self, x: Tensor, silu: bool) -> Tensor:
-        """norm2(h + mlp h), h = norm1(x)."""
-        h = self.norm1(x)
-        return self.norm2(h + self.mlp(h))
+__all__ = ["BertTransformer", "text_tower"]
 
 
 class BertTransformer(TextTower):
-    """A text tower of post-norm blocks, pooled over its tokens or at the first."""
+    """A text tower that sees all tokens but padding, pooled over them or at the first."""
 
     def __init__(self, config: BertConfig) -> None:
-        super().__init__(config, PostNormBlock)
+        super().__init__(config)
         width, epsilon = config.blocks.width, config.blocks.epsilon
         self.pooling, self.pooled_alone = config.pooling, config.pooling == "first"
         self.token_type = nn.Parameter(torch.zeros(width))  # of the first segment

@@ -6,11 +6,12 @@ silently stand in for something a checkpoint says.
 
 from __future__ import annotations
 
+import json
 import reprlib
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from shotfit.errors import ShotfitError, first_few
 
@@ -26,6 +27,7 @@ __all__ = [
     "TextConfig",
     "config_from_dict",
     "config_to_dict",
+    "described",
 ]
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
@@ -38,6 +40,12 @@ MOST_PATCHES = 128 * 128
 LARGEST_VOCABULARY = 2**22
 LONGEST_CONTEXT = 8_192
 EPSILONS = (1e-12, 0.1)
+
+
+def _added(default: Any) -> Any:
+    """A field that came after the first release: where it has its default it is neither written nor in a fingerprint,
+    so that folders and models of before stay what they are."""
+    return field(default=default, metadata={"added": True})
 
 
 class BoundsError(ShotfitError):
@@ -56,7 +64,13 @@ def _short(value: object) -> str:
 
 @dataclass(frozen=True)
 class BlocksConfig:
-    """A stack of transformer blocks, pre-norm but for BERT's."""
+    """A stack of transformer blocks.
+
+    `norm`: each half's norm stands "before" it, x + f(norm x), or "after" it within the sum, x + norm(f(x)), or it is
+    that of the "sum", norm(x + f(x)), as BERT has it.
+    `gated`: the MLP's hidden vector is silu(gate x) * up x (SwiGLU). `inner_norms`: a norm before the last matrix of
+    each half (sub-LN).
+    """
 
     width: int
     layers: int
@@ -64,6 +78,9 @@ class BlocksConfig:
     mlp_width: int
     activation: Activation
     epsilon: float
+    norm: Literal["before", "after", "sum"] = _added("before")
+    gated: bool = _added(False)
+    inner_norms: bool = _added(False)
 
     def __post_init__(self) -> None:
         _bounded("the width of a tower", self.width, 1, LARGEST_WIDTH)
@@ -80,7 +97,10 @@ class ImageConfig:
     """A vision transformer.
 
     `pooling`: "token" reads the class token, "mean" averages the patches (class token left out), "attention" is
-    SigLIP's pooling head. `projection`: a matrix into the joint space, else the pooled vector is the feature.
+    SigLIP's pooling head, of `pool_heads` heads and an MLP of `pool_mlp_width` where they are not the blocks'.
+    `norm_after_pool`: the last norm reads the pooled vector, not the tokens. `projection`: a matrix into the joint
+    space (with a bias: `projection_bias`), else the pooled vector is the feature. `rotary`: queries and keys of patches
+    are rotated by their place. `stem`: what makes a patch a token, one matrix or MobileCLIP's three convolutions.
     """
 
     image_size: int
@@ -92,10 +112,24 @@ class ImageConfig:
     pre_norm: bool
     pooling: Literal["token", "mean", "attention"]
     projection: bool
+    projection_bias: bool = _added(False)
+    norm_after_pool: bool = _added(False)
+    pool_heads: int | None = _added(None)
+    pool_mlp_width: int | None = _added(None)
+    rotary: bool = _added(False)
+    stem: Literal["patch", "convolutions"] = _added("patch")
 
     def __post_init__(self) -> None:
         _bounded("image_size", self.image_size, 1, LARGEST_IMAGE)
         _bounded("the patch size", self.patch, 1, self.image_size)
+        _bounded("the number of the pooling head's attention heads", self.pool_heads or 1, 1, self.blocks.width)
+        _bounded("the width of the pooling head's MLP", self.pool_mlp_width or 1, 1, 16 * LARGEST_WIDTH)
+        if self.blocks.width % (self.pool_heads or 1):
+            raise BoundsError(f"a width of {self.blocks.width:,} does not divide into {self.pool_heads} heads.")
+        if self.rotary and self.blocks.width // self.blocks.heads % 2:
+            raise BoundsError("heads of an odd width cannot be rotated in pairs.")
+        if self.stem == "convolutions" and (self.patch % 4 or self.blocks.width % 4):
+            raise BoundsError("a stem of convolutions needs patches and a width of four times a number.")
         _bounded("the number of an image's patches", (self.image_size // self.patch) ** 2, 1, MOST_PATCHES)
         _bounded("the width of the joint space", self.embed, 1, LARGEST_WIDTH)
 
@@ -162,7 +196,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class BertConfig:
-    """A text encoder of BERT's kind: post-norm blocks that see the whole text and none of its padding.
+    """A text encoder of BERT's kind: blocks that see the whole text and none of its padding.
 
     `pooling`: "first" reads the first token, "mean" and "max" look at all. `pooler`: BERT's own behind it, tanh(W x).
     `final_norm`: a norm behind the pooling (AltCLIP). `projection`: "mlp" is W2 gelu(W1 x), of a width between that of
@@ -187,8 +221,6 @@ class BertConfig:
         _bounded("the id of the padding token", self.padding, 0, LARGEST_VOCABULARY)
         if self.projection == "none" and self.embed != self.blocks.width:
             raise BoundsError(f"text features are {self.blocks.width:,} wide, but the joint space {self.embed:,}.")
-        if self.blocks.activation == "quick_gelu":  # the saving `silu` is written for pre-norm blocks
-            raise BoundsError("a text encoder of BERT's kind has no QuickGELU.")
 
     @property
     def causal(self) -> bool:
@@ -256,6 +288,11 @@ _BERT = "bert"
 _T = TypeVar("_T")
 
 
+def described(config: BackboneConfig) -> str:
+    """The configuration as one line of JSON, which a fingerprint covers."""
+    return json.dumps(_plain(config), sort_keys=True)
+
+
 def config_to_dict(config: BackboneConfig) -> dict[str, Any]:
     """The configuration as plain JSON values; `config_from_dict` gives it back."""
     plain: dict[str, Any] = _plain(config)
@@ -289,12 +326,17 @@ def config_from_dict(plain: Mapping[str, Any], where: str = "The configuration")
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {
+            entry.name: _plain(getattr(value, entry.name))
+            for entry in fields(value)
+            if not (entry.metadata.get("added") and getattr(value, entry.name) == entry.default)
+        }
     return list(value) if isinstance(value, tuple) else value
 
 
 def _build(cls: type[_T], plain: Mapping[str, Any], where: str) -> _T:
-    hints = get_type_hints(cls)
+    hints, given = get_type_hints(cls), fields(cast(Any, cls))
+    plain = {**{entry.name: entry.default for entry in given if entry.metadata.get("added")}, **plain}
     missing, unknown = sorted(hints.keys() - plain.keys()), sorted(plain.keys() - hints.keys())
     if missing or unknown:
         problem, names = ("missing", missing) if missing else ("unknown", unknown)
