@@ -70,6 +70,9 @@ class Original:
         (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": self.config, "preprocess_cfg": {}}))
         weights = {name: value.clone().contiguous() for name, value in self.model.state_dict().items()}
         save_file(weights, folder / "open_clip_model.safetensors")
+        (folder / "config.json").unlink(missing_ok=True)
+        if "hf_model_name" in self.config["text_cfg"]:  # the text model's own
+            (folder / "config.json").write_text(_small_text(self.config["text_cfg"]["hf_model_name"]).to_json_string())
         return folder
 
 

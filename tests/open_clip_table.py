@@ -67,7 +67,9 @@ def outcome(name: str, folder: Path) -> Outcome:
 def _of_images(original: Original, backbone: Backbone) -> float:
     size = backbone.image.image_size
     pixels = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
-    return _apart(original.model.encode_image(pixels), backbone.image.finish(backbone.image.start(pixels)))
+    return _apart(
+        original.model.encode_image(pixels, normalize=False), backbone.image.finish(backbone.image.start(pixels))
+    )
 
 
 def _of_texts(original: Original, backbone: Backbone) -> float:
@@ -77,7 +79,9 @@ def _of_texts(original: Original, backbone: Backbone) -> float:
     end = VOCABULARY - 1 if end is None else end
     rows = [[5, 7, 9, end], [5, 8, 11, 13, 14, end], [5, *range(20, 18 + CONTEXT), end]]
     padded = torch.tensor([row + [config.padding] * (CONTEXT - len(row)) for row in rows])
-    return _apart(original.model.encode_text(padded), backbone.text.finish(backbone.text.start(Texts.of(rows))))
+    return _apart(
+        original.model.encode_text(padded, normalize=False), backbone.text.finish(backbone.text.start(Texts.of(rows)))
+    )
 
 
 def _apart(wanted: Tensor, found: Tensor) -> float:

@@ -209,8 +209,8 @@ def _named(text: Settings, folder: Path) -> BertTables:
         plain = plain.removeprefix(owner) if isinstance(plain, str) else plain
     if not isinstance(plain, str) or plain not in KNOWN:
         raise ShotfitError(
-            f"{text.where}: hf_model_name {shown(name)} is no text tower whose sizes shotfit knows. It reads BERT, "
-            f"RoBERTa and XLM-RoBERTa: put the {CONFIG} of such a text model beside the weights."
+            f"{text.where}: hf_model_name {shown(name)} is no text tower whose sizes shotfit knows. If it is BERT, "
+            f"RoBERTa or XLM-RoBERTa, put its {CONFIG} beside the weights; docs/backbones.md lists what is read."
         )
     kind, sizes = KNOWN[plain]
     return bert_sizes(Settings(sizes, f"{text.where}: hf_model_name {name}"), kind)

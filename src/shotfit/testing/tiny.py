@@ -12,13 +12,13 @@ from PIL import Image
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from shotfit.checkpoints.tokenizers import load_tokenizer
+from shotfit.checkpoints.tokenizers import TokenizerKind, load_tokenizer
 from shotfit.checkpoints.weights import save_backbone
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.bert import text_tower
-from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
+from shotfit.towers.config import BackboneConfig, BertConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing, siglip_preprocessing
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.transformer import VisionTransformer
@@ -54,13 +54,14 @@ def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0
 
 
 def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
-    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`: "vit", "resnet" or
-    "siglip".
+    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`.
 
+    kind: "vit", "resnet" or "siglip"; "bert", read at the first token, or "bert_mean", over all of them.
     Its towers have unequal depths, 4 image and 3 text blocks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     start, end = 256, 257
+    text: TextConfig | BertConfig
     text = TextConfig(258, 77, BlocksConfig(16, 3, 2, 32, "quick_gelu", 1e-5), 32, True, "end", end, 0, False)
     blocks = BlocksConfig(16, 4, 2, 32, "quick_gelu", 1e-5)
     image: ImageConfig | ResNetConfig = ImageConfig(32, 16, blocks, 32, True, False, True, "token", True)
@@ -72,6 +73,12 @@ def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
         blocks = BlocksConfig(16, 4, 2, 32, "gelu_tanh", 1e-6)
         image = ImageConfig(32, 16, blocks, 16, False, True, False, "attention", False)
         rule = siglip_preprocessing(32)
+    elif kind.startswith("bert"):
+        text_blocks, padding = BlocksConfig(16, 3, 2, 32, "gelu", 1e-6, norm="sum"), 258
+        if kind == "bert":
+            text = BertConfig(259, 77, text_blocks, 32, padding, "first", True, False, "linear", False)
+        else:
+            text = BertConfig(259, 77, text_blocks, 32, padding, "mean", False, False, "mlp", False)
     vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     words = FastTokenizer(models.BPE(vocab=vocabulary | {"<start>": start, "<end>": end}, merges=[]))
     words.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -83,7 +90,8 @@ def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
     )
     words.save(str(folder / "tokenizer.json"))
     config = BackboneConfig(image, text, rule, kind == "siglip")
-    backbone = random_backbone(config, load_tokenizer(folder, text, "clip"), name=str(folder))
+    rules: TokenizerKind = "pieces:whitespace" if isinstance(text, BertConfig) else "clip"
+    backbone = random_backbone(config, load_tokenizer(folder, text, rules), name=str(folder))
     save_backbone(backbone, folder)
     return backbone
 
