@@ -38,7 +38,10 @@ TEXTS = [
     "🙂 emoji",
     "",
 ]
-SPECIAL = {"bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]}
+SPECIAL = {
+    "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+    "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+}
 
 
 def text_config(vocabulary: int, padding: int, context: int = 64) -> BertConfig:
@@ -187,7 +190,7 @@ def test_vocabulary_that_is_none_is_refused_in_a_line(content: str, message: str
 def test_settings_of_another_type_are_refused_in_a_line(tmp_path: Path) -> None:
     word_pieces(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": "yes" * 99}))
-    with pytest.raises(ShotfitError, match="do_lower_case is .* expected true or false"):
+    with pytest.raises(ShotfitError, match=r"do_lower_case is .* expected true or false"):
         load_tokenizer(tmp_path, text_config(200, 0), "pieces:plain")
 
 

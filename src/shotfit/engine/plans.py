@@ -92,12 +92,13 @@ def activation_bytes(
 ) -> int:
     """What autograd keeps of `steps` blocks at most, in bytes.
 
-    For each token: the inputs of both norms, and one vector of the MLP's width as SiLU or three otherwise. For each of
-    the `places` that rows padded to the longest take in attention: seven vectors of the width (queries, keys, values,
-    rearranged copies of them, what attention gives), and two attention weights for each of the `visible` tokens of a
-    row: 0 where nothing is shared, because fused attention keeps none. size: bytes of a number.
+    For each token: the inputs of both norms, and vectors of the MLP's width: three of a gated MLP and of QuickGELU that
+    does not run as SiLU, one otherwise. For each of the `places` that rows padded to the longest take in attention:
+    seven vectors of the width (queries, keys, values, rearranged copies of them, what attention gives), and two
+    attention weights for each of the `visible` tokens of a row: 0 where nothing is shared, because fused attention
+    keeps none. size: bytes of a number.
     """
-    hidden = 1 if savings.silu and blocks.activation == "quick_gelu" else 3
+    hidden = 3 if blocks.gated or (blocks.activation == "quick_gelu" and not savings.silu) else 1
     of_tokens = tokens * (2 * blocks.width + hidden * blocks.mlp_width)
     return (of_tokens + places * (7 * blocks.width + 2 * blocks.heads * visible)) * steps * size
 
