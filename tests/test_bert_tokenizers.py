@@ -109,7 +109,7 @@ def without(folder: Path, *names: str) -> Path:
     ids=lambda options: ",".join(options) or "defaults",
 )
 @pytest.mark.parametrize("saved", [True, False], ids=["tokenizer.json", "vocab.txt"])
-def test_word_pieces_are_the_library_s(options: dict[str, bool], saved: bool, tmp_path: Path) -> None:
+def test_word_pieces_are_the_library_s(options: dict[str, Any], saved: bool, tmp_path: Path) -> None:
     word_pieces(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **options}))
     original: Any = transformers.BertTokenizer.from_pretrained(str(tmp_path), **options)
