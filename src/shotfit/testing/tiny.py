@@ -53,9 +53,10 @@ def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0
 
 
 def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
-    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`: "vit", "resnet" or
-    "siglip".
+    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`.
 
+    kind: "vit", "resnet" or "siglip"; "eva" (rotated, gated, inner norms), "perception" (rotated, pooling head of its
+    own), "post_norm" (norms within the sums, a stem of convolutions, averaged before the last norm).
     Its towers have unequal depths, 4 image and 3 text blocks.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +72,19 @@ def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
         blocks = BlocksConfig(16, 4, 2, 32, "gelu_tanh", 1e-6)
         image = ImageConfig(32, 16, blocks, 16, False, True, False, "attention", False)
         rule = siglip_preprocessing(32)
+    elif kind == "eva":
+        blocks = BlocksConfig(16, 4, 2, 24, "gelu", 1e-6, gated=True, inner_norms=True)
+        image = ImageConfig(32, 16, blocks, 32, True, True, False, "token", True, projection_bias=True, rotary=True)
+    elif kind == "perception":
+        blocks = BlocksConfig(16, 4, 2, 32, "gelu", 1e-5)
+        image = ImageConfig(
+            32, 16, blocks, 32, True, False, True, "attention", True, True, pool_heads=4, pool_mlp_width=48, rotary=True
+        )
+    elif kind == "post_norm":
+        blocks = BlocksConfig(16, 4, 2, 32, "gelu", 1e-6, norm="after")
+        image = ImageConfig(
+            32, 16, blocks, 32, True, False, False, "mean", True, norm_after_pool=True, stem="convolutions"
+        )
     vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     words = FastTokenizer(models.BPE(vocab=vocabulary | {"<start>": start, "<end>": end}, merges=[]))
     words.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
