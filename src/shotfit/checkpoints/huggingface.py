@@ -1,7 +1,8 @@
-"""Hugging Face checkpoints of CLIP and SigLIP: `config.json` beside the weights.
+"""Hugging Face checkpoints of CLIP, MetaCLIP 2, SigLIP and SigLIP 2 (of a fixed size): `config.json` and the weights.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv 2103.00020;
-Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 2303.15343.
+Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 2303.15343; Chuang et al., "MetaCLIP 2: A
+Worldwide Scaling Recipe", arXiv 2507.22062.
 
 `config.json` leaves out what equals the library's defaults, so those stand here. `preprocessor_config.json` (or the
 `image_processor` part of `processor_config.json`) says how images are prepared, in an older and a newer spelling; a
@@ -20,10 +21,11 @@ from torch import Tensor
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD
 from shotfit.checkpoints.settings import Settings, read_json, shown
 from shotfit.checkpoints.state_dict import StateDict
+from shotfit.checkpoints.tokenizers import TokenizerKind
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import Activation, BackboneConfig, BlocksConfig, ImageConfig, Preprocessing, TextConfig
 
-__all__ = ["CONFIG", "WEIGHTS", "model_type", "read_huggingface"]
+__all__ = ["CONFIG", "WEIGHTS", "describes", "read_huggingface", "tokenizer_kind"]
 
 CONFIG = "config.json"
 # the first that exists is read
@@ -77,6 +79,8 @@ _SIGLIP_VISION = {
     "patch_size": 16,
     "vision_use_head": True,
 }
+ModelType = Literal["clip", "metaclip_2", "siglip"]
+_TOKENIZERS: dict[ModelType, TokenizerKind] = {"clip": "clip", "metaclip_2": "pieces:plain", "siglip": "siglip"}
 _WRONG_END = 2  # an end token that older configurations carry by mistake: the library then reads the largest id
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -91,16 +95,32 @@ _PROCESSORS = {
 }
 
 
-def model_type(folder: Path) -> Literal["clip", "siglip"]:
-    """Which of the two architectures a folder holds. Raises ShotfitError for any other, by name."""
+def model_type(folder: Path) -> ModelType:
+    """Which of the architectures a folder holds. Raises ShotfitError for any other, by name."""
     settings = read_json(folder / CONFIG)
     found = settings.raw("model_type", None)
-    if found not in ("clip", "siglip"):
+    if found == "siglip2":
         raise ShotfitError(
-            f"{settings.where}: model_type {shown(found)} is not supported, expected 'clip' or 'siglip' with both "
-            "towers."
+            f"{settings.where}: model_type 'siglip2' (NaFlex) reads images of any shape, which is not supported; take "
+            "SigLIP 2 of a fixed size, such as google/siglip2-base-patch16-224."
         )
-    return cast(Literal["clip", "siglip"], found)
+    if found not in _TOKENIZERS:
+        raise ShotfitError(
+            f"{settings.where}: model_type {shown(found)} is not supported, expected 'clip', 'metaclip_2' or 'siglip' "
+            "with both towers."
+        )
+    return cast(ModelType, found)
+
+
+def describes(folder: Path) -> bool:
+    """Whether the configuration describes a model, and does not only say where code for one is."""
+    settings = read_json(folder / CONFIG)
+    return not settings.has("auto_map") and settings.has("model_type")
+
+
+def tokenizer_kind(folder: Path) -> TokenizerKind:
+    """By which rules the folder's texts are read."""
+    return _TOKENIZERS[model_type(folder)]
 
 
 def read_huggingface(
@@ -110,16 +130,14 @@ def read_huggingface(
 
     tensors: reads those of the weights file `where`, once the configuration is known to be one that is supported.
 
-    Raises ShotfitError if the model is neither CLIP nor SigLIP, if its configuration asks for something that is not
+    Raises ShotfitError if the model is of another type, if its configuration asks for something that is not
     implemented, or if the weights are damaged, lack a tensor or have one too many.
     """
     kind = model_type(folder)
     settings = read_json(folder / CONFIG)
-    if kind == "clip":
-        image, text = _clip_configs(settings)
-    else:
-        image, text = _siglip_configs(settings)
-    config = BackboneConfig(image, text, _preprocessing(folder, kind, image.image_size), logit_bias=kind == "siglip")
+    image, text = _siglip_configs(settings) if kind == "siglip" else _clip_configs(settings, kind == "clip")
+    prepared = _preprocessing(folder, "siglip" if kind == "siglip" else "clip", image.image_size)
+    config = BackboneConfig(image, text, prepared, logit_bias=kind == "siglip")
     return config, _convert(tensors(), config, where)
 
 
@@ -160,10 +178,12 @@ def _patches(vision: Settings) -> tuple[int, int]:
     return size, patch
 
 
-def _clip_configs(settings: Settings) -> tuple[ImageConfig, TextConfig]:
+def _clip_configs(settings: Settings, older: bool) -> tuple[ImageConfig, TextConfig]:
+    """CLIP's, or MetaCLIP 2's. older: a configuration may carry the wrong end token."""
     text, vision = _tower(settings, "text", _CLIP_TEXT), _tower(settings, "vision", _CLIP_VISION)
     embed, (size, patch) = settings.integer("projection_dim", 512), _patches(vision)
     end = text.integer("eos_token_id", least=0)
+    wrong = older and end == _WRONG_END
     return (
         ImageConfig(size, patch, _blocks(vision), embed, True, False, True, "token", projection=True),
         TextConfig(
@@ -172,8 +192,8 @@ def _clip_configs(settings: Settings) -> tuple[ImageConfig, TextConfig]:
             _blocks(text),
             embed,
             causal=True,
-            pooling="largest" if end == _WRONG_END else "end",
-            end=None if end == _WRONG_END else end,
+            pooling="largest" if wrong else "end",
+            end=None if wrong else end,
             padding=text.integer("pad_token_id", least=0),
             projection_bias=False,
         ),
