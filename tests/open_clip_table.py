@@ -5,6 +5,7 @@ python -m tests.open_clip_table      # write the table anew
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from shotfit.towers.texts import Texts
 from .open_clip_original import CONFIGURATIONS, CONTEXT, VOCABULARY, Original, build, reduced_trunks
 from .originals import open_clip
 
-__all__ = ["Outcome", "outcome", "table", "with_table"]
+__all__ = ["Outcome", "architectures", "outcome", "table", "with_table"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
+ARCHITECTURES = Path(__file__).parents[1] / "src" / "shotfit" / "assets" / "architectures.json"
 START, END = "<!-- configurations of open_clip: start -->", "<!-- configurations of open_clip: end -->"
 
 
@@ -33,6 +35,8 @@ _KINDS = {
     **{"vit_pe_core": "Perception Encoder", "eva": "EVA", "vit_base_mci": "MobileCLIP-B", "fastvit": "FastViT"},
     **{"convnext": "ConvNeXt", "swin": "Swin", "vitamin": "ViTamin", "vit_relpos": "ViT, relative positions"},
 }
+
+_PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,17 @@ def _text(name: str) -> str:
     return f"{kind}, `{text['hf_tokenizer_name']}`" if "hf_tokenizer_name" in text and kind == "causal" else kind
 
 
+def architectures() -> str:
+    """open_clip's own ViTs and ResNets with CLIP's texts, one a line: what weights alone leave unsaid of them."""
+    own = {
+        name: config
+        for name, config in CONFIGURATIONS.items()
+        if not config.get("custom_text") and _trunk(name) is None and config["text_cfg"].keys() <= _PLAIN_TEXT
+    }
+    rows = [f"{json.dumps(name)}: {json.dumps(config, sort_keys=True)}" for name, config in own.items()]
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
 def with_table(page: str, part: str) -> str:
     """The page with the part in the place of the one that it has."""
     before, _, rest = page.partition(START)
@@ -152,6 +167,7 @@ def with_table(page: str, part: str) -> str:
 
 
 if __name__ == "__main__":
+    ARCHITECTURES.write_text(architectures())
     with tempfile.TemporaryDirectory() as scratch:
         found = {name: outcome(name, Path(scratch)) for name in CONFIGURATIONS}
     PAGE.write_text(with_table(PAGE.read_text(), table(found)))

@@ -51,6 +51,14 @@ def test_the_page_has_this_table(outcomes: dict[str, Outcome]) -> None:
 
 
 @pytest.mark.slow
+def test_architectures_are_open_clips() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from .open_clip_table import ARCHITECTURES, architectures
+    assert ARCHITECTURES.read_text() == architectures(), "stale: python -m tests.open_clip_table"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRUNKS)
 def test_trunks_have_timms_sizes(name: str) -> None:
     with warnings.catch_warnings():

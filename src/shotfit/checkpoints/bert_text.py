@@ -31,6 +31,7 @@ __all__ = [
     "DUAL_ENCODERS",
     "KNOWN",
     "OPEN_CLIP",
+    "TEXT_MODELS",
     "BertTables",
     "bert_of_dual_encoder",
     "bert_of_open_clip",
@@ -61,6 +62,8 @@ _DEFAULTS: dict[str, Mapping[str, Any]] = {
     "roberta": {**_BASE, "vocab_size": 50265, "pad_token_id": 1},
     "xlm-roberta": {**_BASE, "pad_token_id": 1},
 }
+TEXT_MODELS = tuple(_DEFAULTS)  # by the library's `model_type`
+
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 _ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 _XLM = {**_ROBERTA, "vocab_size": 250002}
@@ -172,7 +175,7 @@ def _has_code(settings: Settings) -> ShotfitError:
     )
 
 
-def bert_of_open_clip(text: Settings, embed: int, folder: Path) -> tuple[BertConfig, BertTables]:
+def bert_of_open_clip(text: Settings, embed: int, folder: Path | None) -> tuple[BertConfig, BertTables]:
     """The text tower that open_clip's `text_cfg` names, by the configuration in `folder` or by its name.
 
     Raises ShotfitError for a pooler, projection or text model that is not known.
@@ -197,10 +200,10 @@ def bert_of_open_clip(text: Settings, embed: int, folder: Path) -> tuple[BertCon
     )
 
 
-def _named(text: Settings, folder: Path) -> BertTables:
-    name, beside = text.raw("hf_model_name"), folder / CONFIG
-    if beside.is_file():
-        settings = read_json(beside)
+def _named(text: Settings, folder: Path | None) -> BertTables:
+    name = text.raw("hf_model_name")
+    if folder is not None and (folder / CONFIG).is_file():
+        settings = read_json(folder / CONFIG)
         kind = settings.raw("model_type", None)
         if isinstance(kind, str) and kind in _DEFAULTS:
             return bert_sizes(settings, kind)

@@ -1,8 +1,9 @@
-"""Hugging Face checkpoints of CLIP, SigLIP and of CLIP's image tower with a text tower of BERT's kind.
+"""Hugging Face checkpoints of CLIP, MetaCLIP 2, SigLIP and SigLIP 2 (of a fixed size), and of CLIP's image tower with a
+text tower of BERT's kind (`bert_text.py`): `config.json` and the weights.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv 2103.00020;
-Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 2303.15343. `bert_text.py` has
-the text towers of BERT's kind.
+Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 2303.15343; Chuang et al., "MetaCLIP 2: A
+Worldwide Scaling Recipe", arXiv 2507.22062.
 
 `config.json` leaves out what equals the library's defaults, so those stand here. `preprocessor_config.json` (or the
 `image_processor` part of `processor_config.json`) says how images are prepared, in an older and a newer spelling; a
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from shotfit.checkpoints.bert_text import (
     DUAL_ENCODERS,
+    TEXT_MODELS,
     BertTables,
     bert_of_dual_encoder,
     image_names,
@@ -39,7 +41,7 @@ from shotfit.towers.config import (
     TextConfig,
 )
 
-__all__ = ["CONFIG", "WEIGHTS", "read_huggingface"]
+__all__ = ["CONFIG", "WEIGHTS", "describes", "read_huggingface", "tokenizer_kind"]
 
 CONFIG = "config.json"
 # the first that exists is read
@@ -93,6 +95,10 @@ _SIGLIP_VISION = {
     "patch_size": 16,
     "vision_use_head": True,
 }
+_TOKENIZERS: dict[str, TokenizerKind] = {
+    **{"clip": "clip", "metaclip_2": "pieces:plain", "siglip": "siglip"},
+    **dict.fromkeys(DUAL_ENCODERS, "pieces:plain"),
+}
 _WRONG_END = 2  # an end token that older configurations carry by mistake: the library then reads the largest id
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -111,36 +117,56 @@ _PROCESSORS = {
 }
 
 
+def model_type(folder: Path) -> str:
+    """Which of the architectures a folder holds. Raises ShotfitError for any other, by name."""
+    settings = read_json(folder / CONFIG)
+    found = settings.raw("model_type", None)
+    if found == "siglip2":
+        raise ShotfitError(
+            f"{settings.where}: model_type 'siglip2' (NaFlex) reads images of any shape, which is not supported; take "
+            "SigLIP 2 of a fixed size, such as google/siglip2-base-patch16-224."
+        )
+    if not isinstance(found, str) or found not in _TOKENIZERS:
+        raise ShotfitError(
+            f"{settings.where}: model_type {shown(found)} is not supported, expected one of "
+            f"{', '.join(map(repr, _TOKENIZERS))}, with both towers."
+        )
+    return found
+
+
+def describes(folder: Path) -> bool:
+    """Whether the configuration describes a model, and neither its text tower alone nor where code for one is."""
+    settings = read_json(folder / CONFIG)
+    found = settings.raw("model_type", None)
+    return not settings.has("auto_map") and found is not None and found not in TEXT_MODELS
+
+
+def tokenizer_kind(folder: Path) -> TokenizerKind:
+    """By which rules the folder's texts are read."""
+    return _TOKENIZERS[model_type(folder)]
+
+
 def read_huggingface(
     folder: Path, tensors: Callable[[], dict[str, Tensor]], where: str
-) -> tuple[BackboneConfig, dict[str, Tensor], TokenizerKind]:
-    """Configuration, weights (shotfit's names, float32) and kind of tokenizer of a Hugging Face folder.
+) -> tuple[BackboneConfig, dict[str, Tensor]]:
+    """Configuration and weights (shotfit's names, float32) of a Hugging Face folder.
 
     tensors: reads those of the weights file `where`, once the configuration is known to be one that is supported.
 
-    Raises ShotfitError if the model is of none of the kinds here, if its configuration asks for something that is not
+    Raises ShotfitError if the model is of another type, if its configuration asks for something that is not
     implemented, or if the weights are damaged, lack a tensor or have one too many.
     """
-    settings = read_json(folder / CONFIG)
-    found = settings.raw("model_type", None)
-    if found not in ("clip", "siglip", *DUAL_ENCODERS):
-        expected = ", ".join(repr(kind) for kind in ("clip", "siglip", *DUAL_ENCODERS))
-        raise ShotfitError(
-            f"{settings.where}: model_type {shown(found)} is not supported, expected one of {expected}, with both "
-            "towers."
-        )
+    kind, settings = model_type(folder), read_json(folder / CONFIG)
     text: TextConfig | BertConfig
     tables: BertTables | None = None
-    if found == "clip":
-        image, text = _clip_configs(settings)
-    elif found == "siglip":
-        image, text = _siglip_configs(settings)
-    else:
-        text, tables = bert_of_dual_encoder(settings, found, _tower(settings, "text", {}))
+    if kind in DUAL_ENCODERS:
+        text, tables = bert_of_dual_encoder(settings, kind, _tower(settings, "text", {}))
         image = _clip_image(_tower(settings, "vision", _CLIP_VISION), text.embed)
-    kind: Literal["clip", "siglip"] = "siglip" if found == "siglip" else "clip"
-    config = BackboneConfig(image, text, _preprocessing(folder, kind, image.image_size), logit_bias=kind == "siglip")
-    return config, _convert(tensors(), config, where, found, tables), kind if tables is None else "pieces:plain"
+    else:
+        image, text = _siglip_configs(settings) if kind == "siglip" else _clip_configs(settings, kind == "clip")
+    prepared = _preprocessing(folder, "siglip" if kind == "siglip" else "clip", image.image_size)
+    config = BackboneConfig(image, text, prepared, logit_bias=kind == "siglip")
+    return config, _convert(tensors(), config, where, kind, tables)
 
 
 def _tower(settings: Settings, name: str, defaults: dict[str, Any]) -> Settings:
@@ -185,9 +211,11 @@ def _clip_image(vision: Settings, embed: int) -> ImageConfig:
     return ImageConfig(size, patch, _blocks(vision), embed, True, False, True, "token", projection=True)
 
 
-def _clip_configs(settings: Settings) -> tuple[ImageConfig, TextConfig]:
+def _clip_configs(settings: Settings, older: bool) -> tuple[ImageConfig, TextConfig]:
+    """CLIP's, or MetaCLIP 2's. older: a configuration may carry the wrong end token."""
     text, embed = _tower(settings, "text", _CLIP_TEXT), settings.integer("projection_dim", 512)
     end = text.integer("eos_token_id", least=0)
+    wrong = older and end == _WRONG_END
     return (
         _clip_image(_tower(settings, "vision", _CLIP_VISION), embed),
         TextConfig(
@@ -196,8 +224,8 @@ def _clip_configs(settings: Settings) -> tuple[ImageConfig, TextConfig]:
             _blocks(text),
             embed,
             causal=True,
-            pooling="largest" if end == _WRONG_END else "end",
-            end=None if end == _WRONG_END else end,
+            pooling="largest" if wrong else "end",
+            end=None if wrong else end,
             padding=text.integer("pad_token_id", least=0),
             projection_bias=False,
         ),

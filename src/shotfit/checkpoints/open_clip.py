@@ -21,7 +21,7 @@ from torch.nn import functional
 from shotfit.checkpoints.bert_text import OPEN_CLIP, BertTables, bert_of_open_clip, open_clip_projection, take_bert
 from shotfit.checkpoints.cleaning import CLEANINGS
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD, IGNORED, take_resnet, take_text, take_vit
-from shotfit.checkpoints.settings import Settings, read_json, shown
+from shotfit.checkpoints.settings import Settings, shown
 from shotfit.checkpoints.state_dict import StateDict
 from shotfit.checkpoints.timm_trunks import take_trunk, trunk_config
 from shotfit.checkpoints.tokenizers import TokenizerKind
@@ -113,16 +113,16 @@ _PREPROCESS = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "f
 
 
 def read_open_clip(
-    path: Path, tensors: Callable[[], dict[str, Tensor]], where: str
+    settings: Settings, tensors: Callable[[], dict[str, Tensor]], where: str, folder: Path | None = None
 ) -> tuple[BackboneConfig, dict[str, Tensor]]:
-    """Configuration (in the file `path`) and weights (shotfit's names, float32) of an open_clip checkpoint.
+    """Configuration and weights (shotfit's names, float32) of an open_clip checkpoint.
 
-    tensors: reads those of the weights file `where`, once the configuration is known to be one that is supported.
+    settings: of its `open_clip_config.json`. tensors: reads those of the weights file `where`, once the configuration
+    is known to be one that is supported. folder: where the configuration of a text model of another library may lie.
 
     Raises ShotfitError if the configuration asks for something that is not implemented, by name, or if the weights are
     damaged, lack a tensor or have one too many.
     """
-    settings = read_json(path)
     model = settings.section("model_cfg")
     _refuse(model, _MODEL)
     vision, text = model.section("vision_cfg", {}), model.section("text_cfg", {})
@@ -130,7 +130,7 @@ def read_open_clip(
     named = text.has("hf_model_name")
     _refuse(text, OPEN_CLIP if named else _TEXT)
     image_config = _image_config(model, vision)
-    bert = bert_of_open_clip(text, model.integer("embed_dim"), path.parent) if named else None
+    bert = bert_of_open_clip(text, model.integer("embed_dim"), folder) if named else None
     config = BackboneConfig(
         image_config,
         bert[0] if bert else _text_config(model, text),
@@ -143,12 +143,12 @@ def read_open_clip(
     return config, _convert(read, config, where, model, bert[1] if bert else None)
 
 
-def tokenizer_kind(path: Path) -> TokenizerKind:
+def tokenizer_kind(settings: Settings) -> TokenizerKind:
     """By which rules texts are read: CLIP's, or those of a tokenizer that the configuration names.
 
     Raises ShotfitError for a way of cleaning that is not known.
     """
-    text = read_json(path).section("model_cfg").section("text_cfg", {})
+    text = settings.section("model_cfg").section("text_cfg", {})
     options = text.section("tokenizer_kwargs", {})
     if unknown := sorted(options.entries.keys() - {"clean", "strip_sep_token"}):
         raise ShotfitError(f"{options.where}: {unknown[0][:80]} is not known, so texts might be read wrongly.")

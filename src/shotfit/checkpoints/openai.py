@@ -37,6 +37,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 HEAD_WIDTH = 64
+_FIRST, _SECOND, _KEPT = "positional_embedding", "positional_embedding_res", 20  # of Long-CLIP
 IGNORED = ("input_resolution", "context_length", "vocab_size", r"(text\.)?attn_mask", r".*\.num_batches_tracked")
 
 
@@ -45,7 +46,7 @@ def read_openai(tensors: Mapping[str, Tensor], where: str) -> tuple[BackboneConf
 
     Raises ShotfitError if the file is damaged, of another architecture, or lacks a tensor.
     """
-    weights = StateDict(tensors, where)
+    weights = StateDict(one_table(tensors, where), where)
     weights.drop(*IGNORED)
     text = _text_config(weights)
     image = _vit_config(weights, text) if "visual.proj" in weights.names() else _resnet_config(weights, text)
@@ -55,6 +56,21 @@ def read_openai(tensors: Mapping[str, Tensor], where: str) -> tuple[BackboneConf
     converted = {**take_image, **take_text(weights, text, ""), "logit_scale": weights.take("logit_scale")}
     weights.close()
     return BackboneConfig(image, text, rule, logit_bias=False), converted
+
+
+def one_table(tensors: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
+    """The tensors with one table of text positions, where Long-CLIP has two: its second holds from place 20 on.
+
+    Zhang et al., "Long-CLIP: Unlocking the Long-Text Capability of CLIP", ECCV 2024, arXiv 2403.15378. Raises
+    ShotfitError if the two differ in shape.
+    """
+    if _SECOND not in tensors:
+        return tensors
+    first, second = tensors.get(_FIRST), tensors[_SECOND]
+    if first is None or first.dim() != 2 or first.shape != second.shape:
+        raise ShotfitError(f"{where}: {_FIRST} and {_SECOND} must be two tables of one size; fetch it again.")
+    rest = {name: value for name, value in tensors.items() if name != _SECOND}
+    return rest | {_FIRST: torch.cat([first[:_KEPT], second[_KEPT:]])}
 
 
 def _blocks(width: int, layers: int, what: str, weights: StateDict) -> BlocksConfig:

@@ -56,7 +56,9 @@ def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0
 def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
     """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`.
 
-    kind: "vit", "resnet" or "siglip"; "bert", read at the first token, or "bert_mean", over all of them.
+    kind: "vit", "resnet" or "siglip"; "eva" (rotated, gated, inner norms), "perception" (rotated, pooling head of its
+    own), "post_norm" (norms within the sums, a stem of convolutions, averaged before the last norm); with a text tower
+    of BERT's kind "bert" (read at the first token) or "bert_mean" (over all of them).
     Its towers have unequal depths, 4 image and 3 text blocks.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +81,19 @@ def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
             text = BertConfig(259, 77, text_blocks, 32, padding, "first", True, False, "linear", False)
         else:
             text = BertConfig(259, 77, text_blocks, 32, padding, "mean", False, False, "mlp", False)
+    elif kind == "eva":
+        blocks = BlocksConfig(16, 4, 2, 24, "gelu", 1e-6, gated=True, inner_norms=True)
+        image = ImageConfig(32, 16, blocks, 32, True, True, False, "token", True, projection_bias=True, rotary=True)
+    elif kind == "perception":
+        blocks = BlocksConfig(16, 4, 2, 32, "gelu", 1e-5)
+        image = ImageConfig(
+            32, 16, blocks, 32, True, False, True, "attention", True, True, pool_heads=4, pool_mlp_width=48, rotary=True
+        )
+    elif kind == "post_norm":
+        blocks = BlocksConfig(16, 4, 2, 32, "gelu", 1e-6, norm="after")
+        image = ImageConfig(
+            32, 16, blocks, 32, True, False, False, "mean", True, norm_after_pool=True, stem="convolutions"
+        )
     vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     words = FastTokenizer(models.BPE(vocab=vocabulary | {"<start>": start, "<end>": end}, merges=[]))
     words.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
