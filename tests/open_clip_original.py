@@ -39,6 +39,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 VOCABULARY, CONTEXT, EMBED = 60, 12, 32
 _TEXT = {"vocab_size": VOCABULARY, "context_length": CONTEXT, "width": 32, "heads": 2, "layers": 2}
 _HF_TEXT = {
+    "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract": transformers.BertConfig,
     "roberta-base": transformers.RobertaConfig,
     "xlm-roberta-base": transformers.XLMRobertaConfig,
     "xlm-roberta-large": transformers.XLMRobertaConfig,

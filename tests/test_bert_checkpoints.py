@@ -220,6 +220,15 @@ def test_unknown_text_model_is_refused_and_never_looked_for(
     refused(folder, r"is no text tower whose sizes shotfit knows\. If it is BERT, RoBERTa or XLM-RoBERTa")
 
 
+def test_weights_of_any_name_are_open_clip_s_where_the_other_file_is_of_the_text_model(folder: Path) -> None:
+    fingerprint = load_backbone(folder).fingerprint
+    for name in ("model.safetensors", "epoch_3.safetensors"):
+        (folder / WEIGHTS).rename(folder / name)
+        found = load_backbone(folder if name == "model.safetensors" else folder / name)
+        assert found.fingerprint == fingerprint
+        (folder / name).rename(folder / WEIGHTS)
+
+
 def test_known_name_with_other_weights_is_refused(folder: Path) -> None:
     change(folder / OPEN_CLIP, "model_cfg.text_cfg.hf_model_name", "roberta-base")
     (folder / TEXT).unlink()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +18,23 @@ if TYPE_CHECKING:
     from .open_clip_table import Outcome
 
 FLOAT32 = 1e-5  # of the largest feature
+BIOMEDCLIP = {
+    "embed_dim": 512,
+    "vision_cfg": {
+        "timm_model_name": "vit_base_patch16_224",
+        "timm_model_pretrained": False,
+        "timm_pool": "",
+        "timm_proj": "linear",
+        "image_size": 224,
+    },
+    "text_cfg": {
+        "hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+        "hf_tokenizer_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+        "hf_proj_type": "mlp",
+        "hf_pooler_type": "cls_last_hidden_state_pooler",
+        "context_length": 256,
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +59,20 @@ def test_features_are_open_clips(outcomes: dict[str, Outcome]) -> None:
 def test_all_but_named_kinds_are_read(outcomes: dict[str, Outcome]) -> None:
     refused = {name: found.refusal for name, found in outcomes.items() if found.difference is None}
     assert all("docs/backbones.md" in line and "\n" not in line for line in refused.values())
-    assert len(outcomes) - len(refused) >= 97
+    assert len(outcomes) - len(refused) >= 101
+
+
+def test_biomedclip_is_read(tmp_path: Path) -> None:
+    """The configuration of its repository, which open_clip does not list."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from .open_clip_original import CONFIGURATIONS
+        from .open_clip_table import outcome
+
+        with mock.patch.dict(CONFIGURATIONS, {"BiomedCLIP": BIOMEDCLIP}):
+            found = outcome("BiomedCLIP", tmp_path)
+    assert found.difference is not None, found.refusal
+    assert found.difference < FLOAT32
 
 
 @pytest.mark.slow
