@@ -229,6 +229,25 @@ def test_weights_of_any_name_are_open_clip_s_where_the_other_file_is_of_the_text
         (folder / name).rename(folder / WEIGHTS)
 
 
+READ = {
+    TEXT: ["model_type", "is_decoder", "add_cross_attention", "hidden_act", "layer_norm_eps", "pad_token_id", *SIZES],
+    OPEN_CLIP: [f"model_cfg.text_cfg.{name}" for name in ("hf_pooler_type", "hf_proj_type", "context_length")],
+}
+ODD = [-1, 0, 2**31, 10**30, 1.5, 1e300, float("nan"), True, "", "x" * 9_999, "\x1b[2J", [], [1] * 99, {}, {"a": {}}]
+
+
+@pytest.mark.parametrize(("file", "entry"), [(file, entry) for file, entries in READ.items() for entry in entries])
+def test_odd_values_are_one_line_or_nothing(file: str, entry: str, folder: Path) -> None:
+    before = (folder / file).read_text()
+    for value in ODD:
+        (folder / file).write_text(before)
+        change(folder / file, entry, value)
+        try:
+            load_backbone(folder)
+        except ShotfitError as refusal:
+            assert "\n" not in str(refusal) and "\x1b" not in str(refusal) and len(str(refusal)) < 600
+
+
 def test_known_name_with_other_weights_is_refused(folder: Path) -> None:
     change(folder / OPEN_CLIP, "model_cfg.text_cfg.hf_model_name", "roberta-base")
     (folder / TEXT).unlink()
