@@ -22,7 +22,6 @@ from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.methods import find
 from shotfit.methods.base import Method, Support
-from shotfit.testing import check
 from shotfit.testing.tiny import random_backbone, tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.bert import BertTransformer
@@ -251,9 +250,3 @@ def test_fitted_model_knows_new_classes_and_opens_as_it_was_saved(name: str, tmp
     other = opened.for_classes([*reversed(model.class_names), "another thing"])
     old, new = opened.predict(pictures[:1], top=3)[0], other.predict(pictures[:1], top=4)[0]
     assert [label for label in new.labels if label != "another thing"] == list(old.labels)
-
-
-@pytest.mark.parametrize("name", ["stored_equals_full", "chunks_change_nothing", "twenty_steps_agree"])
-@pytest.mark.parametrize("method", FIVE)
-def test_method_keeps_the_contract(name: str, method: str, tmp_path: Path) -> None:
-    check(name, lambda: find(method).with_options(FIVE[method]), tmp_path, "bert_mean" if method == "mma" else "bert")

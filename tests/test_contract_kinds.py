@@ -11,13 +11,17 @@ from shotfit.testing import CONTRACT, check
 
 from .test_contract import ONCE, VARIANTS
 
-KINDS = ("eva", "perception", "post_norm", "siglip")
+KINDS = ("eva", "perception", "post_norm", "siglip", "bert", "bert_mean")
 # what looks at the towers from inside, on the edit that each kind treats in a way of its own
 SAMPLE = [
     ("eva", "mma", 1, "savings_change_nothing"),
     ("eva", "apex", 0, "saved_equals_fitted"),
     ("perception", "apex", 1, "savings_change_nothing"),
     ("post_norm", "mma", 1, "savings_change_nothing"),
+    ("bert", "coop", 1, "savings_change_nothing"),
+    ("bert", "apex", 1, "savings_change_nothing"),
+    ("bert_mean", "mma", 1, "savings_change_nothing"),
+    ("bert_mean", "softcpt", 2, "saved_equals_fitted"),
     *[(kind, method, 0, "stored_equals_full") for kind in KINDS for method in METHODS],
 ]
 ALL = [
