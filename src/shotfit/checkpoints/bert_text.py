@@ -221,9 +221,10 @@ def _named(text: Settings, folder: Path | None) -> BertTables:
 
 def take_bert(weights: StateDict, prefix: str, text: BertConfig, tables: BertTables) -> dict[str, Tensor]:
     """The tower under `prefix` (with a dot at its end) by the Hugging Face library's names, projection apart."""
-    weights.drop(rf"{prefix}embeddings\.(position|token_type)_ids")
+    source = re.escape(prefix)
+    weights.drop(rf"{source}embeddings\.(position|token_type)_ids")
     if not text.pooler:
-        weights.drop(rf"{prefix}pooler\.dense\.(weight|bias)")
+        weights.drop(rf"{source}pooler\.dense\.(weight|bias)")
     width, hidden, first = text.blocks.width, text.blocks.mlp_width, tables.skipped
     embeddings = f"{prefix}embeddings."
     positions = weights.take(f"{embeddings}position_embeddings.weight", tables.positions, width)
