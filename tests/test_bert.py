@@ -186,7 +186,7 @@ FIVE: dict[str, dict[str, str]] = {
     "coop": {"length": "4", "position": "middle"},
     "softcpt": {"variant": "cata", "length": "3", "class_length": "2"},
     "apex": {"visual_depth": "2", "text_depth": "3", "text_tokens": "3"},
-    "mma": {"scale": "0.5", "start": "0"},
+    "mma": {"scale": "0.5", "start": "0", "end": "1"},
     "dualadapter": {},
 }
 KINDS = pytest.mark.parametrize("kind", ["bert", "bert_mean"])

@@ -166,7 +166,7 @@ class MLP(nn.Module):
         self.gate = Linear(width, hidden) if gated else None
         self.up, self.down = Linear(width, hidden), Linear(hidden, width)
         self.norm = None if epsilon is None else nn.LayerNorm(hidden, epsilon)
-        self.activation, self.quick = ACTIVATIONS[activation], activation == "quick_gelu" and not gated
+        self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """[tokens, width] to [tokens, width]."""
@@ -180,7 +180,7 @@ class Block(nn.Module):
     def __init__(self, config: BlocksConfig) -> None:
         super().__init__()
         inner = config.epsilon if config.inner_norms else None
-        self.norm = config.norm
+        self.norm, self.silu = config.norm, config.silu
         self.norm1 = nn.LayerNorm(config.width, config.epsilon)
         self.attention = Attention(config.width, config.heads, inner)
         self.norm2 = nn.LayerNorm(config.width, config.epsilon)
@@ -219,7 +219,7 @@ class Block(nn.Module):
         As SiLU: silu(q h) = q quick_gelu(h). The factor q goes into the norm that makes h and into both biases, its
         inverse into the sum, so that only vectors of the width are multiplied and no matrix is held twice.
         """
-        if not (silu and self.mlp.quick and self.mlp.norm is None):
+        if not (silu and self.silu):
             return x + self.mlp(self.norm2(x))
         norm, up, down = self.norm2, self.mlp.up, self.mlp.down
         h = F.layer_norm(x, norm.normalized_shape, QUICK * norm.weight, QUICK * norm.bias, norm.eps)

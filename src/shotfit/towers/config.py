@@ -91,6 +91,11 @@ class BlocksConfig:
         if self.width % self.heads:
             raise BoundsError(f"a width of {self.width:,} does not divide into {self.heads:,} attention heads.")
 
+    @property
+    def silu(self) -> bool:
+        """Whether the blocks' QuickGELU can run as SiLU."""
+        return self.activation == "quick_gelu" and self.norm == "before" and not (self.gated or self.inner_norms)
+
 
 @dataclass(frozen=True)
 class ImageConfig:
