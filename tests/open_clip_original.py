@@ -94,9 +94,9 @@ def reduced_trunks() -> Iterator[None]:
         yield
 
 
-def build(name: str, seed: int = 0) -> Original:
-    """One of the configurations at reduced size, with random weights."""
-    config = reduced(CONFIGURATIONS[name])
+def build(name: str | dict[str, Any], seed: int = 0) -> Original:
+    """One of the configurations, or one that is given, at reduced size, with random weights."""
+    config = reduced(CONFIGURATIONS[name] if isinstance(name, str) else name)
     text = config["text_cfg"] | {"hf_model_pretrained": False}  # its weights are random as the others
     with (
         mock.patch("timm.create_model", _small_model),

@@ -24,7 +24,7 @@ from shotfit.towers.texts import Texts
 from .open_clip_original import CONFIGURATIONS, CONTEXT, VOCABULARY, Original, build, reduced_trunks
 from .originals import open_clip
 
-__all__ = ["Outcome", "architectures", "outcome", "table", "with_table"]
+__all__ = ["Outcome", "architectures", "difference", "outcome", "table", "with_table"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
 ARCHITECTURES = Path(__file__).parents[1] / "src" / "shotfit" / "assets" / "architectures.json"
@@ -64,8 +64,13 @@ def outcome(name: str, folder: Path) -> Outcome:
     except ShotfitError as error:
         return Outcome(None, str(error))
     assert original is not None
-    with torch.inference_mode():
-        return Outcome(max(_of_images(original, backbone), _of_texts(original, backbone)))
+    return Outcome(difference(original, backbone))
+
+
+@torch.inference_mode()
+def difference(original: Original, backbone: Backbone) -> float:
+    """The largest of any image or text feature from the original's, in shares of the largest."""
+    return max(_of_images(original, backbone), _of_texts(original, backbone))
 
 
 def _of_images(original: Original, backbone: Backbone) -> float:

@@ -13,6 +13,8 @@ import torch
 from shotfit.checkpoints.settings import Settings
 from shotfit.checkpoints.state_dict import StateDict
 from shotfit.checkpoints.timm_trunks import TRUNKS, take_trunk, trunk_config
+from shotfit.checkpoints.weights import load_backbone
+from shotfit.errors import ShotfitError
 
 if TYPE_CHECKING:
     from .open_clip_table import Outcome
@@ -80,6 +82,54 @@ def test_the_page_has_this_table(outcomes: dict[str, Outcome]) -> None:
     from .open_clip_table import PAGE, table
 
     assert table(outcomes) in PAGE.read_text(), "docs/backbones.md is stale: python -m tests.open_clip_table"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("trunk", "pool", "projection"),
+    [
+        ("vit_base_patch16_224", "", "linear"),  # BiomedCLIP's
+        ("vit_base_patch16_224", "avg", "linear"),
+        ("vit_base_patch16_224", "avg", None),
+        ("vit_base_patch16_224", "token", "none"),
+        ("vit_base_patch16_siglip_224", "map", "linear"),
+        ("vit_medium_patch16_gap_256", "avg", None),
+        ("eva_giant_patch14_224", "avg", None),
+        ("eva02_base_patch16_clip_224", "avg", "linear"),
+    ],
+)
+def test_trunks_are_pooled_and_projected_as_open_clip_does(
+    trunk: str, pool: str, projection: str | None, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from .open_clip_original import build, reduced_trunks
+        from .open_clip_table import difference
+    vision = {"timm_model_name": trunk, "timm_pool": pool, "timm_proj": projection, "timm_proj_bias": pool == "avg"}
+    original = build({"embed_dim": 32, "vision_cfg": vision, "text_cfg": {}})
+    with reduced_trunks():
+        backbone = load_backbone(original.write(tmp_path))
+    assert difference(original, backbone) < FLOAT32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timm_model_name": "resnet50"}, "the image tower 'resnet50' of timm is not among those"),
+        ({"timm_model_name": 10**9}, "the image tower 1000000000 of timm is not among those"),
+        ({"image_size": 10**9}, "image_size is 1000000000, expected that of vit_base_patch16_224"),
+        ({"timm_pool": "map"}, "timm_pool is 'map', expected a way to pool that vit_base_patch16_224 has"),
+        ({"timm_pool": "rot_attn"}, "timm_pool is 'rot_attn', expected one of"),
+        ({"timm_proj": None, "timm_pool": ""}, "timm_pool is '', expected a way to pool"),
+        ({"timm_proj": "mlp"}, "timm_proj is 'mlp', expected linear or none"),
+        ({"timm_proj": "none"}, "the joint space is 7 wide, the features of vit_base_patch16_224 768"),
+        ({"timm_model_name": "eva_giant_patch14_224", "timm_pool": "token"}, "timm_pool is 'token', expected avg"),
+    ],
+)
+def test_what_a_trunk_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+    vision = {"timm_model_name": "vit_base_patch16_224", "timm_pool": "token", "timm_proj": "linear"} | changes
+    with pytest.raises(ShotfitError, match=message):
+        trunk_config(Settings(vision, "vision_cfg"), 7)
 
 
 @pytest.mark.slow

@@ -224,7 +224,7 @@ def _image_config(model: Settings, vision: Settings) -> ImageConfig | ResNetConf
         pre_norm=not vision.flag("no_ln_pre", False),
         pooling=cast(Literal["token", "mean"], pooling),
         projection=True,
-        norm_after_pool=pooling == "mean" and vision.flag("final_ln_after_pool", False),
+        norm_after_pool=vision.flag("final_ln_after_pool", False) and pooling == "mean",
     )
 
 

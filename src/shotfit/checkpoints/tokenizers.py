@@ -24,7 +24,7 @@ from shotfit.checkpoints.cleaning import CLEANINGS, Cleaning, canonical, without
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, guarded, read_byte_pairs
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.files import SETTINGS_BYTES, read_text, sha256
+from shotfit.files import read_text, sha256
 from shotfit.towers.config import BertConfig, TextConfig
 from shotfit.towers.tokenizer import Tokenizer
 
@@ -123,7 +123,7 @@ class HuggingFaceTokenizer(Tokenizer):
             padding=padding,
             special=sorted(special),
             source={
-                "files": [sha256(file, SETTINGS_BYTES, "a tokenizer") for file in files],
+                "files": [sha256(file, LARGEST_FILE, "a tokenizer") for file in files],
                 "unknown": named.get("unk_token"),
                 "lower_case": lower_case,
                 **of_class,

@@ -150,7 +150,8 @@ def rotated(x: Tensor, rotation: Tensor) -> Tensor:
     cosines, sines = rotation[: turned.shape[2]].unbind(-1)
     first, second = turned.unbind(-1)
     pairs = torch.stack([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
-    return torch.cat([pairs.flatten(-2), x[:, :, len(rotation) :]], dim=2)
+    rest = x[:, :, len(rotation) :]
+    return torch.cat([pairs.flatten(-2), rest], dim=2) if rest.shape[2] else pairs.flatten(-2)
 
 
 class MLP(nn.Module):

@@ -127,9 +127,10 @@ class ImageConfig:
     def __post_init__(self) -> None:
         _bounded("image_size", self.image_size, 1, LARGEST_IMAGE)
         _bounded("the patch size", self.patch, 1, self.image_size)
-        _bounded("the number of the pooling head's attention heads", self.pool_heads or 1, 1, self.blocks.width)
-        _bounded("the width of the pooling head's MLP", self.pool_mlp_width or 1, 1, 16 * LARGEST_WIDTH)
-        if self.blocks.width % (self.pool_heads or 1):
+        heads, hidden = (1 if size is None else size for size in (self.pool_heads, self.pool_mlp_width))
+        _bounded("the number of the pooling head's attention heads", heads, 1, self.blocks.width)
+        _bounded("the width of the pooling head's MLP", hidden, 1, 16 * LARGEST_WIDTH)
+        if self.blocks.width % heads:
             raise BoundsError(f"a width of {self.blocks.width:,} does not divide into {self.pool_heads} heads.")
         if self.rotary and self.blocks.width // self.blocks.heads % 2:
             raise BoundsError("heads of an odd width cannot be rotated in pairs.")
