@@ -4,6 +4,7 @@
 # make docs   the documentation as a site, build/docs/index.html; runs its notebooks
 # make browser  the tests of pages, in Chromium
 # make soak     the prediction server under load for twenty minutes
+# make backbones  the contract of every method on every kind of tower: an hour
 # make attacks  the attacks of tests/attacks, of which the tests run some, all twice: make attacks SEED=7
 # make data   unpack the evaluation sets: make data DATA=../shared/data
 # make bench  time the savings against the reference manner
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --no-deps --require-hashes --requirement requirements
 MODEL := demo-model
 
-.PHONY: demo test slow docs browser soak attacks data bench lock audit clean
+.PHONY: demo test slow docs browser soak backbones attacks data bench lock audit clean
 
 demo: $(VENV)/demo
 	$(BIN)/shotfit fit examples/clipart --out $(MODEL)
@@ -41,6 +42,9 @@ browser: $(VENV)/test
 
 soak: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout 3600 tests
+
+backbones: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m backbones tests --numprocesses auto --dist worksteal
 
 attacks: $(VENV)/test
 	OMP_NUM_THREADS=1 SHOTFIT_ATTACK_ROUNDS=2 $(BIN)/python -m pytest tests/attacks --numprocesses auto --dist worksteal --attack-seed $(or $(SEED),$(shell date +%F))
@@ -80,7 +84,9 @@ $(VENV)/demo: $(BIN)/python pyproject.toml requirements/demo.txt
 	$(call install,demo)
 	@touch $@
 
-# What it installs serves the demo too.
-$(VENV)/test: $(BIN)/python pyproject.toml requirements/test.txt
+# What it installs serves the demo too. The originals that tests compare with lie apart (tests/originals.py says why).
+$(VENV)/test: $(BIN)/python pyproject.toml requirements/test.txt requirements/originals.txt
 	$(call install,test)
+	rm -rf $(VENV)/originals
+	$(LOCKED)/originals.txt --target $(VENV)/originals
 	@touch $@ $(VENV)/demo

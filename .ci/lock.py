@@ -3,6 +3,7 @@
     constraints.txt              the versions; pins that are there stay, what is new gets its newest version
     requirements/demo.txt        what shotfit needs, with the hashes of all files of each version, but for torch
     requirements/test.txt        the same with every extra
+    requirements/originals.txt   what tests compare with, installed apart: open_clip, timm, and their torchvision
     requirements/torch.txt       torch as the registry has it, with what its build for NVIDIA GPUs needs
     requirements/torch-cpu.txt   torch's builds for CPUs alone, which are found beside pip (PIP_FIND_LINKS, an index)
     sbom.cdx.json                the bill of materials that goes into the wheel
@@ -25,6 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
+APART = ("open-clip-torch", "timm", "torchvision")  # tests/originals.py says why
 GPU = re.compile(r"nvidia-|cuda-|triton$")  # what torch's build for NVIDIA GPUs needs, and nothing else
 COMPILE = (
     *(
@@ -55,7 +57,8 @@ def main() -> None:
     version = version_of(torch["torch"])
     cpu = {**known_builds(version), **found_builds(version)}
     write(LOCKS / "demo.txt", without(demo, torch))
-    write(LOCKS / "test.txt", without(test, torch))
+    write(LOCKS / "test.txt", without(test, {**torch, **dict.fromkeys(APART, "")}))
+    write(LOCKS / "originals.txt", (test[name] for name in APART))
     write(LOCKS / "torch.txt", torch.values())
     lines = "".join(f" \\\n    --hash=sha256:{digest}" for digest in cpu)
     write(LOCKS / "torch-cpu.txt", [f"torch=={version}+cpu{lines}\n"])

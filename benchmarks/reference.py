@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.config import BlocksConfig, ResNetConfig
+from shotfit.towers.config import BlocksConfig, ResNetConfig, TextConfig
 
 __all__ = ["MMA", "Apex", "Clip", "CoOp", "Reference", "SoftCPT", "pad"]
 
@@ -78,7 +78,8 @@ class Clip(nn.Module):
         super().__init__()
         image, text, weights = backbone.config.image, backbone.config.text, backbone.state_dict()
         assert not isinstance(image, ResNetConfig) and image.blocks.activation == "quick_gelu"
-        assert text.causal and text.end is not None and text.blocks.activation == "quick_gelu"
+        assert isinstance(text, TextConfig) and text.causal and text.end is not None
+        assert text.blocks.activation == "quick_gelu"
         self.context, self.vocabulary, self.end = text.context, text.vocabulary, text.end
         plain = "image.embedding.class_token" in weights
         self.embedding = Patches(weights) if plain else backbone.image.get_submodule("embedding")

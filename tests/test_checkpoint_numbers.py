@@ -25,6 +25,10 @@ OPEN_CLIP = {
     **{f"model_cfg.text_cfg.{name}": WHOLE for name in ("context_length", "vocab_size", "width", "heads", "layers")},
     "model_cfg.embed_dim": WHOLE,
     "model_cfg.text_cfg.pad_id": ODD,
+    "model_cfg.vision_cfg.timm_model_name": [*WHOLE, "vit_base_patch16_224"],  # of another size
+    "model_cfg.vision_cfg.final_ln_after_pool": [value for value in WHOLE if value is not True],
+    "model_cfg.vision_cfg.ls_init_value": WHOLE,  # the weights have no layer scale
+    "model_cfg.text_cfg.tokenizer_kwargs": [value for value in WHOLE if value != {}] + [{"clean": 1}, {"loud": True}],
     "model_cfg.vision_cfg.mlp_ratio": [0, *(value for value in ODD if value != 2.5)],
     "model_cfg.vision_cfg.norm_kwargs": [{"eps": value} for value in WHOLE],
     "preprocess_cfg.mean": [[0.5, 0.5, value] for value in ODD if value not in (-1, 2.5)],
@@ -50,6 +54,11 @@ OURS = {
         for name in ("width", "layers", "heads", "mlp_width", "epsilon")
     },
     **{f"backbone.image.{name}": WHOLE for name in ("image_size", "patch", "embed")},
+    **{f"backbone.image.{name}": WHOLE for name in ("pool_heads", "pool_mlp_width")},
+    **{
+        f"backbone.image.{name}": [value for value in WHOLE if value is not True]
+        for name in ("norm_after_pool", "rotary", "stem")
+    },
     **{f"backbone.text.{name}": WHOLE for name in ("vocabulary", "context", "embed")},
     **{f"backbone.text.{name}": ODD for name in ("padding", "end")},
     "backbone.preprocessing.size": WHOLE,

@@ -49,7 +49,7 @@ def task(place: Path) -> Task:
 
 @pytest.fixture(scope="module")
 def backbones(place: Path) -> dict[str, Backbone]:
-    return {kind: tiny_backbone(place / kind, kind) for kind in ("vit", "siglip", "resnet")}
+    return {kind: tiny_backbone(place / kind, kind) for kind in ("vit", "siglip", "resnet", "eva", "post_norm")}
 
 
 def fitted(task: Task | list[Task], method: str, backbone: Backbone, **more: Any) -> Model:
@@ -114,6 +114,8 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
         ("vit", "apex"),
         ("siglip", "mma"),
         ("resnet", "coop"),
+        ("eva", "apex"),
+        ("post_norm", "mma"),
     ],
 )
 def test_export_equals_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,18 @@ def kept(backbone: Backbone, run: Callable[[], Tensor]) -> int:
         assert run().requires_grad
     storages = {storage.data_ptr(): storage.nbytes() for storage in map(Tensor.untyped_storage, tensors)}
     return sum(size for place, size in storages.items() if place not in weights)
+
+
+@BOTH
+def test_what_gated_blocks_keep_is_what_is_counted(savings: Savings) -> None:
+    blocks = replace(BLOCKS, activation="gelu", gated=True, inner_norms=True)
+    text = TextConfig(VOCABULARY, 77, BLOCKS, 32, True, "end", VOCABULARY - 1, 0, False)
+    image = ImageConfig(32, 8, blocks, 32, True, False, True, "token", True, rotary=True)
+    backbone = random_backbone(BackboneConfig(image, text, clip_preprocessing(32), False))
+    frozen, matrix = Frozen(backbone, savings=savings), torch.zeros(64, 64, requires_grad=True)
+    images = Images.of(torch.randn(20, 3, 32, 32))
+    found = kept(backbone, lambda: frozen.image(images, [Adapter("image", 0, lambda x: x @ matrix)]))
+    assert found <= activation_bytes(blocks, 20 * 17, 20 * 17, LAYERS, 0, savings, 4) <= 2 * found
 
 
 def context() -> Context:

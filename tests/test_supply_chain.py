@@ -51,7 +51,7 @@ def asked(extras: bool) -> list[Requirement]:
 
 @pytest.mark.parametrize(("name", "extras"), [("demo", False), ("test", True)])
 def test_everything_that_is_asked_for_is_locked_in_a_version_that_serves(name: str, extras: bool) -> None:
-    versions = locked(name, "torch")
+    versions = locked(name, "torch", *(["originals"] if extras else []))
     for requirement in asked(extras):
         if requirement.marker is None or requirement.marker.evaluate({"python_version": "3.11"}):
             version = versions.get(canonicalize_name(requirement.name))
@@ -59,7 +59,7 @@ def test_everything_that_is_asked_for_is_locked_in_a_version_that_serves(name: s
             assert requirement.specifier.contains(version), f"run make lock: {requirement}, locked {version}"
 
 
-@pytest.mark.parametrize("name", ["demo", "test", "torch", "torch-cpu"])
+@pytest.mark.parametrize("name", ["demo", "test", "originals", "torch", "torch-cpu"])
 def test_every_locked_version_has_hashes(name: str) -> None:
     text = (LOCKS / f"{name}.txt").read_text()
     found = lock.entries(text)
@@ -71,7 +71,7 @@ def test_every_locked_version_has_hashes(name: str) -> None:
 def test_constraints_are_the_locked_versions() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    versions = locked("test", "torch")
+    versions = locked("test", "originals", "torch")
     assert pins == {package: version for package, version in versions.items() if not lock.GPU.match(package)}
 
 

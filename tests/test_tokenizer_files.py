@@ -222,7 +222,7 @@ def test_tokenizer_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "tokenizer.json").open("wb") as file:
         file.truncate(tokenizer_file.LARGEST_FILE + 1)
-    with pytest.raises(ShotfitError, match=r"has 67,108,865 bytes, more than the 67,108,864 that are read of a"):
+    with pytest.raises(ShotfitError, match=r"has 134,217,729 bytes, more than the 134,217,728 that are read of a"):
         load_tokenizer(tmp_path, PLAIN, "clip")
 
 

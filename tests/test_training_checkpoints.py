@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.errors import ShotfitError
+from shotfit.towers.config import TextConfig
 
 from .checkpoints import HUGGINGFACE_CONFIG, OPEN_CLIP_CONFIG, huggingface_weights, openai_weights, write_open_clip
 
@@ -157,7 +158,8 @@ def test_open_clip_s_configuration_beside_a_file_is_read(tmp_path: Path, name: s
 def test_hugging_face_s_configuration_beside_a_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(HUGGINGFACE_CONFIG))
     torch.save({"model": prefixed("module.", huggingface_weights())}, tmp_path / "step_100.pt")
-    assert load_backbone(tmp_path / "step_100.pt").config.text.end == 39
+    text = load_backbone(tmp_path / "step_100.pt").config.text
+    assert isinstance(text, TextConfig) and text.end == 39
 
 
 def test_with_both_configurations_the_names_of_the_tensors_decide(tmp_path: Path) -> None:

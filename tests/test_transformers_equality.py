@@ -63,6 +63,21 @@ def test_clip_equals_transformers(activation: str, size: dict[str, Any], savings
         same(frozen.text(Texts.of(ids.tolist())), features(model.get_text_features(input_ids=ids)))
 
 
+def test_metaclip_2_equals_transformers(tmp_path: Path) -> None:
+    special = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}  # an end that is the wrong one of CLIP's
+    config = configuration(transformers.MetaClip2Config, SIZES[0], hidden_act="gelu")
+    for name, token in special.items():
+        setattr(config.text_config, name, token)
+    model = randomized(transformers.MetaClip2Model(config))
+    model.save_pretrained(tmp_path)
+    frozen = Frozen(load_backbone(str(tmp_path)))
+    pixels, ids = torch.randn(3, 3, 32, 32), torch.randint(3, 97, (4, 12))
+    ids[:, 0], ids[:, 8], ids[:, 9:] = 0, 2, 1
+    with torch.no_grad():
+        same(frozen.image(Images.of(pixels)), features(model.get_image_features(pixel_values=pixels)))
+        same(frozen.text(Texts.of(ids.tolist())), features(model.get_text_features(input_ids=ids)))
+
+
 @pytest.mark.parametrize("size", SIZES[:1])
 def test_siglip_equals_transformers(size: dict[str, Any], tmp_path: Path) -> None:
     size = size | {"width": 48, "heads": 2}

@@ -13,7 +13,7 @@ from shotfit.checkpoints.weights import load_backbone, save_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 from shotfit.towers.texts import Texts
-from shotfit.towers.transformer import VisionTransformer
+from shotfit.towers.transformer import TextTransformer, VisionTransformer
 
 from .cases import Case, assert_close, cases
 
@@ -70,6 +70,7 @@ def test_hidden_states_equal_the_formats_library(case: Case) -> None:
         assert_close(hidden[:1, first], case[f"out/text/block/{name}"], TOLERANCE, f"text block {name}")
     normed = image.post_norm(image.run(images).hidden).unflatten(0, (len(case["in/images"]), -1))
     assert_close(normed[:1, :3], case["out/image/last_hidden"], TOLERANCE, "image after the final norm")
+    assert isinstance(text, TextTransformer)
     normed = text.final_norm(text.run(texts).hidden).unflatten(0, (len(case["in/tokens"]), -1))
     assert_close(normed[:, [0, -1]], case["out/text/last_hidden"], TOLERANCE, "text after the final norm")
 

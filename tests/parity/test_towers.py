@@ -12,7 +12,7 @@ from shotfit.towers.blocks import Block
 from shotfit.towers.layout import Savings, Stream
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.texts import Texts
-from shotfit.towers.transformer import PatchEmbedding, TextTransformer, VisionTransformer
+from shotfit.towers.transformer import PatchEmbedding, TextTower, TextTransformer, VisionTransformer
 
 from .backbones import build
 from .cases import Case, assert_close, cases
@@ -80,7 +80,7 @@ def test_image_steps_equal_the_official_ones(case: Case) -> None:
 
 
 def _compare_blocks(
-    case: Case, name: str, tower: TextTransformer | VisionTransformer, stream: Stream, chosen: object
+    case: Case, name: str, tower: TextTower | VisionTransformer, stream: Stream, chosen: object
 ) -> None:
     assert callable(chosen) and stream.layout is not None
     for index, block in enumerate(tower.blocks):
@@ -91,6 +91,7 @@ def _compare_blocks(
         assert_close(chosen(block.mlp(block.norm2(between))), case[f"out/{name}/block/{index}/mlp"], TOLERANCE)
         stream = tower.run(stream, until=index + 1)
         assert_close(chosen(stream.hidden), case[f"out/{name}/block/{index}"], TOLERANCE)
+    assert isinstance(tower, TextTransformer | VisionTransformer)
     norm = tower.final_norm if isinstance(tower, TextTransformer) else tower.post_norm
     place = 2 if name == "text" else 0
     pooled = norm(chosen(stream.hidden)[:, place])

@@ -36,6 +36,7 @@ SMALL_FILES = (
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
 )
 TIMEOUT = 20.0  # seconds for the hub's first answer
 

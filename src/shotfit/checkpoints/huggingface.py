@@ -1,7 +1,9 @@
-"""Hugging Face checkpoints of CLIP and SigLIP: `config.json` beside the weights.
+"""Hugging Face checkpoints of CLIP, MetaCLIP 2, SigLIP and SigLIP 2 (of a fixed size), and of CLIP's image tower with a
+text tower of BERT's kind (`bert_text.py`): `config.json` and the weights.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv 2103.00020;
-Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 2303.15343.
+Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 2303.15343; Chuang et al., "MetaCLIP 2: A
+Worldwide Scaling Recipe", arXiv 2507.22062.
 
 `config.json` leaves out what equals the library's defaults, so those stand here. `preprocessor_config.json` (or the
 `image_processor` part of `processor_config.json`) says how images are prepared, in an older and a newer spelling; a
@@ -14,16 +16,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor
 
+from shotfit.checkpoints.bert_text import (
+    DUAL_ENCODERS,
+    TEXT_MODELS,
+    BertTables,
+    bert_of_dual_encoder,
+    image_names,
+    take_dual_encoder,
+)
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD
 from shotfit.checkpoints.settings import Settings, read_json, shown
 from shotfit.checkpoints.state_dict import StateDict
+from shotfit.checkpoints.tokenizers import TokenizerKind
 from shotfit.errors import ShotfitError
-from shotfit.towers.config import Activation, BackboneConfig, BlocksConfig, ImageConfig, Preprocessing, TextConfig
+from shotfit.towers.config import (
+    Activation,
+    BackboneConfig,
+    BertConfig,
+    BlocksConfig,
+    ImageConfig,
+    Preprocessing,
+    TextConfig,
+)
 
-__all__ = ["CONFIG", "WEIGHTS", "model_type", "read_huggingface"]
+__all__ = ["CONFIG", "WEIGHTS", "describes", "read_huggingface", "tokenizer_kind"]
 
 CONFIG = "config.json"
 # the first that exists is read
@@ -77,6 +95,10 @@ _SIGLIP_VISION = {
     "patch_size": 16,
     "vision_use_head": True,
 }
+_TOKENIZERS: dict[str, TokenizerKind] = {
+    **{"clip": "clip", "metaclip_2": "pieces:plain", "siglip": "siglip"},
+    **dict.fromkeys(DUAL_ENCODERS, "pieces:plain"),
+}
 _WRONG_END = 2  # an end token that older configurations carry by mistake: the library then reads the largest id
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -85,22 +107,43 @@ _PROCESSORS = {
     "CLIPImageProcessor": "clip",
     "CLIPImageProcessorFast": "clip",
     "CLIPImageProcessorPil": "clip",
+    "ChineseCLIPFeatureExtractor": "clip",
+    "ChineseCLIPImageProcessor": "clip",
+    "ChineseCLIPImageProcessorFast": "clip",
+    "ChineseCLIPImageProcessorPil": "clip",
     "SiglipImageProcessor": "siglip",
     "SiglipImageProcessorFast": "siglip",
     "SiglipImageProcessorPil": "siglip",
 }
 
 
-def model_type(folder: Path) -> Literal["clip", "siglip"]:
-    """Which of the two architectures a folder holds. Raises ShotfitError for any other, by name."""
+def model_type(folder: Path) -> str:
+    """Which of the architectures a folder holds. Raises ShotfitError for any other, by name."""
     settings = read_json(folder / CONFIG)
     found = settings.raw("model_type", None)
-    if found not in ("clip", "siglip"):
+    if found == "siglip2":
         raise ShotfitError(
-            f"{settings.where}: model_type {shown(found)} is not supported, expected 'clip' or 'siglip' with both "
-            "towers."
+            f"{settings.where}: model_type 'siglip2' (NaFlex) reads images of any shape, which is not supported; take "
+            "SigLIP 2 of a fixed size, such as google/siglip2-base-patch16-224."
         )
-    return cast(Literal["clip", "siglip"], found)
+    if not isinstance(found, str) or found not in _TOKENIZERS:
+        raise ShotfitError(
+            f"{settings.where}: model_type {shown(found)} is not supported, expected one of "
+            f"{', '.join(map(repr, _TOKENIZERS))}, with both towers."
+        )
+    return found
+
+
+def describes(folder: Path) -> bool:
+    """Whether the configuration describes a model, and neither its text tower alone nor where code for one is."""
+    settings = read_json(folder / CONFIG)
+    found = settings.raw("model_type", None)
+    return not settings.has("auto_map") and found is not None and found not in TEXT_MODELS
+
+
+def tokenizer_kind(folder: Path) -> TokenizerKind:
+    """By which rules the folder's texts are read."""
+    return _TOKENIZERS[model_type(folder)]
 
 
 def read_huggingface(
@@ -110,17 +153,20 @@ def read_huggingface(
 
     tensors: reads those of the weights file `where`, once the configuration is known to be one that is supported.
 
-    Raises ShotfitError if the model is neither CLIP nor SigLIP, if its configuration asks for something that is not
+    Raises ShotfitError if the model is of another type, if its configuration asks for something that is not
     implemented, or if the weights are damaged, lack a tensor or have one too many.
     """
-    kind = model_type(folder)
-    settings = read_json(folder / CONFIG)
-    if kind == "clip":
-        image, text = _clip_configs(settings)
+    kind, settings = model_type(folder), read_json(folder / CONFIG)
+    text: TextConfig | BertConfig
+    tables: BertTables | None = None
+    if kind in DUAL_ENCODERS:
+        text, tables = bert_of_dual_encoder(settings, kind, _tower(settings, "text", {}))
+        image = _clip_image(_tower(settings, "vision", _CLIP_VISION), text.embed)
     else:
-        image, text = _siglip_configs(settings)
-    config = BackboneConfig(image, text, _preprocessing(folder, kind, image.image_size), logit_bias=kind == "siglip")
-    return config, _convert(tensors(), config, where)
+        image, text = _siglip_configs(settings) if kind == "siglip" else _clip_configs(settings, kind == "clip")
+    prepared = _preprocessing(folder, "siglip" if kind == "siglip" else "clip", image.image_size)
+    config = BackboneConfig(image, text, prepared, logit_bias=kind == "siglip")
+    return config, _convert(tensors(), config, where, kind, tables)
 
 
 def _tower(settings: Settings, name: str, defaults: dict[str, Any]) -> Settings:
@@ -160,20 +206,26 @@ def _patches(vision: Settings) -> tuple[int, int]:
     return size, patch
 
 
-def _clip_configs(settings: Settings) -> tuple[ImageConfig, TextConfig]:
-    text, vision = _tower(settings, "text", _CLIP_TEXT), _tower(settings, "vision", _CLIP_VISION)
-    embed, (size, patch) = settings.integer("projection_dim", 512), _patches(vision)
+def _clip_image(vision: Settings, embed: int) -> ImageConfig:
+    size, patch = _patches(vision)
+    return ImageConfig(size, patch, _blocks(vision), embed, True, False, True, "token", projection=True)
+
+
+def _clip_configs(settings: Settings, older: bool) -> tuple[ImageConfig, TextConfig]:
+    """CLIP's, or MetaCLIP 2's. older: a configuration may carry the wrong end token."""
+    text, embed = _tower(settings, "text", _CLIP_TEXT), settings.integer("projection_dim", 512)
     end = text.integer("eos_token_id", least=0)
+    wrong = older and end == _WRONG_END
     return (
-        ImageConfig(size, patch, _blocks(vision), embed, True, False, True, "token", projection=True),
+        _clip_image(_tower(settings, "vision", _CLIP_VISION), embed),
         TextConfig(
             text.integer("vocab_size"),
             text.integer("max_position_embeddings"),
             _blocks(text),
             embed,
             causal=True,
-            pooling="largest" if end == _WRONG_END else "end",
-            end=None if end == _WRONG_END else end,
+            pooling="largest" if wrong else "end",
+            end=None if wrong else end,
             padding=text.integer("pad_token_id", least=0),
             projection_bias=False,
         ),
@@ -262,30 +314,37 @@ def _resize(settings: Settings, size: int, crops: bool) -> Literal["shortest", "
     return "shortest" if shortest else "squash"
 
 
-def _convert(tensors: dict[str, Tensor], config: BackboneConfig, where: str) -> dict[str, Tensor]:
+def _convert(
+    tensors: dict[str, Tensor], config: BackboneConfig, where: str, kind: str, tables: BertTables | None
+) -> dict[str, Tensor]:
     image, text = config.image, config.text
     assert isinstance(image, ImageConfig)
-    weights = StateDict(tensors, where)
+    weights = StateDict(tensors if tables is None else image_names(tensors), where)
     weights.drop(r"(vision|text)_model\.embeddings\.position_ids")
     converted = _take_image(weights, image)
-    converted["text.token_embedding.weight"] = weights.take(
-        "text_model.embeddings.token_embedding.weight", text.vocabulary, text.blocks.width
-    )
-    converted["text.positions"] = weights.take(
-        "text_model.embeddings.position_embedding.weight", text.context, text.blocks.width
-    )
-    converted |= _take_blocks(weights, "text_model.encoder.layers.", "text.blocks.", text.blocks)
-    converted |= weights.layer("text_model.final_layer_norm", "text.final_norm", text.blocks.width)
-    if text.projection_bias:
-        converted |= weights.layer("text_model.head", "text.projection", text.embed, text.blocks.width)
+    if isinstance(text, BertConfig):
+        assert tables is not None
+        converted |= take_dual_encoder(weights, kind, text, tables)
     else:
-        name = "text_projection.weight"
-        converted["text.projection.weight"] = weights.take(name, text.embed, text.blocks.width)
+        converted |= _take_text(weights, text)
     converted["logit_scale"] = weights.take("logit_scale")
     if config.logit_bias:
         converted["logit_bias"] = weights.take("logit_bias")
     weights.close()
     return converted
+
+
+def _take_text(weights: StateDict, text: TextConfig) -> dict[str, Tensor]:
+    width, embeddings = text.blocks.width, "text_model.embeddings."
+    taken = {
+        "text.token_embedding.weight": weights.take(f"{embeddings}token_embedding.weight", text.vocabulary, width),
+        "text.positions": weights.take(f"{embeddings}position_embedding.weight", text.context, width),
+    }
+    taken |= _take_blocks(weights, "text_model.encoder.layers.", "text.blocks.", text.blocks)
+    taken |= weights.layer("text_model.final_layer_norm", "text.final_norm", width)
+    if text.projection_bias:
+        return taken | weights.layer("text_model.head", "text.projection", text.embed, width)
+    return taken | {"text.projection.weight": weights.take("text_projection.weight", text.embed, width)}
 
 
 def _take_image(weights: StateDict, image: ImageConfig) -> dict[str, Tensor]:
@@ -326,11 +385,8 @@ def _take_blocks(weights: StateDict, source: str, target: str, blocks: BlocksCon
         old, new = f"{source}{index}.", f"{target}{index}."
         for norm in ("1", "2"):
             taken |= weights.layer(f"{old}layer_norm{norm}", f"{new}norm{norm}", width)
-        for part, shape in (("weight", (width, width)), ("bias", (width,))):
-            rows = [weights.take(f"{old}self_attn.{name}_proj.{part}", *shape) for name in "qkv"]
-            # stand-ins of missing tensors have no content; that they are missing is said at the end
-            whole = all(row.device == rows[0].device for row in rows)
-            taken[f"{new}attention.qkv.{part}"] = torch.cat(rows) if whole else rows[0]
+        names = [f"{old}self_attn.{name}_proj" for name in "qkv"]
+        taken |= weights.stacked(names, f"{new}attention.qkv", width, width)
         taken |= weights.layer(f"{old}self_attn.out_proj", f"{new}attention.out", width, width)
         taken |= weights.layer(f"{old}mlp.fc1", f"{new}mlp.up", hidden, width)
         taken |= weights.layer(f"{old}mlp.fc2", f"{new}mlp.down", width, hidden)

@@ -18,13 +18,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shotfit.checkpoints.bert_text import OPEN_CLIP, BertTables, bert_of_open_clip, open_clip_projection, take_bert
+from shotfit.checkpoints.cleaning import CLEANINGS
 from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD, IGNORED, take_resnet, take_text, take_vit
-from shotfit.checkpoints.settings import Settings, read_json, shown
+from shotfit.checkpoints.settings import Settings, shown
 from shotfit.checkpoints.state_dict import StateDict
+from shotfit.checkpoints.timm_trunks import take_trunk, trunk_config
+from shotfit.checkpoints.tokenizers import TokenizerKind
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import (
     Activation,
     BackboneConfig,
+    BertConfig,
     BlocksConfig,
     ImageConfig,
     Preprocessing,
@@ -32,7 +37,7 @@ from shotfit.towers.config import (
     TextConfig,
 )
 
-__all__ = ["CONFIG", "WEIGHTS", "read_open_clip"]
+__all__ = ["CONFIG", "WEIGHTS", "read_open_clip", "tokenizer_kind"]
 
 CONFIG = "open_clip_config.json"
 # the first that exists is read; LAION's older repositories use the second name
@@ -50,6 +55,7 @@ _MODEL = {
     "nonscalar_logit_scale",
     "cast_dtype",
     "output_dict",
+    "multimodal_cfg",  # CoCa's half that writes captions, which is left out
 }
 _VISION = {
     "image_size",
@@ -64,6 +70,12 @@ _VISION = {
     "norm_kwargs",
     "patch_dropout",
     "output_tokens",
+    "ls_init_value",
+    "final_ln_after_pool",
+    "timm_model_name",
+    "timm_pool",
+    "timm_proj",
+    "timm_proj_bias",
 }
 _TEXT = {
     "context_length",
@@ -74,14 +86,18 @@ _TEXT = {
     "mlp_ratio",
     "pool_type",
     "no_causal_mask",
+    "proj_type",
     "proj_bias",
+    "ls_init_value",
+    "hf_tokenizer_name",
+    "tokenizer_kwargs",
     "pad_id",
     "eos_id",
     "act_kwargs",
     "norm_kwargs",
     "output_tokens",
 }
-_NEUTRAL: dict[str, Any] = {"proj_type": "linear", "pos_embed_type": "learnable", "hf_model_pretrained": True}
+_NEUTRAL: dict[str, Any] = {"pos_embed_type": "learnable", "hf_model_pretrained": True}
 # of models that are refused by another entry, or that say how training began
 _WITHOUT_EFFECT = {
     "attn_pooler_heads",
@@ -89,9 +105,6 @@ _WITHOUT_EFFECT = {
     "timm_drop",
     "timm_drop_path",
     "timm_model_pretrained",
-    "timm_pool",
-    "timm_proj",
-    "timm_proj_bias",
     "hf_model_pretrained",
     "hf_pooler_type",
     "hf_proj_type",
@@ -100,32 +113,55 @@ _PREPROCESS = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "f
 
 
 def read_open_clip(
-    path: Path, tensors: Callable[[], dict[str, Tensor]], where: str
+    settings: Settings, tensors: Callable[[], dict[str, Tensor]], where: str, folder: Path | None = None
 ) -> tuple[BackboneConfig, dict[str, Tensor]]:
-    """Configuration (in the file `path`) and weights (shotfit's names, float32) of an open_clip checkpoint.
+    """Configuration and weights (shotfit's names, float32) of an open_clip checkpoint.
 
-    tensors: reads those of the weights file `where`, once the configuration is known to be one that is supported.
+    settings: of its `open_clip_config.json`. tensors: reads those of the weights file `where`, once the configuration
+    is known to be one that is supported. folder: where the configuration of a text model of another library may lie.
 
     Raises ShotfitError if the configuration asks for something that is not implemented, by name, or if the weights are
     damaged, lack a tensor or have one too many.
     """
-    settings = read_json(path)
     model = settings.section("model_cfg")
     _refuse(model, _MODEL)
     vision, text = model.section("vision_cfg", {}), model.section("text_cfg", {})
     _refuse(vision, _VISION)
-    _refuse(text, _TEXT)
-    image_config, text_config = _image_config(model, vision), _text_config(model, text)
+    named = text.has("hf_model_name")
+    _refuse(text, OPEN_CLIP if named else _TEXT)
+    image_config = _image_config(model, vision)
+    bert = bert_of_open_clip(text, model.integer("embed_dim"), folder) if named else None
     config = BackboneConfig(
         image_config,
-        text_config,
+        bert[0] if bert else _text_config(model, text),
         _preprocessing(settings.section("preprocess_cfg", {}), image_config.image_size),
         logit_bias=model.has("init_logit_bias"),
     )
     read = tensors()
     if isinstance(image_config, ImageConfig):
         _resize_positions(read, image_config)
-    return config, _convert(read, config, where, model.flag("custom_text", False))
+    return config, _convert(read, config, where, model, bert[1] if bert else None)
+
+
+def tokenizer_kind(settings: Settings) -> TokenizerKind:
+    """By which rules texts are read: CLIP's, or those of a tokenizer that the configuration names.
+
+    Raises ShotfitError for a way of cleaning that is not known.
+    """
+    text = settings.section("model_cfg").section("text_cfg", {})
+    options = text.section("tokenizer_kwargs", {})
+    if unknown := sorted(options.entries.keys() - {"clean", "strip_sep_token"}):
+        raise ShotfitError(f"{options.where}: {unknown[0][:80]} is not known, so texts might be read wrongly.")
+    if not text.has("hf_tokenizer_name") and not text.has("hf_model_name"):
+        if options.entries:
+            raise text.error("tokenizer_kwargs", "none without hf_tokenizer_name")
+        return "clip"
+    clean = options.choice("clean", CLEANINGS, "whitespace")
+    if not options.flag("strip_sep_token", False):
+        return cast(TokenizerKind, f"pieces:{clean}")
+    if clean != "whitespace":
+        raise options.error("clean", "whitespace where separators are stripped")
+    return "pieces:stripped"
 
 
 def _refuse(settings: Settings, known: set[str]) -> None:
@@ -137,7 +173,7 @@ def _refuse(settings: Settings, known: set[str]) -> None:
             continue
         raise ShotfitError(
             f"{settings.where}: {name[:80]} = {shown(value)} is not supported. shotfit reads open_clip's own ViT, "
-            "ResNet and text towers; take another checkpoint."
+            "ResNet and text towers, and some of timm's; docs/backbones.md lists them."
         )
 
 
@@ -160,6 +196,8 @@ def _blocks(settings: Settings, width: int, heads: int, quick_gelu: bool) -> Blo
 
 def _image_config(model: Settings, vision: Settings) -> ImageConfig | ResNetConfig:
     embed, width = model.integer("embed_dim"), vision.integer("width", 768)
+    if vision.has("timm_model_name"):
+        return trunk_config(vision, embed)
     head_width, size = vision.integer("head_width", 64), vision.square("image_size", 224)
     layers = vision.raw("layers", 12)
     if isinstance(layers, list):
@@ -186,23 +224,29 @@ def _image_config(model: Settings, vision: Settings) -> ImageConfig | ResNetConf
         pre_norm=not vision.flag("no_ln_pre", False),
         pooling=cast(Literal["token", "mean"], pooling),
         projection=True,
+        norm_after_pool=vision.flag("final_ln_after_pool", False) and pooling == "mean",
     )
 
 
 def _text_config(model: Settings, text: Settings) -> TextConfig:
-    width = text.integer("width", 512)
+    width, embed = text.integer("width", 512), model.integer("embed_dim")
+    projection = text.choice("proj_type", ("linear", "none"), "linear") == "linear"
+    if not projection and width != embed:
+        raise ShotfitError(
+            f"{text.where}: text features without a projection are {width} wide, but embed_dim is {embed}."
+        )
     words = {"argmax": "largest", "eos": "end", "first": "first", "last": "last"}
     pooling = words[text.choice("pool_type", words, "argmax")]
     return TextConfig(
         text.integer("vocab_size", 49408),
         text.integer("context_length", 77),
         _blocks(text, width, text.integer("heads", 8), model.flag("quick_gelu", False)),
-        model.integer("embed_dim"),
+        embed,
         causal=not text.flag("no_causal_mask", False),
         pooling=cast(Literal["largest", "end", "first", "last"], pooling),
         end=text.integer("eos_id", 2, least=0) if pooling == "end" else None,
         padding=text.integer("pad_id", 0, least=0),
-        projection_bias=text.flag("proj_bias", False),
+        projection_bias=projection and text.flag("proj_bias", False),
     )
 
 
@@ -243,14 +287,30 @@ def _resize_positions(tensors: dict[str, Tensor], image: ImageConfig) -> None:
     tensors["visual.positional_embedding"] = torch.cat([positions[:1].float(), resized.flatten(2)[0].T])
 
 
-def _convert(tensors: dict[str, Tensor], config: BackboneConfig, where: str, custom_text: bool) -> dict[str, Tensor]:
+def _convert(
+    tensors: dict[str, Tensor], config: BackboneConfig, where: str, model: Settings, tables: BertTables | None
+) -> dict[str, Tensor]:
     weights = StateDict(tensors, where)
     weights.drop(*IGNORED)
-    image = config.image
-    converted = take_vit(weights, image) if isinstance(image, ImageConfig) else {}
-    if isinstance(image, ResNetConfig):
+    if model.has("multimodal_cfg"):
+        weights.drop(r"text_decoder\..*")
+    image, vision, text = config.image, model.section("vision_cfg", {}), model.section("text_cfg", {})
+    if vision.has("timm_model_name"):
+        assert isinstance(image, ImageConfig)
+        converted = take_trunk(weights, vision.raw("timm_model_name"), image, head=not vision.raw("timm_proj", ""))
+    elif isinstance(image, ImageConfig):
+        converted = take_vit(weights, image, vision.has("ls_init_value"))
+    else:
+        assert isinstance(image, ResNetConfig)
         converted = take_resnet(weights, image)
-    converted |= take_text(weights, config.text, "text." if custom_text else "")
+    if isinstance(config.text, BertConfig):
+        assert tables is not None
+        converted |= take_bert(weights, "text.transformer.", config.text, tables)
+        converted |= open_clip_projection(weights, config.text)
+    else:
+        prefix = "text." if model.flag("custom_text", False) else ""
+        projection = text.raw("proj_type", "linear") == "linear"
+        converted |= take_text(weights, config.text, prefix, text.has("ls_init_value"), projection)
     converted["logit_scale"] = weights.take("logit_scale")
     if config.logit_bias:
         converted["logit_bias"] = weights.take("logit_bias")

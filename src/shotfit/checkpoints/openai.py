@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from shotfit.checkpoints.state_dict import StateDict
@@ -36,6 +37,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 HEAD_WIDTH = 64
+_FIRST, _SECOND, _KEPT = "positional_embedding", "positional_embedding_res", 20  # of Long-CLIP
 IGNORED = ("input_resolution", "context_length", "vocab_size", r"(text\.)?attn_mask", r".*\.num_batches_tracked")
 
 
@@ -44,7 +46,7 @@ def read_openai(tensors: Mapping[str, Tensor], where: str) -> tuple[BackboneConf
 
     Raises ShotfitError if the file is damaged, of another architecture, or lacks a tensor.
     """
-    weights = StateDict(tensors, where)
+    weights = StateDict(one_table(tensors, where), where)
     weights.drop(*IGNORED)
     text = _text_config(weights)
     image = _vit_config(weights, text) if "visual.proj" in weights.names() else _resnet_config(weights, text)
@@ -54,6 +56,21 @@ def read_openai(tensors: Mapping[str, Tensor], where: str) -> tuple[BackboneConf
     converted = {**take_image, **take_text(weights, text, ""), "logit_scale": weights.take("logit_scale")}
     weights.close()
     return BackboneConfig(image, text, rule, logit_bias=False), converted
+
+
+def one_table(tensors: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
+    """The tensors with one table of text positions, where Long-CLIP has two: its second holds from place 20 on.
+
+    Zhang et al., "Long-CLIP: Unlocking the Long-Text Capability of CLIP", ECCV 2024, arXiv 2403.15378. Raises
+    ShotfitError if the two differ in shape.
+    """
+    if _SECOND not in tensors:
+        return tensors
+    first, second = tensors.get(_FIRST), tensors[_SECOND]
+    if first is None or first.dim() != 2 or first.shape != second.shape:
+        raise ShotfitError(f"{where}: {_FIRST} and {_SECOND} must be two tables of one size; fetch it again.")
+    rest = {name: value for name, value in tensors.items() if name != _SECOND}
+    return rest | {_FIRST: torch.cat([first[:_KEPT], second[_KEPT:]])}
 
 
 def _blocks(width: int, layers: int, what: str, weights: StateDict) -> BlocksConfig:
@@ -110,8 +127,10 @@ def _resnet_config(weights: StateDict, text: TextConfig) -> ResNetConfig:
     return ResNetConfig(size, (first, second, third, fourth), width, width * 32 // HEAD_WIDTH, text.embed)
 
 
-def take_blocks(weights: StateDict, source: str, target: str, blocks: BlocksConfig) -> dict[str, Tensor]:
-    """The blocks under `source` (with a dot at its end), by OpenAI's names, as `target`'s."""
+def take_blocks(
+    weights: StateDict, source: str, target: str, blocks: BlocksConfig, scaled: bool = False
+) -> dict[str, Tensor]:
+    """The blocks under `source` (with a dot at its end), by OpenAI's names, as `target`'s. scaled: with layer scale."""
     width, hidden = blocks.width, blocks.mlp_width
     taken: dict[str, Tensor] = {}
     for index in weights.blocks(source, blocks.layers):
@@ -123,10 +142,13 @@ def take_blocks(weights: StateDict, source: str, target: str, blocks: BlocksConf
         taken |= weights.layer(f"{old}attn.out_proj", f"{new}attention.out", width, width)
         taken |= weights.layer(f"{old}mlp.c_fc", f"{new}mlp.up", hidden, width)
         taken |= weights.layer(f"{old}mlp.c_proj", f"{new}mlp.down", width, hidden)
+        if scaled:
+            weights.scale(taken, f"{new}attention.out", f"{old}ls_1.gamma")
+            weights.scale(taken, f"{new}mlp.down", f"{old}ls_2.gamma")
     return taken
 
 
-def take_vit(weights: StateDict, image: ImageConfig) -> dict[str, Tensor]:
+def take_vit(weights: StateDict, image: ImageConfig, scaled: bool = False) -> dict[str, Tensor]:
     """A vision transformer, from OpenAI's and open_clip's names."""
     width, patch, grid = image.blocks.width, image.patch, image.image_size // image.patch
     taken = {
@@ -137,7 +159,7 @@ def take_vit(weights: StateDict, image: ImageConfig) -> dict[str, Tensor]:
     }
     if image.pre_norm:
         taken |= weights.layer("visual.ln_pre", "image.embedding.norm", width)
-    taken |= take_blocks(weights, "visual.transformer.resblocks.", "image.blocks.", image.blocks)
+    taken |= take_blocks(weights, "visual.transformer.resblocks.", "image.blocks.", image.blocks, scaled)
     return taken | weights.layer("visual.ln_post", "image.post_norm", width)
 
 
@@ -175,16 +197,23 @@ def take_resnet(weights: StateDict, image: ResNetConfig) -> dict[str, Tensor]:
     return taken | weights.layer("visual.attnpool.c_proj", "image.pool.out", image.embed, channels)
 
 
-def take_text(weights: StateDict, text: TextConfig, prefix: str) -> dict[str, Tensor]:
-    """A text tower, from OpenAI's and open_clip's names, which `prefix` precedes."""
+def take_text(
+    weights: StateDict, text: TextConfig, prefix: str, scaled: bool = False, projection: bool = True
+) -> dict[str, Tensor]:
+    """A text tower, from OpenAI's and open_clip's names, which `prefix` precedes.
+
+    projection: there is one; without it the tower's vector is the feature, as a projection that changes nothing.
+    """
     width = text.blocks.width
     taken = {
         "text.token_embedding.weight": weights.take(f"{prefix}token_embedding.weight", text.vocabulary, width),
         "text.positions": weights.take(f"{prefix}positional_embedding", text.context, width),
     }
-    taken |= take_blocks(weights, f"{prefix}transformer.resblocks.", "text.blocks.", text.blocks)
+    taken |= take_blocks(weights, f"{prefix}transformer.resblocks.", "text.blocks.", text.blocks, scaled)
     taken |= weights.layer(f"{prefix}ln_final", "text.final_norm", width)
+    if not projection:
+        return taken | {"text.projection.weight": torch.eye(width)}
     if text.projection_bias:
         return taken | weights.layer(f"{prefix}text_projection", "text.projection", text.embed, width)
-    projection = weights.take(f"{prefix}text_projection", width, text.embed)
-    return taken | {"text.projection.weight": projection.t().contiguous()}
+    matrix = weights.take(f"{prefix}text_projection", width, text.embed)
+    return taken | {"text.projection.weight": matrix.t().contiguous()}

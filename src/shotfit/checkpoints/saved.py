@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast, get_args
 
 import torch
 from safetensors.torch import save
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shotfit.checkpoints.settings import Settings
 from shotfit.checkpoints.state_dict import StateDict
-from shotfit.checkpoints.tokenizers import load_tokenizer
+from shotfit.checkpoints.tokenizers import TokenizerKind, load_tokenizer
 from shotfit.errors import ShotfitError
 from shotfit.files import write_atomically
 from shotfit.towers.backbone import Backbone
@@ -28,8 +28,10 @@ __all__ = ["CONFIG", "WEIGHTS", "is_saved", "read_saved", "save_backbone"]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
 
-TokenizerKind = Literal["clip", "siglip"]
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.json", "merges.txt", "vocab.txt"),
+)
 
 
 def is_saved(settings: Settings) -> bool:
@@ -48,7 +50,7 @@ def read_saved(
     if settings.integer("version") > FORMAT:
         raise ShotfitError(f"{settings.where} was written by a newer shotfit. Update shotfit to open it.")
     config = config_from_dict(settings.section("backbone").entries, settings.where)
-    kind = cast(TokenizerKind, settings.choice("tokenizer", ("clip", "siglip")))
+    kind = cast(TokenizerKind, settings.choice("tokenizer", get_args(TokenizerKind)))
     weights = StateDict(tensors(), where)
     return config, {name: weights.floating(name) for name in weights.names()}, kind
 
@@ -83,7 +85,7 @@ def save_backbone(
 
 def _tokenizer_kind(backbone: Backbone, folder: Path) -> TokenizerKind:
     """By which rules the folder's tokenizer files give the backbone's tokenizer."""
-    kinds: tuple[TokenizerKind, ...] = ("clip", "siglip")
+    kinds: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
     if backbone.tokenizer is None:
         return "siglip" if backbone.config.logit_bias else "clip"
     for kind in kinds:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -140,6 +140,23 @@ class StateDict:
             f"{new}.weight": self.take(f"{old}.weight", *shape),
             f"{new}.bias": self.take(f"{old}.bias", shape[0]),
         }
+
+    def stacked(self, old: Sequence[str], new: str, *shape: int) -> dict[str, Tensor]:
+        """Layers of one `shape`, such as those of queries, keys and values, one below the other, as the layer `new`."""
+        taken = {}
+        for part, size in (("weight", shape), ("bias", shape[:1])):
+            rows = [self.take(f"{name}.{part}", *size) for name in old]
+            # stand-ins of missing tensors have no content; that they are missing is said at the end
+            whole = all(row.device == rows[0].device for row in rows)
+            taken[f"{new}.{part}"] = torch.cat(rows) if whole else rows[0]
+        return taken
+
+    def scale(self, layers: dict[str, Tensor], layer: str, name: str) -> None:
+        """Multiply what `layer` of `layers` gives by the vector `name` (layer scale), within its weight and bias."""
+        weight, bias = layers[f"{layer}.weight"], layers[f"{layer}.bias"]
+        factor = self.take(name, len(bias))
+        if not any(part.is_meta for part in (weight, bias, factor)):
+            layers[f"{layer}.weight"], layers[f"{layer}.bias"] = factor[:, None] * weight, factor * bias
 
     def drop(self, *patterns: str) -> None:
         """Forget tensors that carry no weights, by regular expressions of their whole name."""

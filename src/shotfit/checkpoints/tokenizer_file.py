@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
 
 from shotfit.checkpoints.expressions import problem_of
 from shotfit.checkpoints.settings import shown
 from shotfit.errors import ShotfitError
+from shotfit.files import read_text
 
-__all__ = ["LARGEST_FILE", "check_tokenizer", "fault_of_merges", "guarded"]
+__all__ = ["LARGEST_FILE", "LONGEST_TOKEN", "MOST_TOKENS", "check_tokenizer", "guarded", "read_byte_pairs"]
 
-LARGEST_FILE = 64 * 2**20  # bytes; that of SigLIP 2, with 256,000 pieces, has 34 MB
+LARGEST_FILE = 128 * 2**20  # bytes; SigLIP 2, with 256,000 pieces, has 34 MB, and MetaCLIP 2 has 901,629 pieces
 MOST_TOKENS = 1_000_000  # pieces, merges
 MOST_ADDED = 20_000  # tokens added to the vocabulary
 LONGEST_TOKEN = 1_000  # characters of a piece
@@ -245,6 +247,27 @@ def fault_of_merges(vocabulary: Mapping[str, int], merges: Iterable[Sequence[str
             if piece not in vocabulary:
                 return f"merges makes {shown(piece)}, which vocab lacks"
     return ""
+
+
+def read_byte_pairs(
+    vocabulary_file: Path, merges_file: Path
+) -> tuple[dict[str, int], list[tuple[str, str]], Callable[[str], ShotfitError]]:
+    """The pieces with their ids and the merges of `vocab.json` and `merges.txt`, and the error of a further fault."""
+
+    def failure(reason: str) -> ShotfitError:
+        return ShotfitError(
+            f"{vocabulary_file} and merges.txt beside it are no byte-pair vocabulary ({reason}); fetch both again."
+        )
+
+    for file in (vocabulary_file, merges_file):
+        read_text(file, LARGEST_FILE, "a tokenizer")  # its size, and that it is text
+    vocabulary, merges = guarded(
+        lambda: tokenizers.models.BPE.read_file(str(vocabulary_file), str(merges_file)), failure
+    )
+    fault = fault_of_merges(vocabulary, merges)
+    if fault:
+        raise failure(fault)
+    return vocabulary, merges, failure
 
 
 def _check_added(added: Any) -> None:

@@ -14,26 +14,48 @@ from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
+from shotfit.checkpoints.bert_tokenizers import FRAMES, as_class, bert_files, read_bert_files
+from shotfit.checkpoints.cleaning import CLEANINGS, Cleaning, canonical, without_punctuation
 from shotfit.checkpoints.settings import read_json
-from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, fault_of_merges, guarded
-from shotfit.errors import ShotfitError
-from shotfit.files import SETTINGS_BYTES, read_text, sha256
-from shotfit.towers.config import TextConfig
+from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, guarded, read_byte_pairs
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import read_text, sha256
+from shotfit.towers.config import BertConfig, TextConfig
 from shotfit.towers.tokenizer import Tokenizer
 
 __all__ = [
     "HuggingFaceTokenizer",
     "OpenAITokenizer",
+    "TextAs",
+    "TokenizerKind",
+    "as_text",
     "clean_text",
     "load_tokenizer",
 ]
 
+# By which rules a folder's files are read. "pieces": those that open_clip names (`hf_tokenizer_name`), behind one of
+# its cleanings, or with the separator stripped. "plain" and "canonical": as a caller asked for.
+TokenizerKind = Literal[
+    "clip",
+    "siglip",
+    "siglip:plain",
+    "siglip:canonical",
+    "pieces:whitespace",
+    "pieces:lower",
+    "pieces:canonicalize",
+    "pieces:stripped",
+    "pieces:plain",
+    "pieces:canonical",
+]
+TextAs = Literal["canonical", "plain"]  # how texts are read against the checkpoint's own rule
+
 CLIP_VOCABULARY = 49_408
+GEMMA_VOCABULARY = 256_000  # SigLIP 2's, whose training kept punctuation
 LONGEST_TEXT = 10_000  # characters; expressions may take the square of them
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
@@ -41,49 +63,59 @@ CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer in the format of the `tokenizers` library, made by `read`."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, **settings: Any) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, clean: Callable[[str], str] | None = None, **settings: Any
+    ) -> None:
         super().__init__(**settings)
-        self._backend = backend
+        self._backend, self._clean = backend, clean or str
 
     @classmethod
-    def read(cls, folder: Path, config: TextConfig, kind: Literal["clip", "siglip"]) -> HuggingFaceTokenizer:
-        """Read `tokenizer.json`, else `vocab.json` and `merges.txt`, and the names of special tokens beside them.
+    def read(cls, folder: Path, config: TextConfig | BertConfig, kind: TokenizerKind) -> HuggingFaceTokenizer:
+        """Read `tokenizer.json`, else `vocab.json` and `merges.txt` or BERT's `vocab.txt`, and the names beside them.
 
         Start and end are those that the file itself puts around a text; where it puts none, those that
-        `tokenizer_config.json` or `special_tokens_map.json` name (SigLIP: the end only), else CLIP's or SigLIP's own.
+        `tokenizer_config.json` or `special_tokens_map.json` name (SigLIP: the end only), else the kind's own.
         Raises ShotfitError for a file that cannot be read or does not fit the text tower.
         """
-        named = _named_tokens(folder)
+        named, bert = _named_tokens(folder), isinstance(config, BertConfig)
         files, lower_case, given = [folder / "tokenizer.json"], False, dict[str, Any]()
         if files[0].is_file():
             backend, given = _open(files[0])
             lower_case = kind == "siglip" and _lower_case(backend, folder)
+        elif bert:
+            files = bert_files(folder)
+            backend = read_bert_files(files, named)
         else:
             files = [folder / "vocab.json", folder / "merges.txt"]
             backend = _clip_byte_pairs(files[0], files[1], named)
+        of_class = {"class": as_class(backend, _json(folder / "tokenizer_config.json"))} if bert else {}
         start, end = _frame(backend)
         if not start and not end:
-            start, end = _named_frame(backend, named, kind)
+            start, end = _named_frame(backend, named, "bert" if bert else kind)
         if not end:
             raise ShotfitError(
                 f"{files[0]} puts no end token after a text and names none; "
                 "expected a post-processor or an eos_token in tokenizer_config.json beside it."
             )
-        if config.pooling == "end" and config.end not in end:
+        if isinstance(config, TextConfig) and config.pooling == "end" and config.end not in end:
             raise ShotfitError(
                 f"{files[0]} ends a text with id {end[-1]}, but the checkpoint reads texts at id {config.end}; "
                 "the tokenizer belongs to another checkpoint, put the right files beside this one."
             )
+        clean, cleaning = _cleaning(kind, backend, config, folder)
         padding = None
         if _reads_padding(config, kind):
             by_name = backend.token_to_id(named["pad_token"]) if "pad_token" in named else None
             padding = given.get("pad_id", config.padding) if by_name is None else by_name
+        if kind == "pieces:stripped":  # CLIPA's: 0 stands where the separator was
+            end = (0,)
         special = {
             token.content for token in backend.get_added_tokens_decoder().values() if token.special and token.content
         }
         special |= {token for token in map(backend.id_to_token, (*start, *end)) if token is not None}
         return cls(
             backend,
+            clean,
             context=config.context,
             vocabulary=config.vocabulary,
             start=start,
@@ -91,14 +123,19 @@ class HuggingFaceTokenizer(Tokenizer):
             padding=padding,
             special=sorted(special),
             source={
-                "files": [sha256(file, SETTINGS_BYTES, "a tokenizer") for file in files],
+                "files": [sha256(file, LARGEST_FILE, "a tokenizer") for file in files],
                 "unknown": named.get("unk_token"),
                 "lower_case": lower_case,
+                **of_class,
+                **cleaning,
             },
         )
 
     def tokens(self, text: str) -> list[int]:
-        return _ids(self._backend, text)
+        return _ids(self._backend, _bounded(text, self._clean))
+
+    def _special_in(self, text: str) -> str | None:
+        return super()._special_in(_bounded(text, self._clean))
 
 
 class OpenAITokenizer(Tokenizer):
@@ -126,18 +163,30 @@ class OpenAITokenizer(Tokenizer):
         return super()._special_in(clean_text(text))  # `&lt;|endoftext|&gt;` is the end token too
 
 
-def load_tokenizer(folder: Path | None, config: TextConfig, kind: Literal["clip", "siglip"]) -> Tokenizer | None:
+def load_tokenizer(folder: Path | None, config: TextConfig | BertConfig, kind: TokenizerKind) -> Tokenizer | None:
     """The tokenizer of a checkpoint: from files in `folder`, else OpenAI's where the vocabulary is CLIP's, else None.
 
     None means that the towers load and texts are refused (`Backbone.checked_tokenizer` has the sentence).
     """
     if folder is not None:
         pair = kind == "clip" and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
-        if pair or (folder / "tokenizer.json").is_file():
+        other = isinstance(config, BertConfig) and bert_files(folder)
+        if pair or other or (folder / "tokenizer.json").is_file():
             return HuggingFaceTokenizer.read(folder, config, kind)
     if kind == "clip" and config.vocabulary == CLIP_VOCABULARY:
         return OpenAITokenizer(config.context, config.padding if _reads_padding(config, kind) else None)
     return None
+
+
+def as_text(kind: TokenizerKind, text: TextAs) -> TokenizerKind:
+    """The kind that reads texts as a caller asks for, in place of the checkpoint's own rule.
+
+    Raises UsageError for CLIP's tokenizer, which has one rule alone.
+    """
+    family = kind.partition(":")[0]
+    if family not in ("siglip", "pieces"):
+        raise UsageError(f"text={text} is for checkpoints with a tokenizer of SigLIP's kind; leave it out.")
+    return cast(TokenizerKind, f"{family}:{text}")
 
 
 def clean_text(text: str) -> str:
@@ -198,8 +247,38 @@ def _piece_tokens(piece: str) -> tuple[int, ...]:
     return WHOLE_PIECES.get(piece) or tuple(_byte_pairs().encode(piece))
 
 
-def _reads_padding(config: TextConfig, kind: str) -> bool:
-    return kind == "siglip" or not config.causal or config.pooling == "last"
+def _cleaning(
+    kind: TokenizerKind, backend: tokenizers.Tokenizer, config: TextConfig | BertConfig, folder: Path
+) -> tuple[Callable[[str], str] | None, dict[str, str]]:
+    """What is done to a text in front of the file's own rules, and how the tokenizer's identity says so."""
+    family, _, asked = kind.partition(":")
+    if kind == "siglip" and _canonical(backend, config, folder):
+        return without_punctuation, {"cleaning": "no punctuation"}
+    if asked == "canonical":
+        return canonical, {"cleaning": asked}
+    if family == "pieces" and asked != "plain":
+        named = "whitespace" if asked == "stripped" else asked
+        return CLEANINGS[cast(Cleaning, named)], {"cleaning": asked}
+    return None, ({"cleaning": asked} if asked else {})
+
+
+def _canonical(backend: tokenizers.Tokenizer, config: TextConfig | BertConfig, folder: Path) -> bool:
+    """True where punctuation has to be removed: SigLIP 1 was trained without, and some files leave that to a class."""
+    named = _json(folder / "tokenizer_config.json").get("tokenizer_class")
+    if config.vocabulary == GEMMA_VOCABULARY or named in ("Siglip2Tokenizer", "GemmaTokenizer", "GemmaTokenizerFast"):
+        return False
+    return any(mark in _normalized(backend, "a, b.") for mark in ",.")
+
+
+def _bounded(text: str, clean: Callable[[str], str]) -> str:
+    """A text as it is cleaned, if it is not too long for that; the other case is refused where it is read."""
+    return text if len(text) > LONGEST_TEXT else clean(text)
+
+
+def _reads_padding(config: TextConfig | BertConfig, kind: str) -> bool:
+    if isinstance(config, BertConfig):
+        return False
+    return kind.startswith("siglip") or not config.causal or config.pooling == "last"
 
 
 def _ids(backend: tokenizers.Tokenizer, text: str, framed: bool = False) -> list[int]:
@@ -250,20 +329,7 @@ def _read_text(file: Path) -> str:
 def _clip_byte_pairs(vocabulary_file: Path, merges_file: Path, named: dict[str, str]) -> tokenizers.Tokenizer:
     """CLIP's tokenizer as transformers builds it from `vocab.json` and `merges.txt`."""
     start, end = named.get("bos_token", CLIP_START), named.get("eos_token", CLIP_END)
-
-    def failure(reason: str) -> ShotfitError:
-        return ShotfitError(
-            f"{vocabulary_file} and merges.txt beside it are no byte-pair vocabulary ({reason}); fetch both again."
-        )
-
-    for file in (vocabulary_file, merges_file):
-        _read_text(file)  # its size, and that it is text
-    vocabulary, merges = guarded(
-        lambda: tokenizers.models.BPE.read_file(str(vocabulary_file), str(merges_file)), failure
-    )
-    fault = fault_of_merges(vocabulary, merges)
-    if fault:
-        raise failure(fault)
+    vocabulary, merges, failure = read_byte_pairs(vocabulary_file, merges_file)
     unknown = named.get("unk_token", CLIP_END)
     model = guarded(
         lambda: tokenizers.models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=unknown), failure
@@ -322,19 +388,24 @@ def _frame(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, .
 def _named_frame(
     backend: tokenizers.Tokenizer, named: dict[str, str], kind: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    own_start, own_end = (CLIP_START, CLIP_END) if kind == "clip" else (None, "</s>")
-    start = named.get("bos_token", own_start) if kind == "clip" else None
-    end = named.get("eos_token", own_end)
+    if kind == "bert":
+        known = (frame for frame in FRAMES if all(backend.token_to_id(token) is not None for token in frame))
+        start, end = next(known, (None, None))
+        start, end = named.get("cls_token", start), named.get("sep_token", end)
+    else:
+        own_start, own_end = (CLIP_START, CLIP_END) if kind == "clip" else (None, "</s>")
+        start = named.get("bos_token", own_start) if kind == "clip" else None
+        end = named.get("eos_token", own_end)
     start_id, end_id = (None if token is None else backend.token_to_id(token) for token in (start, end))
     return (() if start_id is None else (start_id,)), (() if end_id is None else (end_id,))
 
 
 def _named_tokens(folder: Path) -> dict[str, str]:
-    """`bos_token`, `eos_token`, `pad_token`, `unk_token` where the files beside a tokenizer name them."""
+    """`bos_token`, `eos_token` and the like, where the files beside a tokenizer name them."""
     named: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later wins
         settings = _json(folder / name)
-        for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        for key in ("bos_token", "eos_token", "cls_token", "sep_token", "pad_token", "unk_token"):
             value = settings.get(key)
             content = value.get("content") if isinstance(value, dict) else value
             if isinstance(content, str):

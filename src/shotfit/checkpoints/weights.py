@@ -11,29 +11,32 @@ safetensors, Hugging Face safetensors, open_clip pickled, Hugging Face pickled. 
 the form in which open_clip published its weights.
 
 A file of any other name (`epoch_3.pt`) is read by the configuration that lies beside it, and by OpenAI's rules only
-where there is none.
+where there is none and no architecture is asked for (`RemoteCLIP-ViT-B-32.pt#architecture=ViT-B-32`).
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints import huggingface, names, open_clip, saved
+from shotfit.checkpoints.asked import Asked, asked_of, with_asked
+from shotfit.checkpoints.asked import architecture as architecture_of
 from shotfit.checkpoints.openai import read_openai
 from shotfit.checkpoints.recorded import check_recorded
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.state_dict import read_index, read_tensors
-from shotfit.checkpoints.tokenizers import load_tokenizer
+from shotfit.checkpoints.tokenizers import TextAs, TokenizerKind, as_text, load_tokenizer
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BoundsError
@@ -57,34 +60,42 @@ _FILES = (".pt", ".pth", ".bin", ".safetensors")
 
 
 @checked
-def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
+def load_backbone(
+    source: str | Path, revision: str | None = None, *, text: TextAs | None = None, architecture: str | None = None
+) -> Backbone:
     """Load a backbone, in float32 on the CPU.
 
     source: a short name, a hub id (`owner/name`, or `owner/name@revision`), a folder or a file. A short name wins over
     a file of the same name (write `./mini` for that), an existing folder over a hub id. revision: branch, tag or commit
     of a hub id; without one the table of names decides, and for a repository that is not in it, `main`. The backbone is
-    named by the commit that was loaded.
+    named by the commit that was loaded. text: how texts are read, "canonical" (lower case without punctuation) or
+    "plain" (as they are), where the checkpoint's own rule is not wanted. architecture: of a file of weights alone, by
+    open_clip's name. Both may stand behind the source (`asked.py`), and stand in the backbone's name.
 
     Raises UsageError for a name that is unknown, with close ones, and ShotfitError in one sentence for a checkpoint
     that cannot be fetched, is damaged, incomplete or of another architecture.
     """
+    asked = Asked(text, architecture)
+    if isinstance(source, str) and not os.path.lexists(source):  # else it is the name of a file
+        source, asked = asked_of(with_asked(source, text, architecture))
     entry = names.find(source) if isinstance(source, str) else None
     if entry is not None and entry.repository is None:
         _refuse_revision(source, revision)
-        return _recorded(entry, _load_folder(_asset(entry.name), entry.name))
+        return _recorded(entry, _load_folder(_asset(entry.name), entry.name, asked=asked), asked)
     path = Path(source)
     with suppress(RuntimeError):  # `~name` of a user who is not there stays a name
         path = path.expanduser()
     if path.exists() and (entry is None or source == entry.repository):
         _refuse_revision(source, revision)
         name = str(path.absolute())  # saved models look for it by this name, from any folder
-        return _load_folder(path, name) if path.is_dir() else _load_file(path, name)
+        return _load_folder(path, name, asked=asked) if path.is_dir() else _load_file(path, name, asked)
     if entry is not None:
         assert entry.repository is not None
         pinned = revision in (None, entry.revision)
         if pinned:
-            return _recorded(entry, _load_hub(entry.repository, entry.revision, entry.file, entry.name))
-        return _load_hub(entry.repository, revision or entry.revision)
+            loaded = _load_hub(entry.repository, entry.revision, entry.file, entry.name, asked=asked)
+            return _recorded(entry, loaded, asked)
+        return _load_hub(entry.repository, revision or entry.revision, asked=asked)
     if not isinstance(source, str) or path.suffix in _FILES or source.startswith((".", "/", "~")):
         raise ShotfitError(f"{source} does not exist: name a folder or a file of a checkpoint.{_hint(path)}")
     from shotfit.checkpoints import hub  # its client takes as long to import as a small backbone to load
@@ -94,13 +105,15 @@ def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
         raise UsageError(names.retired(source) or _unknown(source))
     if named and revision and named != revision:
         raise UsageError(f"{source} names the revision {named}, and revision is {revision}: leave one out.")
-    return _load_hub(repository, revision or named or "main")
+    return _load_hub(repository, revision or named or "main", asked=asked)
 
 
 def is_known(source: str) -> bool:
     """Whether a name is a short name or a hub id, which `load_known` may open; a path is neither."""
     from shotfit.checkpoints import hub
 
+    with suppress(UsageError):
+        source, _ = asked_of(source)
     repository, _, revision = source.partition("@")
     named = re.fullmatch(r"[\w./-]*", revision, re.ASCII) is not None and ".." not in revision
     return names.find(source) is not None or (hub.is_hub_id(repository) and named and not _MISSPELLED.match(source))
@@ -113,17 +126,20 @@ def load_known(source: str) -> Backbone:
     """
     if not is_known(source):
         raise ShotfitError(names.retired(source) or f"{source!r} is neither a short name nor a hub id.")
+    source, asked = asked_of(source)
     entry = names.find(source)
     if entry is None:
         repository, _, revision = source.partition("@")
-        return _load_hub(repository, revision or "main", cached=True)
+        return _load_hub(repository, revision or "main", cached=True, asked=asked)
     if entry.repository is None:
-        return _recorded(entry, _load_folder(_asset(entry.name), entry.name))
-    return _recorded(entry, _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True))
+        return _recorded(entry, _load_folder(_asset(entry.name), entry.name, asked=asked), asked)
+    loaded = _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True, asked=asked)
+    return _recorded(entry, loaded, asked)
 
 
-def _recorded(entry: names.Name, backbone: Backbone) -> Backbone:
-    check_recorded(entry, backbone.fingerprint)
+def _recorded(entry: names.Name, backbone: Backbone, asked: Asked) -> Backbone:
+    if asked == Asked():
+        check_recorded(entry, backbone.fingerprint)
     return backbone
 
 
@@ -176,7 +192,12 @@ def _choose(files: Collection[str], where: str, only: str | None = None) -> tupl
 
 
 def _load_hub(
-    repository: str, revision: str, only: str | None = None, name: str = "", cached: bool = False
+    repository: str,
+    revision: str,
+    only: str | None = None,
+    name: str = "",
+    cached: bool = False,
+    asked: Asked = Asked(),
 ) -> Backbone:
     """A backbone of the hub. name: of those in the table; others are named by the commit that a revision stands for."""
     from shotfit.checkpoints import hub
@@ -188,31 +209,40 @@ def _load_hub(
         shards=lambda file: re.fullmatch(r"(pytorch_)?model-\d+-of-\d+\.(safetensors|bin)", file) is not None,
         cached=cached,
     )
-    return _load_folder(folder, name or f"{repository}@{folder.name}", only)  # a snapshot's folder is its commit
+    named = name or f"{repository}@{folder.name}"  # a snapshot's folder is its commit
+    return _load_folder(folder, named, only, asked)
 
 
-def _load_folder(folder: Path, name: str, only: str | None = None) -> Backbone:
+def _load_folder(folder: Path, name: str, only: str | None = None, asked: Asked = Asked()) -> Backbone:
+    if asked.architecture is not None:
+        raise UsageError(f"architecture={asked.architecture} is for a file of weights alone, and {name} is a folder.")
     if (folder / saved.CONFIG).is_file() and saved.is_saved(read_json(folder / saved.CONFIG)):
-        return _backbone("shotfit", folder, folder / (only or saved.WEIGHTS), name)
+        return _backbone("shotfit", folder, folder / (only or saved.WEIGHTS), name, asked=asked)
     kind, file = _choose({path.name for path in folder.iterdir()}, str(folder), only)
-    return _backbone(kind, folder, folder / file, name)
+    if kind == "huggingface" and (folder / open_clip.CONFIG).is_file() and not huggingface.describes(folder):
+        kind = "open_clip"
+    return _backbone(kind, folder, folder / file, name, asked=asked)
 
 
-def _load_file(path: Path, name: str) -> Backbone:
-    """One file, by the configuration that lies beside it (beside what a link leads to, too), or as OpenAI's."""
+def _load_file(path: Path, name: str, asked: Asked = Asked()) -> Backbone:
+    """One file, by the architecture that is asked for, by the configuration that lies beside it (beside what a link
+    leads to, too), or as OpenAI's."""
+    if asked.architecture is not None:
+        return _backbone("open_clip", None, path, name, asked=asked)
     for folder in dict.fromkeys((path.parent, path.resolve().parent)):
         beside = {other.name for other in folder.iterdir()}
         if any(file == path.name and _FORMATS[kind] in beside for kind, file in _ORDER):
-            return _load_folder(folder, name, path.name)
+            return _load_folder(folder, name, path.name, asked)
         if not beside.isdisjoint(_FORMATS.values()):
             tensors = read_tensors(path)
             kind, config = _described(path, folder, tensors)
-            return _backbone(kind, folder, path, name, tensors, config)
+            return _backbone(kind, folder, path, name, tensors, config, asked)
     if path.name in open_clip.WEIGHTS:  # the same tensors as OpenAI's, and perhaps another activation
         raise ShotfitError(
-            f"{path} is open_clip's, and what its tensors do stands in {open_clip.CONFIG}: put that beside it."
+            f"{path} is open_clip's, and what its tensors do stands in {open_clip.CONFIG}: put that beside it, "
+            "or say --architecture (in Python architecture=...)."
         )
-    return _backbone("openai", None, path, name)
+    return _backbone("openai", None, path, name, asked=asked)
 
 
 def _described(path: Path, folder: Path, tensors: Mapping[str, Tensor]) -> tuple[str, str | None]:
@@ -250,6 +280,7 @@ def _backbone(
     name: str,
     tensors: dict[str, Tensor] | None = None,
     config_file: str | None = None,
+    asked: Asked = Asked(),
 ) -> Backbone:
     """The backbone of a weights file, by the rules of its kind. `folder`: where its configuration and tokenizer are."""
 
@@ -258,20 +289,26 @@ def _backbone(
             return tensors
         return read_index(file) if file.suffix == ".json" else read_tensors(file)
 
-    tokenizer: Literal["clip", "siglip"] = "clip"
+    tokenizer: TokenizerKind = "clip"
     try:
-        if kind == "openai" or folder is None:
+        if asked.architecture is not None:
+            described = architecture_of(asked.architecture)
+            config, weights = open_clip.read_open_clip(described, read, str(file))
+        elif kind == "openai" or folder is None:
             config, weights = read_openai(read(), str(file))
         elif kind == "shotfit":
             config, weights, tokenizer = saved.read_saved(read_json(folder / saved.CONFIG), read, str(file))
         elif kind == "open_clip":
-            config, weights = open_clip.read_open_clip(folder / (config_file or open_clip.CONFIG), read, str(file))
+            described = read_json(folder / (config_file or open_clip.CONFIG))
+            tokenizer = open_clip.tokenizer_kind(described)
+            config, weights = open_clip.read_open_clip(described, read, str(file), folder)
         else:
             config, weights = huggingface.read_huggingface(folder, read, str(file))
-            tokenizer = huggingface.model_type(folder)
+            tokenizer = huggingface.tokenizer_kind(folder)
     except BoundsError as error:
         raise ShotfitError(f"{folder or file}: {error} The configuration is wrong, or not this checkpoint's.") from None
-    return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name)
+    tokenizer = tokenizer if asked.text is None else as_text(tokenizer, asked.text)
+    return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name + asked.written)
 
 
 def load_in(backbone: str | Path | Backbone, precision: Precision = "auto", device: str = "auto") -> Backbone:

@@ -87,6 +87,8 @@ def compare(
         ),
     ] = None,
     backbone: flags.Backbone = "mini",
+    text: flags.Text = None,
+    architecture: flags.Architecture = None,
     template: flags.Templates = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
@@ -180,6 +182,7 @@ def compare(
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs is {jobs}; expected 1 or more runs side by side.")
     computing, how_trained = as_precision(precision), as_recipe(recipe)
+    from shotfit.checkpoints.asked import with_asked
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.listing import How
     from shotfit.data.reading import Reading
@@ -215,7 +218,7 @@ def compare(
 
         check_page(report, "--report")
     read_variants(names, numbers, draws, lr, epochs, chosen, how_trained)
-    loaded = load_in(backbone, computing, device)
+    loaded = load_in(with_asked(backbone, text, architecture), computing, device)
     how = Reading(way, class_names, template or (), max(numbers), skip_broken, lenient=lenient)
     found = [task for source in sources for task in read_all(source, how, say)]
     apart = len(sources) > 1

@@ -35,6 +35,8 @@ def embed(
         ),
     ],
     backbone: flags.Backbone = "mini",
+    text: flags.Text = None,
+    architecture: flags.Architecture = None,
     images: flags.ImagesDir = None,
     path_column: flags.PathColumn = None,
     label_column: flags.LabelColumn = None,
@@ -65,9 +67,11 @@ def embed(
       shotfit embed s3://bucket/photos/ --out features
       shotfit embed archive/ --out features --engine ray --address auto
     """
+    from shotfit.checkpoints.asked import with_asked
     from shotfit.data.listing import How
     from shotfit.fitting.features import write_features
 
+    backbone = with_asked(backbone, text, architecture)
     if is_parts(out, None):
         refuse(out, {"--label-column": label_column, "--read-as": read_as}, True)
         from shotfit.data.finding import lines_of

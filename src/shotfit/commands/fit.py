@@ -75,6 +75,8 @@ def fit(
         int, typer.Option(min=0, max=2**32 - 1, help="Decides which images are drawn, and all randomness.")
     ] = 1,
     backbone: flags.Backbone = "mini",
+    text: flags.Text = None,
+    architecture: flags.Architecture = None,
     template: flags.Templates = None,
     class_names: flags.ClassNames = None,
     images: flags.ImagesDir = None,
@@ -165,6 +167,7 @@ def fit(
         return
     judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
     how_trained = as_recipe(recipe)
+    from shotfit.checkpoints.asked import with_asked
     from shotfit.checkpoints.weights import load_in
     from shotfit.data.listing import How
     from shotfit.data.reading import Reading
@@ -194,7 +197,7 @@ def fit(
     if folder is not None:
         check_target(out)
         check_outside(out, [folder])
-    loaded = load_in(backbone, computing, device)
+    loaded = load_in(with_asked(backbone, text, architecture), computing, device)
     how = Reading(way, class_names, template or (), shots or None, skip_broken, lenient=lenient)
     heard = list[str]()
     found = read_all(source, how, say, heard)

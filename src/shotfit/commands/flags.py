@@ -66,6 +66,22 @@ Backbone = Annotated[
         help="The frozen model: a name, a folder, a file, or a Hugging Face id.", autocompletion=completion.backbones
     ),
 ]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        help="How the backbone reads texts: canonical (lower case, no punctuation) or plain (as they are).",
+        show_default="as it was trained",
+    ),
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option(
+        "--architecture",
+        help="What a --backbone that is a file of weights alone is, by open_clip's name, such as ViT-B-32.",
+        show_default="by the files beside it",
+    ),
+]
 Templates = Annotated[
     list[str] | None,
     typer.Option(

@@ -25,6 +25,8 @@ def show(
         ),
     ],
     backbone: flags.Backbone = "mini",
+    text: flags.Text = None,
+    architecture: flags.Architecture = None,
     options: flags.Options = None,
     memory: flags.Memory = None,
     without: flags.Without = None,
@@ -50,8 +52,10 @@ def show(
         known = ", ".join(_names())
         raise UsageError(f"There is no method {method!r}, and no folder of a model of that name. Methods: {known}.")
     settings, savings, bound = as_options(options or []), as_savings(without), as_bytes("--memory", memory)
+    from shotfit.checkpoints.asked import with_asked
     from shotfit.commands.describe import describe, facts
 
+    backbone = with_asked(backbone, text, architecture)
     lines = describe(method, backbone, settings, savings=savings, memory=bound)
     for line in () if as_json else lines:
         to(sys.stdout)(line)

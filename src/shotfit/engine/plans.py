@@ -63,8 +63,8 @@ def plan_texts(
         tokens=layout.tokens,
         padded_tokens=layout.rows * config.context,
         shared=tuple((group.shared, len(group.rows)) for group in layout.groups if group.shared),
-        read_alone=savings.read_alone,
-        silu=savings.silu and config.blocks.activation == "quick_gelu",
+        read_alone=savings.read_alone and tower.pooled_alone,
+        silu=savings.silu and config.blocks.silu,
         chunks=chunks,
         absent=absent,
     )  # fmt: skip
@@ -82,7 +82,7 @@ def plan_images(backbone: Backbone, rows: int, edits: Sequence[Edit], savings: S
         paired=input_is_read(edits, until),
         read_alone=savings.read_alone and tower.pooled_alone,
         replaced=_replaced(edits) if savings.replaced else 0,
-        silu=savings.silu and config.blocks.activation == "quick_gelu",
+        silu=savings.silu and config.blocks.silu,
         chunks=chunks,
     )  # fmt: skip
 
@@ -92,12 +92,14 @@ def activation_bytes(
 ) -> int:
     """What autograd keeps of `steps` blocks at most, in bytes.
 
-    For each token: the inputs of both norms, and one vector of the MLP's width as SiLU or three otherwise. For each of
-    the `places` that rows padded to the longest take in attention: seven vectors of the width (queries, keys, values,
-    rearranged copies of them, what attention gives), and two attention weights for each of the `visible` tokens of a
-    row: 0 where nothing is shared, because fused attention keeps none. size: bytes of a number.
+    For each token: the inputs of both norms, and vectors of the MLP's width: four of a gated MLP, three of QuickGELU
+    that does not run as SiLU, one otherwise, and one more for a norm inside. For each of the `places` that rows padded
+    to the longest take in attention: seven vectors of the width (queries, keys, values, rearranged copies of them, what
+    attention gives), and two attention weights for each of the `visible` tokens of a row: 0 where nothing is shared,
+    because fused attention keeps none. size: bytes of a number.
     """
-    hidden = 1 if savings.silu and blocks.activation == "quick_gelu" else 3
+    quick = blocks.activation == "quick_gelu" and not (savings.silu and blocks.silu)
+    hidden = (4 if blocks.gated else 3 if quick else 1) + blocks.inner_norms
     of_tokens = tokens * (2 * blocks.width + hidden * blocks.mlp_width)
     return (of_tokens + places * (7 * blocks.width + 2 * blocks.heads * visible)) * steps * size
 

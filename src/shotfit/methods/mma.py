@@ -10,7 +10,8 @@ What is frozen: both towers. What is learned: D and U of each tower and site wit
 towers of a site, so that each tower's gradient reaches the other's adapters. Nothing belongs to a class.
 
 Sites are blocks from 1; site 0 is the embedding: E + s A_0(E) before the positions in the text tower, behind the input
-norm in the image tower. Prompts are "{prefix} {class}." whatever the task's templates. With s = 0.001 the true gradient
+norm in the image tower. BERT's blocks have no norm in front: beside them A_i reads the block's input, which the block
+below has normed. Prompts are "{prefix} {class}." whatever the task's templates. With s = 0.001 the true gradient
 would hardly move an adapter: `gradient_rule=scaled` divides the gradients of sites from 1 on by s, before the weight
 decay is added. It is the gradient of an adapter of scale 1 whose output is scaled afterwards.
 

@@ -477,6 +477,10 @@ _GPU_CHECKS = (gpu_agrees, gpu_never_waits)  # part of the contract where there 
 CONTRACT = {check.__name__: check for check in (*_CHECKS, *(_GPU_CHECKS if torch.cuda.is_available() else ()))}
 
 
-def check(name: str, make: Make, folder: Path) -> None:
-    """Run one check of the contract on a method, made anew as often as the check needs it."""
-    CONTRACT[name](make, folder)
+def check(name: str, make: Make, folder: Path, kind: str = "vit") -> None:
+    """Run one check of the contract on a method, made anew as often as the check needs it.
+
+    kind: of the tiny backbone (`tiny_backbone` lists them).
+    """
+    with mock.patch(f"{__name__}.tiny_backbone", partial(tiny_backbone, kind=kind)):
+        CONTRACT[name](make, folder)

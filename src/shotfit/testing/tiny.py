@@ -12,15 +12,16 @@ from PIL import Image
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from shotfit.checkpoints.tokenizers import load_tokenizer
+from shotfit.checkpoints.tokenizers import TokenizerKind, load_tokenizer
 from shotfit.checkpoints.weights import save_backbone
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.towers.backbone import Backbone
-from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
+from shotfit.towers.bert import text_tower
+from shotfit.towers.config import BackboneConfig, BertConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
 from shotfit.towers.preprocess import clip_preprocessing, siglip_preprocessing
 from shotfit.towers.resnet import ModifiedResNet
-from shotfit.towers.transformer import TextTransformer, VisionTransformer
+from shotfit.towers.transformer import VisionTransformer
 
 __all__ = ["random_backbone", "tiny_backbone", "tiny_task"]
 
@@ -33,7 +34,7 @@ def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0
         image = (
             ModifiedResNet(config.image) if isinstance(config.image, ResNetConfig) else VisionTransformer(config.image)
         )
-        parts = {"image": image, "text": TextTransformer(config.text)}
+        parts = {"image": image, "text": text_tower(config.text)}
     shapes = {
         f"{part}.{key}": value.shape for part, tower in parts.items() for key, value in tower.state_dict().items()
     }
@@ -53,13 +54,16 @@ def random_backbone(config: BackboneConfig, tokenizer: Any = None, seed: int = 0
 
 
 def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
-    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`: "vit", "resnet" or
-    "siglip".
+    """A backbone of a few thousand weights with a tokenizer of single bytes, saved into `folder`.
 
+    kind: "vit", "resnet" or "siglip"; "eva" (rotated, gated, inner norms), "perception" (rotated, pooling head of its
+    own), "post_norm" (norms within the sums, a stem of convolutions, averaged before the last norm); with a text tower
+    of BERT's kind "bert" (read at the first token) or "bert_mean" (over all of them).
     Its towers have unequal depths, 4 image and 3 text blocks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     start, end = 256, 257
+    text: TextConfig | BertConfig
     text = TextConfig(258, 77, BlocksConfig(16, 3, 2, 32, "quick_gelu", 1e-5), 32, True, "end", end, 0, False)
     blocks = BlocksConfig(16, 4, 2, 32, "quick_gelu", 1e-5)
     image: ImageConfig | ResNetConfig = ImageConfig(32, 16, blocks, 32, True, False, True, "token", True)
@@ -71,6 +75,25 @@ def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
         blocks = BlocksConfig(16, 4, 2, 32, "gelu_tanh", 1e-6)
         image = ImageConfig(32, 16, blocks, 16, False, True, False, "attention", False)
         rule = siglip_preprocessing(32)
+    elif kind.startswith("bert"):
+        text_blocks, padding = BlocksConfig(16, 3, 2, 32, "gelu", 1e-6, norm="sum"), 258
+        if kind == "bert":
+            text = BertConfig(259, 77, text_blocks, 32, padding, "first", True, False, "linear", False)
+        else:
+            text = BertConfig(259, 77, text_blocks, 32, padding, "mean", False, False, "mlp", False)
+    elif kind == "eva":
+        blocks = BlocksConfig(16, 4, 2, 24, "gelu", 1e-6, gated=True, inner_norms=True)
+        image = ImageConfig(32, 16, blocks, 32, True, True, False, "token", True, projection_bias=True, rotary=True)
+    elif kind == "perception":
+        blocks = BlocksConfig(16, 4, 2, 32, "gelu", 1e-5)
+        image = ImageConfig(
+            32, 16, blocks, 32, True, False, True, "attention", True, True, pool_heads=4, pool_mlp_width=48, rotary=True
+        )
+    elif kind == "post_norm":
+        blocks = BlocksConfig(16, 4, 2, 32, "gelu", 1e-6, norm="after")
+        image = ImageConfig(
+            32, 16, blocks, 32, True, False, False, "mean", True, norm_after_pool=True, stem="convolutions"
+        )
     vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     words = FastTokenizer(models.BPE(vocab=vocabulary | {"<start>": start, "<end>": end}, merges=[]))
     words.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -82,7 +105,8 @@ def tiny_backbone(folder: Path, kind: str = "vit") -> Backbone:
     )
     words.save(str(folder / "tokenizer.json"))
     config = BackboneConfig(image, text, rule, kind == "siglip")
-    backbone = random_backbone(config, load_tokenizer(folder, text, "clip"), name=str(folder))
+    rules: TokenizerKind = "pieces:whitespace" if isinstance(text, BertConfig) else "clip"
+    backbone = random_backbone(config, load_tokenizer(folder, text, rules), name=str(folder))
     save_backbone(backbone, folder)
     return backbone
 

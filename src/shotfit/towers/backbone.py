@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
 from shotfit.errors import ShotfitError, first_few
-from shotfit.towers.config import BackboneConfig, ResNetConfig
+from shotfit.towers.bert import text_tower
+from shotfit.towers.config import BackboneConfig, ResNetConfig, described
 from shotfit.towers.forks import check_device, outlive_forks
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.tokenizer import Tokenizer
-from shotfit.towers.transformer import TextTransformer, VisionTransformer
+from shotfit.towers.transformer import VisionTransformer
 
 __all__ = ["Backbone"]
 
@@ -43,7 +42,7 @@ class Backbone(nn.Module):
                 if isinstance(config.image, ResNetConfig)
                 else VisionTransformer(config.image)
             )
-            self.text = TextTransformer(config.text)
+            self.text = text_tower(config.text)
             self.logit_scale = nn.Parameter(torch.zeros(()))
             self.logit_bias = nn.Parameter(torch.zeros(())) if config.logit_bias else None
         self._load(weights)
@@ -110,7 +109,7 @@ class Backbone(nn.Module):
 
     def _fingerprint(self) -> str:
         """sha256 over weights, configuration (preprocessing included) and tokenizer."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        digest = hashlib.sha256(described(self.config).encode())
         digest.update((self.tokenizer.identity if self.tokenizer else "no tokenizer").encode())
         for key, value in sorted(self.state_dict().items()):
             digest.update(f"{key}{tuple(value.shape)}".encode())

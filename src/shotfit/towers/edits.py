@@ -46,9 +46,10 @@ class Context:
 class Adapter:
     """A map beside a block: it reads the block's input, and what it gives is added to the block's output.
 
-    `map`: [tokens, width] to [tokens, width]. `through_norm`: the input passes the block's own first norm before.
+    `map`: [tokens, width] to [tokens, width]. `through_norm`: it reads the input as the block's attention does, through
+    the block's own first norm where norms stand before (BERT's blocks read what is normed already).
     Block 0 stands for the embedding: there the map reads what step 0 makes and is added to it, in the text tower before
-    the positions are added, in the image tower after the input norm.
+    the positions are added (and BERT's norm of the sum), in the image tower after the input norm.
 
     The block itself does not depend on it, so its output and its input can be kept; the sum is taken where the next
     step begins.

@@ -107,11 +107,20 @@ class Layout:
     groups: how rows share beginnings; `shared` packs the groups' beginnings (None if nothing is shared), `own` the
     rows' own tokens in [groups x most rows of a group] places, `reads` one query a place.
     visible: [places, longest], which own tokens a read token sees, None if all (empty places see everything; unused).
+    unpadded: [rows, longest], without the padding, which no token may see; None where nothing is hidden.
     positions: place of each token in its row. read: flat index of the token that each row is read at, in group order;
     `order` brings rows back to the caller's order (None if it is that already).
     """
 
-    def __init__(self, lengths: Sequence[int], reads: Sequence[int], groups: Sequence[Group], causal: bool) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        reads: Sequence[int],
+        groups: Sequence[Group],
+        causal: bool,
+        unpadded: Sequence[int] | None = None,
+    ) -> None:
+        """unpadded: how many tokens of each row stand in front of padding that none may see; only without groups."""
         self.rows, self.causal = len(lengths), causal
         self.groups = tuple(groups)
         self.places = max(len(group.rows) for group in groups)  # rows of a group, empty places included
@@ -136,6 +145,9 @@ class Layout:
         sequence = [row for group in groups for row in group.rows]
         self.order = None if sequence == sorted(sequence) else torch.tensor(sequence).argsort()
         self.visible = self._visible([reads[row] - lengths[row] + 1 for row in sequence])
+        self.unpadded: Tensor | None = None
+        if unpadded is not None and min(unpadded) < self.own.longest:
+            self.visible = self.unpadded = torch.arange(self.own.longest) < torch.tensor(unpadded)[:, None]
 
     def _visible(self, behind: Sequence[int]) -> Tensor | None:
         """behind: how many places from its row's end each read token stands, as a negative number."""
@@ -170,6 +182,7 @@ class Layout:
             self._found.clear()
             self.order = None if self.order is None else self.order.to(device)
             self.visible = None if self.visible is None else self.visible.to(device)
+            self.unpadded = None if self.unpadded is None else self.unpadded.to(device)
             for packing in (self.shared, self.own, self.reads):
                 if packing is not None:
                     packing.to(device)
@@ -202,7 +215,7 @@ class OpenLayout(Layout):
 
     def __init__(self, rows: torch.SymInt, tokens: int, device: torch.device) -> None:
         self.rows, self.causal = rows, False  # type: ignore[assignment]
-        self.shared = self.visible = self.order = None
+        self.shared = self.visible = self.unpadded = self.order = None
         self.own, self.reads = OpenPacking(tokens), OpenPacking(1)
         self.read = torch.arange(rows, device=device) * tokens  # type: ignore[call-overload]
 

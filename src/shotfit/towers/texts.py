@@ -14,9 +14,9 @@ from itertools import groupby
 
 import numpy as np
 
-from shotfit.towers.config import TextConfig
+from shotfit.towers.config import BertConfig, TextConfig
 
-__all__ = ["Group", "Texts", "read_position", "share_beginnings", "trim"]
+__all__ = ["Group", "Texts", "read_position", "share_beginnings", "trim", "words"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +70,24 @@ def read_position(row: Sequence[int], config: TextConfig) -> int:
     return known.index(max(known))
 
 
-def trim(row: Sequence[int], config: TextConfig, cut: bool) -> tuple[tuple[int, ...], int]:
+def words(row: Sequence[int], padding: int) -> int:
+    """How many tokens stand in front of a row's padding, one at least."""
+    count = len(row)
+    while count > 1 and row[count - 1] == padding:
+        count -= 1
+    return count
+
+
+def trim(row: Sequence[int], config: TextConfig | BertConfig, cut: bool) -> tuple[tuple[int, ...], int]:
     """A row as it runs, and its read position.
 
-    With `cut`, a causal row ends at the token that is read, because nothing after it can reach that token. Otherwise,
-    and always where the tower sees the padding (no causal mask, or read at the last position), it has full length.
+    With `cut`, a causal row ends at the token that is read, because nothing after it can reach that token, and a row of
+    BERT's in front of its padding, which no token sees. Otherwise, and always where the tower sees the padding (no
+    causal mask, or read at the last position), it has full length.
     """
+    if isinstance(config, BertConfig):
+        kept = tuple(row[: words(row, config.padding)])
+        return (kept if cut else (*kept, *[config.padding] * (config.context - len(kept)))), 0
     causal_read = config.causal and config.pooling != "last"
     if cut and causal_read:
         position = read_position(row, config)

@@ -1,4 +1,7 @@
-"""The transformer towers: CLIP's ViT and text tower, SigLIP's both, open_clip's variants, and `mini`'s upper part.
+"""The transformer towers: CLIP's ViT and text tower, SigLIP's both, open_clip's variants (EVA and Perception Encoder
+with rotated queries and keys among them), and `mini`'s upper part.
+
+BERT's text tower, which is one too, is in `bert.py`.
 
 A tower is a sequence of steps: step 0 embeds, steps 1 to L are blocks, step L + 1 pools and projects:
 
@@ -20,22 +23,24 @@ from torch import Tensor, nn
 
 from shotfit.errors import ShotfitError
 from shotfit.towers.blocks import Block, PoolingHead, without
-from shotfit.towers.config import BlocksConfig, ImageConfig, StemConfig, TextConfig
+from shotfit.towers.config import BertConfig, BlocksConfig, ImageConfig, StemConfig, TextConfig
 from shotfit.towers.edits import Adapter, Context, Edit, PromptTokens
 from shotfit.towers.layout import Layout, Savings, Stream
 from shotfit.towers.linear import Linear
-from shotfit.towers.texts import Group, Texts, share_beginnings, trim
+from shotfit.towers.texts import Group, Texts, share_beginnings, trim, words
 
-__all__ = ["TextTransformer", "VisionTransformer"]
+__all__ = ["TextTower", "TextTransformer", "VisionTransformer"]
 
 
 class Transformer(nn.Module):
     """Steps 1 to L of a tower, and the order of all of its steps."""
 
     pooled_alone: bool  # one token is read, so the last block may run for it alone
+    rotation: Tensor | None  # of queries and keys, [places, head / 2, 2]
 
     def __init__(self, blocks: BlocksConfig) -> None:
         super().__init__()
+        self.rotation = None
         self.blocks = nn.ModuleList(Block(blocks) for _ in range(blocks.layers))
         self.last = blocks.layers + 1
 
@@ -49,17 +54,17 @@ class Transformer(nn.Module):
     def _block(self, stream: Stream, edits: Sequence[Edit]) -> Stream:
         """One step: all tokens, the read ones alone in the last, or all but those that the next step replaces."""
         x, layout, step, silu = stream.hidden, stream.layout, stream.step + 1, stream.savings.silu
-        block = self.blocks[step - 1]
+        block, rotation = self.blocks[step - 1], self.rotation
         assert layout is not None and isinstance(block, Block)
         if step == self.last - 1 and stream.savings.read_alone and self.pooled_alone:
             before = x.index_select(0, layout.read)
-            return replace(stream, hidden=block.read(x, layout, silu), before=before, step=step, read=True)
+            return replace(stream, hidden=block.read(x, layout, silu, rotation), before=before, step=step, read=True)
         if stream.prompts and stream.savings.replaced and any(edit.replace for edit in _prompts(edits, step + 1)):
             kept, last = without(x, layout, stream.prompts), stream.prompts
             rest = Layout.even(layout.rows, layout.own.longest - last, x.device)
-            hidden = block.drop(x, layout, last, silu)
+            hidden = block.drop(x, layout, last, silu, rotation)
             return replace(stream, hidden=hidden, layout=rest, before=kept, step=step, prompts=0)
-        return replace(stream, hidden=block(x, layout, silu), before=x, step=step)
+        return replace(stream, hidden=block(x, layout, silu, rotation), before=x, step=step)
 
     def ready(self, stream: Stream, edits: Sequence[Edit]) -> Stream:
         """As the next step reads it: what stands beside the last block is added, prompt tokens are put in."""
@@ -67,7 +72,7 @@ class Transformer(nn.Module):
             if isinstance(edit, Adapter) and edit.block == stream.step > 0:
                 block, x = self.blocks[edit.block - 1], stream.before
                 assert x is not None and isinstance(block, Block)
-                stream = replace(stream, hidden=stream.hidden + edit.map(block.norm1(x) if edit.through_norm else x))
+                stream = replace(stream, hidden=stream.hidden + edit.map(block.seen(x) if edit.through_norm else x))
         for prompts in _prompts(edits, stream.step + 1):
             stream = self._prompted(stream, prompts)
         return stream
@@ -109,13 +114,32 @@ def _prompts(edits: Sequence[Edit], block: int) -> list[PromptTokens]:
     return [edit for edit in edits if isinstance(edit, PromptTokens) and edit.block == block]
 
 
+class ConvolutionStem(nn.Sequential):
+    """MobileCLIP-B's: three convolutions without overlap, GELU between them; batch norms are within their weights.
+
+    Vasu et al., CVPR 2024, arXiv 2311.17049.
+    """
+
+    def __init__(self, width: int, patch: int, bias: bool) -> None:
+        first, inner = patch // 4, width // 4
+        super().__init__(
+            nn.Conv2d(3, inner, first, first),
+            nn.GELU(),
+            nn.Conv2d(inner, inner, 2, 2),
+            nn.GELU(),
+            nn.Conv2d(inner, width, 2, 2, bias=bias),
+        )
+
+
 class PatchEmbedding(nn.Module):
     """Step 0 of a ViT: patches, class token, positions, norm where the checkpoint has one."""
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
         width, grid = config.blocks.width, config.image_size // config.patch
-        self.patch = nn.Conv2d(3, width, config.patch, config.patch, bias=config.patch_bias)
+        self.patch: nn.Module = nn.Conv2d(3, width, config.patch, config.patch, bias=config.patch_bias)
+        if config.stem == "convolutions":
+            self.patch = ConvolutionStem(width, config.patch, config.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(width)) if config.class_token else None
         self.positions = nn.Parameter(torch.zeros(grid * grid + config.class_token, width))
         self.norm = nn.LayerNorm(width, config.blocks.epsilon) if config.pre_norm else nn.Identity()
@@ -138,7 +162,7 @@ class VisionTransformer(Transformer):
     def __init__(self, config: ImageConfig | StemConfig) -> None:
         super().__init__(config.blocks)
         self.config = config
-        width, pooling = config.blocks.width, "token"
+        width, pooling, bias, self.norm_after_pool = config.blocks.width, "token", False, False
         if isinstance(config, StemConfig):
             from shotfit.towers.efficientnet import StemEmbedding  # only `mini` needs it
 
@@ -146,13 +170,18 @@ class VisionTransformer(Transformer):
             projection = True
         else:
             self.embedding, pooling, projection = PatchEmbedding(config), config.pooling, config.projection
+            bias, self.norm_after_pool = config.projection_bias, config.norm_after_pool
         self.pooling, self.image_size = pooling, config.image_size
         self.tokens = self.embedding.positions.shape[0]  # of a row
         self.has_class_token = isinstance(config, StemConfig) or config.class_token
         self.pooled_alone = pooling == "token"
         self.post_norm = nn.LayerNorm(width, config.blocks.epsilon)
-        self.pool = PoolingHead(config.blocks) if pooling == "attention" else None
-        self.projection = Linear(width, config.embed, bias=False) if projection else None
+        self.pool = (
+            PoolingHead(_of_pool(config)) if isinstance(config, ImageConfig) and pooling == "attention" else None
+        )
+        self.projection = Linear(width, config.embed, bias=bias) if projection else None
+        if isinstance(config, ImageConfig) and config.rotary:
+            self.rotation = nn.Parameter(torch.zeros(self.tokens, width // config.blocks.heads // 2, 2))
 
     def start(self, pixels: Tensor, edits: Sequence[Edit] = (), savings: Savings = Savings()) -> Stream:
         """Step 0: pixels [n, 3, size, size], preprocessed."""
@@ -184,25 +213,32 @@ class VisionTransformer(Transformer):
         else:
             assert stream.layout is not None
             x = without(stream.hidden, stream.layout, stream.prompts)
-            x = self.post_norm(x.unflatten(0, (stream.layout.rows, -1)))
+            x = x.unflatten(0, (stream.layout.rows, -1))
+            x = x if self.norm_after_pool else self.post_norm(x)
             pooled = self.pool(x) if self.pool is not None else x[:, int(self.has_class_token) :].mean(dim=1)
+            pooled = self.post_norm(pooled) if self.norm_after_pool else pooled
         return pooled if self.projection is None else self.projection(pooled)
 
 
-class TextTransformer(Transformer):
-    """A text tower: rows of ids, causal or not, read at one token."""
+def _of_pool(config: ImageConfig) -> BlocksConfig:
+    """The sizes of a pooling head: the blocks', where the configuration has no others."""
+    blocks = config.blocks
+    heads, hidden = config.pool_heads or blocks.heads, config.pool_mlp_width or blocks.mlp_width
+    return replace(blocks, heads=heads, mlp_width=hidden, gated=False, inner_norms=False)
+
+
+class TextTower(Transformer):
+    """A text tower: rows of ids, causal or not."""
 
     pooled_alone = True
 
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(self, config: TextConfig | BertConfig) -> None:
         super().__init__(config.blocks)
         width = config.blocks.width
         self.config = config
         # Not drawn: on the meta device that alone would import torch's compiler, which takes as long as torch itself.
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocabulary, width))
         self.positions = nn.Parameter(torch.zeros(config.context, width))
-        self.final_norm = nn.LayerNorm(width, config.blocks.epsilon)
-        self.projection = Linear(width, config.embed, bias=config.projection_bias)
         self._packed: WeakKeyDictionary[Texts, dict[Savings, _PackedTexts]] = WeakKeyDictionary()
 
     def pack(self, texts: Texts, savings: Savings = Savings()) -> _PackedTexts:
@@ -223,8 +259,25 @@ class TextTransformer(Transformer):
                 raise ShotfitError(f"Texts with learned ids need one Context edit, but {len(contexts)} were given.")
             vectors = contexts[0].vectors.to(x.dtype)
             x = x.index_copy(0, packed.learned, vectors.index_select(0, packed.rows))
-        x = self._embedded(x, edits) + self.positions.index_select(0, packed.layout.positions)
+        x = self.positioned(self._embedded(x, edits), self.positions.index_select(0, packed.layout.positions))
         return Stream(x, packed.layout, 0, savings)
+
+    def positioned(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Words and learned ids with their positions, each [tokens, width], as block 1 reads them."""
+        return x + positions
+
+    def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
+        """The remaining blocks, pooling and projection: [rows, embed]."""
+        raise NotImplementedError
+
+
+class TextTransformer(TextTower):
+    """CLIP's and SigLIP's: read at one token."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__(config)
+        self.final_norm = nn.LayerNorm(config.blocks.width, config.blocks.epsilon)
+        self.projection = Linear(config.blocks.width, config.embed, bias=config.projection_bias)
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, the final norm at the read token, the projection: [rows, embed]."""
@@ -234,7 +287,7 @@ class TextTransformer(Transformer):
 class _PackedTexts:
     """Index tables of one Texts object: flat ids, where learned ids stand, the layout."""
 
-    def __init__(self, texts: Texts, config: TextConfig, savings: Savings) -> None:
+    def __init__(self, texts: Texts, config: TextConfig | BertConfig, savings: Savings) -> None:
         longest = max((len(row) for row in texts.rows), default=0)
         if not texts.rows or longest > config.context:
             problem = "no text was given" if not texts.rows else f"a text has {longest} tokens"
@@ -244,7 +297,8 @@ class _PackedTexts:
         separate = [Group(tuple(range(len(rows))), 0)]
         share = savings.shared and savings.cut and config.causal and all(len(r) == p + 1 for r, p in trimmed)
         groups = share_beginnings(rows) if share else separate
-        self.layout = Layout([len(row) for row in rows], reads, groups, config.causal)
+        unpadded = [words(row, config.padding) for row in rows] if isinstance(config, BertConfig) else None
+        self.layout = Layout([len(row) for row in rows], reads, groups, config.causal, unpadded)
         beginnings = [rows[group.rows[0]][: group.shared] for group in groups]
         own = [rows[row][group.shared :] for group in groups for row in group.rows]
         ids = [token for tokens in [*beginnings, *own] for token in tokens]

@@ -1,0 +1,178 @@
+"""Which of open_clip's configurations shotfit reads, found by reading each of them; the table of docs/backbones.md.
+
+python -m tests.open_clip_table      # write the table anew
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shotfit.checkpoints.timm_trunks import TRUNKS
+from shotfit.checkpoints.weights import load_backbone
+from shotfit.errors import ShotfitError
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.texts import Texts
+
+from .open_clip_original import CONFIGURATIONS, CONTEXT, VOCABULARY, Original, build, reduced_trunks
+from .originals import open_clip
+
+__all__ = ["Outcome", "architectures", "difference", "outcome", "table", "with_table"]
+
+PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
+ARCHITECTURES = Path(__file__).parents[1] / "src" / "shotfit" / "assets" / "architectures.json"
+START, END = "<!-- configurations of open_clip: start -->", "<!-- configurations of open_clip: end -->"
+
+
+_KINDS = {
+    **{"vit_pe_core": "Perception Encoder", "eva": "EVA", "vit_base_mci": "MobileCLIP-B", "fastvit": "FastViT"},
+    **{"convnext": "ConvNeXt", "swin": "Swin", "vitamin": "ViTamin", "vit_relpos": "ViT, relative positions"},
+}
+
+_PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one configuration.
+
+    `difference`: the largest of any image or text feature from open_clip's, in shares of the largest feature, where own
+    towers read it. `refusal`: the one line that refuses it, else.
+    """
+
+    difference: float | None
+    refusal: str = ""
+
+
+def outcome(name: str, folder: Path) -> Outcome:
+    """Build a configuration at reduced size by open_clip, read it by shotfit, compare in float32."""
+    if _trunk(name) in (None, *TRUNKS):
+        original = build(name)
+        path = original.write(folder / name)
+    else:  # no other trunk is built: it is refused before a weight is read
+        original, path = None, Original(torch.nn.Linear(1, 1), CONFIGURATIONS[name]).write(folder / name)
+    try:
+        with reduced_trunks():
+            backbone = load_backbone(path)
+    except ShotfitError as error:
+        return Outcome(None, str(error))
+    assert original is not None
+    return Outcome(difference(original, backbone))
+
+
+@torch.inference_mode()
+def difference(original: Original, backbone: Backbone) -> float:
+    """The largest of any image or text feature from the original's, in shares of the largest."""
+    return max(_of_images(original, backbone), _of_texts(original, backbone))
+
+
+def _of_images(original: Original, backbone: Backbone) -> float:
+    size = backbone.image.image_size
+    pixels = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
+    return _apart(
+        original.model.encode_image(pixels, normalize=False), backbone.image.finish(backbone.image.start(pixels))
+    )
+
+
+def _of_texts(original: Original, backbone: Backbone) -> float:
+    """Texts of three lengths, one as long as a text can be."""
+    config: Any = backbone.config.text
+    end = getattr(config, "end", None)
+    end = VOCABULARY - 1 if end is None else end
+    rows = [[5, 7, 9, end], [5, 8, 11, 13, 14, end], [5, *range(20, 18 + CONTEXT), end]]
+    padded = torch.tensor([row + [config.padding] * (CONTEXT - len(row)) for row in rows])
+    return _apart(
+        original.model.encode_text(padded, normalize=False), backbone.text.finish(backbone.text.start(Texts.of(rows)))
+    )
+
+
+def _apart(wanted: Tensor, found: Tensor) -> float:
+    return float((wanted - found).abs().max() / wanted.abs().max())
+
+
+def _trunk(name: str) -> str | None:
+    trunk: str | None = CONFIGURATIONS[name]["vision_cfg"].get("timm_model_name")
+    return trunk
+
+
+def table(outcomes: Mapping[str, Outcome]) -> str:
+    """The page's part: how many, and a row for each kind of model."""
+    own = [name for name, found in outcomes.items() if found.difference is not None]
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for name in sorted(outcomes, key=lambda name: (name not in own, name)):
+        groups.setdefault((_image(name), _text(name), "own tower" if name in own else "closed way"), []).append(name)
+    lines = [
+        START,
+        "",
+        f"shotfit reads {len(own)} of the {len(outcomes)} image-text configurations of open_clip "
+        f"{open_clip.__version__} with its own towers, which every method may change inside. A folder of one of "
+        f"the other {len(outcomes) - len(own)} is refused by name.",
+        "",
+        "| image tower | text tower | read by | configurations |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {image} | {text} | {way} | {', '.join(f'`{name}`' for name in names)} |"
+        for (image, text, way), names in groups.items()
+    ]
+    return "\n".join([*lines, "", END])
+
+
+def _image(name: str) -> str:
+    vision, trunk = CONFIGURATIONS[name]["vision_cfg"], _trunk(name)
+    if trunk is not None:
+        kinds = {
+            "vit_pe_core": "Perception Encoder",
+            "eva": "EVA",
+            "vit_base_mci": "MobileCLIP-B",
+            "fastvit": "FastViT",
+        }
+        kinds |= {"convnext": "ConvNeXt", "swin": "Swin", "vitamin": "ViTamin", "vit_relpos": "ViT, relative positions"}
+        found = next((kind for start, kind in kinds.items() if trunk.startswith(start)), "ViT of timm")
+        return "SigLIP" if "siglip" in trunk else found
+    if isinstance(vision["layers"], list):
+        return "ResNet"
+    if vision.get("attentional_pool"):
+        return "ViT, attentional pool"
+    return "ViT, averaged" if vision.get("pool_type") == "avg" else "ViT"
+
+
+def _text(name: str) -> str:
+    text = CONFIGURATIONS[name]["text_cfg"]
+    if "hf_model_name" in text:
+        return f"`{text['hf_model_name']}`"
+    if text.get("embed_cls"):
+        return "CoCa"
+    kind = "not causal" if text.get("no_causal_mask") else "causal"
+    return f"{kind}, `{text['hf_tokenizer_name']}`" if "hf_tokenizer_name" in text and kind == "causal" else kind
+
+
+def architectures() -> str:
+    """open_clip's own ViTs and ResNets with CLIP's texts, one a line: what weights alone leave unsaid of them."""
+    own = {
+        name: config
+        for name, config in CONFIGURATIONS.items()
+        if not config.get("custom_text") and _trunk(name) is None and config["text_cfg"].keys() <= _PLAIN_TEXT
+    }
+    rows = [f"{json.dumps(name)}: {json.dumps(config, sort_keys=True)}" for name, config in own.items()]
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def with_table(page: str, part: str) -> str:
+    """The page with the part in the place of the one that it has."""
+    before, _, rest = page.partition(START)
+    return before + part + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    ARCHITECTURES.write_text(architectures())
+    with tempfile.TemporaryDirectory() as scratch:
+        found = {name: outcome(name, Path(scratch)) for name in CONFIGURATIONS}
+    PAGE.write_text(with_table(PAGE.read_text(), table(found)))
