@@ -5,6 +5,7 @@
     load_backbone("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", revision="main")
     load_backbone("checkpoints/RN50.pt")              one of OpenAI's files
     load_backbone("checkpoints/siglip")               a folder: Hugging Face, open_clip, or shotfit's own
+    load_backbone("my.py:make")                       encoders of your own, or of a library (closed.py)
 
 A folder may hold several formats (LAION's repositories do). The weights file decides, in this order: open_clip
 safetensors, Hugging Face safetensors, open_clip pickled, Hugging Face pickled. So safetensors win, and of two equals
@@ -16,6 +17,7 @@ where there is none.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -29,6 +31,7 @@ from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints import huggingface, names, open_clip, saved
+from shotfit.checkpoints.closed import close, is_closed, load_closed
 from shotfit.checkpoints.openai import read_openai
 from shotfit.checkpoints.recorded import check_recorded
 from shotfit.checkpoints.settings import read_json
@@ -36,6 +39,7 @@ from shotfit.checkpoints.state_dict import read_index, read_tensors
 from shotfit.checkpoints.tokenizers import load_tokenizer
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import ClosedBackbone, Encoder
 from shotfit.towers.config import BoundsError
 from shotfit.towers.precision import Precision, fast_precision
 
@@ -57,17 +61,23 @@ _FILES = (".pt", ".pth", ".bin", ".safetensors")
 
 
 @checked
-def load_backbone(source: str | Path, revision: str | None = None) -> Backbone:
+def load_backbone(source: str | Path | Encoder, revision: str | None = None) -> Backbone:
     """Load a backbone, in float32 on the CPU.
 
-    source: a short name, a hub id (`owner/name`, or `owner/name@revision`), a folder or a file. A short name wins over
-    a file of the same name (write `./mini` for that), an existing folder over a hub id. revision: branch, tag or commit
-    of a hub id; without one the table of names decides, and for a repository that is not in it, `main`. The backbone is
-    named by the commit that was loaded.
+    source: a short name, a hub id (`owner/name`, or `owner/name@revision`), a folder or a file; encoders that are
+    closed, by a name of `closed.py` or as an object (`shotfit.towers.closed.Encoder`). A short name wins over a file of
+    the same name (write `./mini` for that), an existing folder over a hub id. revision: branch, tag or commit of a hub
+    id; without one the table of names decides, and for a repository that is not in it, `main`. The backbone is named by
+    the commit that was loaded.
 
     Raises UsageError for a name that is unknown, with close ones, and ShotfitError in one sentence for a checkpoint
     that cannot be fetched, is damaged, incomplete or of another architecture.
     """
+    if not isinstance(source, (str, os.PathLike)):
+        return close(source)
+    if isinstance(source, str) and is_closed(source):
+        _refuse_revision(source, revision)
+        return load_closed(source)
     entry = names.find(source) if isinstance(source, str) else None
     if entry is not None and entry.repository is None:
         _refuse_revision(source, revision)
@@ -274,23 +284,30 @@ def _backbone(
     return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name)
 
 
-def load_in(backbone: str | Path | Backbone, precision: Precision = "auto", device: str = "auto") -> Backbone:
+def load_in(backbone: str | Path | Backbone | Encoder, precision: Precision = "auto", device: str = "auto") -> Backbone:
     """A backbone that computes in a precision, on a device.
 
     precision: "auto" is the one that the device is fast at, or that of a backbone that is given, which is copied where
     its precision is another. device: cpu, mps, cuda or cuda:1; "auto" is a GPU where CUDA has one, else the CPU, or
-    where a backbone is that is given.
+    where a backbone is that is given. Encoders that are closed compute as their own code does, in what is taken for
+    float32, and an object stays where it is unless a device is named.
 
     Raises UsageError for an unknown precision or device, and what `load_backbone` raises.
     """
     if precision not in get_args(Precision):
         raise UsageError(f"There is no precision {precision!r}: use auto, float32 or bfloat16.")
     place = device_of(device)
+    if not isinstance(backbone, (str, os.PathLike, Backbone)):
+        backbone = load_backbone(backbone)
     if isinstance(backbone, Backbone):
         dtype = backbone.dtype if precision == "auto" else getattr(torch, precision)
         backbone = backbone if backbone.dtype == dtype else deepcopy(backbone).to(dtype)
         return backbone if device == "auto" else backbone.to(place)
-    loaded = load_backbone(backbone).to(place)
+    loaded = load_backbone(backbone)
+    if isinstance(loaded, ClosedBackbone):
+        loaded = loaded.to(torch.float32 if precision == "auto" else getattr(torch, precision))
+        return loaded if device == "auto" and not loaded.moves else loaded.to(place)
+    loaded = loaded.to(place)
     return loaded.to(fast_precision(loaded.device) if precision == "auto" else getattr(torch, precision))
 
 

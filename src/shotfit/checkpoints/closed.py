@@ -1,0 +1,109 @@
+"""From a name to a closed backbone: encoders that another library, or the user's own code, runs.
+
+    my.py:make                              a function without arguments that gives the encoder (towers/closed.py)
+    open_clip:ViT-B-16-SigLIP2@webli        any model of open_clip, with any of its weights
+    transformers:google/siglip2-base-patch16-224        a model of two encoders, by id or folder
+    joined/                                 two encoders that `shotfit align` put into one space (joined.py)
+
+Of a file of code the user's word alone is taken: no model names one that is run. The libraries load weights as they do,
+without code from a repository.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from shotfit.checkpoints.code import is_code, named_in
+from shotfit.checkpoints.examined import (
+    device_of_encoder,
+    fingerprint_of,
+    images_half,
+    logit_scale_of,
+    texts_half,
+    weights_digest,
+)
+from shotfit.checkpoints.libraries import BOTH, HALVES, of_library
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import ClosedBackbone, called
+
+__all__ = ["OBJECT", "close", "encoder_of", "is_closed", "load_closed", "named_by_library"]
+
+OBJECT = "object:"  # what the name of an encoder begins with that is an object of Python, and nothing else
+
+
+def named_by_library(name: str) -> bool:
+    """Whether a name is one of a library's models.
+
+    >>> named_by_library("open_clip:ViT-B-32@openai"), named_by_library("my.py:make")
+    (True, False)
+    """
+    return name.partition(":")[0] in (*BOTH, *HALVES) and not is_code(name)
+
+
+def is_closed(name: str) -> bool:
+    """Whether a name is one of a closed backbone, whose encoder another's code runs."""
+    return is_code(name) or named_by_library(name) or name.startswith(OBJECT)
+
+
+def encoder_of(name: str) -> tuple[Any, str]:
+    """The encoder of a name, and the name by which it is found from any folder. It is not checked yet.
+
+    Raises UsageError and ShotfitError in a sentence.
+    """
+    if name.startswith(OBJECT):
+        raise UsageError(f"{name} is an object of the Python that it was made in: open the model there (backbone=...).")
+    if not is_code(name):
+        return of_library(name), name
+    file, _, attribute = name.rpartition(":")
+    make = named_in(name, "the encoder")
+    if not callable(make):
+        raise UsageError(f"{name} is a {type(make).__name__}; expected a function that gives the encoder.")
+    return called(f"{name}", make), f"{Path(file).absolute()}:{attribute}"
+
+
+def load_closed(name: str) -> ClosedBackbone:
+    """The backbone of a name. Raises UsageError and ShotfitError in a sentence; see `close`."""
+    if name.partition(":")[0] in HALVES and not is_code(name):
+        kind = HALVES[name.partition(":")[0]]
+        raise UsageError(
+            f"{name} encodes {kind} alone: join it with another encoder first, by `shotfit align` (docs/own-encoders.md)."
+        )
+    encoder, whole = encoder_of(name)
+    return close(encoder, whole, reopens=True)
+
+
+def close(encoder: Any, name: str = "", reopens: bool = False) -> ClosedBackbone:
+    """A backbone of an encoder (`shotfit.towers.closed.Encoder`), once it keeps the contract of `examined.py`.
+
+    name: as models record it; by default `object:` and the encoder's `name`, or that of its class. reopens: any process
+    opens it by the name.
+
+    Raises ShotfitError for what it breaks.
+    """
+    own = getattr(encoder, "name", "")
+    name = name or f"{OBJECT}{own if isinstance(own, str) and own else type(encoder).__name__}"
+    scale, device = logit_scale_of(encoder, name), device_of_encoder(encoder)
+    images, texts = images_half(encoder, name, device), texts_half(encoder, name)
+    if not images.embed == texts.embed == encoder.embed:
+        raise ShotfitError(
+            f"{name} says embed {encoder.embed}, but gives image features of {images.embed} and text features of "
+            f"{texts.embed}; expected one width for all (`shotfit align` joins encoders of different ones)."
+        )
+    fingerprint = fingerprint_of(
+        weights_digest(encoder, name), images.answers, texts.answers, images.embed, round(scale, 4)
+    )
+    assert images.prepare is not None
+    again = (_opened_again, (name, fingerprint)) if reopens else None
+    return ClosedBackbone(encoder, name, fingerprint, images.size, images.prepare, scale, device, again)
+
+
+def _opened_again(name: str, fingerprint: str) -> Backbone:
+    """In another process. Raises ShotfitError where the name stands for something else there."""
+    from shotfit.checkpoints.weights import load_backbone  # which opens joined encoders too
+
+    loaded = load_backbone(name)
+    if loaded.fingerprint != fingerprint:
+        raise ShotfitError(f"{name} is another backbone in this process: it has fingerprint {loaded.fingerprint[:12]}.")
+    return loaded
