@@ -67,9 +67,7 @@ def load_closed(name: str) -> ClosedBackbone:
     """The backbone of a name. Raises UsageError and ShotfitError in a sentence; see `close`."""
     if name.partition(":")[0] in HALVES and not is_code(name):
         kind = HALVES[name.partition(":")[0]]
-        raise UsageError(
-            f"{name} encodes {kind} alone: join it with another encoder first, by `shotfit align` (docs/own-encoders.md)."
-        )
+        raise UsageError(f"{name} encodes {kind} alone: join it with another first, by `shotfit align`.")
     encoder, whole = encoder_of(name)
     return close(encoder, whole, reopens=True)
 

@@ -156,7 +156,7 @@ def _has(encoder: Any, name: str, *wanted: str) -> None:
     missing = [own for own in wanted if not hasattr(encoder, own)]
     if missing:
         raise ShotfitError(
-            f"{name} has no {missing[0]}: an encoder has encode_images, encode_texts, preprocess, logit_scale and embed."
+            f"{name} has no {missing[0]}: encoders have encode_images, encode_texts, preprocess, logit_scale, embed."
         )
 
 

@@ -1,4 +1,4 @@
-"""Encoders of open_clip, transformers, timm and sentence-transformers, behind the names of `closed.py` (extra encoders).
+"""Encoders of open_clip, transformers, timm and sentence-transformers by names of `closed.py` (extra encoders).
 
 No code of a repository is run: `trust_remote_code` is off, and transformers reads safetensors alone.
 """
@@ -35,6 +35,9 @@ def of_library(name: str) -> Any:
         import_module(module)
     except ImportError as error:
         raise UsageError(f"{name} needs {module}, which is not installed: pip install 'shotfit[encoders]'.") from error
+    except Exception as error:  # of torchvision, say, in another build than torch
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(f"{name} needs {module}, which cannot be imported here ({said}): install it anew.") from error
     make = {"open_clip": OpenClip, "transformers": Transformers, "timm": Timm, "sentence-transformers": Sentences}
     try:
         with _quiet():
