@@ -140,7 +140,7 @@ def test_without_state_dict_the_answers_tell(tmp_path: Path) -> None:
 
 # The contract
 
-BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {  # what is changed of `Both`, and what is said
     "random": ({"encode_images": lambda p: Both().encode_images(p) + torch.rand(1)}, r"two results of one input: call"),
     "batch": ({"encode_images": lambda p: Both().encode_images(p - p.mean(0) / 2)}, r"depends on what else is in its batch"),
     "padding": ({"encode_texts": lambda t: Both().encode_texts([x.ljust(max(map(len, t))) for x in t])}, r"mask padding"),

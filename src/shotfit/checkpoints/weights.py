@@ -33,7 +33,7 @@ from shotfit.calls import checked
 from shotfit.checkpoints import huggingface, names, open_clip, saved
 from shotfit.checkpoints.closed import close, is_closed, load_closed
 from shotfit.checkpoints.openai import read_openai
-from shotfit.checkpoints.recorded import check_recorded
+from shotfit.checkpoints.recorded import check_recorded, recorded_commit
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.state_dict import read_index, read_tensors
 from shotfit.checkpoints.tokenizers import load_tokenizer
@@ -91,9 +91,8 @@ def load_backbone(source: str | Path | Encoder, revision: str | None = None) -> 
         return _load_folder(path, name) if path.is_dir() else _load_file(path, name)
     if entry is not None:
         assert entry.repository is not None
-        pinned = revision in (None, entry.revision)
-        if pinned:
-            return _recorded(entry, _load_hub(entry.repository, entry.revision, entry.file, entry.name))
+        if revision in (None, entry.revision):
+            return _load_named(entry)
         return _load_hub(entry.repository, revision or entry.revision)
     if not isinstance(source, str) or path.suffix in _FILES or source.startswith((".", "/", "~")):
         raise ShotfitError(f"{source} does not exist: name a folder or a file of a checkpoint.{_hint(path)}")
@@ -129,11 +128,18 @@ def load_known(source: str) -> Backbone:
         return _load_hub(repository, revision or "main", cached=True)
     if entry.repository is None:
         return _recorded(entry, _load_folder(_asset(entry.name), entry.name))
-    return _recorded(entry, _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True))
+    return _load_named(entry, cached=True)
 
 
-def _recorded(entry: names.Name, backbone: Backbone) -> Backbone:
-    check_recorded(entry, backbone.fingerprint)
+def _load_named(entry: names.Name, cached: bool = False) -> Backbone:
+    """A backbone of the table, at its commit, or at the one that was recorded when it was first loaded."""
+    assert entry.repository is not None
+    folder, only = _fetched(entry.repository, entry.revision or recorded_commit(entry) or "main", entry.file, cached)
+    return _recorded(entry, _load_folder(folder, entry.name, only), folder.name)
+
+
+def _recorded(entry: names.Name, backbone: Backbone, commit: str = "") -> Backbone:
+    check_recorded(entry, backbone.fingerprint, commit)
     return backbone
 
 
@@ -152,8 +158,7 @@ def _unknown(source: str) -> str:
     if re.fullmatch(r"rn(50|101|50x4|50x16|50x64)", source.lower()):
         return f"{source} has no hub repository: name the file that OpenAI publishes, for example ./{source}.pt."
     close = names.suggestions(source)
-    known = ", ".join(entry.name for entry in names.NAMES)
-    meant = f"Did you mean {' or '.join(close)}?" if close else f"Known names: {known}."
+    meant = f"Did you mean {' or '.join(close)}?" if close else "`shotfit backbones` lists the names."
     return f"Unknown backbone {source!r}: no name, no hub id (owner/name), no folder and no file. {meant}"
 
 
@@ -185,12 +190,17 @@ def _choose(files: Collection[str], where: str, only: str | None = None) -> tupl
     )
 
 
-def _load_hub(
-    repository: str, revision: str, only: str | None = None, name: str = "", cached: bool = False
-) -> Backbone:
-    """A backbone of the hub. name: of those in the table; others are named by the commit that a revision stands for."""
+def _load_hub(repository: str, revision: str, cached: bool = False) -> Backbone:
+    """A backbone of the hub, named by the commit that a revision stands for."""
+    folder, _ = _fetched(repository, revision, "", cached)
+    return _load_folder(folder, f"{repository}@{folder.name}")  # a snapshot's folder is its commit
+
+
+def _fetched(repository: str, revision: str, file: str, cached: bool) -> tuple[Path, str | None]:
+    """The folder of a repository at a revision, and which weights file is to be taken, where one is named."""
     from shotfit.checkpoints import hub
 
+    only = file or None
     folder = hub.fetch(
         repository,
         revision,
@@ -198,7 +208,7 @@ def _load_hub(
         shards=lambda file: re.fullmatch(r"(pytorch_)?model-\d+-of-\d+\.(safetensors|bin)", file) is not None,
         cached=cached,
     )
-    return _load_folder(folder, name or f"{repository}@{folder.name}", only)  # a snapshot's folder is its commit
+    return folder, only
 
 
 def _load_folder(folder: Path, name: str, only: str | None = None) -> Backbone:

@@ -19,6 +19,7 @@ import typer
 
 from shotfit.commands.app import app as labelling
 from shotfit.commands.arguments import as_repeated
+from shotfit.commands.backbones import backbones
 from shotfit.commands.cache import cache
 from shotfit.commands.clean import clean
 from shotfit.commands.compare import compare
@@ -80,7 +81,7 @@ COMMANDS = (
     *(fit, predict, evaluate, compare, report, labelling),
     *(suggest, clean, embed),
     *(serve, export, push),
-    *(methods, show, doctor, verify, cache),
+    *(methods, backbones, show, doctor, verify, cache),
 )
 
 
