@@ -324,9 +324,10 @@ def test_show_and_doctor_take_closed_encoders(tmp_path: Path, capsys: pytest.Cap
     assert main(["verify", str(tmp_path / "images")]) == 3
 
 
-def test_processes_compare_on_a_file_s_encoders(tmp_path: Path) -> None:
+def test_processes_compare_on_a_file_s_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"{write_file(tmp_path)}:both"
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    before = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent.parent), before]))
     task = tiny_task(tmp_path / "images")
     rows = shotfit.compare(task, ["zero_shot", "taskres+alpha=1.0"], shots=[1], seeds=[1], backbone=name, jobs=2)
     assert [row.method for row in rows] == ["zero_shot", "taskres+alpha=1.0"]

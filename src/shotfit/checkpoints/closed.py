@@ -12,7 +12,7 @@ without code from a repository.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from shotfit.checkpoints.code import is_code, named_in
 from shotfit.checkpoints.examined import (
@@ -28,8 +28,12 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.closed import ClosedBackbone, called
 
-__all__ = ["OBJECT", "close", "encoder_of", "is_closed", "load_closed", "named_by_library"]
+__all__ = [
+    "JOIN", "OBJECT", "close", "closed_half", "encoder_of",
+    "is_closed", "joined_parts", "load_closed", "named_by_library", "opened_again",
+]  # fmt: skip
 
+JOIN = "+"  # between a joined folder and the names of its encoders
 OBJECT = "object:"  # what the name of an encoder begins with that is an object of Python, and nothing else
 
 
@@ -44,7 +48,18 @@ def named_by_library(name: str) -> bool:
 
 def is_closed(name: str) -> bool:
     """Whether a name is one of a closed backbone, whose encoder another's code runs."""
-    return is_code(name) or named_by_library(name) or name.startswith(OBJECT)
+    return is_code(name) or named_by_library(name) or name.startswith(OBJECT) or joined_parts(name) is not None
+
+
+def joined_parts(name: str) -> tuple[str, str, str] | None:
+    """The folder and the encoders of a name of joined ones; None for any other name.
+
+    >>> joined_parts("joined/+my.py:images+timm:resnet18"), joined_parts("a+b/my.py:make")
+    (('joined/', 'my.py:images', 'timm:resnet18'), None)
+    """
+    folder, *pieces = name.rsplit(JOIN, 2)
+    named = len(pieces) == 2 and bool(folder) and all(is_code(piece) or named_by_library(piece) for piece in pieces)
+    return (folder, pieces[0], pieces[1]) if named else None
 
 
 def encoder_of(name: str) -> tuple[Any, str]:
@@ -93,11 +108,53 @@ def close(encoder: Any, name: str = "", reopens: bool = False) -> ClosedBackbone
         weights_digest(encoder, name), images.answers, texts.answers, images.embed, round(scale, 4)
     )
     assert images.prepare is not None
-    again = (_opened_again, (name, fingerprint)) if reopens else None
+    again = (opened_again, (name, fingerprint)) if reopens else None
     return ClosedBackbone(encoder, name, fingerprint, images.size, images.prepare, scale, device, again)
 
 
-def _opened_again(name: str, fingerprint: str) -> Backbone:
+def closed_half(given: Any, kind: Literal["images", "texts"]) -> ClosedBackbone:
+    """One encoder alone, by name or as an object, in a backbone that encodes nothing else.
+
+    Raises ShotfitError and UsageError in a sentence.
+    """
+    library = given.partition(":")[0] if isinstance(given, str) and named_by_library(given) else ""
+    if HALVES.get(library, kind) != kind:
+        raise UsageError(f"{given} encodes {HALVES[library]}, and was given for the {kind}.")
+    encoder, name = encoder_of(given) if isinstance(given, str) else (given, "")
+    reopens = bool(name)
+    own = getattr(encoder, "name", "")
+    name = name or f"{OBJECT}{own if isinstance(own, str) and own else type(encoder).__name__}"
+    device = device_of_encoder(encoder)
+    half = images_half(encoder, name, device) if kind == "images" else texts_half(encoder, name)
+    fingerprint = fingerprint_of(kind, weights_digest(encoder, name), half.answers, half.embed)
+    prepare = half.prepare or _no_images
+    again = (closed_half, (given, kind)) if reopens else None
+    alone = _Alone(encoder, kind, half.embed)
+    return ClosedBackbone(alone, name, fingerprint, max(half.size, 1), prepare, 0.0, device, again)
+
+
+class _Alone:
+    """An encoder of images or of texts where one of both is expected."""
+
+    def __init__(self, encoder: Any, kind: Literal["images", "texts"], embed: int) -> None:
+        self.encoder, self.embed, self.logit_scale = encoder, embed, 0.0
+        shows = kind == "images"
+        self.preprocess = encoder.preprocess if shows else _no_images
+        self.encode_images = encoder.encode_images if shows else _no_images
+        self.encode_texts = _no_texts if shows else encoder.encode_texts
+        if hasattr(encoder, "to"):
+            self.to = encoder.to
+
+
+def _no_images(images: Any) -> Any:
+    raise ShotfitError("an encoder of texts alone was given pictures.")
+
+
+def _no_texts(texts: list[str]) -> Any:
+    raise ShotfitError("an encoder of images alone was given texts.")
+
+
+def opened_again(name: str, fingerprint: str) -> Backbone:
     """In another process. Raises ShotfitError where the name stands for something else there."""
     from shotfit.checkpoints.weights import load_backbone  # which opens joined encoders too
 

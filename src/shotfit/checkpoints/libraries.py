@@ -125,8 +125,8 @@ class Timm:
         import timm
 
         self.model: nn.Module = timm.create_model(model, pretrained=True, num_classes=0).eval()
-        config = timm.data.resolve_model_data_config(self.model)  # type: ignore[attr-defined]
-        self.preprocess = timm.data.create_transform(**config, is_training=False)  # type: ignore[attr-defined]
+        data: Any = timm.data
+        self.preprocess = data.create_transform(**data.resolve_model_data_config(self.model), is_training=False)
         self.to, self.state_dict = self.model.to, self.model.state_dict
 
     @torch.no_grad()

@@ -31,7 +31,8 @@ from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints import huggingface, names, open_clip, saved
-from shotfit.checkpoints.closed import close, is_closed, load_closed
+from shotfit.checkpoints.closed import close, is_closed, joined_parts, load_closed
+from shotfit.checkpoints.joined import is_joined, load_joined
 from shotfit.checkpoints.openai import read_openai
 from shotfit.checkpoints.recorded import check_recorded, recorded_commit
 from shotfit.checkpoints.settings import read_json
@@ -77,7 +78,7 @@ def load_backbone(source: str | Path | Encoder, revision: str | None = None) -> 
         return close(source)
     if isinstance(source, str) and is_closed(source):
         _refuse_revision(source, revision)
-        return load_closed(source)
+        return load_closed(source) if joined_parts(source) is None else load_joined(source)
     entry = names.find(source) if isinstance(source, str) else None
     if entry is not None and entry.repository is None:
         _refuse_revision(source, revision)
@@ -212,6 +213,8 @@ def _fetched(repository: str, revision: str, file: str, cached: bool) -> tuple[P
 
 
 def _load_folder(folder: Path, name: str, only: str | None = None) -> Backbone:
+    if is_joined(folder):
+        return load_joined(folder)
     if (folder / saved.CONFIG).is_file() and saved.is_saved(read_json(folder / saved.CONFIG)):
         return _backbone("shotfit", folder, folder / (only or saved.WEIGHTS), name)
     kind, file = _choose({path.name for path in folder.iterdir()}, str(folder), only)

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands.align import align
 from shotfit.commands.app import app as labelling
 from shotfit.commands.arguments import as_repeated
 from shotfit.commands.backbones import backbones
@@ -79,7 +80,7 @@ def every_command(
 
 COMMANDS = (
     *(fit, predict, evaluate, compare, report, labelling),
-    *(suggest, clean, embed),
+    *(suggest, clean, embed, align),
     *(serve, export, push),
     *(methods, backbones, show, doctor, verify, cache),
 )

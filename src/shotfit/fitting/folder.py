@@ -9,7 +9,8 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from shotfit.checkpoints.closed import OBJECT, is_closed, named_by_library
+from shotfit.checkpoints.closed import JOIN, OBJECT, is_closed, joined_parts, named_by_library
+from shotfit.checkpoints.code import is_code
 from shotfit.checkpoints.names import retired
 from shotfit.checkpoints.weights import is_known, load_backbone, load_known
 from shotfit.errors import ShotfitError, UsageError, first_few
@@ -100,6 +101,8 @@ def in_record(path: str, folder: Path) -> str:
     It is relative to the model's folder (`../checkpoints/RN50.pt`), and the name alone (`./RN50.pt`) where the two
     share no folder below the root and the folder of all users. What is no absolute path stays as it is.
     """
+    if joined_parts(path) is not None:
+        return JOIN.join(in_record(piece, folder) for piece in joined_parts(path) or ())
     if not Path(path).is_absolute():
         return path
     place, model = Path(path).parent.resolve() / Path(path).name, folder.resolve()
@@ -115,6 +118,8 @@ def in_record(path: str, folder: Path) -> str:
 
 def out_of_record(path: str, folder: Path) -> str:
     """The inverse of `in_record`: where a path that begins with ../ leads from the model's folder."""
+    if joined_parts(path) is not None:
+        return JOIN.join(out_of_record(piece, folder) for piece in joined_parts(path) or ())
     return os.path.normpath(folder.resolve() / path) if path.startswith("../") else path
 
 
@@ -136,7 +141,8 @@ def check_closed(folder: Path, recorded: str, trusted: bool) -> None:
             f"{folder} was fitted on an object of Python ({recorded.removeprefix(OBJECT)}): open it there with "
             "shotfit.load(..., backbone=that object), or name a function that makes it: --backbone FILE.py:FUNCTION."
         )
-    if not named_by_library(recorded):
+    pieces = joined_parts(recorded)
+    if not named_by_library(recorded) and (pieces is None or any(map(is_code, pieces[1:]))):
         raise UsageError(
             f"{folder} was fitted on encoders that a file of code makes, which is run only if you name it: add "
             f"--backbone {shlex.quote(recorded)} (in Python backbone=...), or where that file is now."
