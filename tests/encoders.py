@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-with suppress(RuntimeError):  # of torchvision beside a torch for CPUs alone, whose operators the tests do not call
+try:
+    import torchvision  # noqa: F401
+except ImportError:
+    pass
+except RuntimeError:  # beside a torch for CPUs alone, its operators are missing; nothing here calls them
     missing = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
         missing.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

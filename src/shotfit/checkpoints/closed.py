@@ -11,6 +11,7 @@ without code from a repository.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,9 +31,11 @@ from shotfit.towers.closed import ClosedBackbone, called
 
 __all__ = [
     "JOIN", "OBJECT", "close", "closed_half", "encoder_of",
-    "is_closed", "joined_parts", "load_closed", "named_by_library", "opened_again",
+    "is_closed", "is_place", "joined_parts", "load_closed",
+    "named_by_library", "opened_again", "with_places",
 ]  # fmt: skip
 
+LOCAL = "local-dir:"  # how timm is told of a folder
 JOIN = "+"  # between a joined folder and the names of its encoders
 OBJECT = "object:"  # what the name of an encoder begins with that is an object of Python, and nothing else
 
@@ -62,6 +65,29 @@ def joined_parts(name: str) -> tuple[str, str, str] | None:
     return (folder, pieces[0], pieces[1]) if named else None
 
 
+def with_places(name: str, change: Callable[[str], str]) -> str:
+    """A name of a backbone, with each file or folder in it as `change` gives it.
+
+    >>> with_places("open_clip:ViT-B-32@/home/me/weights.pt", lambda place: place.rpartition("/")[2])
+    'open_clip:ViT-B-32@weights.pt'
+    """
+    pieces = joined_parts(name)
+    if pieces is not None:
+        return JOIN.join(with_places(piece, change) for piece in pieces)
+    if not named_by_library(name):
+        return change(name)
+    library, _, model = name.partition(":")
+    head, mark, file = model.partition("@") if library == "open_clip" else ("", "", model)
+    if model.startswith(LOCAL):
+        head, mark, file = "", LOCAL, model.removeprefix(LOCAL)
+    return f"{library}:{head}{mark}{change(file)}" if is_place(file) else name
+
+
+def is_place(model: str) -> bool:
+    """Whether what a library is to load is a file or folder of this machine, and no public name."""
+    return model.startswith((".", "/", "~")) or "\\" in model or (bool(model) and Path(model).exists())
+
+
 def encoder_of(name: str) -> tuple[Any, str]:
     """The encoder of a name, and the name by which it is found from any folder. It is not checked yet.
 
@@ -70,7 +96,7 @@ def encoder_of(name: str) -> tuple[Any, str]:
     if name.startswith(OBJECT):
         raise UsageError(f"{name} is an object of the Python that it was made in: open the model there (backbone=...).")
     if not is_code(name):
-        return of_library(name), name
+        return of_library(name), with_places(name, lambda place: str(Path(place).expanduser().absolute()))
     file, _, attribute = name.rpartition(":")
     make = named_in(name, "the encoder")
     if not callable(make):

@@ -37,8 +37,8 @@ from shotfit.checkpoints.closed import (
     joined_parts,
     named_by_library,
     opened_again,
+    with_places,
 )
-from shotfit.checkpoints.code import is_code
 from shotfit.checkpoints.examined import fingerprint_of
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import MODEL_BYTES, SETTINGS_BYTES, UnreadableError, read_bytes, read_text
@@ -104,7 +104,8 @@ class Joined:
         return self.maps.texts(self.text.encode_texts(texts))
 
     def _to(self, device: torch.device) -> None:
-        for encoder in (self.image, self.text):
+        movable: tuple[Any, Any] = (self.image, self.text)
+        for encoder in movable:
             encoder.to(device)
 
 
@@ -134,8 +135,8 @@ def files_of(image: ClosedBackbone, text: ClosedBackbone, maps: Maps, record: Ma
         "version": FORMAT,
         "embed": maps.embed,
         "logit_scale": maps.logit_scale,
-        "image": {"name": _portable(image.name), "fingerprint": image.fingerprint},
-        "text": {"name": _portable(text.name), "fingerprint": text.fingerprint},
+        "image": _told(image),
+        "text": _told(text),
         "weights": hashlib.sha256(weights).hexdigest(),
         **record,
     }
@@ -143,16 +144,16 @@ def files_of(image: ClosedBackbone, text: ClosedBackbone, maps: Maps, record: Ma
     return {WEIGHTS: weights, RECORD: content + b"\n"}
 
 
+def _told(half: ClosedBackbone) -> dict[str, Any]:
+    """Of an encoder: its name, whether that is of a file or object of this machine, and its fingerprint."""
+    name = _portable(half.name)
+    file = not named_by_library(half.name) or name != half.name
+    return {"name": name, "file": file, "fingerprint": half.fingerprint}
+
+
 def _portable(name: str) -> str:
     """The name of an encoder without a folder of this machine."""
-    if is_code(name):
-        return Path(name).name
-    library, _, model = name.partition(":")
-    return f"{library}:{Path(model).name}" if _is_path(model) else name
-
-
-def _is_path(model: str) -> bool:
-    return model.startswith((".", "/", "~", "local-dir:")) or "\\" in model or Path(model).exists()
+    return with_places(name, lambda place: Path(place).name)
 
 
 def load_joined(source: str | Path) -> ClosedBackbone:
@@ -183,7 +184,7 @@ def _opened(folder: Path, image: Any, text: Any) -> ClosedBackbone:
     for kind, given in (("image", image), ("text", text)):
         own = record[kind]["name"]
         if given is None:
-            if not named_by_library(own) or _is_path(own.partition(":")[2]):
+            if not named_by_library(own) or record[kind].get("file", True):
                 raise UsageError(
                     f"{folder} was made of the {kind} encoder {own}, which is a file or an object of its maker's: name "
                     f"both encoders again, as {folder}{JOIN}FILE.py:IMAGES{JOIN}FILE.py:TEXTS (in Python open_joined)."
@@ -203,7 +204,7 @@ def _opened(folder: Path, image: Any, text: Any) -> ClosedBackbone:
     if image is not None or text is not None:
         place = JOIN.join([place, *(half.name for half in halves)])
     reopens = all(half.again is not None for half in halves)
-    return join(*halves, maps, place if reopens else "", reopens)
+    return join(halves[0], halves[1], maps, place if reopens else "", reopens)
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -242,7 +243,8 @@ def _maps(folder: Path, record: Mapping[str, Any]) -> Maps:
     fits = [len(shape) for shape in shapes] == [1, 2, 1, 2] and shapes[1][1] == shapes[3][1]
     if not fits or shapes[0][0] != shapes[1][0] or shapes[2][0] != shapes[3][0]:
         raise _damaged(folder)
-    return Maps(*(tensors[name].clone() for name in NAMES), logit_scale=float(record["logit_scale"]))
+    own = [tensors[name].clone() for name in NAMES]  # of memory of their own, aligned
+    return Maps(own[0], own[1], own[2], own[3], float(record["logit_scale"]))
 
 
 def _damaged(folder: Path) -> ShotfitError:

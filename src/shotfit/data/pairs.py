@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from shotfit.data.containers import schema_of
 from shotfit.data.formats import csv, jsonl, tables
 from shotfit.data.formats.lines import columns_of, rows_of
 from shotfit.data.images import shown
@@ -57,7 +58,7 @@ def read_pairs(source: Path, how: How = AS_IT_IS, templates: Sequence[str] = ())
         keys = dict.fromkeys(key for _, line in jsonl.lines_of(source) for key in line)
         rows = _rows(source, keys, jsonl.lines_of(source), how)
     elif ending == ".parquet" and source.is_file():
-        names = tables.schema_of(source).names
+        names = schema_of(source).names
         rows = tables.rows_in(source, replace(how, label_column=_column(source, names, how))).rows
     else:
         rows = _of_task(source, how, templates)
@@ -79,7 +80,7 @@ def _single(
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """A line for each caption of a list of them."""
     for number, line in lines:
-        value = line.get(column)
+        value: Any = line.get(column)
         captions = value if isinstance(value, list) else [value]
         if not captions or len(captions) > MOST_CAPTIONS or not all(isinstance(one, str) for one in captions):
             raise ShotfitError(
@@ -87,7 +88,7 @@ def _single(
                 f"{MOST_CAPTIONS:,}."
             )
         for one in captions:
-            if len(one) > LONGEST:
+            if len(str(one)) > LONGEST:
                 raise ShotfitError(f"{shown(source)}, line {number}: a caption has more than {LONGEST:,} characters.")
             yield number, {**line, column: one}
 

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from shotfit.checkpoints.closed import JOIN, OBJECT, is_closed, joined_parts, named_by_library
+from shotfit.checkpoints.closed import OBJECT, is_closed, joined_parts, named_by_library, with_places
 from shotfit.checkpoints.code import is_code
 from shotfit.checkpoints.names import retired
 from shotfit.checkpoints.weights import is_known, load_backbone, load_known
@@ -101,8 +101,10 @@ def in_record(path: str, folder: Path) -> str:
     It is relative to the model's folder (`../checkpoints/RN50.pt`), and the name alone (`./RN50.pt`) where the two
     share no folder below the root and the folder of all users. What is no absolute path stays as it is.
     """
-    if joined_parts(path) is not None:
-        return JOIN.join(in_record(piece, folder) for piece in joined_parts(path) or ())
+    return with_places(path, lambda place: _in_record(place, folder))
+
+
+def _in_record(path: str, folder: Path) -> str:
     if not Path(path).is_absolute():
         return path
     place, model = Path(path).parent.resolve() / Path(path).name, folder.resolve()
@@ -118,9 +120,11 @@ def in_record(path: str, folder: Path) -> str:
 
 def out_of_record(path: str, folder: Path) -> str:
     """The inverse of `in_record`: where a path that begins with ../ leads from the model's folder."""
-    if joined_parts(path) is not None:
-        return JOIN.join(out_of_record(piece, folder) for piece in joined_parts(path) or ())
-    return os.path.normpath(folder.resolve() / path) if path.startswith("../") else path
+
+    def back(place: str) -> str:
+        return os.path.normpath(folder.resolve() / place) if place.startswith("../") else place
+
+    return with_places(path, back)
 
 
 def how_to_open(name: str) -> str:

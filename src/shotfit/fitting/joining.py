@@ -83,8 +83,8 @@ def joined(
     maps = [image_map / (x @ image_map).norm(dim=1).mean(), text_map / (y @ text_map).norm(dim=1).mean()]
     if how == "contrastive":
         maps = _contrasted(x, y, owners, maps, seed)
-    parts = (image_mean, maps[0], text_mean, maps[1])
-    return Maps(*(part.float().contiguous() for part in parts), logit_scale=scale)
+    parts = [part.float().contiguous() for part in (image_mean, maps[0], text_mean, maps[1])]
+    return Maps(parts[0], parts[1], parts[2], parts[3], scale)
 
 
 def _regular(covariance: Tensor, strength: float) -> Tensor:
@@ -118,7 +118,7 @@ def _contrasted(x: Tensor, y: Tensor, owners: Tensor, maps: Sequence[Tensor], se
         target = torch.arange(batch)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return [part.detach().double() for part in weights]
 
