@@ -29,7 +29,8 @@ class Name:
     """One backbone by name. `repository` is None for what ships with shotfit, in `assets/NAME`.
 
     also: other names. domain: what it is for. tower: its class of architecture. pixels: a side of its images. size: of
-    the file. checked: how its towers were compared with the original's, empty where nobody has. sources: where a field
+    the file. checked: how shotfit's towers of this class
+    were compared with the original's, empty where nobody has. sources: where a field
     was read, by the field's name. terms: for what its weights may be used, and why, where shotfit ships them.
     """
 
@@ -55,7 +56,8 @@ def _read() -> tuple[Name, ...]:
     found = []
     for row in table["backbones"]:
         sources = {name: table["sources"][key] for name, key in row.pop("sources", {}).items()}
-        found.append(Name(also=tuple(row.pop("also", ())), sources=MappingProxyType(sources), **row))
+        checked = table["towers"].get(row["tower"], "")
+        found.append(Name(also=tuple(row.pop("also", ())), sources=MappingProxyType(sources), checked=checked, **row))
     return tuple(found)
 
 
