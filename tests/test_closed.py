@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from typer.testing import CliRunner
 
 import shotfit
 from shotfit.checkpoints.closed import close, is_closed
+from shotfit.checkpoints.libraries import OpenClip
 from shotfit.checkpoints.weights import is_known, load_backbone, load_in, save_backbone
 from shotfit.commands.cli import app, main
 from shotfit.data.images import open_image
@@ -325,15 +325,6 @@ def test_show_and_doctor_take_closed_encoders(tmp_path: Path, capsys: pytest.Cap
     assert main(["verify", str(tmp_path / "images")]) == 3
 
 
-def test_processes_compare_on_a_file_s_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"{write_file(tmp_path)}:both"
-    before = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent.parent), before]))
-    task = tiny_task(tmp_path / "images")
-    rows = shotfit.compare(task, ["zero_shot", "taskres+alpha=1.0"], shots=[1], seeds=[1], backbone=name, jobs=2)
-    assert [row.method for row in rows] == ["zero_shot", "taskres+alpha=1.0"]
-
-
 # The libraries, by what they make themselves
 
 
@@ -358,6 +349,44 @@ def test_open_clip_s_own_model(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model.encode_image(prepare(open_image(item.picture))[None].repeat(2, 1, 1, 1))[:1]
     assert torch.allclose(frozen.image(ImagePool([item]).all()), expected, atol=1e-6)
+
+
+REDUCED: dict[str, dict[str, Any]] = {
+    "CoCa": {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16,
+                       "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+        "text_cfg": {"context_length": 76, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1, "embed_cls": True,
+                     "output_tokens": True},
+        "multimodal_cfg": {"context_length": 76, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1,
+                           "attn_pooler_heads": 2},
+        "custom_text": True,
+    },
+    "ConvNeXt": {
+        "embed_dim": 16,
+        "vision_cfg": {"timm_model_name": "test_convnext", "timm_model_pretrained": False, "timm_pool": "",
+                       "timm_proj": "linear", "image_size": 64},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+    "ResNet": {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", REDUCED)
+def test_families_of_open_clip_that_shotfit_has_no_towers_for(family: str, tmp_path: Path) -> None:
+    open_clip = pytest.importorskip("open_clip")
+    (tmp_path / f"tiny-{family}.json").write_text(json.dumps(REDUCED[family]))
+    open_clip.add_model_config(tmp_path / f"tiny-{family}.json")
+    torch.manual_seed(0)
+    made = open_clip.create_model_and_transforms(f"tiny-{family}")
+    backbone = close(OpenClip(made[0], made[2], open_clip.get_tokenizer(f"tiny-{family}")))
+    assert backbone.embed == 16
+    model = shotfit.fit(tiny_task(tmp_path / "images"), "tip_adapter", backbone=backbone, shots=2)
+    assert len(model.predict_proba(sorted((tmp_path / "images").rglob("*.png")))) == 18
 
 
 def test_transformers_own_folder_gives_what_shotfit_s_towers_give(tmp_path: Path) -> None:

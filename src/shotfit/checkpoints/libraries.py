@@ -38,7 +38,7 @@ def of_library(name: str) -> Any:
     except Exception as error:  # of torchvision, say, in another build than torch
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"{name} needs {module}, which cannot be imported here ({said}): install it anew.") from error
-    make = {"open_clip": OpenClip, "transformers": Transformers, "timm": Timm, "sentence-transformers": Sentences}
+    make = {"open_clip": OpenClip.load, "transformers": Transformers, "timm": Timm, "sentence-transformers": Sentences}
     try:
         with _quiet():
             return make[library](model)
@@ -50,9 +50,17 @@ def of_library(name: str) -> Any:
 
 
 class OpenClip:
-    """`NAME@PRETRAINED`, where PRETRAINED is a tag of open_clip's or a file of weights; or `hf-hub:owner/name`."""
+    """A model of open_clip's with its preprocessing and tokenizer."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: Any, preprocess: Any, tokenize: Any) -> None:
+        self.model, self.preprocess, self.tokenize = model.eval(), preprocess, tokenize
+        self.logit_scale = float(self.model.logit_scale)
+        self.embed = int(self.encode_texts(["a"]).shape[1])
+        self.to, self.state_dict = self.model.to, self.model.state_dict
+
+    @classmethod
+    def load(cls, model: str) -> OpenClip:
+        """`NAME@WEIGHTS`, a tag of open_clip's or a file; or `hf-hub:owner/name`."""
         import open_clip
 
         name, at, weights = model.partition("@")
@@ -61,11 +69,7 @@ class OpenClip:
             known = f"; weights of {name}: {first_few(tags)}" if tags else ""
             raise UsageError(f"open_clip:{model} names no weights: write open_clip:NAME@WEIGHTS{known}.")
         made = open_clip.create_model_and_transforms(name, pretrained=weights or None)
-        self.model, self.preprocess = made[0].eval(), made[2]
-        self.tokenize = open_clip.get_tokenizer(name)
-        self.logit_scale = float(self.model.logit_scale)
-        self.embed = int(self.encode_texts(["a"]).shape[1])
-        self.to, self.state_dict = self.model.to, self.model.state_dict
+        return cls(made[0], made[2], open_clip.get_tokenizer(name))
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
