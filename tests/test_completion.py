@@ -30,7 +30,7 @@ def complete(words: str, home: Path) -> list[str]:
         ("shotfit do", ["doctor"]),
         ("shotfit fit --method tip", ["tip_adapter", "tip_adapter_f"]),
         ("shotfit compare --methods zero_shot,so", ["zero_shot,softcpt"]),
-        ("shotfit fit --backbone Sig", ["SigLIP-B/16"]),
+        ("shotfit fit --backbone Biomed", ["BiomedCLIP"]),
     ],
 )
 def test_tab_proposes(tmp_path: Path, words: str, proposed: list[str]) -> None:

@@ -2,9 +2,9 @@
 
 Commands and blocks run as they stand, but fits of a method for one epoch, and comparisons on one shot and seed. These
 are left to people: what names ..., data/ or examples/tasks needs the evaluation sets; what names
-s3:// or https:// needs a network; what pushes, or names hf:// or a
-backbone other than mini, needs a hub; `app` and `serve` run until somebody ends them, and `export` has tests of its
-own; `make` and pip. The flags of all commands are compared with the program's, those in blocks of a shell too.
+s3:// or https:// needs a network; what pushes, or names hf:// or a backbone other than mini, needs a hub; `app` and
+`serve` run until somebody ends them, and `export` and `align` have tests of their own; `make` and pip. The flags of all
+commands are compared with the program's, those in blocks of a shell too.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def left_to_people(command: str) -> bool:
     """Whether a command needs what a test does not have, or minutes."""
     return bool(
         re.search(
-            r"\.\.\.| data/|examples/tasks|(?:hf|s3|https)://|^shotfit (app|export|push|serve) | --backbone (?!mini)"
-            r"| --address ",
+            r"\.\.\.| data/|examples/tasks|(?:hf|s3|https)://|^shotfit (align|app|export|push|serve) "
+            r"| --backbone (?!mini)| --address ",
             command,
         )
     )

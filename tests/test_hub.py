@@ -16,6 +16,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from shotfit.checkpoints.names import find
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.errors import ShotfitError
 
@@ -51,9 +52,10 @@ def test_revision_opens_from_the_cache_offline(cache: Path) -> None:
     assert load_backbone(f"owner/name@{COMMIT}").name == f"owner/name@{COMMIT}"
 
 
-def test_short_name_opens_its_commit_and_file_offline(cache: Path) -> None:
-    commit = "1a25a446712ba5ee05982a381eed697ef9b435cf"
-    folder = write_open_clip(snapshot(cache, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", commit))
+def test_short_name_opens_its_commit_offline(cache: Path) -> None:
+    entry = find("laion-b-32")
+    assert entry is not None and entry.repository is not None
+    folder = write_open_clip(snapshot(cache, entry.repository, entry.revision))
     write_huggingface(folder)
     backbone = load_backbone("laion-b-32")
     assert backbone.name == "LAION-B/32"

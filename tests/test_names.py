@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from shotfit.checkpoints.names import NAMES, find, markdown, suggestions
+from shotfit.checkpoints.names import NAMES, Name, domains, find, markdown, suggestions
 from shotfit.checkpoints.weights import load_backbone, load_known
 from shotfit.commands.cli import app
 from shotfit.errors import ShotfitError, UsageError
@@ -38,18 +38,113 @@ def test_mini_is_an_alias_of_its_version() -> None:
 
 
 def test_no_spelling_means_two_backbones() -> None:
-    spellings = [name for entry in NAMES for name in (entry.name, *entry.aliases, entry.repository) if name]
+    spellings = [name for entry in NAMES for name in (entry.name, *entry.also, entry.repository) if name]
     assert {find(spelling) for spelling in spellings} == set(NAMES)
     for entry in NAMES:
-        assert all(find(name) is entry for name in (entry.name, *entry.aliases))
+        assert all(find(name) is entry for name in (entry.name, *entry.also))
 
 
-def test_every_repository_is_pinned_to_a_commit() -> None:
-    assert all(re.fullmatch("[0-9a-f]{40}", entry.revision) for entry in NAMES if entry.repository)
+def test_the_table_is_large_and_of_every_domain() -> None:
+    assert len(NAMES) >= 40
+    assert domains() == ["small", "general", "medical", "remote sensing", "nature", "fashion", "multilingual"]
+
+
+@pytest.mark.parametrize("entry", NAMES, ids=lambda entry: entry.name)
+def test_nothing_that_must_be_verified_stands_without_its_source(entry: Name) -> None:
+    for fact in ("revision", "file", "sha256", "license"):
+        own = entry.repository is None and fact == "file"  # of the package itself
+        assert not getattr(entry, fact) or own or entry.sources[fact], fact
+    assert not entry.size or entry.sources["file"]
+    assert re.fullmatch("([0-9a-f]{40})?", entry.revision)
+    assert entry.sources.keys() <= {"repository", "revision", "file", "sha256", "license"}
+    assert all(source.startswith(("https://", "open_clip/", "src/")) for source in entry.sources.values())
+    assert 32 <= entry.pixels <= 2048 and entry.tower and entry.about
+
+
+@pytest.mark.parametrize("entry", [entry for entry in NAMES if entry.revision], ids=lambda entry: entry.name)
+def test_a_commit_s_source_of_the_hub_is_that_commit(entry: Name) -> None:
+    source = entry.sources["revision"]
+    assert "huggingface.co" not in source or (entry.revision in source and str(entry.repository) in source)
+
+
+def test_every_name_goes_to_its_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path))
+    asked = []
+
+    def fetch(repository: str, revision: str, **_: object) -> Path:
+        asked.append((repository, revision))
+        raise ShotfitError("not today")
+
+    monkeypatch.setattr("shotfit.checkpoints.hub.fetch", fetch)
+    for entry in NAMES[1:]:
+        for load in (load_backbone, load_known):
+            with pytest.raises(ShotfitError, match="not today"):
+                load(entry.name)
+    assert asked == [(entry.repository, entry.revision or "main") for entry in NAMES[1:] for _ in range(2)]
+
+
+def test_a_name_without_a_commit_keeps_the_one_of_its_first_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "cache"))
+    commit = "5" * 40
+    folder, asked = write_open_clip(tmp_path / commit), []
+
+    def fetch(repository: str, revision: str, **_: object) -> Path:
+        asked.append(revision)
+        return folder
+
+    monkeypatch.setattr("shotfit.checkpoints.hub.fetch", fetch)
+    entry = next(entry for entry in NAMES if not entry.revision and entry.repository)
+    assert load_backbone(entry.name).name == load_backbone(entry.name).name == entry.name
+    assert asked == ["main", commit]
 
 
 def test_the_documentation_s_table_lists_every_name() -> None:
-    assert markdown() in (Path(__file__).parent.parent / "docs" / "backbones.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "docs" / "backbones.md").read_text(encoding="utf-8")
+    assert markdown() in page, "run python docs/names.py"
+
+
+# `shotfit backbones`
+
+
+def listed(*words: str) -> str:
+    done = CliRunner().invoke(app, ["backbones", *words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_command_lists_what_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert len(listed().splitlines()) == len(NAMES) + 2
+    assert "BiomedCLIP" in listed("--domain", "medical") and "BioCLIP" not in listed("--domain", "medical")
+    assert "Marqo-FashionSigLIP" in listed("--search", "siglip fashion")
+    assert listed("--here").splitlines()[-1].startswith("1 backbone;")
+    kept = tmp_path / "models--openai--clip-vit-base-patch32" / "snapshots" / ("1" * 40)
+    kept.mkdir(parents=True)
+    (kept / "model.safetensors").write_bytes(b"")
+    assert "in the hub's cache, another commit" in listed("--here")
+    rows = json.loads(listed("--here", "--json"))["backbones"]
+    assert [row["name"] for row in rows] == ["mini-6", "ViT-B/32"]
+    assert rows[1]["sources"]["revision"].startswith("https://github.com/")
+
+
+def test_command_shows_one_with_its_sources() -> None:
+    shown = listed("biomedclip")
+    assert re.search(r"revision +f658b0b9\w+  \(from https://huggingface\.co/microsoft/", shown)
+    assert re.search(r"sha256 +not verified\n", shown)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nonesuch",), "No backbone has the name 'nonesuch'"),
+        (("--domain", "cooking"), "There is no domain 'cooking': use"),
+    ],
+)
+def test_command_refuses_what_there_is_not(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        CliRunner().invoke(app, ["backbones", *words], catch_exceptions=False, standalone_mode=False)
 
 
 def test_close_names_are_suggested() -> None:
@@ -64,7 +159,7 @@ def test_unknown_name_is_a_wrong_call_with_close_names(source: str) -> None:
 
 
 def test_unknown_name_like_no_other_lists_all() -> None:
-    with pytest.raises(UsageError, match=r"Known names: mini-6, ViT-B/32, .*LAION-L/14"):
+    with pytest.raises(UsageError, match=r"no file\. `shotfit backbones` lists the names\."):
         load_backbone("resnet152")
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from shotfit.errors import ShotfitError
 
 if TYPE_CHECKING:
+    from shotfit.checkpoints.joined import open_joined
     from shotfit.checkpoints.weights import load_backbone
     from shotfit.data.readers import read_task
     from shotfit.data.tasklist import read_tasks
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
     from shotfit.evaluation.suggest import suggest
     from shotfit.export.write import export_model
+    from shotfit.fitting.align import align
     from shotfit.fitting.asked import Asked
     from shotfit.fitting.classifier import Classifier
     from shotfit.fitting.embedding import embed
@@ -46,6 +48,7 @@ __all__ = [
     "ShotfitError",
     "Task",
     "__version__",
+    "align",
     "clean",
     "compare",
     "embed",
@@ -56,6 +59,7 @@ __all__ = [
     "fit",
     "load",
     "load_backbone",
+    "open_joined",
     "predict_parts",
     "push",
     "read_task",
@@ -70,6 +74,7 @@ _HOMES = {
     "Classifier": "fitting.classifier",
     "Model": "fitting.model",
     "Task": "data.tasks",
+    "align": "fitting.align",
     "clean": "evaluation.clean",
     "compare": "evaluation.compare",
     "embed": "fitting.embedding",
@@ -80,6 +85,7 @@ _HOMES = {
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",
+    "open_joined": "checkpoints.joined",
     "predict_parts": "fitting.parts",
     "push": "fitting.pushing",
     "read_task": "data.readers",

@@ -24,7 +24,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 
 from shotfit.errors import ShotfitError
 
-__all__ = ["TIMEOUT", "fetch", "is_hub_id", "quiet_without_terminal", "reason_of", "refusal"]
+__all__ = ["TIMEOUT", "fetch", "is_hub_id", "on_disk", "quiet_without_terminal", "reason_of", "refusal"]
 
 CONFIGS = ("open_clip_config.json", "config.json")
 SMALL_FILES = (
@@ -38,6 +38,7 @@ SMALL_FILES = (
     "merges.txt",
     "vocab.txt",
 )
+WEIGHTS = (".safetensors", ".bin", ".pt")
 TIMEOUT = 20.0  # seconds for the hub's first answer
 
 
@@ -87,6 +88,16 @@ def fetch(
             f"{repository} could not be fetched from {constants.ENDPOINT} ({reason_of(error)}). Name a folder that "
             "holds the checkpoint, or set HF_HUB_OFFLINE=1 where it is in the cache."
         ) from None
+
+
+def on_disk(repository: str) -> list[str]:
+    """The commits of a repository of which the cache holds weights."""
+    home = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "snapshots"
+    try:
+        folders = sorted(home.iterdir())
+        return [one.name for one in folders if any(path.suffix in WEIGHTS for path in one.iterdir())]
+    except OSError:
+        return []
 
 
 def refusal(error: Exception, repository: str, revision: str) -> ShotfitError | None:

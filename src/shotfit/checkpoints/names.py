@@ -1,109 +1,92 @@
 """The short names of backbones: what each is, and which file of which repository at which commit it stands for.
 
-This table is the documentation's, too (`markdown`). A name pins a commit, so that it means the same weights tomorrow.
-Files are safetensors where the pinned commit has them; `pytorch_model.bin` is a pickled file, read without unpickling.
+The table is data, `assets/backbones.json`, and the documentation's too (`markdown`). A commit, file, size, digest or
+licence stands there only where it was read from a source, whose address stands beside it; else it is empty, which is
+shown as "not verified". A name with a commit means the same weights tomorrow; of one without, the commit of the first
+load is recorded on this machine (`recorded.py`) and taken from then on.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from types import MappingProxyType
 
-__all__ = ["NAMES", "Name", "find", "markdown", "retired", "suggestions", "terms_of"]
+__all__ = [
+    "NAMES", "NOT_VERIFIED", "Name", "domains", "find",
+    "markdown", "matching", "retired", "suggestions", "terms_of",
+]  # fmt: skip
+
+NOT_VERIFIED = "not verified"
 
 
 @dataclass(frozen=True)
 class Name:
     """One backbone by name. `repository` is None for what ships with shotfit, in `assets/NAME`.
 
-    terms: for what its weights may be used, and why, where shotfit ships them.
+    also: other names. domain: what it is for. tower: its class of architecture. pixels: a side of its images. size: of
+    the file. checked: how shotfit's towers of this class
+    were compared with the original's, empty where nobody has. sources: where a field
+    was read, by the field's name. terms: for what its weights may be used, and why, where shotfit ships them.
     """
 
     name: str
     about: str
+    domain: str
+    tower: str
+    pixels: int
     repository: str | None
-    file: str
-    revision: str
-    aliases: tuple[str, ...] = ()
+    revision: str = ""
+    file: str = ""
+    size: str = ""
+    sha256: str = ""
+    license: str = ""
+    checked: str = ""
     terms: str = ""
+    also: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-NAMES = (
-    Name(
-        "mini-6",
-        "EfficientNet-Lite1 with blocks of our own, and a small text tower; ships with shotfit",
-        None,
-        "model.safetensors",
-        "",
-        ("mini",),
-        "for research use, as are the pictures that they were trained on (ImageNet, Tiny-ImageNet, Flickr8k, drawings)",
-    ),
-    Name(
-        "ViT-B/32",
-        "OpenAI's CLIP, 224 px",
-        "openai/clip-vit-base-patch32",
-        "pytorch_model.bin",
-        "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
-        ("openai/ViT-B/32",),
-    ),
-    Name(
-        "ViT-B/16",
-        "OpenAI's CLIP, 224 px",
-        "openai/clip-vit-base-patch16",
-        "pytorch_model.bin",
-        "57c216476eefef5ab752ec549e440a49ae4ae5f3",
-        ("openai/ViT-B/16",),
-    ),
-    Name(
-        "ViT-L/14",
-        "OpenAI's CLIP, 224 px",
-        "openai/clip-vit-large-patch14",
-        "model.safetensors",
-        "32bd64288804d66eefd0ccbe215aa642df71cc41",
-        ("openai/ViT-L/14",),
-    ),
-    Name(
-        "ViT-L/14@336",
-        "OpenAI's CLIP, 336 px",
-        "openai/clip-vit-large-patch14-336",
-        "pytorch_model.bin",
-        "ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
-        ("ViT-L/14@336px", "openai/ViT-L/14@336"),
-    ),
-    Name(
-        "SigLIP-B/16",
-        "Google's SigLIP base, 224 px",
-        "google/siglip-base-patch16-224",
-        "model.safetensors",
-        "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
-        ("siglip", "siglip-base", "siglip-base-patch16-224"),
-    ),
-    Name(
-        "LAION-B/32",
-        "open_clip ViT-B/32 trained on LAION-2B, 224 px",
-        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-        "open_clip_model.safetensors",
-        "1a25a446712ba5ee05982a381eed697ef9b435cf",
-        ("ViT-B/32-laion2b",),
-    ),
-    Name(
-        "LAION-B/16",
-        "open_clip ViT-B/16 trained on LAION-2B, 224 px",
-        "laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
-        "open_clip_model.safetensors",
-        "7288da5a0d6f0b51c4a2b27c624837a9236d0112",
-        ("ViT-B/16-laion2b",),
-    ),
-    Name(
-        "LAION-L/14",
-        "open_clip ViT-L/14 trained on LAION-2B, 224 px",
-        "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
-        "open_clip_pytorch_model.safetensors",
-        "1627032197142fbe2a7cfec626f4ced3ae60d07a",
-        ("ViT-L/14-laion2b",),
-    ),
-)
+def _read() -> tuple[Name, ...]:
+    table = json.loads((resources.files("shotfit") / "assets" / "backbones.json").read_text(encoding="utf-8"))
+    found = []
+    for row in table["backbones"]:
+        sources = {name: table["sources"][key] for name, key in row.pop("sources", {}).items()}
+        checked = table["towers"].get(row["tower"], "")
+        found.append(Name(also=tuple(row.pop("also", ())), sources=MappingProxyType(sources), checked=checked, **row))
+    return tuple(found)
+
+
+NAMES = _read()
+
+
+def domains() -> list[str]:
+    """What backbones are for, in the order of the table.
+
+    >>> domains()[:2]
+    ['small', 'general']
+    """
+    return list(dict.fromkeys(entry.domain for entry in NAMES))
+
+
+def matching(domain: str | None = None, search: str = "") -> list[Name]:
+    """The entries of a domain in which each word of a search stands, whatever the case.
+
+    >>> [entry.name for entry in matching("nature", "bioclip")]
+    ['BioCLIP', 'BioCLIP-2']
+    """
+    words = search.lower().split()
+    found = []
+    for entry in NAMES:
+        texts = (entry.name, *entry.also, entry.about, entry.domain, entry.tower, entry.repository or "", entry.license)
+        text = " ".join(texts).lower()
+        if domain in (None, entry.domain) and all(word in text for word in words):
+            found.append(entry)
+    return found
 
 
 def find(source: str) -> Name | None:
@@ -115,7 +98,7 @@ def find(source: str) -> Name | None:
     """
     wanted = _plain(source)
     for entry in NAMES:
-        if wanted in {_plain(name) for name in (entry.name, *entry.aliases, *filter(None, [entry.repository]))}:
+        if wanted in {_plain(name) for name in (entry.name, *entry.also, *filter(None, [entry.repository]))}:
             return entry
     return None
 
@@ -154,20 +137,33 @@ def suggestions(source: str) -> list[str]:
         >>> suggestions("ViT-B/31")[0]
         'ViT-B/32'
     """
-    spellings = {_plain(name): entry.name for entry in NAMES for name in (entry.name, *entry.aliases)}
+    spellings = {_plain(name): entry.name for entry in NAMES for name in (entry.name, *entry.also)}
     close = difflib.get_close_matches(_plain(source), spellings, n=3, cutoff=0.7)
     return list(dict.fromkeys(spellings[spelling] for spelling in close))
 
 
 def markdown() -> str:
     """The table for the documentation."""
-    lines = ["| name | also | what | repository | file | revision |", "|---|---|---|---|---|---|"]
+    head = ("name", "also", "what", "for", "tower", "px", "repository", "commit", "licence", "towers checked")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for entry in NAMES:
-        also = ", ".join(f"`{alias}`" for alias in entry.aliases)
+        also = ", ".join(f"`{alias}`" for alias in entry.also)
         where = f"`{entry.repository}`" if entry.repository else "in the package"
-        revision = f"`{entry.revision[:12]}`" if entry.revision else ""
-        lines.append(f"| `{entry.name}` | {also} | {entry.about} | {where} | `{entry.file}` | {revision} |")
+        commit = _cited(f"`{entry.revision[:12]}`", entry, "revision") if entry.revision else NOT_VERIFIED
+        cells = (
+            *(f"`{entry.name}`", also, entry.about, entry.domain, entry.tower, str(entry.pixels), where),
+            "" if entry.repository is None else commit,
+            _cited(entry.license, entry, "license") if entry.license else NOT_VERIFIED,
+            entry.checked or "no",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cited(text: str, entry: Name, what: str) -> str:
+    """With a link to where it was read."""
+    source = entry.sources[what]
+    return f"[{text}]({source})" if source.startswith("https://") else text
 
 
 def _plain(name: str) -> str:

@@ -1,8 +1,8 @@
 """What a name stood for: the fingerprint of each named backbone, recorded at its first load and compared after.
 
-A name pins a commit, and a hub or a cache that gives other weights for it is noticed here. The record is a small file
-in the cache's folder (`backbones/NAME.json`), which `shotfit cache --clear` leaves; whoever changed the weights on
-purpose deletes it.
+A hub or a cache that gives other weights for a name is noticed here. Of a name that pins no commit, that of the first
+load is recorded, and loaded from then on. The record is a small file in the cache's folder (`backbones/NAME.json`),
+which `shotfit cache --clear` leaves; whoever changed the weights on purpose deletes it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from pathlib import Path
 
 from shotfit.checkpoints.names import Name
 from shotfit.checkpoints.settings import read_json
@@ -20,23 +21,46 @@ from shotfit.files import write_atomically
 __all__ = ["check_recorded"]
 
 
-def check_recorded(entry: Name, fingerprint: str) -> None:
-    """Record a backbone's fingerprint, or compare it with the one recorded.
+def _path(entry: Name) -> Path | None:
+    """The record of a name; None where there is no cache."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    commit = f"-{entry.revision[:12]}" if entry.revision else ""
+    return folder / "backbones" / f"{re.sub(r'[^A-Za-z0-9.-]', '-', entry.name)}{commit}.json"
+
+
+def recorded_commit(entry: Name) -> str:
+    """The commit that a name without one was first loaded at; "" where it was not.
+
+    Raises ShotfitError for a record that cannot be read.
+    """
+    path = _path(entry)
+    try:
+        if path is None or not path.exists():
+            return ""
+    except OSError:
+        return ""
+    found = read_json(path).raw("commit", "")
+    return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{40}", found) else ""
+
+
+def check_recorded(entry: Name, fingerprint: str, commit: str = "") -> None:
+    """Record a backbone's fingerprint, and the commit that it was loaded at, or compare it with the one recorded.
 
     Raises ShotfitError if it is another, or if the record cannot be read. Where there is no cache, or it cannot be
     written to, nothing is recorded.
     """
-    folder = cache_folder()
-    if folder is None:
+    path = _path(entry)
+    if path is None:
         return
-    commit = f"-{entry.revision[:12]}" if entry.revision else ""
-    path = folder / "backbones" / f"{re.sub(r'[^A-Za-z0-9.-]', '-', entry.name)}{commit}.json"
     try:
         known = path.exists()
     except OSError:  # a folder that cannot be entered
         return
     if not known:
         record = {"name": entry.name, "repository": entry.repository, "revision": entry.revision}
+        record |= {"commit": commit} if commit else {}
         with suppress(OSError):
             write_atomically(path, (json.dumps(record | {"fingerprint": fingerprint}, indent=2) + "\n").encode())
         return

@@ -18,7 +18,7 @@ from torch import Tensor
 from shotfit.checkpoints.settings import Settings
 from shotfit.checkpoints.state_dict import StateDict
 from shotfit.checkpoints.tokenizers import TokenizerKind, load_tokenizer
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import write_atomically
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, config_from_dict, config_to_dict
@@ -65,6 +65,8 @@ def save_backbone(
     weights' precision on disk; in less than float32 the folder has another fingerprint than `backbone`, if any weight
     is rounded. Raises ShotfitError if the folder's tokenizer files would not give the backbone's tokenizer.
     """
+    if backbone.closed:
+        raise UsageError(f"{backbone.name} is closed: its weights are its own library's to save.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     if tokenizer is not None and tokenizer.resolve() != folder.resolve():

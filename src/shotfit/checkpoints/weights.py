@@ -5,6 +5,7 @@
     load_backbone("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", revision="main")
     load_backbone("checkpoints/RN50.pt")              one of OpenAI's files
     load_backbone("checkpoints/siglip")               a folder: Hugging Face, open_clip, or shotfit's own
+    load_backbone("my.py:make")                       encoders of your own, or of a library (closed.py)
 
 A folder may hold several formats (LAION's repositories do). The weights file decides, in this order: open_clip
 safetensors, Hugging Face safetensors, open_clip pickled, Hugging Face pickled. So safetensors win, and of two equals
@@ -32,13 +33,16 @@ from shotfit.calls import checked
 from shotfit.checkpoints import huggingface, names, open_clip, saved
 from shotfit.checkpoints.asked import Asked, asked_of, with_asked
 from shotfit.checkpoints.asked import architecture as architecture_of
+from shotfit.checkpoints.closed import close, is_closed, joined_parts, load_closed
+from shotfit.checkpoints.joined import is_joined, load_joined
 from shotfit.checkpoints.openai import read_openai
-from shotfit.checkpoints.recorded import check_recorded
+from shotfit.checkpoints.recorded import check_recorded, recorded_commit
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.state_dict import read_index, read_tensors
 from shotfit.checkpoints.tokenizers import TextAs, TokenizerKind, as_text, load_tokenizer
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import ClosedBackbone, Encoder
 from shotfit.towers.config import BoundsError
 from shotfit.towers.precision import Precision, fast_precision
 
@@ -61,16 +65,21 @@ _FILES = (".pt", ".pth", ".bin", ".safetensors")
 
 @checked
 def load_backbone(
-    source: str | Path, revision: str | None = None, *, text: TextAs | None = None, architecture: str | None = None
+    source: str | Path | Encoder,
+    revision: str | None = None,
+    *,
+    text: TextAs | None = None,
+    architecture: str | None = None,
 ) -> Backbone:
     """Load a backbone, in float32 on the CPU.
 
-    source: a short name, a hub id (`owner/name`, or `owner/name@revision`), a folder or a file. A short name wins over
-    a file of the same name (write `./mini` for that), an existing folder over a hub id. revision: branch, tag or commit
-    of a hub id; without one the table of names decides, and for a repository that is not in it, `main`. The backbone is
-    named by the commit that was loaded. text: how texts are read, "canonical" (lower case without punctuation) or
-    "plain" (as they are), where the checkpoint's own rule is not wanted. architecture: of a file of weights alone, by
-    open_clip's name. Both may stand behind the source (`asked.py`), and stand in the backbone's name.
+    source: a short name, a hub id (`owner/name`, or `owner/name@revision`), a folder or a file; encoders that are
+    closed, by a name of `closed.py` or as an object (`shotfit.towers.closed.Encoder`). A short name wins over a file of
+    the same name (write `./mini` for that), an existing folder over a hub id. revision: branch, tag or commit of a hub
+    id; without one the table of names decides, and for a repository that is not in it, `main`. The backbone is named by
+    the commit that was loaded. text: how texts are read, "canonical" (lower case without punctuation) or "plain" (as
+    they are), where the checkpoint's own rule is not wanted. architecture: of a file of weights alone, by open_clip's
+    name. Both may stand behind the source (`asked.py`), and stand in the backbone's name.
 
     Raises UsageError for a name that is unknown, with close ones, and ShotfitError in one sentence for a checkpoint
     that cannot be fetched, is damaged, incomplete or of another architecture.
@@ -78,6 +87,13 @@ def load_backbone(
     asked = Asked(text, architecture)
     if isinstance(source, str) and not os.path.lexists(source):  # else it is the name of a file
         source, asked = asked_of(with_asked(source, text, architecture))
+    if not isinstance(source, (str, os.PathLike)):
+        _refuse_asked("an object", asked)
+        return close(source)
+    if isinstance(source, str) and is_closed(source):
+        _refuse_revision(source, revision)
+        _refuse_asked(source, asked)
+        return load_closed(source) if joined_parts(source) is None else load_joined(source)
     entry = names.find(source) if isinstance(source, str) else None
     if entry is not None and entry.repository is None:
         _refuse_revision(source, revision)
@@ -91,10 +107,8 @@ def load_backbone(
         return _load_folder(path, name, asked=asked) if path.is_dir() else _load_file(path, name, asked)
     if entry is not None:
         assert entry.repository is not None
-        pinned = revision in (None, entry.revision)
-        if pinned:
-            loaded = _load_hub(entry.repository, entry.revision, entry.file, entry.name, asked=asked)
-            return _recorded(entry, loaded, asked)
+        if revision in (None, entry.revision):
+            return _load_named(entry, asked)
         return _load_hub(entry.repository, revision or entry.revision, asked=asked)
     if not isinstance(source, str) or path.suffix in _FILES or source.startswith((".", "/", "~")):
         raise ShotfitError(f"{source} does not exist: name a folder or a file of a checkpoint.{_hint(path)}")
@@ -133,19 +147,30 @@ def load_known(source: str) -> Backbone:
         return _load_hub(repository, revision or "main", cached=True, asked=asked)
     if entry.repository is None:
         return _recorded(entry, _load_folder(_asset(entry.name), entry.name, asked=asked), asked)
-    loaded = _load_hub(entry.repository, entry.revision, entry.file, entry.name, cached=True, asked=asked)
-    return _recorded(entry, loaded, asked)
+    return _load_named(entry, asked, cached=True)
 
 
-def _recorded(entry: names.Name, backbone: Backbone, asked: Asked) -> Backbone:
+def _load_named(entry: names.Name, asked: Asked, cached: bool = False) -> Backbone:
+    """A backbone of the table, at its commit, or at the one that was recorded when it was first loaded."""
+    assert entry.repository is not None
+    folder, only = _fetched(entry.repository, entry.revision or recorded_commit(entry) or "main", entry.file, cached)
+    return _recorded(entry, _load_folder(folder, entry.name, only, asked), asked, folder.name)
+
+
+def _recorded(entry: names.Name, backbone: Backbone, asked: Asked, commit: str = "") -> Backbone:
     if asked == Asked():
-        check_recorded(entry, backbone.fingerprint)
+        check_recorded(entry, backbone.fingerprint, commit)
     return backbone
 
 
 def _refuse_revision(source: str | Path, revision: str | None) -> None:
     if revision is not None:
         raise UsageError(f"A revision belongs to a hub id, and {source} is on this machine: leave the revision out.")
+
+
+def _refuse_asked(source: str, asked: Asked) -> None:
+    if asked != Asked():
+        raise UsageError(f"{source} reads texts by its own code: leave --text and --architecture out.")
 
 
 def _hint(path: Path) -> str:
@@ -158,8 +183,7 @@ def _unknown(source: str) -> str:
     if re.fullmatch(r"rn(50|101|50x4|50x16|50x64)", source.lower()):
         return f"{source} has no hub repository: name the file that OpenAI publishes, for example ./{source}.pt."
     close = names.suggestions(source)
-    known = ", ".join(entry.name for entry in names.NAMES)
-    meant = f"Did you mean {' or '.join(close)}?" if close else f"Known names: {known}."
+    meant = f"Did you mean {' or '.join(close)}?" if close else "`shotfit backbones` lists the names."
     return f"Unknown backbone {source!r}: no name, no hub id (owner/name), no folder and no file. {meant}"
 
 
@@ -191,17 +215,17 @@ def _choose(files: Collection[str], where: str, only: str | None = None) -> tupl
     )
 
 
-def _load_hub(
-    repository: str,
-    revision: str,
-    only: str | None = None,
-    name: str = "",
-    cached: bool = False,
-    asked: Asked = Asked(),
-) -> Backbone:
-    """A backbone of the hub. name: of those in the table; others are named by the commit that a revision stands for."""
+def _load_hub(repository: str, revision: str, cached: bool = False, asked: Asked = Asked()) -> Backbone:
+    """A backbone of the hub, named by the commit that a revision stands for."""
+    folder, _ = _fetched(repository, revision, "", cached)
+    return _load_folder(folder, f"{repository}@{folder.name}", asked=asked)  # a snapshot's folder is its commit
+
+
+def _fetched(repository: str, revision: str, file: str, cached: bool) -> tuple[Path, str | None]:
+    """The folder of a repository at a revision, and which weights file is to be taken, where one is named."""
     from shotfit.checkpoints import hub
 
+    only = file or None
     folder = hub.fetch(
         repository,
         revision,
@@ -209,13 +233,15 @@ def _load_hub(
         shards=lambda file: re.fullmatch(r"(pytorch_)?model-\d+-of-\d+\.(safetensors|bin)", file) is not None,
         cached=cached,
     )
-    named = name or f"{repository}@{folder.name}"  # a snapshot's folder is its commit
-    return _load_folder(folder, named, only, asked)
+    return folder, only
 
 
 def _load_folder(folder: Path, name: str, only: str | None = None, asked: Asked = Asked()) -> Backbone:
     if asked.architecture is not None:
         raise UsageError(f"architecture={asked.architecture} is for a file of weights alone, and {name} is a folder.")
+    if is_joined(folder):
+        _refuse_asked(name, asked)
+        return load_joined(folder)
     if (folder / saved.CONFIG).is_file() and saved.is_saved(read_json(folder / saved.CONFIG)):
         return _backbone("shotfit", folder, folder / (only or saved.WEIGHTS), name, asked=asked)
     kind, file = _choose({path.name for path in folder.iterdir()}, str(folder), only)
@@ -311,23 +337,30 @@ def _backbone(
     return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name + asked.written)
 
 
-def load_in(backbone: str | Path | Backbone, precision: Precision = "auto", device: str = "auto") -> Backbone:
+def load_in(backbone: str | Path | Backbone | Encoder, precision: Precision = "auto", device: str = "auto") -> Backbone:
     """A backbone that computes in a precision, on a device.
 
     precision: "auto" is the one that the device is fast at, or that of a backbone that is given, which is copied where
     its precision is another. device: cpu, mps, cuda or cuda:1; "auto" is a GPU where CUDA has one, else the CPU, or
-    where a backbone is that is given.
+    where a backbone is that is given. Encoders that are closed compute as their own code does, in what is taken for
+    float32, and an object stays where it is unless a device is named.
 
     Raises UsageError for an unknown precision or device, and what `load_backbone` raises.
     """
     if precision not in get_args(Precision):
         raise UsageError(f"There is no precision {precision!r}: use auto, float32 or bfloat16.")
     place = device_of(device)
+    if not isinstance(backbone, (str, os.PathLike, Backbone)):
+        backbone = load_backbone(backbone)
     if isinstance(backbone, Backbone):
         dtype = backbone.dtype if precision == "auto" else getattr(torch, precision)
         backbone = backbone if backbone.dtype == dtype else deepcopy(backbone).to(dtype)
         return backbone if device == "auto" else backbone.to(place)
-    loaded = load_backbone(backbone).to(place)
+    loaded = load_backbone(backbone)
+    if isinstance(loaded, ClosedBackbone):
+        loaded = loaded.to(torch.float32 if precision == "auto" else getattr(torch, precision))
+        return loaded if device == "auto" and not loaded.moves else loaded.to(place)
+    loaded = loaded.to(place)
     return loaded.to(fast_precision(loaded.device) if precision == "auto" else getattr(torch, precision))
 
 

@@ -17,8 +17,10 @@ from typing import Annotated
 
 import typer
 
+from shotfit.commands.align import align
 from shotfit.commands.app import app as labelling
 from shotfit.commands.arguments import as_repeated
+from shotfit.commands.backbones import backbones
 from shotfit.commands.cache import cache
 from shotfit.commands.clean import clean
 from shotfit.commands.compare import compare
@@ -78,9 +80,9 @@ def every_command(
 
 COMMANDS = (
     *(fit, predict, evaluate, compare, report, labelling),
-    *(suggest, clean, embed),
+    *(suggest, clean, embed, align),
     *(serve, export, push),
-    *(methods, show, doctor, verify, cache),
+    *(methods, backbones, show, doctor, verify, cache),
 )
 
 

@@ -26,6 +26,7 @@ from shotfit.methods import find, names
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.methods.recipe import Recipe
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.layout import Savings
 from shotfit.towers.preprocess import preprocess
 
@@ -75,7 +76,7 @@ def options_of(method: type[Method]) -> list[tuple[str, str, str]]:
 
 def describe(
     name: str,
-    backbone: str | Backbone = "mini",
+    backbone: str | Backbone | Encoder = "mini",
     options: Mapping[str, str] | None = None,
     classes: Sequence[str] = CLASSES,
     savings: Savings = Savings(),

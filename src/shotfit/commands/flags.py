@@ -63,7 +63,9 @@ Tasks = Annotated[
 Backbone = Annotated[
     str,
     typer.Option(
-        help="The frozen model: a name, a folder, a file, or a Hugging Face id.", autocompletion=completion.backbones
+        help="The frozen model: a name (`shotfit backbones`), a folder, a file, a Hugging Face id, "
+        "open_clip:NAME@WEIGHTS, transformers:ID, or FILE.py:FUNCTION for encoders of your own.",
+        autocompletion=completion.backbones,
     ),
 ]
 Text = Annotated[

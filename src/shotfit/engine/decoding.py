@@ -40,7 +40,7 @@ B = TypeVar("B")
 
 def center_view(picture: Picture, rule: Preprocessing, reduced: bool = True) -> Tensor:
     """The picture as the checkpoint's preprocessing shows it: [3, size, size]."""
-    with _opened(picture, MARGIN * rule.size if reduced else None) as image:
+    with _opened(picture, MARGIN * rule.size if reduced and rule.reducible else None) as image:
         return preprocess(image, rule)
 
 
@@ -59,7 +59,7 @@ def cut(
     """
     narrowest = min(min(box.width, box.height) for box in boxes)
     shorter = -(-MARGIN * rule.size * min(size) // narrowest)  # rounded up
-    with _opened(picture, shorter if reduced else None) as image:
+    with _opened(picture, shorter if reduced and rule.reducible else None) as image:
         return [crop_and_flip(image, box, rule, size[0] // image.width) for box in boxes]
 
 

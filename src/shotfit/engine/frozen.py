@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -200,7 +200,7 @@ class Frozen:
 
         absent: how many texts a method has left out because nothing looks at them, for the plan.
         """
-        features = self._text(texts, [edit for edit in edits if edit.tower == "text"], absent)
+        features = self._text(texts, self._of_tower("text", edits), absent)
         return features.to(self.parameter_dtype)
 
     def _text(self, texts: Texts, edits: Sequence[Edit], absent: int) -> Tensor:
@@ -238,7 +238,7 @@ class Frozen:
 
     def image(self, images: Images, edits: Sequence[Edit] = ()) -> Tensor:
         """Image features [images, embed], not normalized, float32 at least. Edits of the other tower are left out."""
-        last, edits = self.backbone.image.last, [edit for edit in edits if edit.tower == "image"]
+        last, edits = self.backbone.image.last, self._of_tower("image", edits)
         step, training = frozen_until(edits, last), bool(edits) and torch.is_grad_enabled()
         stored = images.pool is not None and self.savings.frozen_beginning and step != NOTHING
         if images.pool is not None and images.pool.passing:
@@ -410,6 +410,13 @@ class Frozen:
             with torch.no_grad():
                 kept[step] = tower.run(tower.start(texts, (), self.savings), until=step)
         return kept[step]
+
+    def _of_tower(self, tower: Literal["image", "text"], edits: Sequence[Edit]) -> list[Edit]:
+        """The edits of one tower. Raises UsageError where there is no place for any."""
+        found = [edit for edit in edits if edit.tower == tower]
+        if found and self.backbone.closed:
+            raise UsageError(f"{self.backbone.name} is closed: no method can put a {type(found[0]).__name__} into it.")
+        return found
 
     def _kind(self) -> dict[str, str | int | float | bool]:
         return {"backbone": self.backbone.fingerprint, "dtype": str(self.backbone.dtype)}

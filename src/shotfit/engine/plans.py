@@ -55,6 +55,8 @@ def plan_texts(
     backbone: Backbone, layout: Layout, edits: Sequence[Edit], savings: Savings, chunks: int = 1, absent: int = 0
 ) -> Plan:
     """The plan of a text call that runs in this layout."""
+    if backbone.closed:
+        return Plan("text", layout.rows, (), backbone.text.last, backbone.text.last, savings, chunks=chunks)
     tower, config = backbone.text, backbone.config.text
     until = frozen_until(edits, tower.last)
     return Plan(
@@ -72,6 +74,8 @@ def plan_texts(
 
 def plan_images(backbone: Backbone, rows: int, edits: Sequence[Edit], savings: Savings, chunks: int = 1) -> Plan:
     """The plan of an image call."""
+    if backbone.closed:
+        return Plan("image", rows, (), backbone.image.last, backbone.image.last, savings, chunks=chunks)
     tower, config = backbone.image, backbone.config.image
     until = frozen_until(edits, tower.last)
     if isinstance(config, ResNetConfig):

@@ -32,6 +32,7 @@ from shotfit.evaluation.doubles import NEAR, Doubles, doubles_of, nearest_of_cla
 from shotfit.fitting.heldout import features_of_items
 from shotfit.fitting.notebook import MOST, frame, html_table, thumbnail
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def clean(
     labels: Labels | None = None,
     *,
     count: int | None = 20,
-    backbone: str | Backbone = "mini",
+    backbone: str | Backbone | Encoder = "mini",
     path_column: str | None = None,
     label_column: str | None = None,
     group_column: str | None = None,

@@ -63,6 +63,7 @@ from shotfit.fitting.program import program_of
 from shotfit.methods.base import Method, check_prompts
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision
 
 __all__ = ["compare", "plan_of", "read_variants"]
@@ -82,7 +83,7 @@ def compare(
     targets: Sequence[Task] = (),
     leave_out: str | Sequence[str] = (),
     apart: bool = False,
-    backbone: str | Backbone = "mini",
+    backbone: str | Backbone | Encoder = "mini",
     epochs: int | None = None,
     recipe: RecipeName = "auto",
     lr: float | None = None,

@@ -132,6 +132,8 @@ class Told:
 def name_of(backbone: Backbone) -> str | Backbone:
     """The name that a process opens a backbone by; the backbone itself where no name stands for it."""
     name = backbone.name
+    if backbone.closed:
+        return backbone  # pickled by its name, where it has one
     opens = names.find(name) is not None or "@" in name or (bool(name) and Path(name).exists())
     return name if opens and backbone.dtype in PRECISIONS else backbone
 

@@ -91,6 +91,11 @@ def export_model(
     opened = model if isinstance(model, Model) else load(model, precision="float32", device="cpu")
     reference = in_float32(opened if task is None else opened.for_task(task))
     reference.one_task()
+    if reference.frozen.backbone.closed:
+        raise UsageError(
+            f"{reference.frozen.backbone.name} is closed, and only shotfit's own towers are exported: write features "
+            "with `shotfit embed`, or fit on a backbone of docs/backbones.md."
+        )
     size = reference.frozen.backbone.config.preprocessing.size
     pictures = generated_pictures(size) if images is None else given_pictures(Path(images), reference)
     if precision == "int8" and not pictures.calibrating:

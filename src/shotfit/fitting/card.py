@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shotfit.checkpoints.closed import named_by_library
 from shotfit.checkpoints.names import terms_of
 from shotfit.checkpoints.weights import is_known
 from shotfit.methods import in_file
@@ -25,9 +26,10 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
     lists, backbone = method.classes, record["backbone"]
     scores = {name: value for name, value in record.get("scores", {}).items() if name != "tasks"}
     several, known = len(lists) > 1, is_known(backbone["name"])
-    name = backbone["name"] if known else Path(backbone["name"]).name  # where it lies is of no use elsewhere
+    public = known or named_by_library(backbone["name"])
+    name = backbone["name"] if public else Path(backbone["name"]).name  # where it lies is of no use elsewhere
     terms = terms_of(name)
-    to_open = "" if known else " --backbone PATH_OF_THE_BACKBONE"
+    to_open = "" if known else f" --backbone {name if public else 'PATH_OF_THE_BACKBONE'}"
     to_open += " --method PATH_OF_THE_METHOD.py:CLASS" if in_file(record["found_at"]) else ""
     lines = [
         f"# {as_markdown(method.title)} on {as_markdown(name)}",

@@ -33,6 +33,7 @@ from shotfit.fitting.fit import RecipeName, fit
 from shotfit.methods import in_file
 from shotfit.methods.base import Method
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision
 
 __all__ = ["Classifier"]
@@ -77,7 +78,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def __init__(
         self,
         method: str | Method = "auto",
-        backbone: str | Backbone = "mini",
+        backbone: str | Backbone | Encoder = "mini",
         *,
         options: Mapping[str, str | float | bool] | None = None,
         class_names: Mapping[Any, str] | Sequence[str] | None = None,

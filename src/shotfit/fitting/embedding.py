@@ -23,6 +23,7 @@ from shotfit.engine.frozen import Frozen, ImagePool, normalize
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.progress import track
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision
 
 __all__ = ["embed", "features_of"]
@@ -32,7 +33,7 @@ TOGETHER = 256
 
 def embed(
     images: PictureLike | Iterable[PictureLike],
-    backbone: str | Backbone = "mini",
+    backbone: str | Backbone | Encoder = "mini",
     *,
     precision: Precision = "auto",
     device: str = "auto",

@@ -35,6 +35,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import writing
 from shotfit.progress import say, track
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision
 
 __all__ = ["COLUMNS", "FeaturesFile", "Written", "form_of_features", "write_features"]
@@ -99,7 +100,7 @@ def form_of_features(out: Path) -> FeaturesFile:
 def write_features(
     sources: Sequence[str],
     out: Path,
-    backbone: str | Backbone = "mini",
+    backbone: str | Backbone | Encoder = "mini",
     *,
     how: How = AS_IT_IS,
     precision: Precision = "auto",

@@ -44,6 +44,7 @@ from shotfit.methods import find
 from shotfit.methods.base import Method, check_prompts
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.layout import Savings
 from shotfit.towers.precision import Precision
 
@@ -63,7 +64,7 @@ def fit(
     *,
     shots: int | None = None,
     seed: int = 1,
-    backbone: str | Backbone = "mini",
+    backbone: str | Backbone | Encoder = "mini",
     options: Mapping[str, str | float | bool] | None = None,
     templates: Sequence[str] = (),
     path_column: str | None = None,

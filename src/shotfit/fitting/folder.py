@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from shotfit.checkpoints.closed import OBJECT, is_closed, joined_parts, named_by_library, with_places
+from shotfit.checkpoints.code import is_code
 from shotfit.checkpoints.names import retired
 from shotfit.checkpoints.weights import is_known, load_backbone, load_known
 from shotfit.errors import ShotfitError, UsageError, first_few
@@ -99,6 +101,10 @@ def in_record(path: str, folder: Path) -> str:
     It is relative to the model's folder (`../checkpoints/RN50.pt`), and the name alone (`./RN50.pt`) where the two
     share no folder below the root and the folder of all users. What is no absolute path stays as it is.
     """
+    return with_places(path, lambda place: _in_record(place, folder))
+
+
+def _in_record(path: str, folder: Path) -> str:
     if not Path(path).is_absolute():
         return path
     place, model = Path(path).parent.resolve() / Path(path).name, folder.resolve()
@@ -114,22 +120,55 @@ def in_record(path: str, folder: Path) -> str:
 
 def out_of_record(path: str, folder: Path) -> str:
     """The inverse of `in_record`: where a path that begins with ../ leads from the model's folder."""
-    return os.path.normpath(folder.resolve() / path) if path.startswith("../") else path
+
+    def back(place: str) -> str:
+        return os.path.normpath(folder.resolve() / place) if place.startswith("../") else place
+
+    return with_places(path, back)
 
 
 def how_to_open(name: str) -> str:
-    """The flag, with a space before it, that opening a model on this backbone needs: none for a name that is known."""
-    return "" if is_known(name) else f" --backbone {shlex.quote(name)}"
+    """The flag, with a space before it, that opening a model on this backbone needs: none for a name that is known.
+
+    An object of Python has no name that a flag could give.
+    """
+    return "" if is_known(name) or name.startswith(OBJECT) else f" --backbone {shlex.quote(name)}"
+
+
+def check_closed(folder: Path, recorded: str, trusted: bool) -> None:
+    """Refuse to open closed encoders that a model names: code of a file never runs by a model's word.
+
+    trusted: what a library loads by its name is opened. Raises UsageError.
+    """
+    if recorded.startswith(OBJECT):
+        raise UsageError(
+            f"{folder} was fitted on an object of Python ({recorded.removeprefix(OBJECT)}): open it there with "
+            "shotfit.load(..., backbone=that object), or name a function that makes it: --backbone FILE.py:FUNCTION."
+        )
+    pieces = joined_parts(recorded)
+    if not named_by_library(recorded) and (pieces is None or any(map(is_code, pieces[1:]))):
+        raise UsageError(
+            f"{folder} was fitted on encoders that a file of code makes, which is run only if you name it: add "
+            f"--backbone {shlex.quote(recorded)} (in Python backbone=...), or where that file is now."
+        )
+    if not trusted:
+        raise UsageError(
+            f"{folder} was fitted on {recorded}, which another library loads, and that only if you say so: add "
+            f"--backbone {shlex.quote(recorded)}, or --trust-backbone (in Python backbone=..., trust_backbone=True)."
+        )
 
 
 def backbone_of(folder: Path, recorded: str, given: str | None, trusted: bool) -> Backbone:
     """A model's backbone: one that is given, or the recorded one.
 
-    trusted: whatever the record says is opened. Else it is a short name or a hub id whose files are on this machine.
+    trusted: whatever the record says is opened, but for code. Else it is a short name or a hub id whose files are on
+    this machine.
     """
     if given is not None:
         return load_backbone(given)
-    if not trusted and not is_known(recorded) and retired(recorded) is None:
+    if is_closed(recorded):
+        check_closed(folder, recorded, trusted)
+    elif not trusted and not is_known(recorded) and retired(recorded) is None:
         raise UsageError(
             f"{folder} names its backbone by a path, {recorded!r}, which is opened only if you say so: add "
             f"--backbone {shlex.quote(recorded)}, or where it is now, or --trust-backbone (in Python backbone=..., "

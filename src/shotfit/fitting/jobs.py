@@ -42,6 +42,7 @@ from shotfit.fitting.predict import COLUMNS, rows_of
 from shotfit.fitting.predictions import Prediction
 from shotfit.fitting.record import weights_of
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.config import Preprocessing
 from shotfit.towers.precision import Precision
 from shotfit.towers.preprocess import normalized_batch
@@ -179,8 +180,7 @@ class Predicting(Job):
         self.frozen = model.frozen
         self.names = model.one_task().names
         self.answers = judge(asked, model.own_trust, model.record, self.names)
-        rule = self.frozen.backbone.config.preprocessing
-        self.shown = Shown(rule, self.frozen.savings.reduced_images, lenient, broken)
+        self.shown = Shown(_rule(self.frozen), self.frozen.savings.reduced_images, lenient, broken)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Predicting, (self.model, self.top, self.question, self.shown.lenient, self.shown.broken)
@@ -238,7 +238,7 @@ class Embedding(Job):
 
     def __init__(
         self,
-        backbone: str | Backbone = "mini",
+        backbone: str | Backbone | Encoder = "mini",
         precision: Precision = "auto",
         device: str = "auto",
         dtype: FeatureType = "float32",
@@ -251,8 +251,7 @@ class Embedding(Job):
         self.loaded = backbone, precision, device
         self.dtype: FeatureType = dtype
         self.frozen = Frozen(load_in(backbone, precision, device))
-        rule = self.frozen.backbone.config.preprocessing
-        self.shown = Shown(rule, self.frozen.savings.reduced_images, lenient, broken)
+        self.shown = Shown(_rule(self.frozen), self.frozen.savings.reduced_images, lenient, broken)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Embedding, (*self.loaded, self.dtype, self.shown.lenient, self.shown.broken)
@@ -290,6 +289,16 @@ class Embedding(Job):
         }
         table = pa.table(columns)
         return table.filter(pa.array(~missing)) if self.shown.broken == "skip" and missing.any() else table
+
+
+def _rule(frozen: Frozen) -> Preprocessing:
+    """How pictures are shown. Raises UsageError where a function of the user's shows them, which gives no bytes."""
+    if frozen.backbone.closed:
+        raise UsageError(
+            f"Parts are decoded for shotfit's own towers, and {frozen.backbone.name} is closed: write one file in "
+            "place of a folder, such as --out FILE.parquet."
+        )
+    return frozen.backbone.config.preprocessing
 
 
 def _digest(value: Any) -> str:

@@ -54,6 +54,7 @@ from shotfit.methods.base import Method
 from shotfit.printing import printable
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision, fast_precision
 
 __all__ = ["Model", "Prediction", "load"]
@@ -418,7 +419,7 @@ class Model:
     def open(
         cls,
         folder: str | Path,
-        backbone: str | Backbone | None = None,
+        backbone: str | Backbone | Encoder | None = None,
         store: Store | MemoryStore | None = None,
         method: str | type[Method] | None = None,
         precision: Precision | None = None,
@@ -458,7 +459,7 @@ class Model:
         record = saved.record
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
         recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
-        if isinstance(backbone, Backbone):
+        if backbone is not None and not isinstance(backbone, str):
             loaded = load_in(backbone, precision or "auto", device)
         else:
             loaded = load_in(backbone_of(folder, name, backbone, trust_backbone), precision or recorded, device)

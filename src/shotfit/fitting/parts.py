@@ -38,6 +38,7 @@ from shotfit.fitting.model import Model
 from shotfit.fitting.part_folder import PartFolder
 from shotfit.progress import say, track
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def predict_parts(
 def embed_parts(
     sources: Sequence[str],
     out: Path,
-    backbone: str | Backbone = "mini",
+    backbone: str | Backbone | Encoder = "mini",
     *,
     precision: Precision = "auto",
     device: str = "auto",

@@ -7,7 +7,6 @@ import json
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
         "classes": [task.as_json() for task in method.classes],
         "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
         "precision": str(backbone.dtype).removeprefix("torch."),
-        "preprocessing": asdict(backbone.config.preprocessing),
+        "preprocessing": backbone.config.preprocessing.as_json(),
         "versions": {name: version(name) for name in ("shotfit", "torch")} | {"python": platform.python_version()},
     }
 

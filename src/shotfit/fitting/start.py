@@ -18,6 +18,7 @@ from shotfit.fitting.names import warn_of_names
 from shotfit.fitting.record import record_of
 from shotfit.methods.base import check_prompts
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision
 
 __all__ = ["zero_shot"]
@@ -29,7 +30,7 @@ def zero_shot(
     *,
     templates: Sequence[str] = (),
     name: str = "classes",
-    backbone: str | Backbone = "mini",
+    backbone: str | Backbone | Encoder = "mini",
     precision: Precision = "auto",
     device: str = "auto",
 ) -> Model:

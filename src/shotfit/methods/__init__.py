@@ -8,20 +8,15 @@ written with is imported when it is first used, so that a name can be checked wi
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import os
-import sys
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from shotfit.checkpoints.code import named_in
 from shotfit.errors import UsageError
-from shotfit.files import CODE_BYTES, UnreadableError, check_regular
 
 if TYPE_CHECKING:
     from shotfit.methods.base import Method, option
@@ -90,14 +85,8 @@ def find(name: str) -> type[Method]:
     for entry in entry_points(group="shotfit.methods"):
         if entry.name == name:
             return _attribute(importlib.import_module(entry.module), entry.attr, name)
-    file, _, attribute = name.rpartition(":")
-    if file.endswith(".py"):
-        try:
-            check_regular(Path(file), CODE_BYTES, "the file of a method")
-        except UnreadableError as error:
-            reason = "is not there" if error.missing else error.reason
-            raise UsageError(f"The method {attribute} is to be taken from {file}, which {reason}.") from None
-        return _attribute(_module_of(Path(file).resolve()), attribute, name)
+    if name.rpartition(":")[0].endswith(".py"):
+        return _checked(named_in(name, "the method"), name)
     close = get_close_matches(name, names(), 1)
     hint = f"Did you mean {close[0]}?" if close else f"Methods: {', '.join(names())}."
     raise UsageError(f"There is no method {name!r}. {hint}")
@@ -133,28 +122,13 @@ def in_file(address: str) -> bool:
     return address not in names() and address.rpartition(":")[0].endswith(".py")
 
 
-def _module_of(file: Path) -> ModuleType:
-    of_file = hashlib.sha256(os.fsencode(file)).hexdigest()[:8]  # another folder may have a file of this name
-    name = f"shotfit_method_{file.stem}_{of_file}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
-    sys.modules[name] = module  # dataclasses look their annotations up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        sys.modules.pop(name)
-        if before is not None:
-            sys.modules[name] = before
-        raise UsageError(f"{file} cannot be imported: {type(error).__name__}: {error}.") from error
-    return module
-
-
 def _attribute(module: object, attribute: str, name: str) -> type[Method]:
+    return _checked(getattr(module, attribute, None), name)
+
+
+def _checked(found: object, name: str) -> type[Method]:
     from shotfit.methods.base import Method
 
-    found = getattr(module, attribute, None)
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise UsageError(f"The method {name!r} is not a subclass of shotfit.methods.base.Method.")
     return found

@@ -83,6 +83,7 @@ class Apex(Method):
         robust={"visual_tokens": 2, "lr": 0.15, "steps": 100},
     )
     accepts_new_classes: ClassVar[bool] = True
+    edits_towers: ClassVar[bool] = True
 
     visual_tokens: int = option(2, "prompt tokens in a block of the image tower", at_least=0)
     visual_depth: int = option(-1, "blocks with visual prompts of their own; 0: none; -1: all", at_least=-1)

@@ -110,6 +110,7 @@ class Method(nn.Module):
     grid: ClassVar[Grid | None] = None  # what `auto` chooses; None: nothing, the paper's recipe is also `auto`'s
     accepts_new_classes: ClassVar[bool] = False
     several_tasks: ClassVar[bool] = False
+    edits_towers: ClassVar[bool] = False  # it puts prompts or adapters into the towers, which closed encoders have not
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -223,6 +224,11 @@ class Method(nn.Module):
         if len(classes) > 1 and not self.several_tasks:
             raise UsageError(
                 f"{self.name} fits one task at a time, but {len(classes)} were given: fit each on its own."
+            )
+        if self.edits_towers and frozen.backbone.closed:
+            raise UsageError(
+                f"{self.name} changes the towers inside, and {frozen.backbone.name} is closed: choose a method on "
+                "features, such as tip_adapter_f, taskres or clip_adapter, or a backbone of shotfit's own towers."
             )
         object.__setattr__(self, "frozen", frozen)  # not a submodule: its weights are not the method's
         self.classes = tuple(classes)

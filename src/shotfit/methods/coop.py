@@ -63,6 +63,7 @@ class CoOp(Method):
         robust={"lr": 2e-2, "steps": 400},
     )
     accepts_new_classes: ClassVar[bool] = True
+    edits_towers: ClassVar[bool] = True
 
     length: int = option(16, "context length L; the words' length if `words` is given", at_least=1)
     class_specific: bool = option(False, "one context per class; ignored if `words` is given")

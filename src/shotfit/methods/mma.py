@@ -68,6 +68,7 @@ class MMA(Method):
         robust={"lr": 6e-3, "steps": 240},
     )
     accepts_new_classes: ClassVar[bool] = True
+    edits_towers: ClassVar[bool] = True
 
     start: int = option(-1, "first adapted block; 0: the embedding; -1: by depth, 5 of 12", at_least=-1)
     end: int = option(-1, "last adapted block of the text tower; -1: its last", at_least=-1)

@@ -89,6 +89,7 @@ class SoftCPT(Method):
     recipe: ClassVar[Recipe | None] = RECIPE
     grid: ClassVar[Grid | None] = GRID
     accepts_new_classes: ClassVar[bool] = True
+    edits_towers: ClassVar[bool] = True
     several_tasks: ClassVar[bool] = True
 
     variant: str = option(
@@ -373,6 +374,7 @@ class CoOpMT(Method):
     recipe: ClassVar[Recipe | None] = RECIPE
     grid: ClassVar[Grid | None] = GRID
     accepts_new_classes: ClassVar[bool] = True
+    edits_towers: ClassVar[bool] = True
     several_tasks: ClassVar[bool] = True
 
     sharing: str = option(

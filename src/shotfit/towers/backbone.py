@@ -57,6 +57,11 @@ class Backbone(nn.Module):
         return self.config.text.embed
 
     @property
+    def closed(self) -> bool:
+        """Whether somebody else's code runs the encoders, which nothing can be put into (`closed.py`)."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are. Raises ShotfitError in a forked process, which cannot use a GPU of its parent."""
         return check_device(self.logit_scale.device)

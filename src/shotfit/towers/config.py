@@ -10,7 +10,7 @@ import json
 import reprlib
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from shotfit.errors import ShotfitError, first_few
@@ -258,6 +258,15 @@ class Preprocessing:
     rgb: Literal["first", "last"]
     transparency: Literal["drop", "white"]
     fill: int = 0
+
+    @property
+    def reducible(self) -> bool:
+        """Whether a picture may be decoded at a share of its size, as long as that has pixels enough."""
+        return True
+
+    def as_json(self) -> dict[str, Any]:
+        """As the record of a model has it."""
+        return asdict(self)
 
     def __post_init__(self) -> None:
         _bounded("the size of a prepared image", self.size, 1, LARGEST_IMAGE)

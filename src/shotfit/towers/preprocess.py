@@ -15,6 +15,7 @@ from torch import Tensor
 from shotfit.data.views import Box
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import Preprocessing
+from shotfit.towers.own_preprocessing import OwnPreprocessing
 from shotfit.towers.pixels import FILTERS, normalized, pixels, resized, to_rgb
 
 __all__ = ["clip_preprocessing", "crop_and_flip", "normalized_batch", "preprocess", "siglip_preprocessing", "to_rgb"]
@@ -49,7 +50,12 @@ def siglip_preprocessing(size: int) -> Preprocessing:
 
 
 def preprocess(image: Image.Image, rule: Preprocessing) -> Tensor:
-    """The tower's input for an image of any of Pillow's modes, as `pixels` makes it: float32 `[3, size, size]`."""
+    """The tower's input for an image of any of Pillow's modes, as `pixels` makes it: float32 `[3, size, size]`.
+
+    A closed encoder's own function gives it in its place, of any height and width.
+    """
+    if isinstance(rule, OwnPreprocessing):
+        return rule.pixels(to_rgb(image, rule.transparency))
     return torch.from_numpy(pixels(image, rule))
 
 
@@ -85,4 +91,6 @@ def crop_and_flip(image: Image.Image, box: Box, rule: Preprocessing, share: int 
         image = image.resize(square, FILTERS[rule.interpolation], (left, top, right_edge, bottom_edge))
     if box.flipped:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if isinstance(rule, OwnPreprocessing):
+        return rule.pixels(image)
     return torch.from_numpy(normalized(image, rule))
