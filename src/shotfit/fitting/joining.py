@@ -31,7 +31,7 @@ __all__ = ["HOWS", "STRENGTHS", "How", "Recall", "best_scale", "joined", "recall
 
 How = Literal["procrustes", "ridge", "contrastive"]
 HOWS: tuple[How, ...] = get_args(How)
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+STRENGTHS = (0.003, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LARGEST = 1024  # dimensions of a joint space
 AT = (1, 5, 10)
 STEPS, BATCH, RATE, DECAY = 600, 512, 1e-3, 0.05  # of the contrastive head
