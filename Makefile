@@ -1,5 +1,6 @@
 # make demo   fit, evaluate and predict on examples/clipart, from nothing but Python 3.11
-# make test   lint, types and all tests
+# make test   lint, types and tests
+# make slow   the tests that take more than ten seconds each
 # make docs   the documentation as a site, build/docs/index.html; runs its notebooks
 # make browser  the tests of pages, in Chromium
 # make soak     the prediction server under load for twenty minutes
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --no-deps --require-hashes --requirement requirements
 MODEL := demo-model
 
-.PHONY: demo test docs browser soak backbones attacks data bench lock audit clean
+.PHONY: demo test slow docs browser soak backbones attacks data bench lock audit clean
 
 demo: $(VENV)/demo
 	$(BIN)/shotfit fit examples/clipart --out $(MODEL)
@@ -29,6 +30,9 @@ test: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+slow: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests
 
 docs: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees docs build/docs

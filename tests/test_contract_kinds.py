@@ -32,8 +32,14 @@ ALL = [
     for name in CONTRACT
     if name not in ONCE - {"bfloat16_is_close"}
 ]
+
+
+def _marks(case: tuple[str, str, int, str]) -> list[pytest.MarkDecorator]:
+    return [] if case[3] == "stored_equals_full" else [pytest.mark.slow]
+
+
 CASES = [
-    *[pytest.param(*case, id="-".join(map(str, case))) for case in SAMPLE],
+    *[pytest.param(*case, id="-".join(map(str, case)), marks=_marks(case)) for case in SAMPLE],
     *[pytest.param(*case, id="-".join(map(str, case)), marks=pytest.mark.backbones) for case in ALL],
 ]
 

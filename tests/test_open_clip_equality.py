@@ -51,13 +51,11 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
         return {name: outcome(name, folder) for name in CONFIGURATIONS}
 
 
-@pytest.mark.slow
 def test_features_are_open_clips(outcomes: dict[str, Outcome]) -> None:
     wrong = {name: found for name, found in outcomes.items() if found.difference is not None}
     assert {name for name, found in wrong.items() if not (found.difference or 0) < FLOAT32} == set()
 
 
-@pytest.mark.slow
 def test_all_but_named_kinds_are_read(outcomes: dict[str, Outcome]) -> None:
     refused = {name: found.refusal for name, found in outcomes.items() if found.difference is None}
     assert all("docs/backbones.md" in line and "\n" not in line for line in refused.values())
@@ -77,14 +75,12 @@ def test_biomedclip_is_read(tmp_path: Path) -> None:
     assert found.difference < FLOAT32
 
 
-@pytest.mark.slow
 def test_the_page_has_this_table(outcomes: dict[str, Outcome]) -> None:
     from .open_clip_table import PAGE, table
 
     assert table(outcomes) in PAGE.read_text(), "docs/backbones.md is stale: python -m tests.open_clip_table"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trunk", "pool", "projection"),
     [
@@ -132,7 +128,6 @@ def test_what_a_trunk_cannot_be_is_refused(changes: dict[str, object], message: 
         trunk_config(Settings(vision, "vision_cfg"), 7)
 
 
-@pytest.mark.slow
 def test_architectures_are_open_clips() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -140,7 +135,6 @@ def test_architectures_are_open_clips() -> None:
     assert ARCHITECTURES.read_text() == architectures(), "stale: python -m tests.open_clip_table"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TRUNKS)
 def test_trunks_have_timms_sizes(name: str) -> None:
     with warnings.catch_warnings():

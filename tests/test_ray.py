@@ -86,6 +86,7 @@ def test_importing_shotfit_never_imports_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
+@pytest.mark.slow
 def test_process_may_start_a_cluster_after_another() -> None:
     code = "from shotfit.distributed.cluster import Cluster\n"
     code += "for _ in range(2):\n    with Cluster() as running: print(running.cores)"
@@ -196,6 +197,7 @@ def test_workers_that_are_killed_are_replaced_and_no_row_is_lost_or_there_twice(
     assert content(tmp_path / "one") == content(tmp_path / "ray")
 
 
+@pytest.mark.slow
 def test_round_that_is_lost_is_done_again(
     cluster: Cluster, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

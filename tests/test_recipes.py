@@ -87,6 +87,7 @@ def test_torchrun_gives_each_process_its_share(place: Path) -> None:
     assert sorted(re.findall(r"by-torchrun: (\d) part", err)) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_cluster_of_the_launcher_is_joined_by_its_address(place: Path) -> None:
     """The commands that start it run as they stand, but for the port and for `ray stop`, which ends other clusters."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -117,6 +118,7 @@ def test_cluster_of_the_launcher_is_joined_by_its_address(place: Path) -> None:
     assert content(place / "by-cluster") == content(place / "labels-of-one")
 
 
+@pytest.mark.slow
 def test_job_of_kubernetes_is_one_and_its_command_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (KUBERNETES["apiVersion"], KUBERNETES["kind"]) == ("ray.io/v1", "RayJob")
     cluster = KUBERNETES["spec"]["rayClusterSpec"]
