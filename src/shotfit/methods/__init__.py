@@ -58,6 +58,8 @@ METHODS = {
     "clip_adapter": "shotfit.methods.clip_adapter:ClipAdapter",
     "tip_adapter": "shotfit.methods.tip_adapter:TipAdapter",
     "tip_adapter_f": "shotfit.methods.tip_adapter:TipAdapterF",
+    "gda": "shotfit.methods.gda:GDA",
+    "proker": "shotfit.methods.proker:ProKeR",
     "taskres": "shotfit.methods.taskres:TaskRes",
     "coop": "shotfit.methods.coop:CoOp",
     "apex": "shotfit.methods.apex:Apex",

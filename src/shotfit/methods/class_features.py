@@ -16,7 +16,7 @@ from torch import Tensor
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, normalize
 
-__all__ = ["ENSEMBLES", "class_features", "mean_features"]
+__all__ = ["ENSEMBLES", "class_features", "mean_features", "scaled_cosines"]
 
 ENSEMBLES = ("normalize", "raw")
 
@@ -32,6 +32,15 @@ def _of_task(frozen: Frozen, task: ClassList, ensemble: str) -> Tensor:
     if ensemble == "raw":
         return features.mean(dim=1)
     return normalize(normalize(features).mean(dim=1))
+
+
+def scaled_cosines(frozen: Frozen, features: Tensor, texts: Tensor, temperature: float) -> Tensor:
+    """Cosines [images, classes] times the temperature (0: the backbone's own).
+
+    features: [images, embed], normalized. texts: [classes, embed].
+    """
+    cosines = features @ normalize(texts).T
+    return cosines * (temperature if temperature else frozen.temperature.to(features))
 
 
 def mean_features(features: Tensor, counts: Sequence[int]) -> Tensor:
