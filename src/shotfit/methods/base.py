@@ -110,6 +110,7 @@ class Method(nn.Module):
     grid: ClassVar[Grid | None] = None  # what `auto` chooses; None: nothing, the paper's recipe is also `auto`'s
     accepts_new_classes: ClassVar[bool] = False
     several_tasks: ClassVar[bool] = False
+    verified: ClassVar[bool] = False  # by recorded results of its authors' program (tests/parity); is not inherited
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, normalize
+from shotfit.towers.edits import Unprojected
 
-__all__ = ["ENSEMBLES", "class_features", "mean_features", "scaled_cosines"]
+__all__ = ["ENSEMBLES", "class_features", "mean_features", "scaled_cosines", "unprojected_texts"]
 
 ENSEMBLES = ("normalize", "raw")
 
@@ -32,6 +33,14 @@ def _of_task(frozen: Frozen, task: ClassList, ensemble: str) -> Tensor:
     if ensemble == "raw":
         return features.mean(dim=1)
     return normalize(normalize(features).mean(dim=1))
+
+
+@torch.no_grad()
+def unprojected_texts(frozen: Frozen, classes: Sequence[ClassList]) -> Tensor:
+    """What the text tower pools in front of its projection, the mean of each class's templates: [classes, width]."""
+    texts, templates = frozen.class_texts(classes)
+    pooled = frozen.text(texts, [Unprojected("text", frozen.backbone.text.last - 1)])
+    return pooled.unflatten(0, (-1, templates)).mean(dim=1)
 
 
 def scaled_cosines(frozen: Frozen, features: Tensor, texts: Tensor, temperature: float) -> Tensor:

@@ -73,6 +73,7 @@ class GDA(Method):
     name: ClassVar[str] = "gda"
     title: ClassVar[str] = "GDA"
     paper: ClassVar[str] = "Wang et al., ICLR 2024, arXiv 2402.04087"
+    verified: ClassVar[bool] = True
 
     alpha: float = option(0.01, "weight of the Gaussian classifier where nothing is searched", at_least=0)
     search: bool = option(True, "search alpha on validation images")

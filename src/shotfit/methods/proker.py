@@ -64,6 +64,7 @@ class ProKeR(Method):
     name: ClassVar[str] = "proker"
     title: ClassVar[str] = "ProKeR"
     paper: ClassVar[str] = "Bendou et al., CVPR 2025, arXiv 2501.11175"
+    verified: ClassVar[bool] = True
 
     beta: float = option(0.0, "sharpness of the kernel where nothing is searched; 0: the authors' by shots", at_least=0)
     lmbda: float = option(0.0, "lambda where nothing is searched; 0: the authors' by shots", at_least=0)

@@ -48,6 +48,7 @@ class TipAdapter(Method):
     name: ClassVar[str] = "tip_adapter"
     title: ClassVar[str] = "Tip-Adapter"
     paper: ClassVar[str] = "Zhang et al., ECCV 2022, arXiv 2207.09519"
+    verified: ClassVar[bool] = True
 
     alpha: float = option(1.17, "weight of the cache where nothing is searched; F trains with it", at_least=0)
     beta: float = option(1.0, "sharpness of the cache where nothing is searched; F trains with it", at_least=0)
@@ -158,6 +159,7 @@ class TipAdapterF(TipAdapter):
 
     name: ClassVar[str] = "tip_adapter_f"
     title: ClassVar[str] = "Tip-Adapter-F"
+    verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
         Optimizer("adamw", lr=1e-3, weight_decay=0.01, eps=1e-4),
         Schedule("cosine", unit="step"),
