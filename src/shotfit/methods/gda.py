@@ -39,6 +39,8 @@ from shotfit.methods.support_features import support_features
 
 __all__ = ["GDA", "Gaussians", "gaussians"]
 
+LEAST = 1e-12  # variance of samples that are not the same but for rounding
+
 
 @dataclass(frozen=True, eq=False)
 class Gaussians:
@@ -62,7 +64,8 @@ def gaussians(samples: Tensor, labels: Tensor, classes: int) -> Gaussians:
     scatter = centred.T @ centred  # (N - 1) S
     spread = scatter.trace() / max(count - 1, 1)
     shrunk = scatter + spread * torch.eye(embed, dtype=scatter.dtype)
-    precision = embed * torch.linalg.pinv(shrunk, hermitian=True)
+    varied = spread > LEAST  # else the pseudo-inverse is that of zeros
+    precision = embed * torch.linalg.inv(shrunk) if varied else torch.zeros_like(scatter)
     weight = means @ precision
     return Gaussians(means, precision, weight, -log(classes) - (weight * means).sum(dim=1) / 2)
 

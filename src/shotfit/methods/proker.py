@@ -53,9 +53,9 @@ def published_for(shots: int) -> tuple[float, float]:
     return PUBLISHED[max(own for own in PUBLISHED if own <= max(shots, 1))]
 
 
-def kernel(first: Tensor, second: Tensor, beta: float) -> Tensor:
-    """exp(-beta * (1 - cosine)) [n, m] of unit features [n, embed] and [m, embed]."""
-    return torch.exp(beta * (first @ second.T - 1))
+def kernel(cosines: Tensor, beta: Tensor | float) -> Tensor:
+    """exp(-beta * (1 - cosine)), [n, m]."""
+    return torch.exp(beta * (cosines - 1))
 
 
 class ProKeR(Method):
@@ -113,7 +113,7 @@ class ProKeR(Method):
         """[images, classes]."""
         features = normalize(self.image_features(images))
         scale = self.temperature if self.temperature else self.frozen.temperature.to(features)
-        near = torch.exp(self.get_buffer("sharpness") * (features @ self.get_buffer("support").T - 1))
+        near = kernel(features @ self.get_buffer("support").T, self.get_buffer("sharpness"))
         text = scaled_cosines(self.frozen, features, self.class_features(), self.temperature)
         return text + scale * (near @ self.get_buffer("dual"))
 
@@ -133,7 +133,7 @@ class ProKeR(Method):
         beta, lmbda = self.pair = found or (self.beta or published[0], self.lmbda or published[1])
         every = torch.arange(len(support.labels))
         rows, residuals = (one.double() for one in self._system(support.labels, every))
-        self.get_buffer("dual").copy_(solved(kernel(rows, rows, beta), residuals, lmbda))
+        self.get_buffer("dual").copy_(solved(kernel(rows @ rows.T, beta), residuals, lmbda))
         self.get_buffer("sharpness").fill_(beta)
 
     def _system(self, labels: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,9 +151,9 @@ class ProKeR(Method):
         for fold in validation.folds:
             rows, residuals = self._system(labels, fold.train)
             held = normalize(self.image_features(fold.held)).cpu()
-            text = held @ normalize(self.base.cpu()).T
+            text, among, towards = held @ normalize(self.base.cpu()).T, rows @ rows.T, held @ rows.T
             for row, beta in enumerate(betas):
-                own, near = kernel(rows, rows, beta), kernel(held, rows, beta)
+                own, near = kernel(among, beta), kernel(towards, beta)
                 for column, lmbda in enumerate(lambdas):
                     scores = text + near @ solved(own, residuals, lmbda)
                     self.correct[row, column] += int((scores.argmax(dim=1) == fold.labels).sum())
