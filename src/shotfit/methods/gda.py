@@ -120,7 +120,7 @@ class GDA(Method):
 
     def selection(self, validation: Validation) -> str:
         """What alpha was chosen by."""
-        return validation.description if self.search or not validation.folds else "fixed alpha (search is off)"
+        return validation.said(self.search, "alpha")
 
     @torch.no_grad()
     def solve(self, support: Support, validation: Validation) -> None:

@@ -85,7 +85,7 @@ class KNN(Method):
 
     def selection(self, validation: Validation) -> str:
         """What k was chosen by."""
-        return validation.description if self.search or not validation.folds else "fixed k (search is off)"
+        return validation.said(self.search, "k")
 
     @torch.no_grad()
     def solve(self, support: Support, validation: Validation) -> None:

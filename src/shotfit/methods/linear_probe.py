@@ -122,7 +122,7 @@ class LinearProbe(Method):
 
     def selection(self, validation: Validation) -> str:
         """What C was chosen by."""
-        return validation.description if self.search or not validation.folds else "fixed C (search is off)"
+        return validation.said(self.search, "C")
 
     @torch.no_grad()
     def solve(self, support: Support, validation: Validation) -> None:

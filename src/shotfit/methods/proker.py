@@ -38,19 +38,11 @@ from shotfit.methods.coefficients import best_first, parse_values
 from shotfit.methods.declared import Declared
 from shotfit.methods.support_features import support_features
 
-__all__ = ["ProKeR", "kernel", "published_for", "solved"]
+__all__ = ["ProKeR", "kernel", "solved"]
 
 MOST_ROWS = 20_000  # whose kernel takes 3.2 GB
-PUBLISHED = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16: (1.7, 0.1)}  # shots: beta, lambda
-
-
-def published_for(shots: int) -> tuple[float, float]:
-    """The authors' beta and lambda, which they found on ImageNet with RN50.
-
-    >>> published_for(5)
-    (1.5, 0.05)
-    """
-    return PUBLISHED[max(own for own in PUBLISHED if own <= max(shots, 1))]
+# The authors' beta and lambda by shots, which they found on ImageNet with RN50.
+PUBLISHED = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16: (1.7, 0.1)}
 
 
 def kernel(cosines: Tensor, beta: Tensor | float) -> Tensor:
@@ -88,7 +80,6 @@ class ProKeR(Method):
                 f"a linear system of as many; expected at most {MOST_ROWS:,}: use fewer views or shots."
             )
         self.rows = normalize(support_features(self.frozen, support, self.views)).flatten(0, 1)  # view after view
-        self.shots = support.shots
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """S [rows, embed], A [rows, classes] and beta [], zero until solved."""
@@ -123,12 +114,12 @@ class ProKeR(Method):
 
     def selection(self, validation: Validation) -> str:
         """What beta and lambda were chosen by."""
-        return validation.description if self.search or not validation.folds else "fixed coefficients (search is off)"
+        return validation.said(self.search, "coefficients")
 
     @torch.no_grad()
     def solve(self, support: Support, validation: Validation) -> None:
         """Search beta and lambda on the folds, then solve for all rows."""
-        published = published_for(self.shots)
+        published = PUBLISHED[max(shots for shots in PUBLISHED if shots <= support.shots)]
         found = self._searched(support.labels, validation) if self.search and validation.folds else None
         beta, lmbda = self.pair = found or (self.beta or published[0], self.lmbda or published[1])
         every = torch.arange(len(support.labels))
