@@ -309,9 +309,9 @@ def test_compare_reads_commas_in_front_of_numbers_as_an_option(home: Home, shell
 
 def test_methods_lists_them(shell: Shell) -> None:
     assert "tip_adapter_f" in shell("methods").out
-    assert {"method", "title", "new_classes", "source"} == json.loads(shell("methods", "--json").out)["methods"][
-        0
-    ].keys()
+    assert {"method", "title", "new_classes", "verified", "source"} == json.loads(shell("methods", "--json").out)[
+        "methods"
+    ][0].keys()
 
 
 def test_show_prints_options_recipe_and_calls(home: Home, shell: Shell) -> None:

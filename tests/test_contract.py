@@ -54,7 +54,9 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"paths": "negative", "residuals": "negative_keys"},
         {"cache": "false", "search": "false", "template_set": "dtd"},
     ],
-    "taskres": [{}, {"side": "image", "learnable_alpha": "true"}],
+    "clap": [{}, {"mode": "adaptative"}, {"distance": "cosine", "mode": "corrected"}],
+    "prolip": [{}, {"side": "text", "per": "nothing"}, {"side": "features", "protocol": "transfer"}],
+    "taskres": [{}, {"side": "image", "learnable_alpha": "true"}, {"enhanced": "9"}],
 }
 # What no option changes is checked once a method.
 ONCE = {

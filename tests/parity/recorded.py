@@ -27,10 +27,12 @@ from .backbones import build
 from .cases import Case, assert_close
 
 __all__ = [
+    "ClassifierFrozen",
     "FeaturePool",
     "PixelPool",
     "RecordedFrozen",
     "Step",
+    "assert_counts",
     "assert_features",
     "assert_losses",
     "class_list",
@@ -58,13 +60,12 @@ class PixelPool(ImagePool):
 
 
 class FeaturePool(ImagePool):
-    """Recorded image features [images, embed] as an image pool."""
+    """Recorded image features [images, embed], or [views, images, embed], as an image pool."""
 
     def __init__(self, features: Tensor, labels: Tensor) -> None:
-        super().__init__(
-            [Item(Picture(Path(f"{index}.png")), int(label), str(index)) for index, label in enumerate(labels)]
-        )
-        self.features = features
+        items = [Item(Picture(Path(f"{index}.png")), int(label), str(index)) for index, label in enumerate(labels)]
+        super().__init__(items, views=len(features) if features.dim() == 3 else 0)
+        self.features = features.transpose(0, 1).flatten(0, 1) if self.views else features
 
 
 class RecordedFrozen(Frozen):
@@ -86,6 +87,16 @@ class RecordedFrozen(Frozen):
         return super().image(images, edits)
 
 
+class ClassifierFrozen(RecordedFrozen):
+    """The case's backbone, where the one prompt of a class is a column of the recorded classifier."""
+
+    def class_texts(self, classes: Sequence[ClassList]) -> tuple[Texts, int]:
+        return Texts.of([number] for number in range(self.case["in/clip_weights"].shape[1])), 1
+
+    def text(self, texts: Texts, edits: Sequence[Edit] = (), absent: int = 0) -> Tensor:
+        return torch.stack([self.case["in/clip_weights"][:, number] for (number,) in texts.rows])
+
+
 def token_texts(tokens: Tensor) -> Texts:
     """Texts of padded rows [..., length]: a row ends at its largest id, which is the end token."""
     rows = tokens.flatten(0, -2).tolist()
@@ -101,6 +112,17 @@ def class_list(case: Case, count: int = 0) -> ClassList:
 def judged_by(images: Images, labels: Tensor, support: int) -> Validation:
     """A validation part of these images, for a support of this many."""
     return Validation("validation part", (Fold(torch.arange(support), images, labels),))
+
+
+def assert_counts(correct: Tensor, accuracy: Tensor, images: int, share: float) -> bool:
+    """Counts of right images are those of recorded accuracies (%), but for one image at `share` of the places.
+
+    Gives whether they are the same everywhere.
+    """
+    difference = (correct - accuracy * images / 100).abs()
+    assert float(difference.max()) < 1.01
+    assert float((difference > 0.5).float().mean()) <= share
+    return float(difference.max()) < 0.5
 
 
 def need_clip_vocabulary() -> None:

@@ -6,18 +6,26 @@ import importlib
 
 import pytest
 
+from shotfit.commands.describe import verified
+from shotfit.methods import METHODS, find
+
 from .cases import cases, folders, picked, roots
 
 # Folder of cases: the test modules that read them. A folder that is not here belongs to a method still to come.
 COVERED: dict[str, tuple[str, ...]] = {
     "checkpoints": ("test_checkpoints",),
+    "clap": ("test_clap",),
     "clip_adapter": ("test_residuals",),
     "clip_towers": ("test_preprocess", "test_tokenizer", "test_towers"),
     "coop": ("test_coop", "test_shots"),
     "dualadapter": ("test_dualadapter",),
+    "gda": ("test_gda",),
     "linear_probe": ("test_linear_probe",),
+    "lp_plus_plus": ("test_lp_plus_plus",),
     "apex": ("test_apex",),
     "mma": ("test_mma",),
+    "proker": ("test_proker",),
+    "prolip": ("test_prolip",),
     "softcpt": ("test_softcpt",),
     "taskres": ("test_residuals",),
     "tip_adapter": ("test_tip_adapter",),
@@ -38,6 +46,12 @@ def test_every_case_of_a_covered_folder_is_read_by_a_test(folder: str) -> None:
         case.id for (case,) in (parameter.values for parameter in cases(folder, partly=True)) if case.path not in read
     ]
     assert not unread, f"no test of {', '.join(COVERED[folder])} reads {', '.join(unread)}"
+
+
+def test_methods_of_covered_folders_and_no_others_are_called_verified() -> None:
+    also = {"zero_shot", "tip_adapter_f", "coop_mt", "zs_lp"}  # read from the folders of other methods
+    called = {name for name in METHODS if verified(find(name))}
+    assert called == {*also, *(name for name in METHODS if name in COVERED)}
 
 
 @pytest.mark.parametrize("folder", sorted(COVERED))

@@ -43,18 +43,30 @@ class Phase:
     calls: tuple[Plan, ...]
 
 
-def overview() -> list[tuple[str, str, str, str]]:
-    """Name, title, source, and whether it predicts classes that it was not fitted to, of every method."""
+def overview() -> list[tuple[str, str, str, str, str]]:
+    """Name, title, whether it predicts classes that it was not fitted to, whether it is verified, and source, of every
+    method.
+    """
     methods = [find(name) for name in names()]
-    return [(m.name, m.title, "yes" if m.accepts_new_classes else "no", m.paper) for m in methods]
+    return [(m.name, m.title, _yes(m.accepts_new_classes), _yes(verified(m)), m.paper) for m in methods]
+
+
+def verified(method: type[Method]) -> bool:
+    """Whether recorded results of its authors' program say that it computes the same."""
+    return bool(vars(method).get("verified", False))
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
 
 
 def facts(name: str) -> dict[str, Any]:
-    """A method for programs: its name, title, source, whether it predicts new classes, and its options."""
+    """A method for programs: its name, title, source, whether it predicts new classes and is verified, its options."""
     method = find(name)
     options = [dict(zip(("option", "default", "help"), row, strict=True)) for row in options_of(method)]
     head = {"method": method.name, "title": method.title, "source": method.paper}
-    return head | {"new_classes": method.accepts_new_classes, "options": options}
+    kind = {"new_classes": method.accepts_new_classes, "verified": verified(method)}
+    return head | kind | {"options": options}
 
 
 def options_of(method: type[Method]) -> list[tuple[str, str, str]]:
@@ -96,7 +108,8 @@ def describe(
         width, default = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
         lines += [f"  {option:{width}}  {value:{default}}  {text}" for option, value, text in rows]
     lines += ["", *_recipe_lines(prototype.training_recipe()), "", *_grid_lines(prototype), ""]
-    lines.append(f"New class names after the fit: {'yes' if method.accepts_new_classes else 'no'}")
+    lines.append(f"New class names after the fit: {_yes(method.accepts_new_classes)}")
+    lines.append(f"Verified against results of its authors' program: {_yes(verified(method))}")
     loaded = load_in(backbone, device="cpu")
     lines += ["", f"Calls of the towers of {loaded.name}, for the class names {', '.join(classes)}:"]
     for phase in dry_run(prototype, loaded, classes, savings, memory):

@@ -11,7 +11,7 @@ __all__ = ["methods"]
 
 
 def methods(as_json: flags.Json = False) -> None:
-    """List the methods.
+    """List the methods. Verified: compared with results of its authors' program.
 
     \b
     Example:
@@ -21,13 +21,13 @@ def methods(as_json: flags.Json = False) -> None:
 
     rows = overview()
     if as_json:
-        keys = ("method", "title", "new_classes", "source")
+        keys = ("method", "title", "new_classes", "verified", "source")
         print_json({"methods": [dict(zip(keys, row, strict=True)) for row in rows]})
         return
-    head = ("method", "title", "new classes", "source")
+    head = ("method", "title", "new classes", "verified", "source")
     if is_terminal(sys.stdout):
         show_table([head, *rows], sys.stdout, left=True)
         return
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(4)]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
         to(sys.stdout)("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

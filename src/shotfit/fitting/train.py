@@ -179,7 +179,7 @@ def train(
                 forecast.step()
         history.append(total / left)
         right = correct(method, judge.folds[0].held, judge.folds[0].labels) if judge else 0
-        if judge and right > best:
+        if judge and (right > best or (recipe.latest and right == best)):
             best, kept = right, {name: value.clone() for name, value in method.state_dict().items()}
     if judge:
         method.load_state_dict(kept)

@@ -67,6 +67,7 @@ class Apex(Method):
     name: ClassVar[str] = "apex"
     title: ClassVar[str] = "APEX"
     paper: ClassVar[str] = "Yang et al., EMNLP 2024, arXiv 2311.15569"
+    verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
         ADADELTA,
         Schedule("cosine", warmup=1, warmup_lr=0.01, warming="linear"),

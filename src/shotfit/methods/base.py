@@ -98,6 +98,10 @@ class Validation:
             return f"cross-validation of the support images ({len(self.folds)} folds)"
         return "fixed defaults (no validation part and too few shots for cross-validation)"
 
+    def said(self, search: bool, what: str) -> str:
+        """How a result names what a method chose by; what: the coefficients that are fixed where `search` is off."""
+        return self.description if search or not self.folds else f"fixed {what} (search is off)"
+
 
 @dataclass_transform()  # a default is positional in `option`, which a field specifier may not have
 class Method(nn.Module):
@@ -111,6 +115,7 @@ class Method(nn.Module):
     accepts_new_classes: ClassVar[bool] = False
     several_tasks: ClassVar[bool] = False
     edits_towers: ClassVar[bool] = False  # it puts prompts or adapters into the towers, which closed encoders have not
+    verified: ClassVar[bool] = False  # by recorded results of its authors' program (tests/parity); is not inherited
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from shotfit.errors import UsageError
 
-__all__ = ["best_first", "grid", "parse_grid", "right_along"]
+__all__ = ["best_first", "grid", "parse_grid", "parse_values", "right_along"]
 
 MOST_STEPS = 10_000  # of one axis of a search
 ENTRIES = {"cpu": 2**18, "cuda": 2**21}  # logits that are looked at together: on a CPU, what its caches hold
@@ -54,6 +54,28 @@ def parse_grid(option: str, text: str, at_least: float = 0.0, at_most: float = m
             f"step, at most {MOST_STEPS:,}, as in 0,1,20 (high itself is not tried)."
         )
     return grid(low, high, steps)
+
+
+def parse_values(option: str, text: str) -> list[float]:
+    """The numbers above 0 of a text "value,value,...", in their order.
+
+    Raises UsageError, naming the option, for anything else.
+
+    Example:
+        >>> parse_values("alphas", "0.1,1,10")
+        [0.1, 1.0, 10.0]
+    """
+    try:
+        values = [float(word) for word in text.split(",", MOST_STEPS)]
+    except ValueError:
+        values = []
+    if not 1 <= len(values) <= MOST_STEPS or not all(0 < value < math.inf for value in values):
+        shown = text if len(text) <= 60 else f"{text[:60]}..."
+        raise UsageError(
+            f"{option} is {shown!r}; expected numbers above 0 with commas between them, at most {MOST_STEPS:,}, as in "
+            "0.1,1,10."
+        )
+    return values
 
 
 def right_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[float]) -> Tensor:

@@ -49,6 +49,7 @@ class CoOp(Method):
     name: ClassVar[str] = "coop"
     title: ClassVar[str] = "CoOp"
     paper: ClassVar[str] = "Zhou et al., IJCV 2022, arXiv 2109.01134"
+    verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
         Optimizer("sgd", lr=0.002, weight_decay=5e-4),
         Schedule("cosine", warmup=1, warmup_lr=1e-5),

@@ -92,6 +92,7 @@ class LinearProbe(Method):
     name: ClassVar[str] = "linear_probe"
     title: ClassVar[str] = "linear probe"
     paper: ClassVar[str] = "Radford et al., ICML 2021, arXiv 2103.00020"
+    verified: ClassVar[bool] = True
 
     search: bool = option(True, "search C on validation images; false: take `c`")
     c: float = option(0.316, "inverse strength of the penalty where nothing is searched, as in CLIP's example", above=0)
@@ -121,7 +122,7 @@ class LinearProbe(Method):
 
     def selection(self, validation: Validation) -> str:
         """What C was chosen by."""
-        return validation.description if self.search or not validation.folds else "fixed C (search is off)"
+        return validation.said(self.search, "C")
 
     @torch.no_grad()
     def solve(self, support: Support, validation: Validation) -> None:

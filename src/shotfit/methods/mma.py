@@ -57,6 +57,7 @@ class MMA(Method):
     name: ClassVar[str] = "mma"
     title: ClassVar[str] = "MMA"
     paper: ClassVar[str] = "Yang et al., CVPR 2024"
+    verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
         Optimizer("sgd", lr=0.0015, weight_decay=5e-4), Schedule("cosine"), epochs={1: 5}, batch=16, replayable=True
     )

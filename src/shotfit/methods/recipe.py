@@ -112,8 +112,8 @@ class Recipe:
     epochs: by number of shots, the entry of the largest key not above it. views: random views of each image, drawn
     once (0: the center view alone). crop_scale: area of the authors' crops, for new ones at every step. updates: how
     often the optimizer steps on the gradient of a batch. keep_last: an epoch ends with a batch of what is left, where
-    others leave it out. best_epoch: keep the parameters of the first epoch that is
-    best on the validation part, where there is one; else the last epoch's. replayable: every step runs the same
+    others leave it out. best_epoch: keep the parameters of the first epoch (`latest`: the last) that is best on the
+    validation part, where there is one; else the last epoch's. replayable: every step runs the same
     operations on tensors of the same shapes, and draws nothing, so that a GPU may replay a recording (`replay.py`).
     tasks_per_batch: how many tasks the images of a batch come from at most (0: as many as chance gives).
     """
@@ -127,6 +127,7 @@ class Recipe:
     updates: int = 1
     keep_last: bool = False
     best_epoch: bool = False
+    latest: bool = False
     replayable: bool = False
     tasks_per_batch: int = 0
 

@@ -86,6 +86,7 @@ class SoftCPT(Method):
     name: ClassVar[str] = "softcpt"
     title: ClassVar[str] = "SoftCPT"
     paper: ClassVar[str] = PAPER
+    verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = RECIPE
     grid: ClassVar[Grid | None] = GRID
     accepts_new_classes: ClassVar[bool] = True
@@ -371,6 +372,7 @@ class CoOpMT(Method):
     name: ClassVar[str] = "coop_mt"
     title: ClassVar[str] = "CoOp-MT"
     paper: ClassVar[str] = f"baseline of {PAPER}"
+    verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = RECIPE
     grid: ClassVar[Grid | None] = GRID
     accepts_new_classes: ClassVar[bool] = True

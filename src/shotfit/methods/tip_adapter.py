@@ -31,10 +31,11 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, option
-from shotfit.methods.class_features import class_features
+from shotfit.methods.class_features import class_features, scaled_cosines
 from shotfit.methods.coefficients import MOST_STEPS, best_first, grid, right_along
 from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import VIEWS, Axis, Grid, Optimizer, Recipe, Schedule
+from shotfit.methods.support_features import support_features
 
 __all__ = ["TipAdapter", "TipAdapterF", "cached"]
 
@@ -47,6 +48,7 @@ class TipAdapter(Method):
     name: ClassVar[str] = "tip_adapter"
     title: ClassVar[str] = "Tip-Adapter"
     paper: ClassVar[str] = "Zhang et al., ECCV 2022, arXiv 2207.09519"
+    verified: ClassVar[bool] = True
 
     alpha: float = option(1.17, "weight of the cache where nothing is searched; F trains with it", at_least=0)
     beta: float = option(1.0, "sharpness of the cache where nothing is searched; F trains with it", at_least=0)
@@ -61,10 +63,8 @@ class TipAdapter(Method):
     @torch.no_grad()
     def prepare(self, support: Support) -> None:
         """Average the views of each support image to its key."""
-        pool = support.center.in_views(self.cache_views)
-        items = torch.arange(len(pool.pictures))
-        views = [self.frozen.image(pool.take(items, view)) for view in range(max(self.cache_views, 1))]
-        self.prepared = normalize(torch.stack(views).mean(dim=0)), support.labels
+        views = support_features(self.frozen, support, self.cache_views)  # [views, support, embed]
+        self.prepared = normalize(views.mean(dim=0)), support.labels
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Keys [support, embed], values [support, classes], and (beta, alpha)."""
@@ -99,8 +99,7 @@ class TipAdapter(Method):
 
     def text_logits(self, features: Tensor) -> Tensor:
         """Logits [images, classes] of the text classifier alone, of normalized image features."""
-        cosines = features @ normalize(self.class_features()).T
-        return cosines * (self.temperature if self.temperature else self.frozen.temperature.to(features))
+        return scaled_cosines(self.frozen, features, self.class_features(), self.temperature)
 
     def logits(self, images: Images) -> Tensor:
         """[images, classes]."""
@@ -160,6 +159,7 @@ class TipAdapterF(TipAdapter):
 
     name: ClassVar[str] = "tip_adapter_f"
     title: ClassVar[str] = "Tip-Adapter-F"
+    verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
         Optimizer("adamw", lr=1e-3, weight_decay=0.01, eps=1e-4),
         Schedule("cosine", unit="step"),

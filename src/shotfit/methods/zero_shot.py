@@ -29,6 +29,7 @@ class ZeroShot(Method):
     name: ClassVar[str] = "zero_shot"
     title: ClassVar[str] = "zero-shot CLIP"
     paper: ClassVar[str] = "Radford et al., ICML 2021, arXiv 2103.00020"
+    verified: ClassVar[bool] = True
     accepts_new_classes: ClassVar[bool] = True
     several_tasks: ClassVar[bool] = True
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from shotfit.towers.config import BertConfig, TextConfig
-from shotfit.towers.edits import Edit
+from shotfit.towers.edits import Edit, ends_unprojected
 from shotfit.towers.layout import Stream
 from shotfit.towers.linear import Linear
 from shotfit.towers.transformer import TextTower, TextTransformer
@@ -45,10 +45,11 @@ class BertTransformer(TextTower):
         return self.embedding_norm(x + self.token_type + positions)
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
-        """The remaining blocks, pooling and projection: [rows, embed]."""
+        """The remaining blocks, pooling and projection: [rows, embed], or [rows, width]."""
         stream = self.ready(self.run(stream, edits), edits)
         pooled = self._read(stream) if self.pooled_alone else self._pooled(stream)
-        return self.projection(self.pooler(self.final_norm(pooled)))
+        pooled = self.pooler(self.final_norm(pooled))
+        return pooled if ends_unprojected(edits) else self.projection(pooled)
 
     def _pooled(self, stream: Stream) -> Tensor:
         """Mean or maximum over the tokens of each row, padding left out: [rows, width]."""

@@ -13,7 +13,17 @@ from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
-__all__ = ["NOTHING", "Adapter", "Context", "Edit", "PromptTokens", "frozen_until", "input_is_read"]
+__all__ = [
+    "NOTHING",
+    "Adapter",
+    "Context",
+    "Edit",
+    "PromptTokens",
+    "Unprojected",
+    "ends_unprojected",
+    "frozen_until",
+    "input_is_read",
+]
 
 NOTHING = -1  # the answer of an edit that acts in step 0: no step is frozen before it
 
@@ -91,6 +101,22 @@ class PromptTokens:
         return self.block - 1
 
 
+@dataclass(frozen=True, eq=False)
+class Unprojected:
+    """The tower ends in front of its projection: features are what is pooled and normed, [rows, width].
+
+    last: the tower's last block, which does not depend on it.
+    """
+
+    tower: Literal["image", "text"]
+    last: int
+
+    @property
+    def frozen_until(self) -> int:
+        """The last block."""
+        return self.last
+
+
 def frozen_until(edits: Sequence[Edit], last: int) -> int:
     """The last step that depends on none of the edits; `last` (the tower's last step) without edits."""
     for edit in edits:
@@ -104,3 +130,8 @@ def frozen_until(edits: Sequence[Edit], last: int) -> int:
 def input_is_read(edits: Sequence[Edit], step: int) -> bool:
     """Does an edit beside this block read what the block read?"""
     return any(isinstance(edit, Adapter) and edit.block == step for edit in edits)
+
+
+def ends_unprojected(edits: Sequence[Edit]) -> bool:
+    """Does the tower end in front of its projection?"""
+    return any(isinstance(edit, Unprojected) for edit in edits)

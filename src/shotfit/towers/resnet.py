@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import ResNetConfig
-from shotfit.towers.edits import Edit
+from shotfit.towers.edits import Edit, ends_unprojected
 from shotfit.towers.layout import Savings, Stream
 
 __all__ = ["ModifiedResNet"]
@@ -90,7 +90,10 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Tokens are the grid's mean and the grid; the mean is the only query: [n, c, h, w] to [n, embed]."""
+    """Tokens are the grid's mean and the grid; the mean is the only query: [n, c, h, w] to [n, c].
+
+    `out` projects that into the joint space.
+    """
 
     def __init__(self, channels: int, heads: int, grid: int, embed: int) -> None:
         super().__init__()
@@ -100,13 +103,13 @@ class AttentionPool(nn.Module):
         self.value, self.out = nn.Linear(channels, channels), nn.Linear(channels, embed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, channels, h, w] to [n, embed]."""
+        """[n, channels, h, w] to [n, channels]."""
         grid = x.flatten(2).transpose(1, 2)
         tokens = torch.cat([grid.mean(dim=1, keepdim=True), grid], dim=1) + self.positions
         query = self.query(tokens[:, :1]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key = self.key(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         value = self.value(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return self.out(F.scaled_dot_product_attention(query, key, value).flatten(1))
+        return F.scaled_dot_product_attention(query, key, value).flatten(1)
 
 
 class ModifiedResNet(nn.Module):
@@ -146,5 +149,6 @@ class ModifiedResNet(nn.Module):
         return Stream(x, None, max(until, stream.step))
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
-        """The remaining stages and the attention pooling: [n, embed]."""
-        return self.pool(self.run(stream, edits).hidden)
+        """The remaining stages and the attention pooling: [n, embed], or [n, channels] in front of its last map."""
+        pooled = self.pool(self.run(stream, edits).hidden)
+        return pooled if ends_unprojected(edits) else self.pool.out(pooled)

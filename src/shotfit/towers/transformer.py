@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from shotfit.errors import ShotfitError
 from shotfit.towers.blocks import Block, PoolingHead, without
 from shotfit.towers.config import BertConfig, BlocksConfig, ImageConfig, StemConfig, TextConfig
-from shotfit.towers.edits import Adapter, Context, Edit, PromptTokens
+from shotfit.towers.edits import Adapter, Context, Edit, PromptTokens, ends_unprojected
 from shotfit.towers.layout import Layout, Savings, Stream
 from shotfit.towers.linear import Linear
 from shotfit.towers.texts import Group, Texts, share_beginnings, trim, words
@@ -206,7 +206,7 @@ class VisionTransformer(Transformer):
         return self.embedding.norm(tokens) if isinstance(self.embedding, PatchEmbedding) else tokens
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
-        """The remaining blocks, pooling and projection: [n, embed]. Prompt tokens are not pooled."""
+        """The remaining blocks, pooling and projection: [n, embed], or [n, width] without. Prompts are not pooled."""
         stream = self.ready(self.run(stream, edits), edits)
         if self.pooling == "token":
             pooled = self.post_norm(self._read(stream))
@@ -217,7 +217,7 @@ class VisionTransformer(Transformer):
             x = x if self.norm_after_pool else self.post_norm(x)
             pooled = self.pool(x) if self.pool is not None else x[:, int(self.has_class_token) :].mean(dim=1)
             pooled = self.post_norm(pooled) if self.norm_after_pool else pooled
-        return pooled if self.projection is None else self.projection(pooled)
+        return pooled if self.projection is None or ends_unprojected(edits) else self.projection(pooled)
 
 
 def _of_pool(config: ImageConfig) -> BlocksConfig:
@@ -280,8 +280,9 @@ class TextTransformer(TextTower):
         self.projection = Linear(config.blocks.width, config.embed, bias=config.projection_bias)
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
-        """The remaining blocks, the final norm at the read token, the projection: [rows, embed]."""
-        return self.projection(self.final_norm(self._read(self.ready(self.run(stream, edits), edits))))
+        """The remaining blocks, the final norm at the read token, the projection: [rows, embed], or [rows, width]."""
+        pooled = self.final_norm(self._read(self.ready(self.run(stream, edits), edits)))
+        return pooled if ends_unprojected(edits) else self.projection(pooled)
 
 
 class _PackedTexts:

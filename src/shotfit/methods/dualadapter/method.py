@@ -77,6 +77,7 @@ class DualAdapter(DualAdapterOptions):
     name: ClassVar[str] = "dualadapter"
     title: ClassVar[str] = "DualAdapter"
     paper: ClassVar[str] = "Zhang et al., arXiv 2403.12964; SimNL: WACV 2025"
+    verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
         Optimizer("adamw", lr=1e-4, weight_decay=0.1, eps=1e-3),
         Schedule("cosine", unit="step"),
