@@ -57,9 +57,10 @@ class LPPlusPlus(Method):
     grid: ClassVar[Grid | None] = Grid(
         (
             Axis("alpha_factor", (250.0, 60.0, 1000.0), "how sure the text is depends on the backbone's cosines"),
+            Axis("lr", (1.0,), "a factor of the rate that the images give"),
             Axis("steps", (300, 75), "without a validation part nothing else stops a probe of few images"),
         ),
-        robust={"alpha_factor": 250.0, "steps": 75},
+        robust={"alpha_factor": 250.0, "lr": 1.0, "steps": 75},
     )
 
     alpha_factor: float = option(250.0, "start of alpha, times the mean cosine of images and their texts", at_least=0)
