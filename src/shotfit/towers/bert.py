@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from shotfit.towers.changed import changed
 from shotfit.towers.config import BertConfig, TextConfig
 from shotfit.towers.edits import Edit
 from shotfit.towers.layout import Stream
@@ -46,9 +47,9 @@ class BertTransformer(TextTower):
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, pooling and projection: [rows, embed]."""
-        stream = self.ready(self.run(stream, edits), edits)
+        stream, own = self.ready(self.run(stream, edits), edits), changed(self, self.last, edits)
         pooled = self._read(stream) if self.pooled_alone else self._pooled(stream)
-        return self.projection(self.pooler(self.final_norm(pooled)))
+        return own.projection(own.pooler(own.final_norm(pooled)))
 
     def _pooled(self, stream: Stream) -> Tensor:
         """Mean or maximum over the tokens of each row, padding left out: [rows, width]."""
