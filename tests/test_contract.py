@@ -54,6 +54,19 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"paths": "negative", "residuals": "negative_keys"},
         {"cache": "false", "search": "false", "template_set": "dtd"},
     ],
+    "clip_lora": [
+        {},
+        {"rank": "3", "matrices": "qo", "image_blocks": "2,4", "text_blocks": "up", "dropout": "0"},
+    ],
+    "clip_svd": [{}, {"matrices": "vm", "rank_ratio": "0.5", "image_blocks": "half-up", "protocol": "base-to-new"}],
+    "two_stage": [
+        {"steps_per_shot": "20"},
+        {"steps_per_shot": "5", "peft": "biases", "image_blocks": "3-4"},
+        {"steps_per_shot": "5", "fraction": "0"},
+        {"fraction": "1", "outer_norms": "true", "text_blocks": "2,3"},
+    ],
+    "fine_tune": [{}, {"variant": "linear", "label_smoothing": "0.1"}],
+    "wise_ft": [{"mix": "0.3"}],
     "taskres": [{}, {"side": "image", "learnable_alpha": "true"}],
 }
 # What no option changes is checked once a method.
