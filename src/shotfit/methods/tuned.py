@@ -142,8 +142,8 @@ def chosen_blocks(method: str, tower: Tower, layers: int, text: str) -> list[int
         return list(range(begin + 1, round(end * layers) + 1)) or [layers]
     chosen = set[int]()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last.isdecimal() or not last) and len(part) < 9):
+        first, to, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not to) and len(part) < 9):
             raise UsageError(f"{method}: {tower}_blocks must be {BLOCKS}, but is {text!r}.")
         chosen.update(range(int(first), int(last or first) + 1))
     if not chosen or min(chosen) < 1 or max(chosen) > layers:
