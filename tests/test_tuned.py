@@ -89,7 +89,7 @@ def test_fitted_model_multiplies_whole_matrices(backbone: Backbone) -> None:
     pixels, parameters = Images.of(torch.randn(2, 3, 32, 32)), dict(method.named_parameters())
     with torch.no_grad():
         for value in parameters.values():
-            value *= 1.1
+            value.mul_(1.1)
         factors = method.logits(pixels)
         method.requires_grad_(False)
         method.bake()
