@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from benchmarks import reference
+from benchmarks import low_rank, reference
 from benchmarks.measure import Line, Target, alternate, check_same, line, operations_of
 from benchmarks.names import CALTECH101, TASKS
 from benchmarks.reference import Clip, Reference, pad
@@ -27,6 +27,7 @@ from shotfit.engine.store import MemoryStore
 from shotfit.fitting.train import Stepper
 from shotfit.methods.apex import Apex
 from shotfit.methods.base import Method
+from shotfit.methods.clip_lora import ClipLora
 from shotfit.methods.coop import CoOp
 from shotfit.methods.mma import MMA
 from shotfit.methods.numbering import step_labels
@@ -34,7 +35,17 @@ from shotfit.methods.recipe import ParameterGroup, Recipe
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.towers.backbone import Backbone
 
-__all__ = ["METHODS", "Pair", "apex_step", "coop_step", "coop_step_fresh", "mma_step", "mma_step_fresh", "softcpt_step"]
+__all__ = [
+    "METHODS",
+    "Pair",
+    "apex_step",
+    "clip_lora_step",
+    "coop_step",
+    "coop_step_fresh",
+    "mma_step",
+    "mma_step_fresh",
+    "softcpt_step",
+]
 
 BATCHES = 2  # of images, taken in turns
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}  # of loss and gradients
@@ -91,9 +102,11 @@ class Pair:
         """The reference manner: the same step, []."""
         batch = self.taken % len(self.pixels)
         schedule, optimizer = self.recipe.schedule, self.recipe.optimizer
-        unit = self.taken // BATCHES if schedule.unit == "epoch" else self.taken
+        unit, period = self.taken // BATCHES, self.recipe.epochs_for(16)
+        if schedule.unit == "step":
+            unit, period = self.taken, period * BATCHES
         for group in self.optimizer.param_groups:
-            group["lr"] = schedule.rate(optimizer.lr, unit, self.recipe.epochs_for(16))
+            group["lr"] = schedule.rate(optimizer.lr, unit, period)
         loss = self.reference.loss(self.pixels[batch], self.labels[batch])
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -137,6 +150,18 @@ def apex(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Refere
     return method, reference.Apex(clip, pad(method.texts.rows, clip), dict(method.named_parameters()))
 
 
+def clip_lora(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """CLIP-LoRA of queries, keys and values in every block of both towers, without dropout."""
+    method, clip = _built(ClipLora(dropout=0.0), frozen, classes), Clip(frozen.backbone)
+    assert isinstance(method, ClipLora)
+    with torch.no_grad():  # B starts from zero, where A has no gradient
+        for name, value in method.named_parameters():
+            if name.endswith("up"):
+                value.normal_(std=0.01)
+    scale = method.alpha / method.rank**0.5
+    return method, low_rank.ClipLora(clip, pad(method.prompts.rows, clip), scale, dict(method.named_parameters()))
+
+
 def _built(method: Method, frozen: Frozen, classes: tuple[ClassList, ...]) -> Method:
     method.attach(frozen, classes)
     torch.manual_seed(1)
@@ -150,6 +175,7 @@ METHODS: dict[str, tuple[Make, tuple[ClassList, ...]]] = {
     "softcpt": (softcpt, TASKS),
     "mma": (mma, (ClassList("caltech101", CALTECH101),)),
     "apex": (apex, (ClassList("caltech101", CALTECH101),)),
+    "clip_lora": (clip_lora, (ClassList("caltech101", CALTECH101),)),
 }
 
 
@@ -219,3 +245,8 @@ def mma_step_fresh(size: Size, repeats: int) -> Line:
 def apex_step(size: Size, repeats: int) -> Line:
     """APEX, whole training step, batch 16, 100 classes, stored views."""
     return _step("apex_step", "apex", 3.2, size, repeats)
+
+
+def clip_lora_step(size: Size, repeats: int) -> Line:
+    """CLIP-LoRA, whole training step, every block of both towers, batch 32, 100 classes, stored views."""
+    return _step("clip_lora_step", "clip_lora", 1.6, size, repeats)

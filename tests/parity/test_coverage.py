@@ -16,6 +16,8 @@ COVERED: dict[str, tuple[str, ...]] = {
     "checkpoints": ("test_checkpoints",),
     "clap": ("test_clap",),
     "clip_adapter": ("test_residuals",),
+    "clip_lora": ("test_tuned",),
+    "clip_svd": ("test_tuned",),
     "clip_towers": ("test_preprocess", "test_tokenizer", "test_towers"),
     "coop": ("test_coop", "test_shots"),
     "dualadapter": ("test_dualadapter",),
@@ -29,6 +31,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "softcpt": ("test_softcpt",),
     "taskres": ("test_residuals",),
     "tip_adapter": ("test_tip_adapter",),
+    "two_stage": ("test_tuned",),
 }
 
 

@@ -178,6 +178,9 @@ def _recipe_lines(recipe: Recipe | None) -> list[str]:
     if recipe is None:
         return ["Recipe: none (no gradient steps)"]
     by_shots = [f"{epochs} from {shots} shots" for shots, epochs in sorted(recipe.epochs.items())]
+    length = f"  epochs     {', '.join(by_shots)}"
+    if recipe.steps_per_shot:
+        length = f"  steps      {recipe.steps_per_shot:g} for each shot"
     optimizer, schedule = recipe.optimizer, recipe.schedule
     warmup = f", {schedule.warmup} {schedule.unit}s at {schedule.warmup_lr:g} first" if schedule.warmup else ""
     views = f"{recipe.views} random views of each image, drawn once" if recipe.views else "the center view"
@@ -185,7 +188,7 @@ def _recipe_lines(recipe: Recipe | None) -> list[str]:
         "Recipe:",
         f"  optimizer  {optimizer.name}, learning rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}",
         f"  schedule   {schedule.name} by {schedule.unit}{warmup}",
-        f"  epochs     {', '.join(by_shots)}",
+        length,
         f"  batch      {recipe.batch} images" + (f", {recipe.updates} updates on each" if recipe.updates > 1 else ""),
         f"  views      {views}",
     ]

@@ -30,7 +30,7 @@ from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import UsageError
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BlocksConfig, Preprocessing, ResNetConfig
-from shotfit.towers.edits import NOTHING, Edit, frozen_until, input_is_read
+from shotfit.towers.edits import NOTHING, Edit, Weights, frozen_until, input_is_read
 from shotfit.towers.layout import Layout, Savings, Stream
 from shotfit.towers.texts import Texts
 from shotfit.towers.transformer import VisionTransformer
@@ -208,7 +208,7 @@ class Frozen:
         step = frozen_until(edits, tower.last)
         if step < tower.last:
             layout = tower.pack(texts, self.savings).layout
-            parts = self._text_parts(texts, layout, step)
+            parts = self._text_parts(texts, layout, edits, step)
             self._note(lambda: plan_texts(self.backbone, layout, edits, self.savings, parts, absent))
             if ranks.splits(len(texts)):
                 return self._shared_out(texts, edits, step)
@@ -248,7 +248,7 @@ class Frozen:
         )  # several members ask for the same batch, or logits and features are asked for
         if again and images in self._seen:
             return self._seen[images]
-        parts = 1 if stored and step == last else self._image_parts(len(images), step)
+        parts = 1 if stored and step == last else self._image_parts(len(images), edits, step)
         self._note(lambda: plan_images(self.backbone, len(images), edits, self.savings, parts if training else 1))
         with torch.set_grad_enabled(training):
             run = self._resume_images if stored else self._run_images
@@ -372,31 +372,35 @@ class Frozen:
             self._shares[texts] = texts[ranks.share(len(texts))]
         own = self._shares[texts]
         layout = self.backbone.text.pack(own, self.savings).layout
-        features = self._run_texts(own, edits, step, self._text_parts(own, layout, step))
+        features = self._run_texts(own, edits, step, self._text_parts(own, layout, edits, step))
         return ranks.gathered(features.to(self.parameter_dtype), len(texts))
 
-    def _text_parts(self, texts: Texts, layout: Layout, step: int) -> int:
+    def _text_parts(self, texts: Texts, layout: Layout, edits: Sequence[Edit], step: int) -> int:
         """In how many chunks texts run: as many as keep the activations within the budget."""
         if not torch.is_grad_enabled():
             return 1
         shared = layout.shared.longest if layout.shared else 0  # every chunk runs its beginning itself
         visible, own = (layout.own.longest + shared if shared else 0), layout.own.rows * layout.own.longest
         config = self.backbone.config.text.blocks
-        rest = self._activations(config, layout.tokens - shared, own, step, visible)
-        return min(len(texts), self._over(rest, self._activations(config, shared, shared, step, visible)))
+        rest = self._activations(config, layout.tokens - shared, own, edits, step, visible)
+        return min(len(texts), self._over(rest, self._activations(config, shared, shared, edits, step, visible)))
 
-    def _image_parts(self, images: int, step: int) -> int:
+    def _image_parts(self, images: int, edits: Sequence[Edit], step: int) -> int:
         """The same for images; without gradients, where nothing is kept, no more run together than are encoded so."""
         tower = self.backbone.image
         if not torch.is_grad_enabled() or step >= tower.last or not isinstance(tower, VisionTransformer):
             return max(1, ceil(images / IMAGE_ROWS))
-        held = self._activations(tower.config.blocks, images * tower.tokens, images * tower.tokens, step, visible=0)
+        tokens = images * tower.tokens
+        held = self._activations(tower.config.blocks, tokens, tokens, edits, step, visible=0)
         return min(images, self._over(held))
 
-    def _activations(self, blocks: BlocksConfig, tokens: int, places: int, step: int, visible: int) -> int:
-        """Bytes that autograd keeps of the blocks behind `step`."""
+    def _activations(
+        self, blocks: BlocksConfig, tokens: int, places: int, edits: Sequence[Edit], step: int, visible: int
+    ) -> int:
+        """Bytes that autograd keeps of the blocks behind `step`, and for the gradients of their weights."""
         steps, size = blocks.layers - max(step, 0), self.backbone.dtype.itemsize
-        return activation_bytes(blocks, tokens, places, steps, visible, self.savings, size)
+        of_weights = tokens * size * sum(edit.kept for edit in edits if isinstance(edit, Weights))
+        return activation_bytes(blocks, tokens, places, steps, visible, self.savings, size) + of_weights
 
     def _over(self, held: int, every: int = 0) -> int:
         """Into how many parts these bytes go, where each part and `every` are within the budget of one tower."""

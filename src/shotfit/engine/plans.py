@@ -79,7 +79,7 @@ def plan_images(backbone: Backbone, rows: int, edits: Sequence[Edit], savings: S
     tower, config = backbone.image, backbone.config.image
     until = frozen_until(edits, tower.last)
     if isinstance(config, ResNetConfig):
-        return Plan("image", rows, (), until, tower.last, savings)
+        return Plan("image", rows, _names(edits), until, tower.last, savings)
     assert isinstance(tower, VisionTransformer)
     return Plan(
         "image", rows, _names(edits), until, tower.last, savings,

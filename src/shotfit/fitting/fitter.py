@@ -86,18 +86,17 @@ class Fitter:
             method, recipe, support = self._built(prototype, items, setting)
             if recipe is not None:
                 epochs = setting.epochs or recipe.epochs_for(support.shots)
+                length = setting.steps if setting.epochs else setting.steps or recipe.length_for(support.shots)
                 generator = torch.Generator().manual_seed(self.seed)
                 fresh = self.views == "fresh"
                 before = self._right(method, support) if trainings else 0.0
-                losses = train(
-                    method, support, recipe, epochs, generator, validation, fresh, what, trainings, setting.steps
-                )
+                losses = train(method, support, recipe, epochs, generator, validation, fresh, what, trainings, length)
             with torch.no_grad():
                 method.solve(support, validation)
         method.requires_grad_(False)
         method.bake()
         if recipe is not None and trainings:
-            steps = setting.steps or epochs * Epochs.of(recipe, support, self.sizes).steps
+            steps = length or epochs * Epochs.of(recipe, support, self.sizes).steps
             method.course_of_training = {
                 "steps": steps,
                 "first_loss": losses[0],

@@ -75,7 +75,8 @@ class Schedule:
 
     While u < `warmup`: `warmup_lr`, or with linear `warming` lr u / warmup from the second unit on. Then
     `final` + (lr - final) (1 + cos(pi (u - warmup) / period)) / 2, where the period is the whole planned length. A
-    constant schedule is lr throughout. An epoch or step counts as `stride` units.
+    constant schedule is lr throughout. An epoch or step counts as `stride` units. period: another than the planned
+    length, after which the rate rises again.
     """
 
     name: Literal["cosine", "constant"] = "cosine"
@@ -85,6 +86,7 @@ class Schedule:
     final: float = 0.0
     warming: Literal["constant", "linear"] = "constant"
     stride: int = 1
+    period: int = 0
 
     def rate(self, lr: float, u: int, period: int) -> float:
         """The learning rate of epoch or step u.
@@ -95,7 +97,7 @@ class Schedule:
         """
         if self.name == "constant":
             return lr
-        u *= self.stride
+        u, period = u * self.stride, self.period or period
         if u < self.warmup:
             return self.warmup_lr if u == 0 or self.warming == "constant" else lr * u / self.warmup
         return self.final + (lr - self.final) * (1 + math.cos(math.pi * (u - self.warmup) / period)) / 2
@@ -111,9 +113,10 @@ class Recipe:
 
     epochs: by number of shots, the entry of the largest key not above it. views: random views of each image, drawn
     once (0: the center view alone). crop_scale: area of the authors' crops, for new ones at every step. updates: how
-    often the optimizer steps on the gradient of a batch. keep_last: an epoch ends with a batch of what is left, where
-    others leave it out. best_epoch: keep the parameters of the first epoch (`latest`: the last) that is best on the
-    validation part, where there is one; else the last epoch's. replayable: every step runs the same
+    often the optimizer steps on the gradient of a batch. steps_per_shot: of a program that counts steps, in place of
+    epochs: so many for each image of a class. keep_last: an epoch ends with a batch of what is left, where others leave
+    it out. best_epoch: keep the parameters of the first epoch (`latest`: the last) that is best on the validation part,
+    where there is one; else the last epoch's. replayable: every step runs the same
     operations on tensors of the same shapes, and draws nothing, so that a GPU may replay a recording (`replay.py`).
     tasks_per_batch: how many tasks the images of a batch come from at most (0: as many as chance gives).
     """
@@ -130,6 +133,11 @@ class Recipe:
     latest: bool = False
     replayable: bool = False
     tasks_per_batch: int = 0
+    steps_per_shot: float = 0
+
+    def length_for(self, shots: int) -> int | None:
+        """The length in steps for this many shots a class; None where it is counted in epochs."""
+        return int(self.steps_per_shot * shots) if self.steps_per_shot else None
 
     def epochs_for(self, shots: int) -> int:
         """Epochs for this many shots a class.

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from shotfit.towers.changed import changed
 from shotfit.towers.config import BertConfig, TextConfig
 from shotfit.towers.edits import Edit, ends_unprojected
 from shotfit.towers.layout import Stream
@@ -46,10 +47,10 @@ class BertTransformer(TextTower):
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, pooling and projection: [rows, embed], or [rows, width]."""
-        stream = self.ready(self.run(stream, edits), edits)
+        stream, own = self.ready(self.run(stream, edits), edits), changed(self, self.last, edits)
         pooled = self._read(stream) if self.pooled_alone else self._pooled(stream)
-        pooled = self.pooler(self.final_norm(pooled))
-        return pooled if ends_unprojected(edits) else self.projection(pooled)
+        pooled = own.pooler(own.final_norm(pooled))
+        return pooled if ends_unprojected(edits) else own.projection(pooled)
 
     def _pooled(self, stream: Stream) -> Tensor:
         """Mean or maximum over the tokens of each row, padding left out: [rows, width]."""

@@ -7,7 +7,7 @@ follow from this and from the ids of a text, never from a method's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -18,8 +18,10 @@ __all__ = [
     "Adapter",
     "Context",
     "Edit",
+    "Factors",
     "PromptTokens",
     "Unprojected",
+    "Weights",
     "ends_unprojected",
     "frozen_until",
     "input_is_read",
@@ -115,6 +117,61 @@ class Unprojected:
     def frozen_until(self) -> int:
         """The last block."""
         return self.last
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A matrix [out, in] in factors, up diag(gains) down, beside the frozen one or in its place.
+
+    up: [out, rank]. down: [rank, in]. gains: [rank], all 1 if None. Where it is cheaper, the product is multiplied by
+    tokens factor by factor; `towers/linear.py` counts.
+    """
+
+    up: Tensor
+    down: Tensor
+    gains: Tensor | None = None
+    beside: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the product."""
+        return self.up.shape[0], self.down.shape[1]
+
+    def over(self, weight: Tensor) -> Tensor:
+        """The values of a matrix that has these factors: weight + product, or the product alone, [out, in]."""
+        product = (self.up if self.gains is None else self.up * self.gains) @ self.down
+        return (weight.to(product.dtype) + product if self.beside else product).to(weight.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A step runs with other values of some of its weights: norm gains, biases, a projection, W + BA, all of them.
+
+    values: by the names that the parameters have within the step's block (`norm1.weight`, `mlp.up.bias`), in step 0 and
+    the last within the tower (`projection.weight`). The thirds of a joint matrix of queries, keys and values have names
+    of their own, `attention.query.weight` and so on. Shapes are the parameters'.
+    """
+
+    tower: Literal["image", "text"]
+    step: int
+    values: Mapping[str, Tensor | Factors]
+
+    @property
+    def frozen_until(self) -> int:
+        """The step before."""
+        return self.step - 1 if self.step else NOTHING
+
+    @property
+    def kept(self) -> int:
+        """Numbers that autograd keeps of each token for the gradients of matrices, at most."""
+        kept = 0
+        for value in self.values.values():
+            if isinstance(value, Factors):
+                rank = len(value.down)
+                kept += value.shape[1] + (rank if value.gains is None else 2 * rank)
+            elif value.dim() > 1:
+                kept += value.shape[-1]
+        return kept
 
 
 def frozen_until(edits: Sequence[Edit], last: int) -> int:

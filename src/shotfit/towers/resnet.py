@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotfit.errors import ShotfitError
+from shotfit.towers.changed import changed
 from shotfit.towers.config import ResNetConfig
 from shotfit.towers.edits import Edit, ends_unprojected
 from shotfit.towers.layout import Savings, Stream
@@ -135,7 +136,7 @@ class ModifiedResNet(nn.Module):
             raise ShotfitError(
                 f"The image tower takes [n, 3, {size}, {size}] pixels, but was given {list(pixels.shape)}."
             )
-        return Stream(self.stem(pixels), None, 0)
+        return Stream(changed(self, 0, edits).stem(pixels), None, 0)
 
     def resume(self, hidden: Tensor, step: int, savings: Savings = Savings(), before: Tensor | None = None) -> Stream:
         """A stream from stored maps [n, channels, h, w] after `step`."""
@@ -145,10 +146,11 @@ class ModifiedResNet(nn.Module):
         """Run the stages up to step `until` (all of them by default)."""
         until, x = self.last - 1 if until is None else until, stream.hidden
         for step in range(stream.step + 1, until + 1):
-            x = self.stages[step - 1](x)
+            x = changed(self.stages[step - 1], step, edits)(x)
         return Stream(x, None, max(until, stream.step))
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining stages and the attention pooling: [n, embed], or [n, channels] in front of its last map."""
-        pooled = self.pool(self.run(stream, edits).hidden)
-        return pooled if ends_unprojected(edits) else self.pool.out(pooled)
+        own = changed(self, self.last, edits)
+        pooled = own.pool(self.run(stream, edits).hidden)
+        return pooled if ends_unprojected(edits) else own.pool.out(pooled)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from shotfit.errors import ShotfitError
 from shotfit.towers.blocks import Block, PoolingHead, without
+from shotfit.towers.changed import changed
 from shotfit.towers.config import BertConfig, BlocksConfig, ImageConfig, StemConfig, TextConfig
 from shotfit.towers.edits import Adapter, Context, Edit, PromptTokens, ends_unprojected
 from shotfit.towers.layout import Layout, Savings, Stream
@@ -54,8 +55,8 @@ class Transformer(nn.Module):
     def _block(self, stream: Stream, edits: Sequence[Edit]) -> Stream:
         """One step: all tokens, the read ones alone in the last, or all but those that the next step replaces."""
         x, layout, step, silu = stream.hidden, stream.layout, stream.step + 1, stream.savings.silu
-        block, rotation = self.blocks[step - 1], self.rotation
-        assert layout is not None and isinstance(block, Block)
+        block, rotation = self._changed(step, edits), self.rotation
+        assert layout is not None
         if step == self.last - 1 and stream.savings.read_alone and self.pooled_alone:
             before = x.index_select(0, layout.read)
             return replace(stream, hidden=block.read(x, layout, silu, rotation), before=before, step=step, read=True)
@@ -70,12 +71,18 @@ class Transformer(nn.Module):
         """As the next step reads it: what stands beside the last block is added, prompt tokens are put in."""
         for edit in edits:
             if isinstance(edit, Adapter) and edit.block == stream.step > 0:
-                block, x = self.blocks[edit.block - 1], stream.before
-                assert x is not None and isinstance(block, Block)
+                block, x = self._changed(edit.block, edits), stream.before
+                assert x is not None
                 stream = replace(stream, hidden=stream.hidden + edit.map(block.seen(x) if edit.through_norm else x))
         for prompts in _prompts(edits, stream.step + 1):
-            stream = self._prompted(stream, prompts)
+            stream = changed(self, 0, edits)._prompted(stream, prompts)
         return stream
+
+    def _changed(self, block: int, edits: Sequence[Edit]) -> Block:
+        """A block with the weights that the edits give it."""
+        own = self.blocks[block - 1]
+        assert isinstance(own, Block)
+        return changed(own, block, edits)
 
     def _prompted(self, stream: Stream, edit: PromptTokens) -> Stream:
         x, layout, tokens = stream.hidden, stream.layout, edit.tokens.to(stream.hidden.dtype)
@@ -190,7 +197,7 @@ class VisionTransformer(Transformer):
             raise ShotfitError(
                 f"The image tower takes [n, 3, {size}, {size}] pixels, but was given {list(pixels.shape)}."
             )
-        return self.resume(self._embedded(self.embedding(pixels), edits), 0, savings)
+        return self.resume(self._embedded(changed(self, 0, edits).embedding(pixels), edits), 0, savings)
 
     def resume(self, hidden: Tensor, step: int, savings: Savings = Savings(), before: Tensor | None = None) -> Stream:
         """A stream from hidden states [n, tokens, width] after `step`, stored ones for instance.
@@ -208,6 +215,10 @@ class VisionTransformer(Transformer):
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, pooling and projection: [n, embed], or [n, width] without. Prompts are not pooled."""
         stream = self.ready(self.run(stream, edits), edits)
+        return changed(self, self.last, edits)._pooled(stream, edits)
+
+    def _pooled(self, stream: Stream, edits: Sequence[Edit]) -> Tensor:
+        """The last step: [n, embed], or [n, width]."""
         if self.pooling == "token":
             pooled = self.post_norm(self._read(stream))
         else:
@@ -251,15 +262,15 @@ class TextTower(Transformer):
 
     def start(self, texts: Texts, edits: Sequence[Edit] = (), savings: Savings = Savings()) -> Stream:
         """Step 0: words and learned ids, with positions."""
-        packed = self.pack(texts, savings)
-        x = self.token_embedding(packed.ids)
+        packed, own = self.pack(texts, savings), changed(self, 0, edits)
+        x = own.token_embedding(packed.ids)
         if packed.learned is not None:
             contexts = [edit for edit in edits if isinstance(edit, Context)]
             if len(contexts) != 1:
                 raise ShotfitError(f"Texts with learned ids need one Context edit, but {len(contexts)} were given.")
             vectors = contexts[0].vectors.to(x.dtype)
             x = x.index_copy(0, packed.learned, vectors.index_select(0, packed.rows))
-        x = self.positioned(self._embedded(x, edits), self.positions.index_select(0, packed.layout.positions))
+        x = own.positioned(self._embedded(x, edits), own.positions.index_select(0, packed.layout.positions))
         return Stream(x, packed.layout, 0, savings)
 
     def positioned(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -281,8 +292,9 @@ class TextTransformer(TextTower):
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, the final norm at the read token, the projection: [rows, embed], or [rows, width]."""
-        pooled = self.final_norm(self._read(self.ready(self.run(stream, edits), edits)))
-        return pooled if ends_unprojected(edits) else self.projection(pooled)
+        stream, own = self.ready(self.run(stream, edits), edits), changed(self, self.last, edits)
+        pooled = own.final_norm(self._read(stream))
+        return pooled if ends_unprojected(edits) else own.projection(pooled)
 
 
 class _PackedTexts:
