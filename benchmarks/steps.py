@@ -27,14 +27,21 @@ from shotfit.engine.store import MemoryStore
 from shotfit.fitting.train import Stepper
 from shotfit.methods.apex import Apex
 from shotfit.methods.base import Method
+from shotfit.methods.cocoop import CoCoOp
 from shotfit.methods.coop import CoOp
+from shotfit.methods.maple import MaPLe
 from shotfit.methods.mma import MMA
 from shotfit.methods.numbering import step_labels
+from shotfit.methods.prompted import Prompted
+from shotfit.methods.promptsrc import PromptSRC
 from shotfit.methods.recipe import ParameterGroup, Recipe
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.towers.backbone import Backbone
 
-__all__ = ["METHODS", "Pair", "apex_step", "coop_step", "coop_step_fresh", "mma_step", "mma_step_fresh", "softcpt_step"]
+__all__ = [
+    "METHODS", "Pair", "apex_step", "cocoop_step", "coop_step", "coop_step_fresh", "maple_step", "mma_step",
+    "mma_step_fresh", "promptsrc_step", "softcpt_step",
+]  # fmt: skip
 
 BATCHES = 2  # of images, taken in turns
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}  # of loss and gradients
@@ -137,6 +144,35 @@ def apex(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Refere
     return method, reference.Apex(clip, pad(method.texts.rows, clip), dict(method.named_parameters()))
 
 
+def cocoop(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """CoCoOp with the words "a photo of a"."""
+    return _prompted(CoCoOp(), frozen, classes, reference.CoCoOp)
+
+
+def maple(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """MaPLe with two tokens in 9 of 12 blocks."""
+    return _prompted(MaPLe(), frozen, classes, reference.MaPLe)
+
+
+def promptsrc(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """PromptSRC with four tokens in 9 of 12 blocks of both towers; the teacher's classes are known to both."""
+    method = PromptSRC(teacher="task")
+    return _prompted(
+        method, frozen, classes, lambda clip, ids, own: reference.PromptSRC(clip, ids, method.frozen_classes, own)
+    )
+
+
+def _prompted(
+    method: Prompted,
+    frozen: Frozen,
+    classes: tuple[ClassList, ...],
+    other: Callable[[Clip, Tensor, dict[str, Tensor]], Reference],
+) -> tuple[Method, Reference]:
+    _built(method, frozen, classes)
+    clip = Clip(frozen.backbone)
+    return method, other(clip, pad(method.texts.rows, clip), dict(method.named_parameters()))
+
+
 def _built(method: Method, frozen: Frozen, classes: tuple[ClassList, ...]) -> Method:
     method.attach(frozen, classes)
     torch.manual_seed(1)
@@ -150,6 +186,9 @@ METHODS: dict[str, tuple[Make, tuple[ClassList, ...]]] = {
     "softcpt": (softcpt, TASKS),
     "mma": (mma, (ClassList("caltech101", CALTECH101),)),
     "apex": (apex, (ClassList("caltech101", CALTECH101),)),
+    "cocoop": (cocoop, (ClassList("caltech101", CALTECH101),)),
+    "maple": (maple, (ClassList("caltech101", CALTECH101),)),
+    "promptsrc": (promptsrc, (ClassList("caltech101", CALTECH101),)),
 }
 
 
@@ -219,3 +258,18 @@ def mma_step_fresh(size: Size, repeats: int) -> Line:
 def apex_step(size: Size, repeats: int) -> Line:
     """APEX, whole training step, batch 16, 100 classes, stored views."""
     return _step("apex_step", "apex", 3.2, size, repeats)
+
+
+def cocoop_step(size: Size, repeats: int) -> Line:
+    """CoCoOp, whole training step, one image, 100 classes, stored views."""
+    return _step("cocoop_step", "cocoop", 8, size, repeats)
+
+
+def maple_step(size: Size, repeats: int) -> Line:
+    """MaPLe, whole training step, batch 4, 100 classes, stored views."""
+    return _step("maple_step", "maple", 3, size, repeats)
+
+
+def promptsrc_step(size: Size, repeats: int) -> Line:
+    """PromptSRC, whole training step, batch 4, 100 classes, stored views."""
+    return _step("promptsrc_step", "promptsrc", 3, size, repeats)

@@ -33,7 +33,14 @@ from .pictures import bomb
 
 OPTIONS = {"coop": {"length": "4"}, "coop_mt": {"length": "4"}, "softcpt": {"length": "4"}}
 
-INNER = {"apex", "mma"}  # they read streams of inner blocks, which their own first fit stores
+INNER = {
+    "apex",
+    "mma",
+    "vpt",
+    "ivlp",
+    "maple",
+    "promptsrc",
+}  # they read streams of inner blocks, which their own first fit stores
 
 METHOD_FILE = '''
 """A method of a third party."""

@@ -14,13 +14,21 @@ COVERED: dict[str, tuple[str, ...]] = {
     "clip_adapter": ("test_residuals",),
     "clip_towers": ("test_preprocess", "test_tokenizer", "test_towers"),
     "coop": ("test_coop", "test_shots"),
+    "deep_language": ("test_deep_prompts",),
     "dualadapter": ("test_dualadapter",),
+    "ivlp": ("test_deep_prompts",),
     "linear_probe": ("test_linear_probe",),
     "apex": ("test_apex",),
+    "cocoop": ("test_contexts",),
+    "kgcoop": ("test_contexts",),
+    "prograd": ("test_contexts",),
+    "maple": ("test_deep_prompts",),
     "mma": ("test_mma",),
+    "promptsrc": ("test_deep_prompts",),
     "softcpt": ("test_softcpt",),
     "taskres": ("test_residuals",),
     "tip_adapter": ("test_tip_adapter",),
+    "vpt": ("test_deep_prompts",),
 }
 
 
