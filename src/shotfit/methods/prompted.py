@@ -63,6 +63,11 @@ class Prompted(Method):
 
     words: str = option("a photo of a", "words in front of the class name; empty: none, and a random context")
 
+    def _check(self) -> None:
+        super()._check()
+        if self.words and not self.words.replace("_", " ").strip():
+            raise UsageError(f"{self.name}: the words {self.words!r} hold no word: give some, or none (words=).")
+
     def text_asked(self) -> tuple[int, int]:
         """Tokens and blocks of the text tower."""
         return 0, 0
