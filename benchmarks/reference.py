@@ -1,4 +1,4 @@
-"""The reference manner: CLIP's towers and four methods as the official programs run them, written plainly on PyTorch.
+"""The reference manner: CLIP's towers and seven methods as the official programs run them, written plainly on PyTorch.
 
     clip = Clip(backbone)                                          # the same weights, not copied
     method = CoOp(clip, pad(rows, clip), parameters)
@@ -10,7 +10,8 @@ gradients, no copies beyond those that the operations ask for. Nothing of shotfi
 prompts as rows of ids (an id from the vocabulary's size on is a learned vector).
 
 CoOp: Zhou et al., IJCV 2022. SoftCPT: Ding et al., Neurocomputing 2024. MMA: Yang et al., CVPR 2024. APEX: Yang et al.,
-EMNLP 2024. Only the step of training is here, in each method's default form.
+EMNLP 2024. CoCoOp: Zhou et al., CVPR 2022. MaPLe and PromptSRC: Khattak et al., CVPR and ICCV 2023. Only the step of
+training is here, in each method's default form.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch.nn import functional as F
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BlocksConfig, ResNetConfig, TextConfig
 
-__all__ = ["MMA", "Apex", "Clip", "CoOp", "Reference", "SoftCPT", "pad"]
+__all__ = ["MMA", "Apex", "Clip", "CoCoOp", "CoOp", "MaPLe", "PromptSRC", "Reference", "SoftCPT", "pad"]
 
 Map = Callable[[Tensor], Tensor]
 Weights = Mapping[str, Tensor]
@@ -120,11 +121,19 @@ class Clip(nn.Module):
         """Word embeddings [rows, 77, width] of padded ids [rows, 77]; those of learned ids are arbitrary."""
         return self.words[ids.where(ids < self.vocabulary, 0)]
 
-    def text(self, words: Tensor, ends: Tensor, beside: Mapping[int, Map] | None = None) -> Tensor:
-        """Features [rows, embed] of word embeddings [rows, 77, width], read at `ends` [rows]."""
+    def text(
+        self, words: Tensor, ends: Tensor, beside: Mapping[int, Map] | None = None, prompts: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Features [rows, embed] of word embeddings [rows, 77, width], read at `ends` [rows].
+
+        prompts: tokens [k, width] behind the start token, of the blocks from the second on.
+        """
         beside = beside or {}
         x = words + self.text_positions
         for number, block in enumerate(self.text_blocks, start=1):
+            if 1 < number <= len(prompts) + 1:
+                own = prompts[number - 2].expand(len(x), -1, -1)
+                x = torch.cat([x[:, :1], own, x[:, 1 + own.shape[1] :]], dim=1)
             x = block(x, beside.get(number))
         return self.text_projection(self.final_norm(x[torch.arange(len(x), device=x.device), ends]))
 
@@ -262,6 +271,58 @@ class Apex(Reference):
         context = self.get_parameter("context").expand(len(self.prefix), -1, -1)
         features = self.clip.text(torch.cat([self.prefix, context, self.suffix], dim=1), self.ends)
         return features @ self.get_parameter("matrix") + self.get_parameter("bias")
+
+
+class CoCoOp(CoOp):
+    """The context shifted by a network on the image's features: the text tower runs for each image."""
+
+    def loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        image = self.clip.image(pixels)
+        image = image / image.norm(dim=-1, keepdim=True)
+        first, second = ((self.get_parameter(f"meta_{i}_weight"), self.get_parameter(f"meta_{i}_bias")) for i in (1, 2))
+        shifts = F.linear(F.relu(F.linear(image, *first)), *second)  # [n, width]
+        rows = []
+        for own, shift in zip(image, shifts, strict=True):
+            context = (self.get_parameter("context") + shift).expand(len(self.prefix), -1, -1)
+            text = self.clip.text(torch.cat([self.prefix, context, self.suffix], dim=1), self.ends)
+            rows.append(self.clip.logits(own[None], text))
+        return F.cross_entropy(torch.cat(rows), labels)
+
+
+class MaPLe(CoOp):
+    """Deep prompts of the text tower, and linear images of them in the image tower."""
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        weights, biases = self.get_parameter("map_weights"), self.get_parameter("map_biases")
+        own = [self.get_parameter("context"), *self.get_parameter("text_prompts")]
+        prompts = [F.linear(tokens, *layer) for tokens, *layer in zip(own, weights, biases, strict=True)]
+        return self.clip.image(pixels, prompts=prompts)
+
+    def text_features(self) -> Tensor:
+        return self.clip.text(self.prompts(), self.ends, prompts=tuple(self.get_parameter("text_prompts")))
+
+
+class PromptSRC(CoOp):
+    """Deep prompts of both towers, held near features of the plain ones: of classes given, of images computed."""
+
+    def __init__(self, clip: Clip, ids: Tensor, teacher: Tensor, parameters: Weights) -> None:
+        super().__init__(clip, ids, parameters)
+        self.teacher = teacher  # [classes, embed]
+
+    def loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """With the published weights 25, 10 and 1."""
+        image = self.clip.image(pixels, prompts=tuple(self.get_parameter("visual_prompts")))
+        text = self.clip.text(self.prompts(), self.ends, prompts=tuple(self.get_parameter("text_prompts")))
+        with torch.no_grad():
+            plain = self.clip.image(pixels)
+            targets = self.clip.logits(plain, self.teacher).softmax(dim=-1)
+        logits = self.clip.logits(image, text)
+        apart = [
+            (F.normalize(one, dim=-1) - F.normalize(other, dim=-1)).abs().mean()
+            for one, other in ((text, self.teacher), (image, plain))
+        ]
+        divergence = F.kl_div(logits.log_softmax(dim=-1), targets, reduction="sum") / logits.numel()
+        return F.cross_entropy(logits, labels) + 25 * apart[0] + 10 * apart[1] + divergence
 
 
 def _linear(weights: Weights, name: str, bias: bool = True) -> nn.Linear:

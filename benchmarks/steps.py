@@ -28,24 +28,21 @@ from shotfit.fitting.train import Stepper
 from shotfit.methods.apex import Apex
 from shotfit.methods.base import Method
 from shotfit.methods.clip_lora import ClipLora
+from shotfit.methods.cocoop import CoCoOp
 from shotfit.methods.coop import CoOp
+from shotfit.methods.maple import MaPLe
 from shotfit.methods.mma import MMA
 from shotfit.methods.numbering import step_labels
+from shotfit.methods.prompted import Prompted
+from shotfit.methods.promptsrc import PromptSRC
 from shotfit.methods.recipe import ParameterGroup, Recipe
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.towers.backbone import Backbone
 
 __all__ = [
-    "METHODS",
-    "Pair",
-    "apex_step",
-    "clip_lora_step",
-    "coop_step",
-    "coop_step_fresh",
-    "mma_step",
-    "mma_step_fresh",
-    "softcpt_step",
-]
+    "METHODS", "Pair", "apex_step", "clip_lora_step", "cocoop_step", "coop_step", "coop_step_fresh", "maple_step",
+    "mma_step", "mma_step_fresh", "promptsrc_step", "softcpt_step",
+]  # fmt: skip
 
 BATCHES = 2  # of images, taken in turns
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}  # of loss and gradients
@@ -162,6 +159,35 @@ def clip_lora(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, R
     return method, low_rank.ClipLora(clip, pad(method.prompts.rows, clip), scale, dict(method.named_parameters()))
 
 
+def cocoop(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """CoCoOp with the words "a photo of a"."""
+    return _prompted(CoCoOp(), frozen, classes, reference.CoCoOp)
+
+
+def maple(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """MaPLe with two tokens in 9 of 12 blocks."""
+    return _prompted(MaPLe(), frozen, classes, reference.MaPLe)
+
+
+def promptsrc(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """PromptSRC with four tokens in 9 of 12 blocks of both towers; the teacher's classes are known to both."""
+    method = PromptSRC(teacher="task")
+    return _prompted(
+        method, frozen, classes, lambda clip, ids, own: reference.PromptSRC(clip, ids, method.frozen_classes, own)
+    )
+
+
+def _prompted(
+    method: Prompted,
+    frozen: Frozen,
+    classes: tuple[ClassList, ...],
+    other: Callable[[Clip, Tensor, dict[str, Tensor]], Reference],
+) -> tuple[Method, Reference]:
+    _built(method, frozen, classes)
+    clip = Clip(frozen.backbone)
+    return method, other(clip, pad(method.texts.rows, clip), dict(method.named_parameters()))
+
+
 def _built(method: Method, frozen: Frozen, classes: tuple[ClassList, ...]) -> Method:
     method.attach(frozen, classes)
     torch.manual_seed(1)
@@ -176,6 +202,9 @@ METHODS: dict[str, tuple[Make, tuple[ClassList, ...]]] = {
     "mma": (mma, (ClassList("caltech101", CALTECH101),)),
     "apex": (apex, (ClassList("caltech101", CALTECH101),)),
     "clip_lora": (clip_lora, (ClassList("caltech101", CALTECH101),)),
+    "cocoop": (cocoop, (ClassList("caltech101", CALTECH101),)),
+    "maple": (maple, (ClassList("caltech101", CALTECH101),)),
+    "promptsrc": (promptsrc, (ClassList("caltech101", CALTECH101),)),
 }
 
 
@@ -250,3 +279,18 @@ def apex_step(size: Size, repeats: int) -> Line:
 def clip_lora_step(size: Size, repeats: int) -> Line:
     """CLIP-LoRA, whole training step, every block of both towers, batch 32, 100 classes, stored views."""
     return _step("clip_lora_step", "clip_lora", 1.6, size, repeats)
+
+
+def cocoop_step(size: Size, repeats: int) -> Line:
+    """CoCoOp, whole training step, one image, 100 classes, stored views."""
+    return _step("cocoop_step", "cocoop", 8, size, repeats)
+
+
+def maple_step(size: Size, repeats: int) -> Line:
+    """MaPLe, whole training step, batch 4, 100 classes, stored views."""
+    return _step("maple_step", "maple", 3, size, repeats)
+
+
+def promptsrc_step(size: Size, repeats: int) -> Line:
+    """PromptSRC, whole training step, batch 4, 100 classes, stored views."""
+    return _step("promptsrc_step", "promptsrc", 3, size, repeats)

@@ -220,6 +220,11 @@ def test_published_figures_are_those_of_the_documentation() -> None:
     for head, methods, protocol in (
         ("| data set | zero-shot | Tip-Adapter |", ("zero_shot", "tip_adapter", "tip_adapter_f", "clip_adapter"), ""),
         ("| data set | CLIP | CLIP-Adapter | APEX |", ("zero_shot", "clip_adapter", "apex"), "base-to-new"),
+        (
+            "| data set | CoCoOp |",
+            ("cocoop", "prograd", "vpt", "deep_language", "ivlp", "maple", "promptsrc"),
+            "base-to-new",
+        ),
     ):
         for line in page.split(head)[1].split("\n\n")[0].splitlines()[2:]:
             name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
@@ -236,7 +241,12 @@ def test_published_figures_are_those_of_the_documentation() -> None:
             own = published("gda", name, shots)
             assert own is not None and own.value == pytest.approx(float(cell) / 100), (name, shots)
             found += 1
-    assert found == 4 * 11 + 9 * 12 + 5 * 11
+    assert found == 4 * 11 + 9 * 12 + 5 * 11 + 7 * 3 * 11
+    for line in page.split("| method | base | new | H | from |")[1].split("\n\n")[0].splitlines()[2:]:
+        method, *values, source = (cell.strip() for cell in line.strip("|").split("|"))
+        for part, value in zip(("base", "new", "H"), values, strict=True):
+            own = published(method.strip("`"), "average of 11", 16, "base-to-new", part)
+            assert own is not None and own.value == pytest.approx(float(value) / 100) and own.source == source
 
 
 def test_published_figures_go_only_with_their_own_case(photos: Task) -> None:

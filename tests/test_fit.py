@@ -33,7 +33,9 @@ from .pictures import bomb
 
 OPTIONS = {"coop": {"length": "4"}, "coop_mt": {"length": "4"}, "softcpt": {"length": "4"}}
 
-INNER = {"apex", "mma", "prolip"}  # they read streams of inner blocks, which their own first fit stores
+INNER = {  # they read streams of inner blocks, which their own first fit stores
+    "apex", "ivlp", "maple", "mma", "prolip", "promptsrc", "vpt",
+}  # fmt: skip
 
 METHOD_FILE = '''
 """A method of a third party."""

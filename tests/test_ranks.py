@@ -43,7 +43,7 @@ with joined() as first:
         for method, options, batch in (
             ("coop", {"length": 4}, tasks[0]), ("mma", {}, tasks[0]), ("tip_adapter_f", {}, tasks[0]),
             ("softcpt", {}, tasks), ("softcpt", {"variant": "csts", "class_sampling": 0.5}, tasks),
-            ("dualadapter", {}, tasks[0]),
+            ("dualadapter", {}, tasks[0]), ("prograd", {}, tasks[0]), ("cocoop", {}, tasks[0]),
         ):
             recipe = "auto" if method == "coop" else "paper"  # the first chooses its rate by trials
             model = fit(batch, method, options=options, steps=20, recipe=recipe, backbone=backbone,
@@ -92,10 +92,10 @@ def test_two_processes_fit_what_one_does(tmp_path: Path) -> None:
     both = together([str(tmp_path / "fits.py"), str(tmp_path), "together"])
     assert alone.wait() == 0
     assert both.returncode == 0, both.stderr
-    assert both.stdout.count("fitted") == 12  # by the first process alone
+    assert both.stdout.count("fitted") == 16  # by the first process alone
     assert both.stderr.count("note: softcpt looks at a batch as a whole") == 2  # with classes that are sampled
     files = sorted((tmp_path / "alone").iterdir())
-    assert len(files) == 12 and len(list((tmp_path / "together").iterdir())) == 12
+    assert len(files) == 16 and len(list((tmp_path / "together").iterdir())) == 16
     for file in files:
         ours, other = load_file(file), load_file(tmp_path / "together" / file.name)
         for key, value in ours.items():

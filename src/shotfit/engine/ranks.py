@@ -33,8 +33,8 @@ from shotfit.engine.store import Compute, Kind, MemoryStore, Store
 from shotfit.errors import ShotfitError, UsageError
 
 __all__ = [
-    "agree", "agreed_rows", "gathered", "is_asked", "is_first", "joined", "may_tell", "share", "splits", "stepping",
-    "sum_gradients", "weight", "world",
+    "agree", "agreed_rows", "gathered", "is_asked", "is_first", "joined", "may_tell", "mean", "share", "splits",
+    "stepping", "sum_gradients", "weight", "world",
 ]  # fmt: skip
 
 PATIENCE = timedelta(hours=12)  # for another process, which may be evaluating; one that has ended is noticed at once
@@ -221,6 +221,16 @@ def sum_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
         for one, total in zip(tensors, flat.split([one.numel() for one in tensors]), strict=True):
             one.copy_(total.view_as(one))
     return loss
+
+
+@torch.no_grad()
+def mean(own: Tensor) -> Tensor:
+    """The mean over the processes, [...]: of a gradient that each has a part of, by a loss that each has whole."""
+    if world() == 1:
+        return own
+    total = own.clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(total)
+    return total / world()
 
 
 @torch.no_grad()

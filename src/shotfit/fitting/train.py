@@ -23,7 +23,7 @@ from shotfit.methods.numbering import MANY, among_own, labels_among, parts_of, s
 from shotfit.methods.recipe import Recipe
 from shotfit.progress import say, track
 
-__all__ = ["Forecast", "Stepper", "correct", "drawn_batches", "hits", "right_of", "train"]
+__all__ = ["Average", "Forecast", "Stepper", "correct", "drawn_batches", "hits", "right_of", "train"]
 
 SHORT = 10  # steps of a training that is not worth a recording
 LONG = 20.0  # seconds from which on a forecast is worth a line
@@ -89,6 +89,28 @@ class Stepper:
         if schedule.unit == "epoch":
             u, period = u // self.steps, self.epochs
         return schedule.rate(self.recipe.optimizer.lr, u, period)
+
+
+class Average:
+    """The mean of a method's parameters over the ends of epochs, by the recipe's weights: one running sum."""
+
+    def __init__(self, method: Method, recipe: Recipe, epochs: int) -> None:
+        self.parameters, self.weights = [*method.parameters()], recipe.average_weights(epochs)
+        self.sums = [torch.zeros_like(one) for one in self.parameters]
+        self.taken = 0
+
+    @torch.no_grad()
+    def add(self) -> None:
+        """An epoch has ended."""
+        for total, parameter in zip(self.sums, self.parameters, strict=True):
+            total.add_(parameter, alpha=self.weights[self.taken])
+        self.taken += 1
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """All epochs have ended: the mean takes the parameters' place."""
+        for total, parameter in zip(self.sums, self.parameters, strict=True):
+            parameter.copy_(total)
 
 
 class Forecast:
@@ -162,6 +184,7 @@ def train(
     stepper = Stepper(method, recipe, epochs, each, steps)
     judge = validation if recipe.best_epoch and validation and validation.source == "validation part" else None
     history, best, kept = [], -1, method.state_dict()
+    average = Average(method, recipe, epochs) if recipe.average else None
     forecast = Forecast(what, stepper.planned, device, trainings) if trainings else None
     for _ in track(range(epochs), what):
         left = min(each, stepper.planned - stepper.taken)
@@ -178,11 +201,15 @@ def train(
             if forecast is not None:
                 forecast.step()
         history.append(total / left)
+        if average is not None:
+            average.add()
         right = correct(method, judge.folds[0].held, judge.folds[0].labels) if judge else 0
         if judge and (right > best or (recipe.latest and right == best)):
             best, kept = right, {name: value.clone() for name, value in method.state_dict().items()}
     if judge:
         method.load_state_dict(kept)
+    if average is not None:
+        average.keep()
     ranks.agree([*method.parameters()])
     return [float(value) for value in history]
 

@@ -50,13 +50,14 @@ from shotfit.errors import UsageError
 from shotfit.methods.base import Method, check_texts, option
 from shotfit.methods.class_features import class_features
 from shotfit.methods.declared import Declared
+from shotfit.methods.prompted import deep_image, deep_text
+from shotfit.methods.prompts import random_prompts
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
-from shotfit.towers.edits import Context, Edit, PromptTokens
+from shotfit.towers.edits import Context, Edit
 from shotfit.towers.texts import Texts
 
 __all__ = ["Apex"]
 
-STD = 0.02  # of prompts at the start
 ROUNDING = 1e-6  # a distance that is 0 but for rounding
 ADADELTA = Optimizer("adadelta", lr=0.15, weight_decay=0.001, eps=1e-6)
 
@@ -127,16 +128,16 @@ class Apex(Method):
         depth, config = self._depth(), frozen.backbone.config
         if depth:
             width = frozen.image_blocks(self.name, "visual_depth=0").width
-            self.visual_prompts = nn.Parameter(self._random(depth, self.visual_tokens, width))
+            self.visual_prompts = nn.Parameter(random_prompts(frozen, depth, self.visual_tokens, width))
         if self._learned():
             self.context = nn.Parameter(self._words())  # [text_tokens, width]
         if self.text_depth > 1:
             shape = (min(self.text_depth, config.text.blocks.layers) - 1, self.text_tokens, config.text.blocks.width)
-            self.text_prompts = nn.Parameter(self._random(*shape))
+            self.text_prompts = nn.Parameter(random_prompts(frozen, *shape))
         if depth and self.image_reference == "random-prompts":
-            self.register_buffer("reference_visual_prompts", self._random(*self.visual_prompts.shape))
+            self.register_buffer("reference_visual_prompts", random_prompts(frozen, *self.visual_prompts.shape))
         if self.text_depth > 1 and self.text_reference == "random-prompts":
-            self.register_buffer("reference_text_prompts", self._random(*self.text_prompts.shape))
+            self.register_buffer("reference_text_prompts", random_prompts(frozen, *self.text_prompts.shape))
         self.register_buffer("fitted_classes", self.reference_features())  # [classes of the fit, embed]
         self.register_buffer("alpha", self.coefficients())  # [classes, 1]
         self._build_adapter(frozen.embed)
@@ -213,9 +214,6 @@ class Apex(Method):
         """Place of the context in a prompt: behind the start token."""
         return len(self.frozen.backbone.checked_tokenizer().start)
 
-    def _random(self, *shape: int) -> Tensor:
-        return (torch.randn(*shape) * STD).to(self._like())
-
     def _like(self) -> Tensor:
         """Device and precision of parameters."""
         return torch.empty(0, device=self.frozen.backbone.device, dtype=self.frozen.parameter_dtype)
@@ -267,33 +265,25 @@ class Apex(Method):
             rows = self.frozen.encode(self._prompts()).rows
             self.texts = Texts.of((*row[:start], *learned, *row[start + len(learned) :]) for row in rows)
         edits: list[Edit] = [Context(self.context)] if self._learned() else []
-        return self.frozen.text(self.texts, [*edits, *self._deep_text("text_prompts")])
+        return self.frozen.text(self.texts, [*edits, *deep_text(self.frozen, self._rows("text_prompts"))])
 
     def prompted_image(self, images: Images) -> Tensor:
         """z [images, embed]."""
-        return self.frozen.image(images, self._deep_image("visual_prompts"))
+        return self.frozen.image(images, deep_image(self._rows("visual_prompts")))
 
     def plain_image(self, images: Images) -> Tensor:
         """The reference of z, [images, embed]."""
-        return self.frozen.image(images, self._deep_image("reference_visual_prompts"))
+        return self.frozen.image(images, deep_image(self._rows("reference_visual_prompts")))
 
     def reference_features(self) -> Tensor:
         """r [classes, embed] of the class list: the plain template, nothing learned."""
         if not hasattr(self, "reference_texts"):
             self.reference_texts = self.frozen.encode(self._prompts())
         with torch.no_grad():
-            return self.frozen.text(self.reference_texts, self._deep_text("reference_text_prompts"))
+            return self.frozen.text(self.reference_texts, deep_text(self.frozen, self._rows("reference_text_prompts")))
 
     def _prompts(self) -> list[str]:
         return [self.template.replace("{}", name) for task in self.classes for name in task.readable]
-
-    def _deep_image(self, name: str) -> list[Edit]:
-        return [PromptTokens("image", i + 1, tokens, replace=i > 0) for i, tokens in enumerate(self._rows(name))]
-
-    def _deep_text(self, name: str) -> list[Edit]:
-        return [
-            PromptTokens("text", i + 2, tokens, position=self._first()) for i, tokens in enumerate(self._rows(name))
-        ]
 
     def _rows(self, name: str) -> Sequence[Tensor]:
         """The prompts of this name, one block's after another's; none if there are none."""

@@ -60,6 +60,7 @@ class FineTune(Method):
         ),
         robust={"lr": 1e-5, "steps": 100},
     )
+    edits_towers: ClassVar[bool] = True
 
     variant: str = option("full", "what is trained beside the head", choices=("full", "linear"))
     label_smoothing: float = option(0.0, "share of the target that all classes have", at_least=0, at_most=0.9)

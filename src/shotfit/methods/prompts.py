@@ -4,6 +4,9 @@
     middle   the first half of the context, name, the longer half, "."
     front    name, context, "."
 
+With `words` (position `end`) the context stands in place of their first tokens, and the others stay in front of the
+name: v_1 .. v_L, the rest of the words, name, ".".
+
 A learned vector is an id beyond the vocabulary, so that names may share one context or have one each.
 """
 
@@ -26,6 +29,7 @@ __all__ = [
     "declared_context",
     "lay_out",
     "random_context",
+    "random_prompts",
     "some",
 ]
 
@@ -35,8 +39,12 @@ SCALE = 0.02  # standard deviation of a random context
 
 def random_context(frozen: Frozen, *shape: int) -> Tensor:
     """[*shape, width] of Normal(0, 0.02), drawn by torch's default generator; in float32 at least."""
-    weight = frozen.backbone.text.token_embedding.weight
-    return torch.randn(*shape, weight.shape[1]).to(weight.device, frozen.parameter_dtype) * SCALE
+    return random_prompts(frozen, *shape, frozen.backbone.config.text.blocks.width)
+
+
+def random_prompts(frozen: Frozen, *shape: int) -> Tensor:
+    """The same in any shape, for prompt tokens of either tower."""
+    return torch.randn(*shape).to(frozen.backbone.device, frozen.parameter_dtype) * SCALE
 
 
 def context_of_words(frozen: Frozen, words: str) -> Tensor:
@@ -71,21 +79,23 @@ def lay_out(
     position: str = "end",
     owners: Sequence[int] | None = None,
     method: str = "",
+    words: str = "",
+    replaced: int = 0,
 ) -> Texts:
     """One prompt a name, with `length` learned ids; underscores of names become spaces.
 
     owners: the context of each name, by number (None: all share the first). Context i has the learned ids
-    vocabulary + i length and on.
+    vocabulary + i length and on. words: in front of the name; their first `replaced` tokens make room for the context.
 
     Raises UsageError, for `method`, where a prompt is longer than the text tower reads.
     """
     backbone = frozen.backbone
     tokenizer, vocabulary = backbone.checked_tokenizer(), backbone.config.text.vocabulary
     readable = [name.replace("_", " ") for name in names]
-    half = length // 2
+    half, ahead = length // 2, f"{words.replace('_', ' ')} " if words else ""
     rows, context = [], list(range(vocabulary, vocabulary + length))
     for index, name in enumerate(readable):
-        text, size = tokenizer.known(f"{name}."), 0 if position == "end" else tokenizer.count(name)
+        text, size = tokenizer.known(f"{ahead}{name}.")[replaced:], 0 if position == "end" else tokenizer.count(name)
         first = vocabulary + (0 if owners is None else owners[index] * length)
         if context and first != context[0]:  # of neighbours that have one context, the ids are the same numbers
             context = list(range(first, first + length))

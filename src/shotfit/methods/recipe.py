@@ -118,7 +118,9 @@ class Recipe:
     it out. best_epoch: keep the parameters of the first epoch (`latest`: the last) that is best on the validation part,
     where there is one; else the last epoch's. replayable: every step runs the same
     operations on tensors of the same shapes, and draws nothing, so that a GPU may replay a recording (`replay.py`).
-    tasks_per_batch: how many tasks the images of a batch come from at most (0: as many as chance gives).
+    tasks_per_batch: how many tasks the images of a batch come from at most (0: as many as chance gives). average: keep
+    the mean of the parameters after each epoch, weighted by a Gaussian of the epoch, whose mean and deviation are given
+    as shares of the training's length.
     """
 
     optimizer: Optimizer
@@ -134,10 +136,25 @@ class Recipe:
     replayable: bool = False
     tasks_per_batch: int = 0
     steps_per_shot: float = 0
+    average: tuple[float, float] | None = None
 
     def length_for(self, shots: int) -> int | None:
         """The length in steps for this many shots a class; None where it is counted in epochs."""
         return int(self.steps_per_shot * shots) if self.steps_per_shot else None
+
+    def average_weights(self, epochs: int) -> list[float]:
+        """The weight of each epoch's parameters in what is kept, of sum 1; the last one's alone without `average`.
+
+        Example:
+            >>> [round(own, 3) for own in Recipe(Optimizer("sgd", 0.002), average=(0.75, 0.25)).average_weights(4)]
+            [0.058, 0.258, 0.426, 0.258]
+        """
+        if self.average is None:
+            return [0.0] * (epochs - 1) + [1.0]
+        at, width = (share * epochs for share in self.average)
+        exponents = [-((epoch - at) ** 2) / (2 * width**2) for epoch in range(1, epochs + 1)]
+        own = [math.exp(exponent - max(exponents)) for exponent in exponents]
+        return [weight / sum(own) for weight in own]
 
     def epochs_for(self, shots: int) -> int:
         """Epochs for this many shots a class.

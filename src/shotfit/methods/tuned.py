@@ -36,6 +36,7 @@ class TunedWeights(Method):
     """Towers with other values of some of their weights; nothing belongs to a class."""
 
     accepts_new_classes: ClassVar[bool] = True
+    edits_towers: ClassVar[bool] = True
 
     towers: str = option("both", "towers that are tuned", choices=("both", "text", "image"))
     image_blocks: str = option("all", f"image {BLOCKS}")
