@@ -123,8 +123,7 @@ def mma(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Referen
     """MMA beside the upper two thirds of the blocks, 5 to 12 of 12."""
     method, clip = _built(MMA(), frozen, classes), Clip(frozen.backbone)
     assert isinstance(method, MMA)
-    method.class_prompts(method.scale)
-    ids, sites = pad(method.texts.rows, clip), list(method.sites("text"))
+    ids, sites = pad(method.encoded[0].rows, clip), list(method.sites("text"))
     return method, reference.MMA(clip, ids, sites, method.scale, dict(method.named_parameters()))
 
 

@@ -46,6 +46,11 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"start": "3", "towers": "text", "scale": "1", "prediction_scale": "0.5", "prefix": ""},
         {"start": "3", "towers": "image", "scale": "1", "pairing": "index", "protocol": "transfer"},
     ],
+    # Without dropout: its masks are of the tokens that run, and savings decide which these are.
+    "mma_plus_plus": [
+        {"dropout": "0", "texts": "ensemble"},
+        {"dropout": "0", "texts": "task", "protocol": "transfer", "gradient_rule": "scaled"},
+    ],
     "dualadapter": [
         {},
         {"training_free": "true"},

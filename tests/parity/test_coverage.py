@@ -18,6 +18,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "linear_probe": ("test_linear_probe",),
     "apex": ("test_apex",),
     "mma": ("test_mma",),
+    "mma_plus_plus": ("test_mma_plus_plus",),
     "softcpt": ("test_softcpt",),
     "taskres": ("test_residuals",),
     "tip_adapter": ("test_tip_adapter",),

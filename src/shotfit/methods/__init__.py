@@ -62,6 +62,7 @@ METHODS = {
     "coop": "shotfit.methods.coop:CoOp",
     "apex": "shotfit.methods.apex:Apex",
     "mma": "shotfit.methods.mma:MMA",
+    "mma_plus_plus": "shotfit.methods.mma:MMAPlusPlus",
     "dualadapter": "shotfit.methods.dualadapter:DualAdapter",
     "coop_mt": "shotfit.methods.softcpt:CoOpMT",
     "softcpt": "shotfit.methods.softcpt:SoftCPT",
