@@ -51,6 +51,12 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"dropout": "0", "texts": "ensemble"},
         {"dropout": "0", "texts": "task", "protocol": "transfer", "gradient_rule": "scaled"},
     ],
+    # With one head each: prediction=auto reads another one where a class is new, which may change the others' order.
+    "mmrl": [
+        {"prediction": "fused", "tokens": "3", "dim": "8"},
+        {"prediction": "class", "dim": "8", "plus": "true", "rank": "2", "projection_rank": "3", "blocks": "1,3"},
+        {"prediction": "fused", "blocks": "2-4", "pairing": "index", "projection_start": "frozen", "dim": "4"},
+    ],
     "dualadapter": [
         {},
         {"training_free": "true"},

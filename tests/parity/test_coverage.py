@@ -19,6 +19,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "apex": ("test_apex",),
     "mma": ("test_mma",),
     "mma_plus_plus": ("test_mma_plus_plus",),
+    "mmrl": ("test_mmrl",),
     "softcpt": ("test_softcpt",),
     "taskres": ("test_residuals",),
     "tip_adapter": ("test_tip_adapter",),

@@ -63,6 +63,7 @@ METHODS = {
     "apex": "shotfit.methods.apex:Apex",
     "mma": "shotfit.methods.mma:MMA",
     "mma_plus_plus": "shotfit.methods.mma:MMAPlusPlus",
+    "mmrl": "shotfit.methods.mmrl:MMRL",
     "dualadapter": "shotfit.methods.dualadapter:DualAdapter",
     "coop_mt": "shotfit.methods.softcpt:CoOpMT",
     "softcpt": "shotfit.methods.softcpt:SoftCPT",
