@@ -29,12 +29,16 @@ from shotfit.methods.apex import Apex
 from shotfit.methods.base import Method
 from shotfit.methods.coop import CoOp
 from shotfit.methods.mma import MMA
+from shotfit.methods.mmrl import MMRL
 from shotfit.methods.numbering import step_labels
 from shotfit.methods.recipe import ParameterGroup, Recipe
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.towers.backbone import Backbone
 
-__all__ = ["METHODS", "Pair", "apex_step", "coop_step", "coop_step_fresh", "mma_step", "mma_step_fresh", "softcpt_step"]
+__all__ = [
+    "METHODS", "Pair", "apex_step", "coop_step", "coop_step_fresh", "mma_step", "mma_step_fresh", "mmrl_step",
+    "softcpt_step",
+]  # fmt: skip
 
 BATCHES = 2  # of images, taken in turns
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}  # of loss and gradients
@@ -127,6 +131,16 @@ def mma(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Referen
     return method, reference.MMA(clip, ids, sites, method.scale, dict(method.named_parameters()))
 
 
+def mmrl(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """MMRL in the upper blocks of both towers, 6 to 12 of 12."""
+    method, clip = _built(MMRL(), frozen, classes), Clip(frozen.backbone)
+    assert isinstance(method, MMRL)
+    with torch.no_grad():
+        method.text_features()
+    ids, parameters = pad(method.texts.rows, clip), dict(method.named_parameters())
+    return method, reference.MMRL(clip, ids, list(method.sites("text")), method.alpha, method.weight, parameters)
+
+
 def apex(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
     """APEX with two prompt tokens in every block of the image tower and two learned words."""
     method, clip = _built(Apex(), frozen, classes), Clip(frozen.backbone)
@@ -148,6 +162,7 @@ METHODS: dict[str, tuple[Make, tuple[ClassList, ...]]] = {
     "coop": (coop, (ClassList("caltech101", CALTECH101),)),
     "softcpt": (softcpt, TASKS),
     "mma": (mma, (ClassList("caltech101", CALTECH101),)),
+    "mmrl": (mmrl, (ClassList("caltech101", CALTECH101),)),
     "apex": (apex, (ClassList("caltech101", CALTECH101),)),
 }
 
@@ -213,6 +228,11 @@ def mma_step(size: Size, repeats: int) -> Line:
 def mma_step_fresh(size: Size, repeats: int) -> Line:
     """MMA, whole training step, blocks 5 to 12, batch 16, 100 classes, fresh crops."""
     return _step("mma_step_fresh", "mma", 3, size, repeats, fresh=True)
+
+
+def mmrl_step(size: Size, repeats: int) -> Line:
+    """MMRL, whole training step, blocks 6 to 12, batch 4, 100 classes, stored views."""
+    return _step("mmrl_step", "mmrl", 3, size, repeats)
 
 
 def apex_step(size: Size, repeats: int) -> Line:

@@ -166,8 +166,10 @@ class MMRL(SharedTokens):
         pairs = ((own, self.frozen.image(images)), (text, self.frozen_text))
         apart = sum(1 - F.cosine_similarity(one, other).mean() for one, other in pairs)
         right = [F.cross_entropy(self._logits(features, text), labels) for features in (own, tokens)]
-        return self.alpha * right[0] + (1 - self.alpha) * right[1] + self._weight() * apart
+        return self.alpha * right[0] + (1 - self.alpha) * right[1] + self.weight * apart
 
-    def _weight(self) -> float:
+    @property
+    def weight(self) -> float:
+        """lambda."""
         usual = 0.5 if self.protocol != "transfer" else 0.1 if self.plus else 0.2
         return usual if self.regularization < 0 else self.regularization
