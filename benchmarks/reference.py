@@ -325,6 +325,55 @@ class PromptSRC(CoOp):
         return F.cross_entropy(logits, labels) + 25 * apart[0] + 10 * apart[1] + divergence
 
 
+class MMRL(Reference):
+    """Tokens in the upper blocks of both towers, two heads, and the frozen towers once more for each image."""
+
+    def __init__(
+        self, clip: Clip, ids: Tensor, blocks: Sequence[int], alpha: float, weight: float, parameters: Weights
+    ) -> None:
+        super().__init__(clip, parameters)
+        self.words, self.ends, self.blocks, self.alpha, self.weight = (
+            clip.embed(ids),
+            clip.ends(ids),
+            blocks,
+            alpha,
+            weight,
+        )
+        self.scale = 100.0
+        with torch.no_grad():
+            self.frozen_text = clip.text(self.words, self.ends)
+
+    def _tokens(self, tower: str, block: int) -> Tensor:
+        weight, bias = (self.get_parameter(f"{tower}_{block}_{kind}") for kind in ("weight", "bias"))
+        return F.linear(self.get_parameter("shared"), weight, bias)
+
+    def _run(self, x: Tensor, blocks: nn.ModuleList, tower: str) -> Tensor:
+        """All blocks of a tower: tokens behind the first place, replaced before each listed block."""
+        for number, block in enumerate(blocks, start=1):
+            if number in self.blocks:
+                tokens = self._tokens(tower, number)
+                behind = 1 if number == self.blocks[0] else 1 + len(tokens)
+                x = torch.cat([x[:, :1], tokens.expand(len(x), -1, -1), x[:, behind:]], dim=1)
+            x = block(x, None)
+        return x
+
+    def loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        clip, count = self.clip, len(self.get_parameter("shared"))
+        x = self._run(clip.pre_norm(clip.embedding(pixels)), clip.image_blocks, "image")
+        own = clip.image_projection(clip.post_norm(x[:, 0]))
+        tokens = clip.post_norm(x[:, 1 : 1 + count]).mean(dim=1) @ self.get_parameter("projection")
+        x = self._run(self.words + clip.text_positions, clip.text_blocks, "text")
+        text = clip.text_projection(clip.final_norm(x[torch.arange(len(x), device=x.device), self.ends + count]))
+        with torch.no_grad():
+            frozen = clip.image(pixels)
+        one, other = (F.cross_entropy(self._logits(features, text), labels) for features in (own, tokens))
+        apart = 2 - F.cosine_similarity(own, frozen).mean() - F.cosine_similarity(text, self.frozen_text).mean()
+        return self.alpha * one + (1 - self.alpha) * other + self.weight * apart
+
+    def _logits(self, image: Tensor, text: Tensor) -> Tensor:
+        return self.scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+
+
 def _linear(weights: Weights, name: str, bias: bool = True) -> nn.Linear:
     weight = weights[f"{name}.weight"]
     with torch.device("meta"):

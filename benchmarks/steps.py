@@ -32,6 +32,7 @@ from shotfit.methods.cocoop import CoCoOp
 from shotfit.methods.coop import CoOp
 from shotfit.methods.maple import MaPLe
 from shotfit.methods.mma import MMA
+from shotfit.methods.mmrl import MMRL
 from shotfit.methods.numbering import step_labels
 from shotfit.methods.prompted import Prompted
 from shotfit.methods.promptsrc import PromptSRC
@@ -41,7 +42,7 @@ from shotfit.towers.backbone import Backbone
 
 __all__ = [
     "METHODS", "Pair", "apex_step", "clip_lora_step", "cocoop_step", "coop_step", "coop_step_fresh", "maple_step",
-    "mma_step", "mma_step_fresh", "promptsrc_step", "softcpt_step",
+    "mma_step", "mma_step_fresh", "mmrl_step", "promptsrc_step", "softcpt_step",
 ]  # fmt: skip
 
 BATCHES = 2  # of images, taken in turns
@@ -133,9 +134,18 @@ def mma(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Referen
     """MMA beside the upper two thirds of the blocks, 5 to 12 of 12."""
     method, clip = _built(MMA(), frozen, classes), Clip(frozen.backbone)
     assert isinstance(method, MMA)
-    method.class_prompts(method.scale)
-    ids, sites = pad(method.texts.rows, clip), list(method.sites("text"))
+    ids, sites = pad(method.encoded[0].rows, clip), list(method.sites("text"))
     return method, reference.MMA(clip, ids, sites, method.scale, dict(method.named_parameters()))
+
+
+def mmrl(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
+    """MMRL in the upper blocks of both towers, 6 to 12 of 12."""
+    method, clip = _built(MMRL(), frozen, classes), Clip(frozen.backbone)
+    assert isinstance(method, MMRL)
+    with torch.no_grad():
+        method.text_features()
+    ids, parameters = pad(method.texts.rows, clip), dict(method.named_parameters())
+    return method, reference.MMRL(clip, ids, list(method.sites("text")), method.alpha, method.weight, parameters)
 
 
 def apex(frozen: Frozen, classes: tuple[ClassList, ...]) -> tuple[Method, Reference]:
@@ -200,6 +210,7 @@ METHODS: dict[str, tuple[Make, tuple[ClassList, ...]]] = {
     "coop": (coop, (ClassList("caltech101", CALTECH101),)),
     "softcpt": (softcpt, TASKS),
     "mma": (mma, (ClassList("caltech101", CALTECH101),)),
+    "mmrl": (mmrl, (ClassList("caltech101", CALTECH101),)),
     "apex": (apex, (ClassList("caltech101", CALTECH101),)),
     "clip_lora": (clip_lora, (ClassList("caltech101", CALTECH101),)),
     "cocoop": (cocoop, (ClassList("caltech101", CALTECH101),)),
@@ -269,6 +280,11 @@ def mma_step(size: Size, repeats: int) -> Line:
 def mma_step_fresh(size: Size, repeats: int) -> Line:
     """MMA, whole training step, blocks 5 to 12, batch 16, 100 classes, fresh crops."""
     return _step("mma_step_fresh", "mma", 3, size, repeats, fresh=True)
+
+
+def mmrl_step(size: Size, repeats: int) -> Line:
+    """MMRL, whole training step, blocks 6 to 12, batch 4, 100 classes, stored views."""
+    return _step("mmrl_step", "mmrl", 3, size, repeats)
 
 
 def apex_step(size: Size, repeats: int) -> Line:

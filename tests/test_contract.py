@@ -54,6 +54,17 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
         {"start": "3", "towers": "text", "scale": "1", "prediction_scale": "0.5", "prefix": ""},
         {"start": "3", "towers": "image", "scale": "1", "pairing": "index", "protocol": "transfer"},
     ],
+    # Without dropout: its masks are of the tokens that run, and savings decide which these are.
+    "mma_plus_plus": [
+        {"dropout": "0", "texts": "ensemble"},
+        {"dropout": "0", "texts": "task", "protocol": "transfer", "gradient_rule": "scaled"},
+    ],
+    # With one head each: prediction=auto reads another one where a class is new, which may change the others' order.
+    "mmrl": [
+        {"prediction": "fused", "tokens": "3", "dim": "8"},
+        {"prediction": "class", "dim": "8", "plus": "true", "rank": "2", "projection_rank": "3", "blocks": "1,3"},
+        {"prediction": "fused", "blocks": "2-4", "pairing": "index", "projection_start": "frozen", "dim": "4"},
+    ],
     "dualadapter": [
         {},
         {"training_free": "true"},

@@ -21,8 +21,8 @@ from shotfit.fitting.fitter import Fitter
 from shotfit.fitting.model import Model
 from shotfit.methods.base import Method
 from shotfit.methods.coefficients import best_first, parse_grid, right_along
+from shotfit.methods.descriptions import read_descriptions
 from shotfit.methods.dualadapter import DualAdapter
-from shotfit.methods.dualadapter.descriptions import read_descriptions
 from shotfit.methods.dualadapter.negative_cache import Cache, negative_keys, trust
 from shotfit.methods.dualadapter.paired_templates import PAIRED_TEMPLATES, negated
 from shotfit.methods.recipe import Optimizer, Recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,10 @@ from shotfit.towers.config import BlocksConfig, ImageConfig
 from shotfit.towers.edits import NOTHING, Adapter, Edit, PromptTokens, frozen_until
 from shotfit.towers.layout import Savings
 from shotfit.towers.texts import Texts
-from shotfit.towers.transformer import VisionTransformer
+from shotfit.towers.transformer import TextTransformer, Transformer, VisionTransformer
 
 WIDTH = 16
+OF_TOWERS = ("frozen_beginning", "cut", "shared", "read_alone", "replaced", "silu")  # what a tower's call looks at
 TEXTS = Texts.of([[256, 7, 8, 9, *name, 257] for name in ([1], [1, 2], [3, 4, 5], [1, 2, 6])])
 Make = Callable[[Tensor], Sequence[Edit]]
 
@@ -49,6 +50,20 @@ def placed(*blocks: int, position: int = 1) -> Make:
     return lambda p: [PromptTokens("text", b, p[b : b + 3], position=position) for b in blocks]
 
 
+def inserted(*blocks: int, position: int = 1, share: float = 1.0) -> Make:
+    return lambda p: [
+        PromptTokens("text", b, p[b : b + 3], position=position, insert=i == 0, share=share)
+        for i, b in enumerate(blocks)
+    ]
+
+
+def read(*blocks: int, share: float = 1.0) -> Make:
+    return lambda p: [
+        PromptTokens("image", b, p[b : b + 2], replace=i > 0, share=share, read=i == 0, input_norm=False)
+        for i, b in enumerate(blocks)
+    ]
+
+
 EDITS: dict[str, tuple[str, Make, int]] = {
     "adapters beside the upper image blocks": ("image", beside("image", 2, 3, 4), 2),
     "an adapter beside the last image block": ("image", beside("image", 4, through_norm=False), 4),
@@ -61,6 +76,14 @@ EDITS: dict[str, tuple[str, Make, int]] = {
     "prompts in the last image block": ("image", deep(4), 3),
     "prompts in text blocks": ("text", placed(2, 3), 1),
     "prompts on names of unequal length": ("text", placed(3, position=5), 2),
+    "tokens that lengthen texts": ("text", inserted(2, 3), 1),
+    "tokens that lengthen texts behind what they share": ("text", inserted(1, 2, position=5), 0),
+    "mixed tokens that lengthen texts": ("text", inserted(1, 2, 3, share=0.3), 0),
+    "tokens in the last text block": ("text", inserted(3), 2),
+    "prompts that are read": ("image", read(2, 3), 1),
+    "mixed prompts that are read": ("image", read(1, 2, 4, share=0.6), 0),
+    "prompts of the last block that are read": ("image", read(4), 3),
+    "prompts that are read with adapters": ("image", lambda p: [*read(3)(p), *beside("image", 3, 4)(p)], 2),
     "prompts and adapters": ("image", lambda p: [*deep(2, 3)(p), *beside("image", 2, 3, 4)(p)], 1),
 }
 
@@ -81,8 +104,9 @@ def test_every_combination_of_savings_gives_the_same(name: str, backbone: Backbo
     last = backbone.image.last if tower == "image" else backbone.text.last
     assert frozen_until(make(torch.zeros(WIDTH, WIDTH)), last) == until
     expected = outcome(Frozen(backbone, MemoryStore(), Savings.none()), tower, make, pool)
-    for values in itertools.product((True, False), repeat=len(fields(Savings))):
-        frozen = Frozen(backbone, MemoryStore(), Savings(*values))
+    for values in itertools.product((True, False), repeat=len(OF_TOWERS)):
+        savings = replace(Savings(), **dict(zip(OF_TOWERS, values, strict=True)))
+        frozen = Frozen(backbone, MemoryStore(), savings)
         for _ in range(2):  # computed, then from the store
             for one, other in zip(expected, outcome(frozen, tower, make, pool), strict=True):
                 torch.testing.assert_close(other, one, rtol=0, atol=1e-12 * float(one.abs().max()))
@@ -116,6 +140,42 @@ def test_image_edits_do_what_they_say(backbone: Backbone) -> None:
     expected = tower.projection(tower.post_norm(x[:, 0]))
     edits = [*deep(1, 3)(p), *beside("image", 0, 2, 4)(p)]
     torch.testing.assert_close(Frozen(backbone).image(Images.of(pixels), edits), expected, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_inserted_and_read_tokens_do_what_they_say(backbone: Backbone) -> None:
+    tower, p = backbone.image, torch.randn(WIDTH, WIDTH, dtype=torch.double)
+    assert isinstance(tower, VisionTransformer) and tower.projection is not None
+    pixels = torch.randn(2, 3, 32, 32, dtype=torch.double)
+    x = torch.cat([tower.embedding(pixels), p[1:3].expand(2, -1, -1)], dim=1)
+    for number, each in enumerate(tower.blocks, start=1):
+        assert isinstance(each, Block)
+        if number == 3:
+            x = torch.cat([x[:, :-2], 0.7 * p[3:5] + 0.3 * x[:, -2:]], dim=1)
+        x = block(each, x)
+    x = tower.post_norm(x)
+    expected = torch.cat([tower.projection(x[:, 0]), x[:, -2:].mean(dim=1)], dim=1)
+    found = Frozen(backbone).image(Images.of(pixels), read(1, 3, share=0.7)(p))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+    text = backbone.text
+    assert isinstance(text, TextTransformer)
+    for row in TEXTS.rows:
+        words = text.token_embedding(torch.tensor(row)) + text.positions[: len(row)]
+        stream = block_causal(text, 1, words[None])
+        stream = torch.cat([stream[:, :1], p[None, 2:5], stream[:, 1:]], dim=1)
+        stream = block_causal(text, 2, stream)
+        stream[:, 1:4] = 0.4 * p[3:6] + 0.6 * stream[:, 1:4]
+        expected = text.projection(text.final_norm(block_causal(text, 3, stream)[:, -1]))
+        found = Frozen(backbone).text(Texts((row,)), inserted(2, 3, share=0.4)(p))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def block_causal(tower: Transformer, number: int, x: Tensor) -> Tensor:
+    """A text tower's block on [n, tokens, width], token by token: each sees those up to itself."""
+    each = tower.blocks[number - 1]
+    assert isinstance(each, Block)
+    return torch.cat([block(each, x[:, : end + 1])[:, -1:] for end in range(x.shape[1])], dim=1)
 
 
 @torch.no_grad()

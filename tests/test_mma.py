@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from shotfit.data.tasks import ClassList
-from shotfit.engine.frozen import Frozen
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
-from shotfit.methods.mma import MMA
+from shotfit.methods import find
+from shotfit.methods.mma import MMA, MMAPlusPlus
 from shotfit.testing.tiny import random_backbone, tiny_backbone
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, TextConfig
@@ -103,3 +105,40 @@ def test_adapters_compute_in_float32_beside_towers_in_bfloat16(tmp_path: Path) -
     method.build(method.frozen, method.classes)
     assert all(parameter.dtype == torch.float32 for parameter in method.parameters())
     assert method.text_features().dtype == torch.float32  # heads and losses compute in it
+
+
+@pytest.mark.parametrize("memory", [None, 1])
+def test_dropout_leaves_out_the_same_in_the_backward_pass(tmp_path: Path, memory: int | None) -> None:
+    frozen = Frozen(tiny_backbone(tmp_path).double(), memory=memory)
+    method, images = MMA(dropout=0.4, scale=0.5), Images.of(torch.randn(3, 3, 32, 32, dtype=torch.double))
+    method.attach(frozen, [ClassList("task", ("a", "b", "c"))])
+    method.build(frozen, method.classes)
+    weight, labels = method.get_parameter("shared_3_weight"), torch.arange(3)
+
+    def loss() -> Tensor:
+        torch.manual_seed(0)
+        return method.loss(images, labels)
+
+    direction = torch.randn_like(weight)
+    slope = float((torch.autograd.grad(loss(), weight)[0] * direction).sum())
+    found = list[float]()
+    for step in (1e-6, -2e-6):
+        weight.data += step * direction
+        found.append(float(loss().detach()))
+    assert slope == pytest.approx((found[0] - found[1]) / 2e-6, rel=1e-5)
+
+
+@pytest.mark.parametrize("option", ["consistency", "dropout"])
+def test_options_between_off_and_the_published_value_are_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=f"{option} must be 0 or more, or -1, but is -0.5"):
+        find("mma_plus_plus").with_options({option: "-0.5"})
+
+
+def test_published_recipes_of_mma_plus_plus() -> None:
+    plain, told, moved = MMAPlusPlus(), MMAPlusPlus(descriptions="it.json"), MMAPlusPlus(protocol="transfer")
+    rates = [recipe.optimizer.lr for one in (plain, told, moved) if (recipe := one.training_recipe())]
+    assert rates == [0.3, 0.2, 0.3]
+    assert [one.dropout_rate for one in (plain, told, moved)] == [0.2, 0.1, 0.1]
+    assert [one.used_scale for one in (plain, moved)] == [0.0065, 0.005]
+    assert [one.consistency_weight for one in (plain, moved)] == [2.5, 1.0]
+    assert list(attached(moved, 12, 12).sites("text")) == list(range(5, 13))

@@ -35,6 +35,8 @@ COVERED: dict[str, tuple[str, ...]] = {
     "proker": ("test_proker",),
     "prolip": ("test_prolip",),
     "promptsrc": ("test_deep_prompts",),
+    "mma_plus_plus": ("test_mma_plus_plus",),
+    "mmrl": ("test_mmrl",),
     "softcpt": ("test_softcpt",),
     "taskres": ("test_residuals",),
     "tip_adapter": ("test_tip_adapter",),

@@ -92,8 +92,7 @@ def test_maps_start_as_wide_as_the_official_ones(case: Case) -> None:
 @pytest.mark.parametrize("case", cases("mma"))
 def test_prompts_are_the_official_ones(case: Case) -> None:
     method = _start(case)
-    method.text_features()
-    assert method.texts.rows == token_texts(case["in/tokens"]).rows
+    assert method.encoded[0].rows == token_texts(case["in/tokens"]).rows
 
 
 @pytest.mark.parametrize("savings", [Savings(), Savings.none()], ids=["savings", "none"])
@@ -137,7 +136,7 @@ def test_training_equals_the_official_one(case: Case) -> None:
 def test_new_classes_are_predicted_as_by_the_official_program(case: Case) -> None:
     method = _start(case)
     other = method.for_classes([ClassList("new", tuple(case.meta["new_class_names"]))])
-    assert isinstance(other, MMA) and other.texts.rows == token_texts(case["in/new_tokens"]).rows
+    assert isinstance(other, MMA) and other.encoded[0].rows == token_texts(case["in/new_tokens"]).rows
     assert_close(normalize(other.class_features()), case["out/new_text_features"], FORWARD)
     assert_close(other.logits(Images.of(case["in/images"])), case["out/new_logits"], FORWARD)
 

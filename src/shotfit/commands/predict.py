@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -92,6 +92,14 @@ def predict(
     known_share: Annotated[
         float, typer.Option(help="The share of images of the classes that --unknown leaves unmarked.")
     ] = 0.95,
+    transductive: Annotated[
+        bool,
+        typer.Option(
+            "--transductive",
+            help="Let the images help each other (StatA): an answer then depends on the others. Every row says so.",
+            show_default="off",
+        ),
+    ] = False,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -147,11 +155,19 @@ def predict(
       shotfit predict shotfit-model inbox/ --format label-studio --out tasks.json
       shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
       shotfit predict shotfit-model photos/ --coverage 0.95 --unknown
+      shotfit predict shotfit-model photos/ --transductive --format jsonl
       find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
       shotfit predict my-export new.jpg         an export: opened in a fraction of the time, without torch
     """
     if skip_broken and strict:
         raise UsageError("--skip-broken goes on where an image cannot be read, and --strict stops there: give one.")
+    if transductive:
+        _check_together({
+            "--coverage": coverage is not None, "--unknown": unknown, "--copy-to": copy_to, "--link-to": link_to,
+            "a folder of parts": is_parts(out, form), "an export": (model / "export.json").is_file(),
+            f"--format {form}": form in ("label-studio", "fiftyone"),
+            f"--out {out}": out is not None and out.suffix.lower() == ".json",
+        })  # fmt: skip
     computing = None if precision is None else as_precision(precision)
     check_order("predict", model, images)
     if copy_to is not None and link_to is not None:
@@ -160,7 +176,7 @@ def predict(
     from shotfit.data.lists import Paths
     from shotfit.data.parts import SIZE
     from shotfit.fitting.asked import Asked
-    from shotfit.fitting.predict import Peeked, as_lines, check_out, form_for, predictions, write
+    from shotfit.fitting.predict import COLUMNS, TOGETHER, Peeked, as_lines, check_out, form_for, predictions, write
     from shotfit.fitting.predictions import Prediction
     from shotfit.fitting.sorting import Sorter, check_apart
 
@@ -202,6 +218,12 @@ def predict(
         })  # fmt: skip
     else:
         fitted, names = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
+    columns = COLUMNS
+    if transductive:
+        from shotfit.fitting.transductive import Together
+
+        fitted, columns = Together(cast("Model", fitted)), TOGETHER
+        say("note: --transductive: the answer for each image depends on the others that are predicted with it")
     left_out = 0
 
     def tell(prediction: Prediction) -> None:
@@ -215,12 +237,12 @@ def predict(
     if sorter is not None:
         found = sorter.placed(found)
     if out is not None:
-        write(found, out, chosen, names)
+        write(found, out, chosen, names, columns)
         say(f"written: {out}")
     else:
         # CSV has names as they are, for programs; where people look at it, a terminal gets what it can show.
         say_row = to(sys.stdout) if chosen == "table" or sys.stdout.isatty() else partial(print, flush=True)
-        for line in as_lines(found, chosen, names, peeked.first):
+        for line in as_lines(found, chosen, names, peeked.first, columns):
             say_row(line)
     if sorter is not None:
         say(_sorted(sorter))
@@ -230,6 +252,19 @@ def predict(
         say(f"note: {error}")
     if stream.damaged or (left_out and not skip_broken):
         raise typer.Exit(LEFT_OUT)
+
+
+def _check_together(given: Mapping[str, object]) -> None:
+    """Refuse what --transductive does not go with: what was measured on images alone, and what has no room to say so.
+
+    given: whether each was given, by how it is called. Raises UsageError.
+    """
+    other = next((name for name, value in given.items() if value), None)
+    if other is not None:
+        raise UsageError(
+            f"--transductive does not go with {other}: use a fitted model, and --format table, csv, jsonl or parquet "
+            "without sets, marks or sorting."
+        )
 
 
 def _exported(folder: Path, given: Mapping[str, object]) -> tuple[Predictor, Sequence[str]]:

@@ -70,6 +70,30 @@ _IMAGENET_60 = (
     "itap of the {}.",
 )
 
+# The other twenty; the eighty are those of CLIP's notebook for ImageNet.
+_IMAGENET_20 = (
+    "a jpeg corrupted photo of the {}.",
+    "a good photo of a {}.",
+    "a plushie {}.",
+    "a photo of the nice {}.",
+    "a photo of the small {}.",
+    "a photo of the weird {}.",
+    "the cartoon {}.",
+    "art of the {}.",
+    "a drawing of the {}.",
+    "a photo of the large {}.",
+    "a black and white photo of a {}.",
+    "the plushie {}.",
+    "a dark photo of a {}.",
+    "itap of a {}.",
+    "graffiti of the {}.",
+    "a toy {}.",
+    "itap of my {}.",
+    "a photo of a cool {}.",
+    "a photo of a small {}.",
+    "a tattoo of the {}.",
+)
+
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
     # the seven that CLIP's authors selected for ImageNet, and the plain one
     "ensemble": (
@@ -83,4 +107,5 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
         DEFAULT_TEMPLATE,
     ),
     "imagenet-60": _IMAGENET_60,
+    "imagenet-80": (*_IMAGENET_60, *_IMAGENET_20),
 }

@@ -112,7 +112,9 @@ def _replaced(edits: Sequence[Edit]) -> int:
     """Prompt tokens that stand before a block and are replaced before the next."""
     prompts = {edit.block: edit for edit in edits if isinstance(edit, PromptTokens) and edit.position is None}
     return sum(
-        len(prompts[block - 1].tokens) for block, edit in prompts.items() if edit.replace and block - 1 in prompts
+        len(prompts[block - 1].tokens)
+        for block, edit in prompts.items()
+        if edit.replace and edit.share == 1 and block - 1 in prompts
     )
 
 

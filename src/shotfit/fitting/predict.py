@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "TOGETHER",
     "Broken",
     "Format",
     "Peeked",
@@ -57,6 +58,8 @@ COLUMNS: Columns = {
     "unknown": "flag",
     "error": "text",
 }
+
+TOGETHER: Columns = {**COLUMNS, "transductive": "flag"}  # of images that were predicted together
 
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
@@ -170,14 +173,19 @@ def predictions(
 
 
 def as_lines(
-    found: Iterable[Prediction], form: Format, names: Sequence[str] = (), first: Sequence[Picture] = ()
+    found: Iterable[Prediction],
+    form: Format,
+    names: Sequence[str] = (),
+    first: Sequence[Picture] = (),
+    columns: Columns = COLUMNS,
 ) -> Iterator[str]:
     """The predictions as lines without their line ends.
 
     table: the image, then its classes with their probabilities. csv: a header with COLUMNS, and a row for each class;
     what a spreadsheet would run begins with an apostrophe (`as_cell`). jsonl: an object an image. label-studio: one
     JSON list (`written.label_studio`).
-    names, first: of all classes, and of the first images, by which a table's columns are as wide as they are.
+    names, first: of all classes, and of the first images, by which a table's columns are as wide as they are. columns:
+    TOGETHER for images that were predicted together.
 
     Raises UsageError for a format that has no lines.
     """
@@ -186,7 +194,7 @@ def as_lines(
     if form == "jsonl":
         return (as_json(as_object(one)) for one in found)
     if form == "csv":
-        return chain([as_csv([list(COLUMNS)]).removesuffix("\n")], (csv_row(row) for row in rows_of(found)))
+        return chain([as_csv([list(columns)]).removesuffix("\n")], (csv_row(row) for row in rows_of(found)))
     if form == "table":
         return _table(found, [str(picture) for picture in first], names)
     raise UsageError(f"There is no format {form!r} of lines: use table, csv, jsonl or label-studio.")
@@ -208,19 +216,21 @@ def lines(
     return as_lines(found, form, model.one_task().names, peeked.first)
 
 
-def write(found: Iterable[Prediction], out: Path, form: Format, names: Sequence[str] = ()) -> None:
+def write(
+    found: Iterable[Prediction], out: Path, form: Format, names: Sequence[str] = (), columns: Columns = COLUMNS
+) -> None:
     """Write the predictions to a file, which is there once all are; `fiftyone` makes two in a folder.
 
     Raises UsageError where a library is missing, and OSError for a file that cannot be written.
     """
     if form == "parquet":
-        write_rows(out, "parquet", COLUMNS, rows_of(found))
+        write_rows(out, "parquet", columns, rows_of(found))
     elif form == "fiftyone":
         labels, data = fiftyone(found)
         for name, text in (("data.json", data), ("labels.json", labels)):
             write_atomically(out / name, text.encode())
     else:
-        write_lines(out, as_lines(found, form, names))
+        write_lines(out, as_lines(found, form, names, columns=columns))
 
 
 def _table(predictions: Iterable[Prediction], first: Sequence[str], names: Sequence[str]) -> Iterator[str]:
@@ -233,16 +243,18 @@ def _table(predictions: Iterable[Prediction], first: Sequence[str], names: Seque
         if one.error is not None:
             yield f"{begin}  error: {printable(' '.join(one.error.split()))}"
             continue
+        together = "  transductive" if one.transductive else ""
         pairs = zip(one.labels, one.probabilities, strict=True)
         line = begin + "".join(f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs)
         line += "" if one.set is None else f"  {{{printable(', '.join(one.set))}}}"
-        yield line + ("  unknown" if one.unknown else "")
+        yield line + ("  unknown" if one.unknown else "") + together
 
 
 def as_object(prediction: Prediction) -> dict[str, object]:
     """The prediction as a program reads it, a line of JSON Lines or an answer over HTTP."""
+    together: dict[str, object] = {"transductive": True} if prediction.transductive else {}
     if prediction.error is not None:
-        return {"image": prediction.source, "error": prediction.error}
+        return {"image": prediction.source, "error": prediction.error, **together}
     pairs = zip(prediction.labels, prediction.probabilities, strict=True)
     best = [{"label": label, "probability": round(value, 6)} for label, value in pairs]
     found: dict[str, object] = {"image": prediction.source, "predictions": best}
@@ -250,17 +262,18 @@ def as_object(prediction: Prediction) -> dict[str, object]:
         found["set"] = list(prediction.set)
     if prediction.unknown is not None:
         found["unknown"] = prediction.unknown
-    return found
+    return found | together
 
 
 def rows_of(predictions: Iterable[Prediction]) -> Iterator[tuple[object, ...]]:
-    """Rows of COLUMNS: one for each class, or one with the error."""
+    """Rows of COLUMNS, or TOGETHER: one for each class, or one with the error."""
     for one in predictions:
+        together = (True,) if one.transductive else ()
         if one.error is not None:
-            yield one.source, None, None, None, None, None, one.error
+            yield one.source, None, None, None, None, None, one.error, *together
             continue
         for rank, (label, value) in enumerate(zip(one.labels, one.probabilities, strict=True), start=1):
-            yield one.source, rank, label, value, one.set, one.unknown, None
+            yield one.source, rank, label, value, one.set, one.unknown, None, *together
 
 
 def _padded(text: str, width: int) -> str:

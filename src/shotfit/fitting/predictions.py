@@ -20,7 +20,8 @@ class Prediction:
     """One image's best classes, best first, with their probabilities; none where there is an `error`.
 
     error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
-    belongs to no class. Both are None where nobody asked. picture: the image itself.
+    belongs to no class. Both are None where nobody asked. transductive: it depends on the images that were predicted
+    with it. picture: the image itself.
     """
 
     source: str
@@ -30,6 +31,7 @@ class Prediction:
     set: tuple[str, ...] | None = None
     unknown: bool | None = None
     picture: Picture | None = field(default=None, repr=False, compare=False)
+    transductive: bool = False
 
 
 class Predictions(list[Prediction]):

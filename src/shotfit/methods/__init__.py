@@ -79,6 +79,8 @@ METHODS = {
     "two_stage": "shotfit.methods.two_stage:TwoStage",
     "fine_tune": "shotfit.methods.fine_tune:FineTune",
     "wise_ft": "shotfit.methods.fine_tune:WiseFT",
+    "mma_plus_plus": "shotfit.methods.mma:MMAPlusPlus",
+    "mmrl": "shotfit.methods.mmrl:MMRL",
     "dualadapter": "shotfit.methods.dualadapter:DualAdapter",
     "coop_mt": "shotfit.methods.softcpt:CoOpMT",
     "softcpt": "shotfit.methods.softcpt:SoftCPT",

@@ -25,6 +25,7 @@ __all__ = [
     "ends_unprojected",
     "frozen_until",
     "input_is_read",
+    "inserted_are_read",
 ]
 
 NOTHING = -1  # the answer of an edit that acts in step 0: no step is frozen before it
@@ -85,6 +86,13 @@ class PromptTokens:
     Without a position they stand at the row's end (image tower): beside those that came before, or with `replace` in
     their place. Tokens before block 1 pass the tower's input norm, as its own tokens do; they have no position.
     With a position they take the place of the tokens there, counted from 0; a row that ends earlier takes what fits.
+    With `insert` too they stand in front of the token there, and the row is longer from then on: later edits count
+    places in the longer row.
+
+    share: the tokens' part of what stands there afterwards, where they replace others; the rest is of the replaced
+    ones, as the block before made them. input_norm: false lets tokens before block 1 in as they are.
+    read: the tower also gives the mean of the tokens at the end of its rows, each through the final norm, behind its
+    features: [rows, embed + width]. One such edit of a tower is enough.
     """
 
     tower: Literal["image", "text"]
@@ -92,8 +100,16 @@ class PromptTokens:
     tokens: Tensor
     replace: bool = False
     position: int | None = None
+    insert: bool = False
+    share: float = 1.0
+    input_norm: bool = True
+    read: bool = False
 
     def __post_init__(self) -> None:
+        if self.insert and (self.position is None or self.replace):
+            raise ValueError("inserted prompt tokens need a position, and replace none")
+        if self.read and self.position is not None:
+            raise ValueError("prompt tokens that are read stand at the row's end, and have no position")
         if self.tower == "text" and self.position is None:
             raise ValueError("prompt tokens of a text tower need a position: what stands after the end is never read")
 
@@ -192,3 +208,8 @@ def input_is_read(edits: Sequence[Edit], step: int) -> bool:
 def ends_unprojected(edits: Sequence[Edit]) -> bool:
     """Does the tower end in front of its projection?"""
     return any(isinstance(edit, Unprojected) for edit in edits)
+
+
+def inserted_are_read(edits: Sequence[Edit]) -> bool:
+    """Does the tower of these edits also give what its last block made of prompt tokens?"""
+    return any(isinstance(edit, PromptTokens) and edit.read for edit in edits)

@@ -123,6 +123,7 @@ class Layout:
         """unpadded: how many tokens of each row stand in front of padding that none may see; only without groups."""
         self.rows, self.causal = len(lengths), causal
         self.groups = tuple(groups)
+        self._made_of = tuple(lengths), tuple(reads)
         self.places = max(len(group.rows) for group in groups)  # rows of a group, empty places included
         own, places, read = [], [], []
         positions = [place for group in groups for place in range(group.shared)]
@@ -142,6 +143,7 @@ class Layout:
         self.read = torch.tensor(read)
         self.positions = torch.tensor(positions)
         self._positions, self._found = positions, dict[tuple[int, int], tuple[Tensor, Tensor]]()
+        self._longer = dict[tuple[int, int], tuple[Layout, Tensor]]()
         sequence = [row for group in groups for row in group.rows]
         self.order = None if sequence == sorted(sequence) else torch.tensor(sequence).argsort()
         self.visible = self._visible([reads[row] - lengths[row] + 1 for row in sequence])
@@ -161,9 +163,37 @@ class Layout:
         return own | ~self.own.present[:, :1]
 
     @classmethod
-    def even(cls, rows: int, tokens: int, device: torch.device) -> Layout:
-        """Rows of equal length that share nothing and are read at their first token: an image tower's."""
-        return _counted(rows, tokens, device) if isinstance(rows, int) else OpenLayout(rows, tokens, device)
+    def even(cls, rows: int, tokens: int, device: torch.device, last: int = 0) -> Layout:
+        """Rows of equal length that share nothing and are read at their first token: an image tower's.
+
+        last: how many tokens at the end of each row are read too.
+        """
+        if isinstance(rows, int):
+            return _counted(rows, tokens, device, last)
+        return OpenLayout(rows, tokens, device, last)
+
+    def lengthened(self, position: int, count: int) -> tuple[Layout, Tensor]:
+        """The layout of rows with `count` more tokens from place `position` on, and where the tokens of this one stand.
+
+        The new ones (`standing` says where) are of the shared beginning where it reaches so far, and run once for its
+        rows.
+        """
+        if (position, count) not in self._longer:
+            lengths, reads = self._made_of
+            if position > min(lengths):
+                raise ValueError(f"no token can stand at place {position} of a row of {min(lengths)}")
+            groups = [
+                Group(group.rows, group.shared + count if 0 < group.shared >= position else group.shared)
+                for group in self.groups
+            ]
+            moved = [read + count if read >= position else read for read in reads]
+            with torch.inference_mode(False):
+                longer = Layout([length + count for length in lengths], moved, groups, self.causal)
+                new = set(longer.standing(position, count)[0].tolist())
+                kept = torch.tensor([index for index in range(longer.tokens) if index not in new], dtype=torch.long)
+            longer.to(self.read.device)
+            self._longer[position, count] = longer, kept.to(self.read.device)
+        return self._longer[position, count]
 
     def standing(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """The tokens at places `first` to `first + count - 1` of their rows: flat index, and number from `first` on."""
@@ -180,6 +210,7 @@ class Layout:
         if self.read.device != device:
             self.read, self.positions = self.read.to(device), self.positions.to(device)
             self._found.clear()
+            self._longer.clear()
             self.order = None if self.order is None else self.order.to(device)
             self.visible = None if self.visible is None else self.visible.to(device)
             self.unpadded = None if self.unpadded is None else self.unpadded.to(device)
@@ -190,9 +221,19 @@ class Layout:
 
 
 @cache  # never dropped: a recording on a GPU (`replay.py`) reads the tables where they lie
-def _counted(rows: int, tokens: int, device: torch.device) -> Layout:
+def _counted(rows: int, tokens: int, device: torch.device, last: int) -> Layout:
     with torch.inference_mode(False):  # it is kept, and may serve a training next
-        return Layout([tokens] * rows, [0] * rows, [Group(tuple(range(rows)), 0)], False).to(device)
+        layout = Layout([tokens] * rows, [0] * rows, [Group(tuple(range(rows)), 0)], False)
+        if last:
+            layout.reads = Packing([1 + last] * rows)
+            layout.read = _read_places(layout.read, tokens, last)
+        return layout.to(device)
+
+
+def _read_places(first: Tensor, tokens: int, last: int) -> Tensor:
+    """Flat indices of the first and the last tokens of rows of equal length that begin at `first`."""
+    places = torch.tensor([0, *range(tokens - last, tokens)], device=first.device)
+    return (first[:, None] + places).flatten()
 
 
 class OpenPacking(Packing):
@@ -213,11 +254,12 @@ class OpenPacking(Packing):
 class OpenLayout(Layout):
     """What `even` gives while a tower is traced for any number of images: their count is a symbol, not a number."""
 
-    def __init__(self, rows: torch.SymInt, tokens: int, device: torch.device) -> None:
+    def __init__(self, rows: torch.SymInt, tokens: int, device: torch.device, last: int = 0) -> None:
         self.rows, self.causal = rows, False  # type: ignore[assignment]
         self.shared = self.visible = self.unpadded = self.order = None
-        self.own, self.reads = OpenPacking(tokens), OpenPacking(1)
-        self.read = torch.arange(rows, device=device) * tokens  # type: ignore[call-overload]
+        self.own, self.reads = OpenPacking(tokens), OpenPacking(1 + last)
+        first = torch.arange(rows, device=device) * tokens  # type: ignore[call-overload]
+        self.read = _read_places(first, tokens, last) if last else first
 
 
 @dataclass(frozen=True, eq=False)

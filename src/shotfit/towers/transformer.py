@@ -25,7 +25,7 @@ from shotfit.errors import ShotfitError
 from shotfit.towers.blocks import Block, PoolingHead, without
 from shotfit.towers.changed import changed
 from shotfit.towers.config import BertConfig, BlocksConfig, ImageConfig, StemConfig, TextConfig
-from shotfit.towers.edits import Adapter, Context, Edit, PromptTokens, ends_unprojected
+from shotfit.towers.edits import Adapter, Context, Edit, PromptTokens, ends_unprojected, inserted_are_read
 from shotfit.towers.layout import Layout, Savings, Stream
 from shotfit.towers.linear import Linear
 from shotfit.towers.texts import Group, Texts, share_beginnings, trim, words
@@ -58,9 +58,15 @@ class Transformer(nn.Module):
         block, rotation = self._changed(step, edits), self.rotation
         assert layout is not None
         if step == self.last - 1 and stream.savings.read_alone and self.pooled_alone:
+            if stream.prompts and inserted_are_read(edits):
+                layout = Layout.even(layout.rows, layout.own.longest, x.device, stream.prompts)
             before = x.index_select(0, layout.read)
             return replace(stream, hidden=block.read(x, layout, silu, rotation), before=before, step=step, read=True)
-        if stream.prompts and stream.savings.replaced and any(edit.replace for edit in _prompts(edits, step + 1)):
+        if (
+            stream.prompts
+            and stream.savings.replaced
+            and any(edit.replace and edit.share == 1 for edit in _prompts(edits, step + 1))
+        ):
             kept, last = without(x, layout, stream.prompts), stream.prompts
             rest = Layout.even(layout.rows, layout.own.longest - last, x.device)
             hidden = block.drop(x, layout, last, silu, rotation)
@@ -88,14 +94,23 @@ class Transformer(nn.Module):
         x, layout, tokens = stream.hidden, stream.layout, edit.tokens.to(stream.hidden.dtype)
         assert layout is not None
         if edit.position is not None:
+            if edit.insert:
+                layout, kept = layout.lengthened(edit.position, len(tokens))
+                x = x.new_zeros(layout.tokens, x.shape[1]).index_copy(0, kept, x)
             places, numbers = layout.standing(edit.position, len(tokens))
-            return replace(stream, hidden=x.index_copy(0, places, tokens.index_select(0, numbers)))
-        if edit.block == 1:
+            standing = tokens.index_select(0, numbers)
+            if edit.share != 1 and not edit.insert:
+                standing = edit.share * standing + (1 - edit.share) * x.index_select(0, places)
+            return replace(stream, hidden=x.index_copy(0, places, standing), layout=layout)
+        if edit.block == 1 and edit.input_norm:
             tokens = self.input_norm(tokens)
-        rows = without(x, layout, stream.prompts if edit.replace else 0).unflatten(0, (layout.rows, -1))
+        rows = x.unflatten(0, (layout.rows, -1))
+        if edit.replace:
+            rows, replaced = rows.split([rows.shape[1] - stream.prompts, stream.prompts], dim=1)
+            tokens = tokens if edit.share == 1 else edit.share * tokens + (1 - edit.share) * replaced
         rows = torch.cat([rows, tokens.expand(layout.rows, -1, -1)], dim=1)
         layout = Layout.even(rows.shape[0], rows.shape[1], x.device)
-        prompts = len(tokens) + (0 if edit.replace else stream.prompts)
+        prompts = len(edit.tokens) + (0 if edit.replace else stream.prompts)
         return replace(stream, hidden=rows.flatten(0, 1), layout=layout, prompts=prompts)
 
     def input_norm(self, tokens: Tensor) -> Tensor:
@@ -113,6 +128,8 @@ class Transformer(nn.Module):
         """The read tokens in the caller's order of rows: [rows, width]."""
         layout = stream.layout
         assert layout is not None
+        if stream.read and len(stream.hidden) != layout.rows:  # prompt tokens behind each
+            return stream.hidden.unflatten(0, (layout.rows, -1))[:, 0]
         x = stream.hidden if stream.read else stream.hidden.index_select(0, layout.read)
         return x if layout.order is None else x.index_select(0, layout.order)
 
@@ -213,9 +230,18 @@ class VisionTransformer(Transformer):
         return self.embedding.norm(tokens) if isinstance(self.embedding, PatchEmbedding) else tokens
 
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
-        """The remaining blocks, pooling and projection: [n, embed], or [n, width] without. Prompts are not pooled."""
-        stream = self.ready(self.run(stream, edits), edits)
-        return changed(self, self.last, edits)._pooled(stream, edits)
+        """The remaining blocks, pooling and projection: [n, embed], or [n, width] without. Prompts are not pooled.
+
+        Where an edit asks for them (`read`) their mean stands behind it: [n, embed + width].
+        """
+        stream, own = self.ready(self.run(stream, edits), edits), changed(self, self.last, edits)
+        features = own._pooled(stream, edits)
+        if not inserted_are_read(edits):
+            return features
+        if stream.layout is None or not stream.prompts:
+            raise ValueError("no prompt tokens stand at the end of the rows")
+        last = stream.hidden.unflatten(0, (stream.layout.rows, -1))[:, -stream.prompts :]
+        return torch.cat([features, own.post_norm(last).mean(dim=1)], dim=1)
 
     def _pooled(self, stream: Stream, edits: Sequence[Edit]) -> Tensor:
         """The last step: [n, embed], or [n, width]."""

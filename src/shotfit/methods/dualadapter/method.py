@@ -58,7 +58,7 @@ from shotfit.methods.base import Method, Support, Validation, check_prompts
 from shotfit.methods.class_features import class_features, mean_features
 from shotfit.methods.coefficients import best_first, right_along
 from shotfit.methods.declared import Declared
-from shotfit.methods.dualadapter.descriptions import read_descriptions
+from shotfit.methods.descriptions import read_descriptions
 from shotfit.methods.dualadapter.negative_cache import Cache, check_left_out, negative_keys, trust
 from shotfit.methods.dualadapter.options import NEGATIVE, POSITIVE, DualAdapterOptions, given_templates
 from shotfit.methods.dualadapter.paired_templates import PAIRED_TEMPLATES, negated, with_templates

@@ -3,13 +3,14 @@
     {"sea horse": ["A small fish that swims upright.", "It has a curled tail."], ...}
 
 Pratt et al., "What does a platypus look like?" (CuPL), ICCV 2023, arXiv 2209.03320, made such files for CLIP. The
-sentences are whole prompts. Underscores and spaces in names are the same here; entries of other classes are ignored.
+sentences are whole prompts. Underscores and spaces in names are the same here, and so are large and small letters where
+the name itself is not there; entries of other classes are ignored.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from shotfit.data.images import shown
@@ -36,7 +37,8 @@ def read_descriptions(path: Path, names: Sequence[str]) -> list[list[str]]:
     if not isinstance(found, dict):
         raise ShotfitError(f"The descriptions {shown(path)} hold a {type(found).__name__}; {EXPECTED}.")
     sentences = {key.replace("_", " "): value for key, value in found.items()}
-    readable = [name.replace("_", " ") for name in names]
+    small = {key.lower(): key for key in sentences}
+    readable = [_key(name.replace("_", " "), sentences, small) for name in names]
     missing = [name for name in readable if name not in sentences]
     if missing:
         raise ShotfitError(
@@ -51,3 +53,8 @@ def read_descriptions(path: Path, names: Sequence[str]) -> list[list[str]]:
                 "expected at least one sentence, none of them empty."
             )
     return [sentences[name] for name in readable]
+
+
+def _key(name: str, sentences: Collection[str], small: Mapping[str, str]) -> str:
+    """What the file calls a class; the name itself where it calls none so."""
+    return name if name in sentences else small.get(name.lower(), name)
