@@ -98,8 +98,18 @@ ONCE = {
     "interrupted_fit_leaves_nothing",
 }
 assert CONTRACT.keys() >= ONCE
+# In the time of `make test`: all variants of these, and of others the first one, whose savings `make slow` compares.
+HEART = {"coop", "softcpt", "mma", "apex", "dualadapter"}
+
+
+def _marks(name: str, method: str, number: int) -> list[pytest.MarkDecorator]:
+    return [] if method in HEART or (not number and name != "savings_change_nothing") else [pytest.mark.slow]
+
+
 CASES = [
-    pytest.param(name, method, options, id=f"{name}-{method}-{'-'.join(options.values())}")
+    pytest.param(
+        name, method, options, id=f"{name}-{method}-{'-'.join(options.values())}", marks=_marks(name, method, number)
+    )
     for method in METHODS
     for number, options in enumerate(VARIANTS.get(method, [{}]))
     for name in CONTRACT

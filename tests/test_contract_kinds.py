@@ -9,7 +9,7 @@ import pytest
 from shotfit.methods import METHODS, find
 from shotfit.testing import CONTRACT, check
 
-from .test_contract import ONCE, VARIANTS
+from .test_contract import HEART, ONCE, VARIANTS
 
 KINDS = ("eva", "perception", "post_norm", "siglip", "bert", "bert_mean")
 # what looks at the towers from inside, on the edit that each kind treats in a way of its own
@@ -22,7 +22,7 @@ SAMPLE = [
     ("bert", "apex", 1, "savings_change_nothing"),
     ("bert_mean", "mma", 1, "savings_change_nothing"),
     ("bert_mean", "softcpt", 2, "saved_equals_fitted"),
-    *[(kind, method, 0, "stored_equals_full") for kind in KINDS for method in METHODS],
+    *[(kind, method, 0, "stored_equals_full") for kind in KINDS for method in sorted(HEART)],
 ]
 ALL = [
     (kind, method, number, name)
