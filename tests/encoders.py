@@ -9,15 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-try:
-    import torchvision  # noqa: F401
-except ImportError:
-    pass
-except RuntimeError:  # beside a torch for CPUs alone, its operators are missing; nothing here calls them
-    missing = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        missing.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
 EMBED, IMAGE, TEXT = 24, 40, 48  # widths of the joint space, and of encoders that share none
 
 

