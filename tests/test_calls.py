@@ -40,7 +40,7 @@ CALLS: list[tuple[Callable[[Any], object], str]] = [
     (lambda _: shotfit.read_task(None), "read_task: source is None; expected "),  # type: ignore[arg-type]
     (lambda _: shotfit.compare("x", "zero_shot"), "compare: methods is 'zero_shot'; expected a list of texts."),
     (lambda m: shotfit.evaluate(m, 3), "data is a int without labels; expected a path, "),
-    (lambda _: shotfit.load_backbone(3), "load_backbone: source is 3; expected a text or a path."),  # type: ignore[arg-type]
+    (lambda _: shotfit.load_backbone(3), "load_backbone: source is 3; expected a text, a path or a shotfit Encoder."),  # type: ignore[arg-type]
     (lambda _: shotfit.zero_shot(3), "zero_shot: classes is 3; expected a list of texts."),  # type: ignore[arg-type]
 ]
 

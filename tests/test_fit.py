@@ -33,8 +33,9 @@ from .pictures import bomb
 
 OPTIONS = {"coop": {"length": "4"}, "coop_mt": {"length": "4"}, "softcpt": {"length": "4"}}
 
-INNER = {  # they read streams of inner blocks, which their own first fit stores
-    "apex", "ivlp", "maple", "mma", "prolip", "promptsrc", "vpt",
+INNER = {  # they read streams of inner blocks, which their own first fit stores, or run the image tower from its start
+    "apex", "clip_lora", "clip_svd", "fine_tune", "ivlp", "maple", "mma", "mma_plus_plus", "mmrl", "prolip", "promptsrc",
+    "two_stage", "vpt", "wise_ft",
 }  # fmt: skip
 
 METHOD_FILE = '''
@@ -328,7 +329,7 @@ def test_method_of_a_file_is_fitted_saved_and_opened(task: Task, backbone: Backb
         ("x = (", "Offset", "cannot be imported: SyntaxError"),
         ("import nothing_of_this_name", "Offset", "cannot be imported: ModuleNotFoundError"),
         ("Offset = 3", "Offset", "is not a subclass"),
-        (METHOD_FILE, "Other", "is not a subclass"),
+        (METHOD_FILE, "Other", "has no such name"),
     ],
 )
 def test_file_without_a_method_is_refused(content: str, name: str, words: str, tmp_path: Path) -> None:

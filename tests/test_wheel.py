@@ -23,7 +23,9 @@ from shotfit.fitting.fit import fit
 from shotfit.testing.tiny import tiny_task
 
 ROOT = Path(__file__).parent.parent
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # where a module is called otherwise
+DISTRIBUTIONS = {  # where a module is called otherwise
+    "PIL": "pillow", "open_clip": "open-clip-torch", "sklearn": "scikit-learn", "yaml": "pyyaml",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,7 @@ class Transformer(nn.Module):
         """The read tokens in the caller's order of rows: [rows, width]."""
         layout = stream.layout
         assert layout is not None
-        if stream.read and len(stream.hidden) != layout.rows:  # prompt tokens behind each
+        if stream.read and stream.hidden.shape[0] != layout.rows:  # prompt tokens behind each
             return stream.hidden.unflatten(0, (layout.rows, -1))[:, 0]
         x = stream.hidden if stream.read else stream.hidden.index_select(0, layout.read)
         return x if layout.order is None else x.index_select(0, layout.order)

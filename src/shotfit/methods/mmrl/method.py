@@ -72,7 +72,7 @@ class MMRL(SharedTokens):
     grid: ClassVar[Grid | None] = Grid(
         (
             Axis("lr", (1e-3, 3e-4, 3e-3), "few steps go nowhere at a small rate, and far away at a large one"),
-            Axis("regularization", (0.5, 4.0), "the published weights go from 0.01 to 7, by data set"),
+            Axis("regularization", (-1.0, 4.0), "the published weights go from 0.01 to 7, by data set"),
             Axis("steps", (400,), "ten epochs of batches of 4 are 480 steps for a dozen classes"),
         ),
         robust={"lr": 1e-3, "regularization": 4.0, "steps": 200},
