@@ -38,7 +38,7 @@ docs: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees docs build/docs
 
 browser: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser --numprocesses auto --dist loadfile tests
 
 soak: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout 3600 tests

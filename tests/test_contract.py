@@ -98,12 +98,13 @@ ONCE = {
     "interrupted_fit_leaves_nothing",
 }
 assert CONTRACT.keys() >= ONCE
-# In the time of `make test`: all variants of these, and of others the first one, whose savings `make slow` compares.
+# In the time of `make test`: the first variant of each method, and for these what it computes without savings.
 HEART = {"coop", "softcpt", "mma", "apex", "dualadapter"}
 
 
 def _marks(name: str, method: str, number: int) -> list[pytest.MarkDecorator]:
-    return [] if method in HEART or (not number and name != "savings_change_nothing") else [pytest.mark.slow]
+    quick = number == 0 and (method in HEART or name != "savings_change_nothing")
+    return [] if quick else [pytest.mark.slow]
 
 
 CASES = [

@@ -154,6 +154,7 @@ def test_rows_are_those_of_one_process_bit_for_bit(run: Run, words: list[str]) -
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.slow
 def test_error_of_a_worker_is_one_line_and_the_rest_can_go_on(run: Run) -> None:
     code, err = run("predict", "model", "photos", "--out", "ray", "--engine", "ray", "--strict")
     assert code == 3 and [line[:21] for line in err] == ["error: photos/007.png"]
@@ -261,6 +262,7 @@ def test_interrupt_is_one_line_and_leaves_no_process(home: Path, tmp_path: Path)
 # Comparisons
 
 
+@pytest.mark.slow
 def test_comparison_on_ray_gives_the_table_of_one_process_and_goes_on(
     cluster: Cluster, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
