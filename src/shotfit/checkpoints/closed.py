@@ -121,8 +121,7 @@ def close(encoder: Any, name: str = "", reopens: bool = False) -> ClosedBackbone
 
     Raises ShotfitError for what it breaks.
     """
-    own = getattr(encoder, "name", "")
-    name = name or f"{OBJECT}{own if isinstance(own, str) and own else type(encoder).__name__}"
+    name = name or _object_name(encoder)
     scale, device = logit_scale_of(encoder, name), device_of_encoder(encoder)
     images, texts = images_half(encoder, name, device), texts_half(encoder, name)
     if not images.embed == texts.embed == encoder.embed:
@@ -138,6 +137,11 @@ def close(encoder: Any, name: str = "", reopens: bool = False) -> ClosedBackbone
     return ClosedBackbone(encoder, name, fingerprint, images.size, images.prepare, scale, device, again)
 
 
+def _object_name(encoder: Any) -> str:
+    own = getattr(encoder, "name", "")
+    return f"{OBJECT}{own if isinstance(own, str) and own else type(encoder).__name__}"
+
+
 def closed_half(given: Any, kind: Literal["images", "texts"]) -> ClosedBackbone:
     """One encoder alone, by name or as an object, in a backbone that encodes nothing else.
 
@@ -148,8 +152,7 @@ def closed_half(given: Any, kind: Literal["images", "texts"]) -> ClosedBackbone:
         raise UsageError(f"{given} encodes {HALVES[library]}, and was given for the {kind}.")
     encoder, name = encoder_of(given) if isinstance(given, str) else (given, "")
     reopens = bool(name)
-    own = getattr(encoder, "name", "")
-    name = name or f"{OBJECT}{own if isinstance(own, str) and own else type(encoder).__name__}"
+    name = name or _object_name(encoder)
     device = device_of_encoder(encoder)
     half = images_half(encoder, name, device) if kind == "images" else texts_half(encoder, name)
     fingerprint = fingerprint_of(kind, weights_digest(encoder, name), half.answers, half.embed)

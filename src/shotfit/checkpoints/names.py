@@ -29,9 +29,9 @@ class Name:
     """One backbone by name. `repository` is None for what ships with shotfit, in `assets/NAME`.
 
     also: other names. domain: what it is for. tower: its class of architecture. pixels: a side of its images. size: of
-    the file. checked: how shotfit's towers of this class
-    were compared with the original's, empty where nobody has. sources: where a field
-    was read, by the field's name. terms: for what its weights may be used, and why, where shotfit ships them.
+    the file. checked: how shotfit's towers of this class were compared with the original's, empty where nobody has.
+    sources: where a field was read, by the field's name. terms: for what its weights may be used, and why, where
+    shotfit ships them.
     """
 
     name: str

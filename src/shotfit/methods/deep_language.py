@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from shotfit.methods.base import option
-from shotfit.methods.prompted import Prompted, check_depth
+from shotfit.methods.prompted import Prompted
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["DeepLanguage"]
@@ -52,10 +52,6 @@ class DeepLanguage(Prompted):
 
     tokens: int = option(4, "tokens of the words that are learned, and prompt tokens in a block", at_least=1)
     depth: int = option(-1, "blocks with prompts of their own, the input counted; -1: all", at_least=-1)
-
-    def _check(self) -> None:
-        super()._check()
-        check_depth(self.name, "depth", self.depth)
 
     def text_asked(self) -> tuple[int, int]:
         """Tokens and blocks of the text tower."""

@@ -67,14 +67,16 @@ class KNN(Method):
 
     def logits(self, images: Images) -> Tensor:
         """[images, classes]."""
-        everything = torch.arange(len(self.get_buffer("labels")))
-        return self._voted(images, everything, int(self.get_buffer("neighbours")))
+        likeness = self._likeness(images, self.get_buffer("features"))
+        return self._voted(likeness, self.get_buffer("labels"), int(self.get_buffer("neighbours")))
 
-    def _voted(self, images: Images, some: Tensor, k: int) -> Tensor:
-        """Logits [images, classes] by the k nearest of some support images."""
-        rows, labels = (self.get_buffer(name)[some] for name in ("features", "labels"))
-        likeness = normalize(self.frozen.image(images)) @ rows.T
-        near, which = likeness.topk(min(k, len(rows)), dim=1)  # [images, k]
+    def _likeness(self, images: Images, rows: Tensor) -> Tensor:
+        """Cosines [images, support] to support images of these features."""
+        return normalize(self.frozen.image(images)) @ rows.T
+
+    def _voted(self, likeness: Tensor, labels: Tensor, k: int) -> Tensor:
+        """Logits [images, classes] by the k nearest of the support images that have these labels."""
+        near, which = likeness.topk(min(k, len(labels)), dim=1)  # [images, k]
         weights = torch.exp((near - near[:, :1]) / self.sharpness)  # the nearest counts 1: shares are the same
         votes = near.new_zeros(len(near), len(self.class_names)).scatter_add_(1, labels[which], weights)
         return torch.log(votes / votes.sum(dim=1, keepdim=True) + LEAST)
@@ -95,8 +97,10 @@ class KNN(Method):
         ks = [max(1, round(value)) for value in parse_values("ks", self.ks)]
         self.correct = torch.zeros(len(ks), dtype=torch.long)
         for fold in validation.folds:
+            rows, labels = (self.get_buffer(name)[fold.train] for name in ("features", "labels"))
+            likeness = self._likeness(fold.held, rows)
             for number, k in enumerate(ks):
-                predicted = self._voted(fold.held, fold.train, k).argmax(dim=1).cpu()
+                predicted = self._voted(likeness, labels, k).argmax(dim=1).cpu()
                 self.correct[number] += int((predicted == fold.labels).sum())
         best = best_first(self.correct)
         if best is not None:

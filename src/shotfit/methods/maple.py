@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from shotfit.methods.base import option
-from shotfit.methods.prompted import Prompted, check_depth, linear_start
+from shotfit.methods.prompted import Prompted, linear_start
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["MaPLe"]
@@ -70,10 +70,6 @@ class MaPLe(Prompted):
     protocol: str = option(
         "base-to-new", "setting of the paper for depth and recipe", choices=("base-to-new", "transfer")
     )
-
-    def _check(self) -> None:
-        super()._check()
-        check_depth(self.name, "depth", self.depth)
 
     def twelfths(self) -> int:
         """Of the blocks that have prompts."""

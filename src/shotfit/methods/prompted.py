@@ -28,7 +28,7 @@ from shotfit.towers.config import BlocksConfig
 from shotfit.towers.edits import Context, Edit, PromptTokens
 from shotfit.towers.texts import Texts
 
-__all__ = ["Prompted", "PromptedBoth", "check_depth", "deep_image", "deep_text", "linear_start"]
+__all__ = ["Prompted", "PromptedBoth", "deep_image", "deep_text", "linear_start"]
 
 
 def deep_image(prompts: Sequence[Tensor]) -> list[Edit]:
@@ -47,12 +47,6 @@ def linear_start(frozen: Frozen, shape: Sequence[int], inputs: int) -> Tensor:
     return (2 * torch.rand(*shape) - 1).to(frozen.backbone.device, frozen.parameter_dtype) / math.sqrt(inputs)
 
 
-def check_depth(method: str, name: str, depth: int) -> None:
-    """Refuse a depth of no block."""
-    if depth == 0:
-        raise UsageError(f"{method}: {name} must be 1 or more, or -1 for as many blocks as in the paper, but is 0.")
-
-
 class Prompted(Method):
     """Base of methods with a learned context, deep prompts, or both. It trains nothing that belongs to a class.
 
@@ -68,6 +62,11 @@ class Prompted(Method):
         super()._check()
         if self.words and not self.words.replace("_", " ").strip():
             raise UsageError(f"{self.name}: the words {self.words!r} hold no word: give some, or none (words=).")
+        for name in ("depth", "text_depth"):  # which a subclass has; an image tower may do without prompts
+            if getattr(self, name, None) == 0:
+                raise UsageError(
+                    f"{self.name}: {name} must be 1 or more, or -1 for as many blocks as in the paper, but is 0."
+                )
 
     def text_asked(self) -> tuple[int, int]:
         """Tokens and blocks of the text tower."""
@@ -177,10 +176,6 @@ class PromptedBoth(Prompted):
     )
     visual_tokens: int = option(2, "prompt tokens in an image block", at_least=1)
     visual_depth: int = option(-1, "image blocks with prompts of their own; 0: none; -1: as the paper", at_least=-1)
-
-    def _check(self) -> None:
-        super()._check()
-        check_depth(self.name, "text_depth", self.text_depth)
 
     def text_asked(self) -> tuple[int, int]:
         """Tokens and blocks of the text tower."""

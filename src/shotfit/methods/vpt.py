@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from shotfit.methods.base import option
-from shotfit.methods.prompted import Prompted, check_depth
+from shotfit.methods.prompted import Prompted
 from shotfit.methods.recipe import Axis, Grid, Optimizer, Recipe, Schedule
 
 __all__ = ["VPT"]
@@ -50,10 +50,6 @@ class VPT(Prompted):
 
     tokens: int = option(8, "prompt tokens in a block", at_least=1)
     depth: int = option(-1, "blocks with prompts of their own; -1: all", at_least=-1)
-
-    def _check(self) -> None:
-        super()._check()
-        check_depth(self.name, "depth", self.depth)
 
     def visual_asked(self) -> tuple[int, int]:
         """Tokens and blocks of the image tower."""
