@@ -289,8 +289,14 @@ def test_parts_of_the_manifest_are_held_out(tmp_path: Path) -> None:
 def test_a_folder_that_is_something_else_is_kept(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds thesis\.txt, and would be replaced as a whole: choose another --out"):
+    with pytest.raises(UsageError, match=r"holds thesis\.txt, which is no part of joined encoders"):
         align(write_pairs(tmp_path / "pairs", 1), Images(), Texts(), tmp_path / "out")
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is where you are"):
+        align(write_pairs(tmp_path.parent / f"{tmp_path.name}-pairs", 1), Images(), Texts(), tmp_path)
 
 
 def test_command_aligns_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_record_of_other_classes_is_refused(saved: Path, tmp_path: Path, names: 
 def test_model_folder_with_other_files_is_not_replaced(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "model")
     (tmp_path / "model" / "labels.csv").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds labels\.csv beside a model, and would be replaced as a whole"):
+    with pytest.raises(UsageError, match=r"labels\.csv, which is no part of a model, and would be"):
         Model.open(saved, trust_backbone=True).save(tmp_path / "model")
     assert (tmp_path / "model" / "labels.csv").read_text() == "mine"
 
@@ -256,9 +256,9 @@ def test_what_is_not_of_shotfit_is_not_replaced(saved: Path, tmp_path: Path, nam
     shutil.copytree(saved, folder)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("mine")
-    with pytest.raises(UsageError, match="beside a model, and would be replaced as a whole"):
+    with pytest.raises(UsageError, match="which is no part of a model, and would be replaced as a whole"):
         check_target(folder)
-    with pytest.raises(UsageError, match="beside a model, and would be replaced as a whole"):
+    with pytest.raises(UsageError, match="which is no part of a model, and would be replaced as a whole"):
         Model.open(saved, trust_backbone=True).save(folder)
     assert (folder / name).read_text() == "mine"
 

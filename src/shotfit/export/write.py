@@ -23,7 +23,7 @@ from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore
-from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.export.classifier import class_matrix
 from shotfit.export.comparing import Agreement, check_equal, check_finite, classes_of, compared, pixels_of
 from shotfit.export.graph import Run, run_graph, write_graph
@@ -35,8 +35,8 @@ from shotfit.export.readme import readme
 from shotfit.export.record import RECORD, record_of
 from shotfit.export.traced import Traced, attached
 from shotfit.export.web import check_size, page_files
-from shotfit.files import SETTINGS_BYTES, UnreadableError, can_hold, read_text, write_folder
-from shotfit.fitting.folder import SYSTEM_FILES
+from shotfit.files import SETTINGS_BYTES, UnreadableError, read_text, write_folder
+from shotfit.fitting.folder import SYSTEM_FILES, check_replaceable
 from shotfit.fitting.model import Model, load
 from shotfit.printing import printable
 from shotfit.towers.backbone import Backbone
@@ -204,20 +204,8 @@ def save(folder: Path, record: Mapping[str, Any], files: Mapping[str, bytes]) ->
 
 def check_target(folder: Path) -> None:
     """Refuse, in a sentence, a folder that no export may replace: one that holds anything but an older export."""
-    if folder.is_dir():
-        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        others = sorted(names - _files_of(folder) - {RECORD, *SYSTEM_FILES})
-        if others:
-            raise UsageError(
-                f"{folder} holds {first_few(others)}, which is no part of an export, and would be replaced as a whole: "
-                "choose another --out."
-            )
-        if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
-            raise UsageError(f"{folder} is where you are, and would be replaced as a whole: choose another --out.")
-    elif folder.exists():
-        raise UsageError(f"{folder} is a file: choose another --out.")
-    if not can_hold(folder.absolute()):
-        raise UsageError(f"{folder} cannot be made there: choose another --out.")
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    check_replaceable(folder, names - _files_of(folder) - {RECORD, *SYSTEM_FILES}, "an export")
 
 
 def _files_of(folder: Path) -> set[str]:

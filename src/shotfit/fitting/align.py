@@ -28,9 +28,9 @@ from shotfit.data.tasks import Item
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
-from shotfit.errors import ShotfitError, UsageError, first_few
-from shotfit.files import can_hold, write_folder
-from shotfit.fitting.folder import SYSTEM_FILES
+from shotfit.errors import ShotfitError, UsageError
+from shotfit.files import write_folder
+from shotfit.fitting.folder import SYSTEM_FILES, check_replaceable
 from shotfit.fitting.joining import AT, HOWS, STRENGTHS, How, Recall, best_scale, joined, recall
 from shotfit.printing import as_code, as_markdown
 from shotfit.towers.backbone import Backbone
@@ -207,15 +207,9 @@ def _parts(pairs: Sequence[Pair], items: Sequence[Item]) -> tuple[list[int], lis
 
 def _check_target(folder: Path) -> None:
     """Refuse a folder that holds anything but an older one. Raises UsageError."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: choose another --out.")
-    if folder.is_dir():
-        names = {path.name for path in folder.iterdir()} - {RECORD, WEIGHTS, CARD, *SYSTEM_FILES}
-        if names or (any(folder.iterdir()) and not (folder / RECORD).is_file()):
-            held = first_few(sorted(names)) or CARD
-            raise UsageError(f"{folder} holds {held}, and would be replaced as a whole: choose another --out.")
-    if not can_hold(folder.resolve()):
-        raise UsageError(f"{folder} cannot be made there: choose another --out.")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    own = {RECORD, WEIGHTS, CARD} if RECORD in names else set()
+    check_replaceable(folder, names - own - SYSTEM_FILES, "joined encoders")
 
 
 def _card(found: Alignment, halves: Sequence[ClosedBackbone]) -> str:

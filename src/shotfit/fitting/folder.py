@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from shotfit.checkpoints.closed import OBJECT, is_closed, joined_parts, named_by_library, with_places
@@ -25,6 +25,7 @@ __all__ = [
     "backbone_of",
     "card_to_keep",
     "check_outside",
+    "check_replaceable",
     "check_target",
     "how_to_open",
     "in_record",
@@ -44,18 +45,26 @@ def check_target(folder: Path) -> None:
         raise UsageError(f"{folder} is on the hub: choose a folder as --out, and put it there with `shotfit push`.")
     if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not a shotfit model: choose another --out.")
-    if folder.is_dir():
-        names = sorted(path.name for path in folder.iterdir())
-        others = [name for name in names if name not in _REPLACED and not name.startswith(TEMPORARY)]
-        if others:
-            raise UsageError(
-                f"{folder} holds {first_few(others)} beside a model, and would be replaced as a whole: move that "
-                "elsewhere, or choose another --out."
-            )
-        if names and not _is_own(folder / RECORD):
-            raise UsageError(f"{folder} holds an {RECORD} that is not shotfit's: choose another --out.")
-        if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
-            raise UsageError(f"{folder} is where you are, and would be replaced as a whole: choose another --out.")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    others = {name for name in names - _REPLACED if not name.startswith(TEMPORARY)}
+    check_replaceable(folder, others, "a model")
+    if names and not _is_own(folder / RECORD):
+        raise UsageError(f"{folder} holds an {RECORD} that is not shotfit's: choose another --out.")
+
+
+def check_replaceable(folder: Path, others: Collection[str], what: str) -> None:
+    """Refuse, in a sentence, a folder that cannot be written as a whole: a file, one that holds `others`, which are no
+    part of `what`, one that the process is in, one that cannot be made. Raises UsageError.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: choose another --out.")
+    if others:
+        raise UsageError(
+            f"{folder} holds {first_few(sorted(others))}, which is no part of {what}, and would be replaced as a "
+            "whole: move that elsewhere, or choose another --out."
+        )
+    if folder.is_dir() and folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(f"{folder} is where you are, and would be replaced as a whole: choose another --out.")
     above = next(parent for parent in folder.resolve().parents if parent.exists())
     if not can_hold(folder.resolve()):
         reason = "is not a folder" if not above.is_dir() else "cannot be written to"

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from shotfit.engine.frozen import Images, normalize
-from shotfit.errors import UsageError
 from shotfit.methods.base import Method, option
+from shotfit.methods.block_lists import listed_blocks
 from shotfit.methods.declared import Declared
 from shotfit.methods.prompts import some
 from shotfit.towers.changed import merged
@@ -141,15 +141,4 @@ def chosen_blocks(method: str, tower: Tower, layers: int, text: str) -> list[int
         share, end = PARTS[text]
         begin = max(0, layers + int(share)) if share < 0 else round(share * layers)
         return list(range(begin + 1, round(end * layers) + 1)) or [layers]
-    chosen = set[int]()
-    for part in text.split(","):
-        first, to, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last.isdecimal() or not to) and len(part) < 9):
-            raise UsageError(f"{method}: {tower}_blocks must be {BLOCKS}, but is {text!r}.")
-        chosen.update(range(int(first), int(last or first) + 1))
-    if not chosen or min(chosen) < 1 or max(chosen) > layers:
-        raise UsageError(
-            f"{method}: {tower}_blocks is {text!r}, but the {tower} tower has the blocks 1 to {layers}: choose some of "
-            "these."
-        )
-    return sorted(chosen)
+    return listed_blocks(text, layers, f"{method}: {tower}_blocks, if none of {', '.join(PARTS)},")

@@ -13,6 +13,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
 from shotfit.errors import UsageError
 from shotfit.methods.base import Method, option
+from shotfit.methods.block_lists import listed_blocks
 from shotfit.methods.declared import Declared
 from shotfit.towers.edits import Edit, PromptTokens
 from shotfit.towers.transformer import VisionTransformer
@@ -43,7 +44,10 @@ class SharedTokens(Method):
         image = self.frozen.image_blocks(self.name, "another method").layers
         depth = {"image": image, "text": self.frozen.backbone.config.text.blocks.layers}
         ahead = image - depth["text"] if self.pairing == "top" and tower == "image" else 0
-        listed = self._listed(depth["text"] if self.pairing == "top" else max(depth.values()), depth["text"])
+        last, text = depth["text"] if self.pairing == "top" else max(depth.values()), depth["text"]
+        listed: Sequence[int] = range(max(1, text // 2), text + 1)
+        if self.blocks:
+            listed = listed_blocks(self.blocks, last, f"{self.name}: blocks")
         found = {block: block + ahead for block in listed if 1 <= block + ahead <= depth[tower]}
         if not found:
             raise UsageError(
@@ -51,22 +55,6 @@ class SharedTokens(Method):
                 f"{depth[tower]} blocks: list others."
             )
         return found
-
-    def _listed(self, last: int, text: int) -> list[int]:
-        if not self.blocks:
-            return list(range(max(1, text // 2), text + 1))
-        numbers = set[int]()
-        for part in self.blocks.split(","):
-            first, dash, end = (piece.strip() for piece in part.partition("-"))
-            end = end if dash else first
-            fits = first.isdecimal() and end.isdecimal() and len(first) < 5 > len(end)
-            if not (fits and 1 <= int(first) <= int(end) <= last):
-                raise UsageError(
-                    f"{self.name}: blocks must be numbers from 1 to {last} or ranges of them, such as 1,3 or "
-                    f"{max(1, last // 2)}-{last}, but is {self.blocks!r}."
-                )
-            numbers.update(range(int(first), int(end) + 1))
-        return sorted(numbers)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Every parameter's shape by its name."""
