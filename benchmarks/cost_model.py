@@ -4,11 +4,11 @@ python -m benchmarks.cost_model record          measure the stages, write benchm
 python -m benchmarks.cost_model check           simulate 1 and 2 workers, measure them, and compare (15 %)
 python -m benchmarks.cost_model plan --workers 64 --price 0.05
 
-A stage is what `--engine ray` does with a part: list, decode, run the tower, write. `record` measures it part by part
-on one worker, and on two at the same time, which share the machine's memory, in seconds of a processor, so that other
-work on the machine does not count; `check` needs a machine that does nothing else. The simulation replays these times
-through the pipeline's queues: parts under way are bounded, decoding takes cores from towers, and two parts are at a
-tower.
+A stage is what `--engine ray` does with a part: list, decode, hand over to another process, run the tower, write.
+`record` measures it part by part on one worker, and on two at the same time, which share the machine's memory, in
+seconds of a processor, so that other work on the machine does not count, and what Ray's own processes take while one
+worker runs; `check` needs a machine that does nothing else. The simulation replays these times through the pipeline's
+queues: parts under way are bounded, decoding and Ray take cores from towers, and two parts are at a tower.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ __all__ = ["Costs", "Stages", "costs", "read_stages", "record", "simulate"]
 
 FILE = Path(__file__).parent / "scale_stages.json"
 WITHIN = 0.15
-STEPS = ("list", "decode", "tower", "write")
+STEPS = ("list", "decode", "hand over", "tower", "write")
+SETTLED = 0.1  # seconds after which the simulated engine takes a core for what it needed until then
 RECORDER = """
-import json, sys, time
+import json, pickle, sys, time
 from pathlib import Path
+import pyarrow as pa
 import torch
 from shotfit.data.parts import Parts
 from shotfit.fitting.jobs import Embedding, decode
@@ -59,6 +61,9 @@ for _ in range(count):
     times.append(time.process_time())
     seen = decode(part.pictures(), job.shown)
     times.append(time.process_time())
+    handed = pa.array([pickle.dumps(seen, 5)], pa.large_binary())
+    seen = pickle.loads(memoryview(handed[0].as_buffer()))
+    times.append(time.process_time())
     table = job.run(seen)
     times.append(time.process_time())
     folder.write(part, table, job.broken(seen, table))
@@ -71,10 +76,14 @@ print(json.dumps(found))
 
 @dataclass(frozen=True)
 class Stages:
-    """Seconds of each part in each stage [parts, 4], by the number of workers that were measured at the same time."""
+    """Seconds of each part in each stage [parts, 5], by the number of workers that were measured at the same time.
+
+    pictures: of a part. engine: cores that Ray's own processes take. load: of the machine, afterwards.
+    """
 
     pictures: int
     seconds: Mapping[int, Sequence[Sequence[float]]]
+    engine: float = 0.0
     load: float = 0.0
 
     def of(self, workers: int) -> Sequence[Sequence[float]]:
@@ -115,7 +124,9 @@ def record(parts: int, size: int, most: int = 2) -> Stages:
                 process.stdin.write("\n")
                 process.stdin.flush()
             found[workers] = [times for process in started for times in json.loads(process.communicate()[0])]
-    return Stages(size, found, os.getloadavg()[0])
+        out = Path(name) / "out"
+        engine = measure(*commands(shards, out, 1, size)["ray"], out).engine
+    return Stages(size, found, engine, os.getloadavg()[0])
 
 
 def simulate(stages: Stages, workers: int, cores: int, parts: int = 200) -> float:
@@ -129,7 +140,7 @@ def simulate(stages: Stages, workers: int, cores: int, parts: int = 200) -> floa
     queues = simpy.Resource(world, IN_FLIGHT * workers)
     decoders = simpy.Resource(world, workers)
     under_way = simpy.Resource(world, AHEAD * workers + 2)
-    done = list[float]()
+    done, ended = list[float](), world.event()
 
     def busy(seconds: float) -> Generator[Any, Any, None]:
         with core.request() as mine:
@@ -137,10 +148,10 @@ def simulate(stages: Stages, workers: int, cores: int, parts: int = 200) -> floa
             yield world.timeout(seconds)
 
     def part(number: int, place: Any) -> Generator[Any, Any, None]:
-        _, decoding, running, writing = times[number % len(times)]
+        _, decoding, handing, running, writing = times[number % len(times)]
         with decoders.request() as decoder:
             yield decoder
-            yield from busy(decoding)
+            yield from busy(decoding + handing)
         with queues.request() as queued:
             yield queued
             with towers.request() as tower:
@@ -148,6 +159,17 @@ def simulate(stages: Stages, workers: int, cores: int, parts: int = 200) -> floa
                 yield from busy(running + writing)
         done.append(world.now)
         under_way.release(place)
+        if len(done) == parts:
+            ended.succeed()
+
+    def engine() -> Generator[Any, Any, None]:
+        settled = 0.0
+        while True:
+            yield world.timeout(SETTLED)
+            with core.request() as mine:
+                yield mine
+                owed, settled = stages.engine * (world.now - settled), world.now
+                yield world.timeout(owed)
 
     def listing() -> Generator[Any, Any, None]:
         for number in range(parts):
@@ -157,7 +179,8 @@ def simulate(stages: Stages, workers: int, cores: int, parts: int = 200) -> floa
             world.process(part(number, place))
 
     world.process(listing())
-    world.run()
+    world.process(engine())
+    world.run(until=ended)
     return stages.pictures * (len(done) - 1) / (done[-1] - done[0])
 
 
@@ -189,7 +212,8 @@ def costs(
 def read_stages(file: Path = FILE) -> Stages:
     """The stages that `record` wrote."""
     kept = json.loads(file.read_text())
-    return Stages(kept["pictures"], {int(workers): times for workers, times in kept["seconds"].items()}, kept["load"])
+    seconds = {int(workers): times for workers, times in kept["seconds"].items()}
+    return Stages(kept["pictures"], seconds, kept["engine"], kept["load"])
 
 
 def _check(stages: Stages, parts: int, cores: int) -> bool:
@@ -212,7 +236,7 @@ def main() -> int:
     """Do what is asked for; 1 where simulation and measurement differ by more than 15 %."""
     asked = argparse.ArgumentParser(prog="benchmarks.cost_model")
     asked.add_argument("what", choices=("record", "check", "plan"))
-    asked.add_argument("--parts", type=int, default=24)
+    asked.add_argument("--parts", type=int, default=48)
     asked.add_argument("--part-size", type=int, default=256)
     asked.add_argument("--workers", type=int, default=64)
     asked.add_argument("--pictures", type=float, default=1e9)
@@ -224,7 +248,9 @@ def main() -> int:
     for workers, times in stages.seconds.items():
         medians = [1000 * statistics.median(column) / stages.pictures for column in zip(*times, strict=True)]
         said = ", ".join(f"{step} {value:.2f}" for step, value in zip(STEPS, medians, strict=True))
-        print(f"{workers} at the same time, ms a picture: {said}; load {stages.load:.1f}")
+        print(
+            f"{workers} at the same time, ms a picture: {said}; Ray {stages.engine:.2f} cores; load {stages.load:.1f}"
+        )
     if given.what == "check":
         return 0 if _check(stages, given.parts, os.cpu_count() or 1) else 1
     if given.what == "plan":
@@ -237,7 +263,8 @@ def main() -> int:
 
 def _rounded(stages: Stages) -> dict[str, Any]:
     seconds = {workers: [[round(one, 5) for one in row] for row in times] for workers, times in stages.seconds.items()}
-    return {"pictures": stages.pictures, "load": round(stages.load, 2), "seconds": seconds}
+    told = {"pictures": stages.pictures, "load": round(stages.load, 2), "engine": round(stages.engine, 3)}
+    return {**told, "seconds": seconds}
 
 
 if __name__ == "__main__":

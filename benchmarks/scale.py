@@ -61,13 +61,15 @@ print(done / (time.perf_counter() - began), (time.process_time() - worked) / don
 @dataclass
 class Measured:
     """A run. rate: pictures a second from the first part to the last; whole: of the whole command. work: seconds of
-    processors for a picture in that time. memory: bytes, each second.
+    processors for a picture in that time; engine: cores that what is no worker of Ray takes then. memory: bytes, each
+    second.
     """
 
     pictures: int
     seconds: float
     rate: float
     work: float
+    engine: float
     memory: list[int] = field(default_factory=list)
 
     @property
@@ -162,10 +164,12 @@ def measure(command: Sequence[str], threads: int, out: Path) -> Measured:
             raise ShotfitError(f"{' '.join(command)} failed: {said.read()[-500:]}")
     rate, pictures, first, last = steady_rate(out)
     within = [look for look in looks if first <= look.at <= last]
-    work = 0.0
+    work = engine = 0.0
     if len(within) > 1:
-        work = (within[-1].work - within[0].work) / (rate * (within[-1].at - within[0].at))
-    return Measured(pictures, seconds, rate, work, [look.memory for look in looks])
+        lasted = within[-1].at - within[0].at
+        work = (within[-1].work - within[0].work) / (rate * lasted)
+        engine = (within[-1].engine - within[0].engine) / lasted
+    return Measured(pictures, seconds, rate, work, engine, [look.memory for look in looks])
 
 
 def steady_rate(out: Path) -> tuple[float, int, float, float]:
@@ -179,20 +183,34 @@ def steady_rate(out: Path) -> tuple[float, int, float, float]:
 
 
 class Look(NamedTuple):
-    """At a time: bytes of memory, and seconds of processors until then, of a process and all that it started."""
+    """At a time: bytes of memory, and seconds of processors until then, of a process and all that it started.
+
+    engine: seconds of those of them that are no workers of Ray.
+    """
 
     at: float
     memory: int
     work: float
+    engine: float
 
 
 def _look(pid: int, ended: threading.Event, looks: list[Look]) -> None:
     worked: dict[int, float] = {}
+    workers = set[int]()
     while not ended.wait(EVERY):
         family = list(_family(pid))
         for one in family:
             worked[one] = max(worked.get(one, 0.0), _work(one))
-        looks.append(Look(time.time(), sum(map(_pss, family)), sum(worked.values())))
+        workers.update(filter(_is_worker, family))
+        engine = sum(work for one, work in worked.items() if one not in workers)
+        looks.append(Look(time.time(), sum(map(_pss, family)), sum(worked.values()), engine))
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _work(pid: int) -> float:

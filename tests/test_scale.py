@@ -16,7 +16,7 @@ from shotfit.data.parts import Parts
 
 from .test_docs import ROOT
 
-EVEN = Stages(100, {1: [[0.0, 1.0, 4.0, 0.0]]})
+EVEN = Stages(100, {1: [[0.0, 1.0, 0.0, 4.0, 0.0]]})
 
 
 @pytest.mark.parametrize(
@@ -33,18 +33,23 @@ def test_simulated_pipeline_is_as_fast_as_its_narrowest_place(workers: int, core
 
 
 def test_decoding_that_is_slower_than_the_tower_holds_it_back() -> None:
-    assert simulate(Stages(100, {1: [[0.0, 4.0, 1.0, 0.0]]}), 1, 8, 400) == pytest.approx(25, rel=0.02)
+    assert simulate(Stages(100, {1: [[0.0, 4.0, 0.0, 1.0, 0.0]]}), 1, 8, 400) == pytest.approx(25, rel=0.02)
+
+
+def test_engine_takes_its_cores_from_the_tower_where_there_are_no_others() -> None:
+    even = Stages(100, {1: [[0.0, 0.0, 0.0, 1.0, 0.0]]}, engine=0.2)
+    assert [simulate(even, 1, cores, 400) for cores in (1, 2)] == pytest.approx([80, 100], rel=0.02)
 
 
 def test_more_workers_than_were_measured_take_the_times_of_the_most() -> None:
-    measured = Stages(100, {1: [[0.0, 0.0, 1.0, 0.0]], 2: [[0.0, 0.0, 2.0, 0.0]]})
+    measured = Stages(100, {1: [[0.0, 0.0, 0.0, 1.0, 0.0]], 2: [[0.0, 0.0, 0.0, 2.0, 0.0]]})
     assert [simulate(measured, workers, 8, 400) for workers in (1, 2, 4)] == pytest.approx([100, 100, 200], rel=0.02)
 
 
 def test_measured_stages_are_there_for_one_and_two_workers() -> None:
     kept = read_stages()
     assert FILE.stat().st_size < 20_000 and sorted(kept.seconds) == [1, 2]
-    assert all(len(row) == 4 and min(row) >= 0 for times in kept.seconds.values() for row in times)
+    assert all(len(row) == 5 and min(row) >= 0 for times in kept.seconds.values() for row in times)
     assert 0 < simulate(kept, 1, 2) < simulate(kept, 2, 2)
 
 
