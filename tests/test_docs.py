@@ -144,9 +144,10 @@ def pack(folder: Path, pictures: list[Path]) -> None:
 def test_flags_of_a_command_exist(command: str) -> None:
     _, name, *words = shlex.split(command.removesuffix("\\"), comments=True)
     program: Any = typer.main.get_command(app)
-    flags = {
-        flag for parameter in program.commands[name].params for flag in (*parameter.opts, *parameter.secondary_opts)
-    }
+    found = program.commands[name]
+    if hasattr(found, "commands"):  # a group
+        found = found.commands[words.pop(0)]
+    flags = {flag for parameter in found.params for flag in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if re.match(r"--?[a-z]", word)} <= flags
 
 
