@@ -32,7 +32,7 @@ from shotfit.methods import find
 from shotfit.methods.base import check_prompts
 from shotfit.methods.class_features import class_features
 
-__all__ = ["PUBLISHED", "Coefficient", "Difficulty", "advice", "coefficient_of", "difficulty_of", "separability"]
+__all__ = ["PUBLISHED", "Coefficient", "Difficulty", "coefficient_of", "difficulty_of", "separability"]
 
 EASY, HARD = 0.01, 0.04
 """rtd of the paper's easy sets (ImageNet, SUN397, Cars) is below EASY, that of its hard ones (Aircraft, DTD, EuroSAT)
@@ -81,8 +81,20 @@ class Difficulty:
     names: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain data, with the advice."""
-        return asdict(self) | {"advice": advice(self)}
+        """All of it as plain data."""
+        return asdict(self)
+
+    def advice(self) -> str:
+        """What follows for the choice of a method, in one line, by the paper's scale; nothing was tried for it."""
+        if self.zero_shot >= KNOWN:
+            return "easy, names alone nearly do: zero_shot, or a text-side method such as coop"
+        if self.rtd is None or self.rtd >= CHANCE:
+            return "very hard, names say next to nothing: an image-side method such as linear_probe, or apex"
+        if self.rtd >= HARD:
+            return "hard: visual prompts with a text adapter (apex), or vpt"
+        if self.rtd <= EASY:
+            return "easy: a text-side method such as coop; zero_shot for new classes"
+        return "between easy and hard: compare coop, vpt and apex"
 
 
 def difficulty_of(frozen: Frozen, task: Task, reference: Sequence[str] = ()) -> Difficulty:
@@ -164,16 +176,3 @@ def distance_to(frozen: Frozen, classes: ClassList, reference: Sequence[str]) ->
     check_prompts(frozen.backbone, lists)
     own, others = (class_features(frozen, [names]).float() for names in lists)
     return float((1 - own @ others.T).clamp(min=0).min(dim=1).values.mean())
-
-
-def advice(found: Difficulty) -> str:
-    """What follows for the choice of a method, in one line, by the paper's scale; not measured on this task."""
-    if found.zero_shot >= KNOWN:
-        return "easy: names alone nearly do; zero_shot, or a text-side method such as coop"
-    if found.rtd is None or found.rtd >= CHANCE:
-        return "very hard: names say next to nothing; an image-side method, such as linear_probe or vpt, or apex"
-    if found.rtd >= HARD:
-        return "hard: visual prompts with a text adapter (apex), or vpt"
-    if found.rtd <= EASY:
-        return "easy: a text-side method such as coop, and zero_shot for new classes"
-    return "between easy and hard: compare coop, vpt and apex"

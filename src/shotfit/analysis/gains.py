@@ -27,7 +27,7 @@ from shotfit.data.tasks import Task, joined
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import UsageError
-from shotfit.evaluation.compare import compare, plan_of
+from shotfit.evaluation.compare import compare, plan_of, read_variants
 from shotfit.evaluation.rows import Rows
 from shotfit.evaluation.variants import Variant, read_variant
 from shotfit.fitting.fitter import Fitter, Setting
@@ -35,7 +35,7 @@ from shotfit.fitting.selection import Candidate, Judge, points_of
 from shotfit.methods.base import Validation
 from shotfit.towers.backbone import Backbone
 
-__all__ = ["Claim", "Gain", "claims_of", "gains_of", "rank_test", "roles_of", "seconds_of"]
+__all__ = ["ROLES", "Claim", "Gain", "advice_of", "claims_of", "gains_of", "rank_test", "roles_of", "seconds_of"]
 
 ROLES = ("text", "image", "combined")
 FEWEST = 4
@@ -85,19 +85,19 @@ class Claim:
         return f"{self.what}: {said[self.holds]} ({figures})"
 
 
-def roles_of(methods: Sequence[str]) -> dict[str, str]:
-    """The text-side, image-side and combined method, which stand in this order.
+def roles_of(methods: Sequence[str], shots: int, seeds: Sequence[int]) -> dict[str, str]:
+    """The text-side, image-side and combined method, which stand in this order, if they can be fitted so.
 
-    Raises UsageError for another number of methods, and as `read_variant` does.
+    Raises UsageError for another number of methods, the race `auto`, and what `compare` refuses.
     """
     if len(methods) != len(ROLES):
         raise UsageError(
             f"--methods names {len(methods)}; expected three: a text-side, an image-side and a combined one, in this "
             "order, as in coop,vpt,apex."
         )
-    for method in methods:
-        if read_variant(method).prototype is None:
-            raise UsageError("--methods names auto, which is no method of one side: name three methods.")
+    for variant in read_variants(methods, [shots], seeds, None, None, None):
+        if variant.prototype is None or variant.method == "zero_shot":
+            raise UsageError(f"--methods names {variant.name}, which is of no side: name a method that is.")
     return dict(zip(ROLES, methods, strict=True))
 
 
@@ -137,6 +137,19 @@ def _gain(rows: Rows, task: str, column: str, role: str, method: str) -> Gain:
     by_seed = tuple(one - other for one, other in zip(own.accuracies, plain.accuracies, strict=True))
     spread = stdev(by_seed) if len(by_seed) > 1 else None
     return Gain(task, role, method, plain.mean, own.mean, by_seed, fmean(by_seed), spread)
+
+
+def advice_of(one: Difficulty, gains: Sequence[Gain] = ()) -> str:
+    """What follows for the choice of a method, in one line: by what was measured, else by the paper's scale."""
+    own = [gain for gain in gains if gain.task == one.task]
+    if not own:
+        return one.advice()
+    best = max(own, key=lambda gain: gain.mean)
+    if best.mean <= 0:
+        return "none of the three gained anything: zero_shot"
+    spread = max((gain.spread or 0.0) for gain in own)
+    alike = [gain.method for gain in own if best.mean - gain.mean <= spread]
+    return f"measured: {', '.join(alike)} ({100 * best.mean:+.1f} points over zero-shot)"
 
 
 def claims_of(found: Sequence[Difficulty], gains: Sequence[Gain]) -> list[Claim]:

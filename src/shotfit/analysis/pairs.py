@@ -1,66 +1,39 @@
 """What a class is, and what it is not: how alike images are to both, and what each half of DualAdapter decides alone.
 
 Zhang et al., "Negative Yields Positive: Unified Dual-Path Adapter for Vision-Language Models", arXiv 2403.12964; SimNL,
-WACV 2025. `methods/dualadapter` has the formulas; here its parts are looked at before anything is trained.
+WACV 2025.
 
-    found = pairs_of(frozen, task, shots=16, seeds=(1, 2, 3))
+    found = pairs_of(frozen, task, shots=16, seeds=(1, 2, 3))       # comparing.py
     found.kinds["negative text"].own.mean           # cosine of an image and the negative text of its class
     found.halves["negative"].mean                   # accuracy of the negative half alone
 
-Training images alone are looked at. Of the shots of each seed, every image is compared once with caches that were made
-without it (as many folds as a fit has), so that no image is found in its own cache, nor among its class's opposites.
+This file holds what is found, as data and as tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any, cast
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from shotfit.analysis.similarities import Distribution, Summary, in_order
+from shotfit.analysis.similarities import Summary
 from shotfit.data.pictures import Picture
-from shotfit.data.tasks import Item, Task
-from shotfit.engine.frozen import Frozen, ImagePool, normalize
-from shotfit.errors import ShotfitError
-from shotfit.evaluation.paired import mcnemar
-from shotfit.fitting.fitter import Fitter
-from shotfit.fitting.heldout import best_temperature
-from shotfit.methods import find
-from shotfit.methods.base import Fold, Support
-from shotfit.methods.dualadapter import DualAdapter
-from shotfit.methods.dualadapter.options import given_templates
-from shotfit.methods.dualadapter.paired_templates import negated
-from shotfit.progress import track
+from shotfit.errors import plural
+from shotfit.evaluation.printed import p_value
 
-__all__ = ["KINDS", "Disagreement", "Kind", "Overlap", "Pairs", "Share", "pairs_of"]
+__all__ = ["HALVES", "KINDS", "Disagreement", "Kind", "Overlap", "Pairs", "Share", "half_cells", "kind_cells"]
 
 KINDS = ("positive text", "negative text", "image", "negative cache")
+"""What images are compared with, of their own class and of others."""
 HALVES = ("positive text", "negative text", "positive", "negative", "both")
-"""What decides: texts of one half alone, a half with its cache, both halves."""
-ROWS = 512  # images that are compared with a cache at once
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Images against one kind of thing: that of their own class, and those of others.
-
-    order: the share of (own, other) pairs of an image in which the own one is nearer, mean and standard deviation over
-    the seeds (None for one). 0.5 says nothing; below 0.5 the thing of one's own class is the farther one.
-    """
-
-    own: Summary
-    other: Summary
-    order: float
-    order_spread: float | None
+"""What decides: the texts of one half alone, a half with its cache, both halves."""
+NEAR = 0.5  # deviations of the cosines by which the positive text must be nearer than the negative one
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share of images by seed: mean, and standard deviation over the seeds (None for one)."""
+    """A share by seed: mean, and standard deviation over the seeds (None for one)."""
 
     by_seed: tuple[float, ...]
 
@@ -73,6 +46,31 @@ class Share:
     def spread(self) -> float | None:
         """Standard deviation over the seeds."""
         return stdev(self.by_seed) if len(self.by_seed) > 1 else None
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {"mean": self.mean, "spread": self.spread, "by_seed": list(self.by_seed)}
+
+    def cell(self) -> str:
+        """For a table, in percent."""
+        return f"{100 * self.mean:.1f}" + ("" if self.spread is None else f" ± {100 * self.spread:.1f}")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Images against one kind of thing: that of their own class, and those of others.
+
+    nearer: the share of (own, other) pairs of an image of which the own one is nearer. 0.5 says nothing; below it the
+    thing of the own class is the farther one, as it is meant for negatives.
+    """
+
+    own: Summary
+    other: Summary
+    nearer: Share
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {"own": self.own.as_json(), "other": self.other.as_json(), "nearer": self.nearer.as_json()}
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,14 @@ class Overlap:
     only_negative: int
     neither: int
     p: float
+
+    def sentence(self) -> str:
+        """For people."""
+        return (
+            f"seed {self.seed}: the halves say the same of {self.alike:,} of {plural(self.images, 'image')}; right: "
+            f"both {self.both_right:,}, the positive half alone {self.only_positive:,}, the negative half alone "
+            f"{self.only_negative:,}, neither {self.neither:,} (McNemar's exact test: p {p_value(self.p)})"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,7 @@ class Disagreement:
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain data."""
-        said = {"positive": self.positive, "positive_share": self.positive_share}
-        said |= {"negative": self.negative, "negative_share": self.negative_share}
-        return {"image": str(self.picture), "label": self.label} | said | {"right": self.right}
+        return vars(self) | {"picture": str(self.picture), "right": self.right}
 
 
 @dataclass(frozen=True)
@@ -125,194 +129,52 @@ class Pairs:
     seeds: tuple[int, ...]
     positive_templates: tuple[str, ...]
     negative_templates: tuple[str, ...]
-    kinds: dict[str, Kind]
-    halves: dict[str, Share]
+    kinds: Mapping[str, Kind]
+    halves: Mapping[str, Share]
     overlaps: tuple[Overlap, ...]
-    disagreements: tuple[Disagreement, ...] = field(repr=False)
+    disagreements: tuple[Disagreement, ...]
 
     def sentence(self) -> str:
         """What follows, in one line."""
         positive, negative = self.kinds["positive text"], self.kinds["negative text"]
-        near = f"{positive.own.mean:.3f} to the positive text of the own class, {negative.own.mean:.3f} to the negative"
-        gap = positive.own.mean - negative.own.mean
-        if gap <= 0.5 * positive.own.deviation:
-            said = "the negative texts are as near as the positive ones: this text tower does not read the negation"
-            if negative.order > 0.5:
-                said += ", and 'not' counts against the own class"
-            return f"images have a cosine of {near}; {said}"
-        return f"images have a cosine of {near}: the text tower tells the two apart"
+        near = f"images have a cosine of {positive.own.mean:.3f} to the positive text of their class and of "
+        near += f"{negative.own.mean:.3f} to the negative one"
+        if positive.own.mean - negative.own.mean >= NEAR * positive.own.deviation:
+            return f"{near}: the text tower tells the two apart"
+        said = f"{near}: the text tower does not read the negation"
+        if negative.nearer.mean > 0.5:
+            said += ", and being far from the negative text of a class speaks against the class that it is"
+        return said
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain data."""
-        kinds = {
-            name: {
-                "own": kind.own.as_json(), "other": kind.other.as_json(), "order": kind.order,
-                "order_spread": kind.order_spread,
-            }
-            for name, kind in self.kinds.items()
-        }  # fmt: skip
-        halves = {
-            name: {"accuracy": share.mean, "spread": share.spread, "by_seed": list(share.by_seed)}
-            for name, share in self.halves.items()
-        }
-        templates = {"positive": list(self.positive_templates), "negative": list(self.negative_templates)}
         return {
-            "task": self.task, "classes": self.classes, "shots": self.shots, "seeds": list(self.seeds),
-            "templates": templates, "pairs": kinds, "halves": halves,
+            "task": self.task,
+            "classes": self.classes,
+            "shots": self.shots,
+            "seeds": list(self.seeds),
+            "templates": {"positive": list(self.positive_templates), "negative": list(self.negative_templates)},
+            "pairs": {name: kind.as_json() for name, kind in self.kinds.items()},
+            "halves": {name: share.as_json() for name, share in self.halves.items()},
             "overlaps": [vars(overlap) for overlap in self.overlaps],
-            "disagreements": [one.as_json() for one in self.disagreements], "summary": self.sentence(),
-        }  # fmt: skip
+            "disagreements": [one.as_json() for one in self.disagreements],
+            "summary": self.sentence(),
+        }
 
 
-def pairs_of(
-    frozen: Frozen,
-    task: Task,
-    shots: int = 16,
-    seeds: Sequence[int] = (1,),
-    negative_templates: Sequence[str] = (),
-) -> Pairs:
-    """Compare training images of a task with what they are and are not.
-
-    shots: images of a class that are drawn for each seed; 0: all. negative_templates: in place of those that are made
-    of the task's own.
-
-    Raises ShotfitError for a single class, for classes with a single image each, and for negative templates that are
-    the positive ones; UsageError for a template without {} once.
-    """
-    if len(task.classes.names) < 2:
-        raise ShotfitError(f"{task.name} has a single class, so that nothing is what an image is not.")
-    if not seeds:
-        raise ShotfitError("There are no seeds to draw images by: give at least one.")
-    positive = task.classes.templates
-    negative = given_templates("|".join(negative_templates)) or negated(positive)
-    if set(negative) <= set(positive):
-        raise ShotfitError(
-            f"the negative template {negative[0]!r} is a positive one too: give --negative-template another, such as "
-            "'a photo without {}.'"
-        )
-    seen = [_Seed(frozen, task, shots, seed, negative) for seed in track(seeds, "Comparing pairs")]
-    return Pairs(
-        task=task.name,
-        classes=len(task.classes.names),
-        shots=shots,
-        seeds=tuple(seeds),
-        positive_templates=positive,
-        negative_templates=negative,
-        kinds={name: _kind(seen, place) for place, name in enumerate(KINDS)},
-        halves={name: Share(tuple(float(one.right(name).double().mean()) for one in seen)) for name in HALVES},
-        overlaps=tuple(one.overlap() for one in seen),
-        disagreements=seen[0].disagreements(),
-    )
+def half_cells(found: Pairs) -> list[list[str]]:
+    """What each half decides alone, as cells with their head; percent."""
+    titles = {"positive": "positive half alone", "negative": "negative half alone", "both": "both halves"}
+    rows = [[titles.get(name, f"{name} alone"), found.halves[name].cell()] for name in HALVES]
+    return [["decided by", "right"], *rows, ["chance", f"{100 / found.classes:.1f}"]]
 
 
-class _Seed:
-    """The images of one seed, each compared with caches that were made without it."""
-
-    def __init__(self, frozen: Frozen, task: Task, shots: int, seed: int, negative: Sequence[str]) -> None:
-        self.names, self.seed = task.classes.names, seed
-        items = task.support(shots or None, seed).train
-        folds = Fitter(frozen, (task.classes,), seed, None).folds(items).folds
-        if not folds:
-            raise ShotfitError(
-                f"{task.name} has a single image of most classes, so that none can be compared with others of its "
-                "class: expected two or more of at least half of the classes."
-            )
-        self.distributions = [(Distribution(), Distribution()) for _ in KINDS]
-        self.orders: list[list[Tensor]] = [[] for _ in KINDS]
-        self.logits: dict[str, list[Tensor]] = {name: [] for name in HALVES}
-        self.items: list[Item] = []
-        self.labels = torch.cat([fold.labels for fold in folds])
-        for fold in folds:
-            self._compare(frozen, task, items, fold, negative)
-
-    @torch.no_grad()
-    def _compare(self, frozen: Frozen, task: Task, items: Sequence[Item], fold: Fold, negative: Sequence[str]) -> None:
-        """Count the cosines of a fold's held images, and keep what each half says of them."""
-        cache = ImagePool([items[index] for index in fold.train.tolist()])
-        options = {"training_free": "true", "search": "false", "negative_templates": "|".join(negative)}
-        method = cast(DualAdapter, find("dualadapter").with_options(options))
-        method.attach(frozen, [task.classes])
-        method.check()
-        method.prepare(Support(cache, cache, int(torch.bincount(cache.labels).max())))
-        method.build(frozen, [task.classes])
-        features = normalize(frozen.image(fold.held))
-        classes, rows = torch.arange(len(self.names)), cache.labels
-        for part, labels in zip(features.split(ROWS), fold.labels.split(ROWS), strict=True):
-            texts = [part @ method.get_buffer(name).T for name in ("template", "negative")]  # [images, classes]
-            caches = method.cosines(part)  # [images, cached] of both
-            owners = [classes, classes, rows, rows]
-            for place, (cosines, owner) in enumerate(zip((*texts, *caches), owners, strict=True)):
-                self._count(place, cosines.cpu(), labels[:, None] == owner)
-            for name in HALVES:
-                method.paths = name.partition(" ")[0]
-                method.cache = not name.endswith("text")
-                self.logits[name].append(method.logits_of(part).float().cpu())
-        assert fold.held.pool is not None
-        self.items += [items[index] for index in fold.held.rows.tolist()]
-
-    def _count(self, place: int, cosines: Tensor, own: Tensor) -> None:
-        """Add cosines [images, m] to a kind; own: [images, m], which are of the image's class."""
-        ours, theirs = self.distributions[place]
-        ours.add(cosines[own])
-        theirs.add(cosines[~own])
-        some = own.any(dim=1)  # the cache of a fold may hold no other image of a class
-        self.orders[place].append(in_order(cosines[some], own[some]))
-
-    def order(self, place: int) -> float:
-        """Mean over the images of how often the own thing is nearer."""
-        return float(torch.cat(self.orders[place]).mean())
-
-    def right(self, name: str) -> Tensor:
-        """Whether an image is put into its class by a half: [images]."""
-        return torch.cat(self.logits[name]).argmax(dim=1) == self.labels
-
-    def overlap(self) -> Overlap:
-        """Both halves side by side."""
-        positive, negative = self.right("positive"), self.right("negative")
-        said = [torch.cat(self.logits[name]).argmax(dim=1) for name in ("positive", "negative")]
-        only_positive, only_negative = int((positive & ~negative).sum()), int((negative & ~positive).sum())
-        return Overlap(
-            seed=self.seed,
-            images=len(self.labels),
-            alike=int((said[0] == said[1]).sum()),
-            both_right=int((positive & negative).sum()),
-            only_positive=only_positive,
-            only_negative=only_negative,
-            neither=int((~positive & ~negative).sum()),
-            p=mcnemar(only_positive, only_negative),
-        )
-
-    def disagreements(self) -> tuple[Disagreement, ...]:
-        """Images of which the halves say different things, the surest first: both shares multiplied."""
-        shares = [_shares(torch.cat(self.logits[name]), self.labels) for name in ("positive", "negative")]
-        (ours, said), (theirs, answered) = (share.max(dim=1) for share in shares)
-        order = (ours * theirs).argsort(descending=True, stable=True)
-        return tuple(
-            Disagreement(
-                self.items[index].picture,
-                self.names[self.items[index].label],
-                self.names[said[index]],
-                float(ours[index]),
-                self.names[answered[index]],
-                float(theirs[index]),
-            )
-            for index in order[(said != answered)[order]].tolist()
-        )
-
-
-def _shares(logits: Tensor, labels: Tensor) -> Tensor:
-    """Probabilities [images, classes] at the temperature that suits these images best.
-
-    The two halves have other scales, and are as sure as they deserve only then.
-    """
-    return (logits.double() / best_temperature(logits, labels, [logits.shape[1]])).softmax(dim=1)
-
-
-def _kind(seen: Sequence[_Seed], place: int) -> Kind:
-    """One kind over all seeds."""
-    whole = (Distribution(), Distribution())
-    for one in seen:
-        for both, part in zip(whole, one.distributions[place], strict=True):
-            both.take(part)
-    orders = [one.order(place) for one in seen]
-    return Kind(whole[0].summary(), whole[1].summary(), fmean(orders), stdev(orders) if len(orders) > 1 else None)
+def kind_cells(found: Pairs) -> list[list[str]]:
+    """The distributions as cells with their head: cosines, and how often the own one is nearer in percent."""
+    rows = [["images against", "own class", "5 to 95 %", "other classes", "5 to 95 %", "own nearer"]]
+    for name, kind in found.kinds.items():
+        cells = [name]
+        for summary in (kind.own, kind.other):
+            cells += [f"{summary.mean:.3f}", f"{summary.quantiles[0]:.2f} to {summary.quantiles[-1]:.2f}"]
+        rows.append([*cells, kind.nearer.cell()])
+    return rows

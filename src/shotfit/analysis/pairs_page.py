@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shotfit.analysis.pairs import HALVES, Disagreement, Pairs
+from shotfit.analysis.pairs import Disagreement, Pairs, half_cells, kind_cells
 from shotfit.analysis.plots import PAIRS_SIZE, draw_pairs
 from shotfit.report.page import check_page, named_in, rendered, thumbnail, write_page
 from shotfit.report.svg import drawing
 
-__all__ = ["half_cells", "kind_cells", "overlap_lines", "write_pairs_page"]
+__all__ = ["write_pairs_page"]
 
 SIDE = 128  # pixels of a thumbnail
 GROUPS = {
@@ -17,40 +17,6 @@ GROUPS = {
     "negative": "Right by the negative half alone",
     "neither": "Different, and both wrong",
 }
-
-
-def half_cells(found: Pairs) -> list[list[str]]:
-    """What each half decides alone, as cells with their head; percent."""
-    rows = [["decided by", "accuracy"]]
-    for name in HALVES:
-        share = found.halves[name]
-        spread = "" if share.spread is None else f" ± {100 * share.spread:.1f}"
-        title = {"both": "both halves"}.get(name, f"{name} alone" if name.endswith("text") else f"{name} half alone")
-        rows.append([title, f"{100 * share.mean:.1f}{spread}"])
-    return [*rows, ["chance", f"{100 / found.classes:.1f}"]]
-
-
-def kind_cells(found: Pairs) -> list[list[str]]:
-    """The distributions as cells with their head: cosines, and how often the own one is nearer in percent."""
-    rows = [["images against", "own class", "5 to 95 %", "other classes", "5 to 95 %", "own nearer"]]
-    for name, kind in found.kinds.items():
-        cells = [name]
-        for summary in (kind.own, kind.other):
-            low, high = summary.quantiles[0], summary.quantiles[-1]
-            cells += [f"{summary.mean:.3f}", f"{low:.2f} to {high:.2f}"]
-        spread = "" if kind.order_spread is None else f" ± {100 * kind.order_spread:.1f}"
-        rows.append([*cells, f"{100 * kind.order:.1f}{spread}"])
-    return rows
-
-
-def overlap_lines(found: Pairs) -> list[str]:
-    """Where the halves agree, seed by seed, as sentences."""
-    return [
-        f"seed {one.seed}: of {one.images:,} images the halves say the same of {one.alike:,}; right by both "
-        f"{one.both_right:,}, by the positive half alone {one.only_positive:,}, by the negative half alone "
-        f"{one.only_negative:,}, by neither {one.neither:,} (McNemar's exact test: p = {one.p:.2g})"
-        for one in found.overlaps
-    ]
 
 
 def write_pairs_page(
@@ -77,7 +43,7 @@ def write_pairs_page(
         title=f"Pairs of {found.task}",
         summary=summary,
         halves=half_cells(found),
-        notes=overlap_lines(found),
+        notes=[overlap.sentence() for overlap in found.overlaps],
         kinds=kind_cells(found),
         svg=drawn.svg,
         groups=groups,

@@ -1,8 +1,9 @@
-"""The plots of difficulty and of pairs, each drawn into a figure (`plot_file.py` writes it)."""
+"""The plots of difficulty and of pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,57 +12,73 @@ from shotfit.analysis.difficulty import PUBLISHED, Difficulty
 from shotfit.analysis.gains import ROLES, Gain
 from shotfit.analysis.pairs import HALVES, Pairs
 from shotfit.analysis.similarities import BINS, Summary
-from shotfit.report.svg import LINES, MUTED, shortened
+from shotfit.report.svg import LINES, MUTED, plot_file, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DIFFICULTY_SIZE", "GAINS_SIZE", "PAIRS_SIZE", "draw_difficulty", "draw_pairs"]
+__all__ = ["PAIRS_SIZE", "draw_pairs", "plot_difficulty", "plot_pairs"]
 
-DIFFICULTY_SIZE, GAINS_SIZE, PAIRS_SIZE = (6.4, 4.2), (11.0, 4.4), (8.0, 7.4)  # inches
+PAIRS_SIZE = 8.0, 7.4  # inches
 
 MARKS = "os^"
 NAMED = 24  # tasks up to which each point has its name
 
 
-def draw_difficulty(figure: Figure, found: Sequence[Difficulty], gains: Sequence[Gain] = ()) -> None:
-    """Separability against rtd, beside what the paper has for ViT-B/16; with gains, these against rtd too."""
-    if gains:
-        left, right = figure.subplots(1, 2)
-        _draw_gains(right, found, gains)
-    else:
-        left = figure.subplots()
+def plot_difficulty(found: Sequence[Difficulty], gains: Sequence[Gain], out: Path) -> None:
+    """Write a drawing of separability against rtd, beside the paper's figures; with gains, these against rtd too.
+
+    Raises UsageError for a file that ends neither in .svg nor in .png, or where the extra `report` is not installed.
+    """
+    with plot_file(out, 11.0 if gains else 6.4, 4.4) as figure:
+        left, *right = figure.subplots(1, 2 if gains else 1, squeeze=False)[0]
+        _draw_separability(left, found)
+        for axes in right:
+            _draw_gains(axes, found, gains)
+
+
+def plot_pairs(found: Pairs, out: Path) -> None:
+    """Write a drawing of the distributions and of what each half decides; raises as `plot_difficulty` does."""
+    with plot_file(out, *PAIRS_SIZE) as figure:
+        draw_pairs(figure, found)
+
+
+def _draw_separability(axes: Axes, found: Sequence[Difficulty]) -> None:
     known = [one for one in found if one.rtd is not None and one.separability is not None]
-    left.plot(
+    axes.plot(
         [rtd for rtd, _ in PUBLISHED.values()], [ratio for _, ratio in PUBLISHED.values()], "x", color=MUTED,
         label="the paper's sets, ViT-B/16",
     )  # fmt: skip
-    left.plot([one.rtd for one in known], [one.separability for one in known], "o", color=LINES[0], label="here")
+    axes.plot([one.rtd for one in known], [one.separability for one in known], "o", color=LINES[0], label="here")
     for one in known if len(known) <= NAMED else ():
-        left.annotate(
+        axes.annotate(
             shortened(one.task, 20), (one.rtd or 0, one.separability or 0), xytext=(5, 4), textcoords="offset points",
             fontsize=8,
         )  # fmt: skip
-    _log(left, [one.rtd or 0 for one in known] + [ratio for ratio, _ in PUBLISHED.values()])
-    left.set_xlabel("rtd: accuracy of guessing / of zero-shot (1: chance)")
-    left.set_ylabel("separability: cosine within classes / between")
+    _log(axes, [one.rtd or 0 for one in known] + [ratio for ratio, _ in PUBLISHED.values()])
+    axes.set_xlabel("rtd: accuracy of guessing / of zero-shot (1: chance)")
+    axes.set_ylabel("separability: cosine within classes / between")
     if any((one.separability or 0) > 4 for one in known):
-        left.set_yscale("log")
-        left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        left.yaxis.set_minor_formatter(lambda value, _: "")
-    left.legend(loc="upper right", fontsize=8)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
+    axes.legend(loc="upper right", fontsize=8)
 
 
 def _draw_gains(axes: Axes, found: Sequence[Difficulty], gains: Sequence[Gain]) -> None:
     rtd = {one.task: one.rtd for one in found}
     for place, role in enumerate(ROLES):
-        own = sorted((rtd[gain.task] or 0, gain) for gain in gains if gain.role == role and rtd[gain.task])
-        axes.errorbar(
-            [at for at, _ in own], [100 * gain.mean for _, gain in own],
-            yerr=[100 * (gain.spread or 0) for _, gain in own], fmt=MARKS[place], linestyle=":", color=LINES[place],
-            markersize=5, label=f"{role}: {shortened(own[0][1].method, 30)}" if own else role,
-        )  # fmt: skip
+        own = sorted(
+            (at, 100 * gain.mean, 100 * (gain.spread or 0))
+            for gain in gains
+            if gain.role == role and (at := rtd[gain.task])
+        )
+        if own:
+            at, mean, spread = zip(*own, strict=True)
+            method = next(gain.method for gain in gains if gain.role == role)
+            label = f"{role}: {shortened(method, 30)}"
+            axes.errorbar(at, mean, spread, fmt=f"{MARKS[place]}:", color=LINES[place], markersize=5, label=label)
     _log(axes, [value for value in rtd.values() if value])
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set_xlabel("rtd")
@@ -82,7 +99,7 @@ def draw_pairs(figure: Figure, found: Pairs) -> None:
         axes = figure.add_subplot(grid[place // 2, place % 2])
         for color, label, summary in ((LINES[0], "own class", kind.own), (LINES[1], "other classes", kind.other)):
             _draw_distribution(axes, summary, color, f"{label}: {summary.mean:.3f}")
-        axes.set_title(f"{name}: own one nearer in {100 * kind.order:.0f} %", fontsize=9)
+        axes.set_title(f"{name}: own one nearer in {100 * kind.nearer.mean:.0f} %", fontsize=9)
         axes.set_yticks([])
         axes.set_xlabel("cosine")
         axes.legend(loc="upper right", fontsize=7)
