@@ -165,7 +165,7 @@ def test_claims_are_asked_of_the_lead_over_the_text_side() -> None:
 
 
 def test_rank_test_counts_every_order() -> None:
-    assert rank_test([1, 2, 3, 4, 5], [1, 2, 3, 5, 4]) == (pytest.approx(0.9), pytest.approx(5 / 120))
+    assert rank_test([1, 2, 3, 4, 5], [1, 2, 3, 5, 4]) == pytest.approx((0.9, 5 / 120))
     assert rank_test([1, 1, 1, 1], [1, 2, 3, 4]) == (0.0, 1.0)
 
 
@@ -194,26 +194,24 @@ def test_a_forecast_counts_what_is_trained(home: Path) -> None:
 
 
 def test_a_table_a_plot_and_one_object(shell: Shell, home: Path) -> None:
-    code, output, _ = shell("analyze", "difficulty", "colors", "others", "--backbone", "tiny", "--plot", "hard.svg")
-    assert code == 0
-    assert "separability" in output and "colors: " in output and "written: hard.svg" in output
+    told = shell("analyze", "difficulty", "colors", "others", "--backbone", "tiny", "--plot", "hard.svg")
+    assert told.code == 0
+    assert "separability" in told.out and "colors: " in told.out and "written: hard.svg" in told.out
     assert "colors" in Path("hard.svg").read_text(encoding="utf-8")
-    code, output, errors = shell(
-        "analyze", "difficulty", "colors", "--backbone", "tiny", "--reference", "cat", "--json"
-    )
-    (task,) = json.loads(output)["tasks"]
-    assert code == 0 and task["classes"] == 5 and task["names"] > 0 and task["advice"]
+    told = shell("analyze", "difficulty", "colors", "--backbone", "tiny", "--reference", "cat", "--json")
+    (task,) = json.loads(told.out)["tasks"]
+    assert told.code == 0 and task["classes"] == 5 and task["names"] > 0 and task["advice"]
 
 
 def test_gains_as_typed(shell: Shell) -> None:
     words = ("--methods", "cross_modal,nearest_centroid,tip_adapter", "--shots", "2", "--seeds", "1")
-    code, output, _ = shell(
+    told = shell(
         "analyze", "difficulty", "colors", "others", "--backbone", "tiny", "--gains", *words, "--plot", "hard.png"
     )
-    assert code == 0
-    assert "6 fits: about 0 s of training" in output and "cannot be told of fewer than 4" in output
+    assert told.code == 0
+    assert "6 fits: about " in told.out and "cannot be told of fewer than 4" in told.out
     assert Path("hard.png").read_bytes().startswith(b"\x89PNG") and Path("shotfit-difficulty.jsonl").is_file()
-    assert "measured: " in output or "none of the three" in output
+    assert "measured: " in told.out or "none of the three" in told.out
 
 
 @pytest.mark.parametrize(
@@ -229,14 +227,14 @@ def test_gains_as_typed(shell: Shell) -> None:
     ],
 )
 def test_a_wrong_call_is_one_line(shell: Shell, words: tuple[str, ...], said: str) -> None:
-    code, _, errors = shell("analyze", "difficulty", *words, "--backbone", "tiny")
-    assert code == 2 and said in one_line(errors)
+    result = shell("analyze", "difficulty", *words, "--backbone", "tiny")
+    assert result.code == 2 and said in one_line(result)
 
 
 def test_a_single_class_and_a_folder_without_images_are_refused(shell: Shell, home: Path) -> None:
     (home / "empty").mkdir(exist_ok=True)
-    code, _, errors = shell("analyze", "difficulty", "empty", "--backbone", "tiny")
-    assert code == 3 and "empty" in one_line(errors)
+    result = shell("analyze", "difficulty", "empty", "--backbone", "tiny")
+    assert result.code == 3 and "empty" in one_line(result)
     task = tiny_task(home / "single", ["only"])
     with pytest.raises(ShotfitError, match="a single class"):
         difficulty_of(Frozen(tiny_backbone(home / "same"), MemoryStore()), task)

@@ -168,18 +168,17 @@ def test_a_page_escapes_names_and_fetches_nothing(tmp_path: Path) -> None:
 
 
 def test_a_table_a_plot_a_page_and_one_object(shell: Shell) -> None:
-    code, output, _ = shell(
-        "analyze", "pairs", "colors", "--backbone", "tiny", "--seeds", "1", "--plot", "pairs.png", "--page", "pairs.html"
-    )  # fmt: skip
-    assert code == 0 and "negative cache" in output and "McNemar" in output
+    written = ("--plot", "pairs.png", "--page", "pairs.html")
+    told = shell("analyze", "pairs", "colors", "--backbone", "tiny", "--seeds", "1", *written)
+    assert told.code == 0 and "negative cache" in told.out and "McNemar" in told.out
     assert Path("pairs.png").read_bytes().startswith(b"\x89PNG")
     page = Path("pairs.html").read_text(encoding="utf-8")
     assert "shotfit analyze pairs colors --seeds 1" in page
     assert ("data:image/jpeg" in page) == ("right by the" in page.casefold())
-    code, output, _ = shell("analyze", "pairs", "colors", "--backbone", "tiny", "--seeds", "1,2", "--json")
-    told = json.loads(output)
-    assert code == 0 and set(told["pairs"]) == set(KINDS) and set(told["halves"]) == set(HALVES)
-    assert len(told["halves"]["both"]["by_seed"]) == 2
+    told = shell("analyze", "pairs", "colors", "--backbone", "tiny", "--seeds", "1,2", "--json")
+    found = json.loads(told.out)
+    assert told.code == 0 and set(found["pairs"]) == set(KINDS) and set(found["halves"]) == set(HALVES)
+    assert len(found["halves"]["both"]["by_seed"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -193,8 +192,8 @@ def test_a_table_a_plot_a_page_and_one_object(shell: Shell) -> None:
     ],
 )
 def test_a_wrong_call_is_one_line(shell: Shell, words: tuple[str, ...], said: str) -> None:
-    code, _, errors = shell("analyze", "pairs", "colors", "--backbone", "tiny", *words)
-    assert code == 2 and said in one_line(errors)
+    result = shell("analyze", "pairs", "colors", "--backbone", "tiny", *words)
+    assert result.code == 2 and said in one_line(result)
 
 
 def test_what_cannot_be_compared_is_refused(frozen: Frozen, home: Path, shell: Shell) -> None:
@@ -205,5 +204,5 @@ def test_what_cannot_be_compared_is_refused(frozen: Frozen, home: Path, shell: S
     with pytest.raises(UsageError, match="no seeds"):
         pairs_of(frozen, tiny_task(home / "colors"), seeds=())
     (home / "empty").mkdir(exist_ok=True)
-    code, _, errors = shell("analyze", "pairs", "empty", "--backbone", "tiny")
-    assert code == 3 and "empty" in one_line(errors)
+    result = shell("analyze", "pairs", "empty", "--backbone", "tiny")
+    assert result.code == 3 and "empty" in one_line(result)

@@ -24,6 +24,7 @@ PAIRS_SIZE = 8.0, 7.4  # inches
 
 MARKS = "os^"
 NAMED = 24  # tasks up to which each point has its name
+WIDE = 4  # separability from which on its axis is one of factors
 
 
 def plot_difficulty(found: Sequence[Difficulty], gains: Sequence[Gain], out: Path) -> None:
@@ -45,21 +46,15 @@ def plot_pairs(found: Pairs, out: Path) -> None:
 
 
 def _draw_separability(axes: Axes, found: Sequence[Difficulty]) -> None:
-    known = [one for one in found if one.rtd is not None and one.separability is not None]
-    axes.plot(
-        [rtd for rtd, _ in PUBLISHED.values()], [ratio for _, ratio in PUBLISHED.values()], "x", color=MUTED,
-        label="the paper's sets, ViT-B/16",
-    )  # fmt: skip
-    axes.plot([one.rtd for one in known], [one.separability for one in known], "o", color=LINES[0], label="here")
-    for one in known if len(known) <= NAMED else ():
-        axes.annotate(
-            shortened(one.task, 20), (one.rtd or 0, one.separability or 0), xytext=(5, 4), textcoords="offset points",
-            fontsize=8,
-        )  # fmt: skip
-    _log(axes, [one.rtd or 0 for one in known] + [ratio for ratio, _ in PUBLISHED.values()])
+    known = [(one.task, one.rtd, one.separability) for one in found if one.rtd and one.separability]
+    axes.plot(*zip(*PUBLISHED.values(), strict=True), "x", color=MUTED, label="the paper's sets, ViT-B/16")
+    axes.plot([rtd for _, rtd, _ in known], [ratio for *_, ratio in known], "o", color=LINES[0], label="here")
+    for task, rtd, ratio in known if len(known) <= NAMED else ():
+        axes.annotate(shortened(task, 20), (rtd, ratio), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    _log(axes, [rtd for _, rtd, _ in known] + [rtd for rtd, _ in PUBLISHED.values()])
     axes.set_xlabel("rtd: accuracy of guessing / of zero-shot (1: chance)")
     axes.set_ylabel("separability: cosine within classes / between")
-    if any((one.separability or 0) > 4 for one in known):
+    if any(ratio > WIDE for *_, ratio in known):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
@@ -69,16 +64,14 @@ def _draw_separability(axes: Axes, found: Sequence[Difficulty]) -> None:
 def _draw_gains(axes: Axes, found: Sequence[Difficulty], gains: Sequence[Gain]) -> None:
     rtd = {one.task: one.rtd for one in found}
     for place, role in enumerate(ROLES):
-        own = sorted(
-            (at, 100 * gain.mean, 100 * (gain.spread or 0))
-            for gain in gains
-            if gain.role == role and (at := rtd[gain.task])
-        )
+        own = [gain for gain in gains if gain.role == role and rtd[gain.task]]
+        own.sort(key=lambda gain: rtd[gain.task] or 0)
         if own:
-            at, mean, spread = zip(*own, strict=True)
-            method = next(gain.method for gain in gains if gain.role == role)
-            label = f"{role}: {shortened(method, 30)}"
-            axes.errorbar(at, mean, spread, fmt=f"{MARKS[place]}:", color=LINES[place], markersize=5, label=label)
+            axes.errorbar(
+                [rtd[gain.task] or 0 for gain in own], [100 * gain.mean for gain in own],
+                [100 * (gain.spread or 0) for gain in own], fmt=f"{MARKS[place]}:", color=LINES[place], markersize=5,
+                label=f"{role}: {shortened(own[0].method, 30)}",
+            )  # fmt: skip
     _log(axes, [value for value in rtd.values() if value])
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set_xlabel("rtd")
