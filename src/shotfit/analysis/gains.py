@@ -30,7 +30,7 @@ from shotfit.errors import UsageError
 from shotfit.evaluation.compare import compare, plan_of, read_variants
 from shotfit.evaluation.rows import Rows
 from shotfit.evaluation.variants import Variant, read_variant
-from shotfit.fitting.fitter import Fitter, Setting
+from shotfit.fitting.fitter import Fitter, Setting, Views
 from shotfit.fitting.selection import Candidate, Judge, points_of
 from shotfit.methods.base import Validation
 from shotfit.towers.backbone import Backbone
@@ -39,7 +39,7 @@ __all__ = ["ROLES", "Claim", "Gain", "advice_of", "claims_of", "gains_of", "rank
 
 ROLES = ("text", "image", "combined")
 FEWEST = 4
-"""Tasks that a rank correlation is asked of; of three, chance alone orders them so in one case of six."""
+"""Data sets that a rank correlation is asked of; of three, chance alone orders them so in one case of six."""
 SHOWN = 0.05
 PERMUTED = 8  # tasks up to which every order is counted
 
@@ -80,12 +80,17 @@ class Claim:
 
     def sentence(self) -> str:
         """For people."""
-        said = {True: "holds here", False: "does not show here", None: f"cannot be told of fewer than {FEWEST} tasks"}
+        said = {True: "holds here", False: "does not show here", None: f"cannot be told of fewer than {FEWEST} sets"}
         figures = f"rank correlation with rtd {self.correlation:+.2f}, p = {self.p:.2g}, {self.tasks} tasks"
         return f"{self.what}: {said[self.holds]} ({figures})"
 
 
-def roles_of(methods: Sequence[str], shots: int, seeds: Sequence[int]) -> dict[str, str]:
+def roles_of(
+    methods: Sequence[str],
+    shots: int,
+    seeds: Sequence[int],
+    views: Views | None = None,
+) -> dict[str, str]:
     """The text-side, image-side and combined method, which stand in this order, if they can be fitted so.
 
     Raises UsageError for another number of methods, the race `auto`, and what `compare` refuses.
@@ -95,7 +100,7 @@ def roles_of(methods: Sequence[str], shots: int, seeds: Sequence[int]) -> dict[s
             f"--methods names {len(methods)}; expected three: a text-side, an image-side and a combined one, in this "
             "order, as in coop,vpt,apex."
         )
-    for variant in read_variants(methods, [shots], seeds, None, None, None):
+    for variant in read_variants(methods, [shots], seeds, None, None, views):
         if variant.prototype is None or variant.method == "zero_shot":
             raise UsageError(f"--methods names {variant.name}, which is of no side: name a method that is.")
     return dict(zip(ROLES, methods, strict=True))
@@ -108,20 +113,21 @@ def gains_of(
     seeds: Sequence[int],
     *,
     backbone: Backbone,
+    views: Views | None = None,
     store: Store | MemoryStore | None = None,
     out: str | Path | None = None,
     report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> list[Gain]:
     """Fit each method to each task with each seed, as `compare` does, and judge it on the task's test part.
 
-    out, report: as in `compare`. Raises as `compare` does.
+    views, out, report: as in `compare`. Raises as `compare` does.
     """
     several = len(tasks) > 1
     data = list(tasks) if several else tasks[0]
     columns = plan_of(data, apart=several).columns[: len(tasks)]
     rows = compare(
-        data, ["zero_shot", *roles.values()], [shots], list(seeds), apart=several, backbone=backbone, store=store,
-        out=out, report=report,
+        data, ["zero_shot", *roles.values()], [shots], list(seeds), apart=several, backbone=backbone, views=views,
+        store=store, out=out, report=report,
     )  # fmt: skip
     return [
         _gain(rows, task.name, column, role, method)
@@ -152,25 +158,26 @@ def advice_of(one: Difficulty, gains: Sequence[Gain] = ()) -> str:
     return f"measured: {', '.join(alike)} ({100 * best.mean:+.1f} points over zero-shot)"
 
 
-def claims_of(found: Sequence[Difficulty], gains: Sequence[Gain]) -> list[Claim]:
-    """What the paper says of hard tasks, asked of these: each role's gain, and by how much others lead the text side.
+def claims_of(found: Sequence[Difficulty], gains: Sequence[Gain] = ()) -> list[Claim]:
+    """What the paper says of hard tasks, asked of these.
 
-    A gain grows with rtd for the mere reason that zero-shot leaves more to gain; the leads do not.
+    Without gains: classes lie closer together. With gains: other sides lead the text side by more. A gain alone grows
+    with rtd for the mere reason that zero-shot leaves more to gain there; a lead does not, and is what is judged by.
     """
+    hard = [np.inf if one.rtd is None else one.rtd for one in found]
+    claims = list[Claim]()
+    if all(one.separability is not None for one in found):
+        close = [-(one.separability or 0) for one in found]
+        claims.append(_claim("classes are less separable on harder sets", hard, close))
+    if not gains:
+        return claims
     mean = {(gain.task, gain.role): gain.mean for gain in gains}
-    hard = [one.rtd if one.rtd is not None else np.inf for one in found]
-    asked = {
-        "the image side leads the text side by more on harder tasks": ("image", "text"),
-        "the combined method leads the text side by more on harder tasks": ("combined", "text"),
-    }
-    claims = [
-        _claim(what, hard, [mean[one.task, more] - mean[one.task, less] for one in found])
-        for what, (more, less) in asked.items()
-    ]
-    return claims + [
-        _claim(f"the {role} side gains more on harder tasks", hard, [mean[one.task, role] for one in found])
-        for role in ROLES
-    ]
+    for role, what in (("image", "the image side leads"), ("combined", "the combined method leads")):
+        leads = [mean[one.task, role] - mean[one.task, "text"] for one in found]
+        claims.append(_claim(f"{what} the text side by more on harder sets", hard, leads))
+    for role, what in zip(ROLES, ("the text side", "the image side", "the combined method"), strict=True):
+        claims.append(_claim(f"{what} gains more on harder sets", hard, [mean[one.task, role] for one in found]))
+    return claims
 
 
 def _claim(what: str, hard: Sequence[float], values: Sequence[float]) -> Claim:
@@ -201,7 +208,12 @@ def rank_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, f
 
 
 def seconds_of(
-    frozen: Frozen, tasks: Sequence[Task], roles: Mapping[str, str], shots: int, seeds: Sequence[int]
+    frozen: Frozen,
+    tasks: Sequence[Task],
+    roles: Mapping[str, str],
+    shots: int,
+    seeds: Sequence[int],
+    views: Views | None = None,
 ) -> float:
     """How long `gains_of` will take, about: a few steps of each method on each task are timed.
 
@@ -214,7 +226,7 @@ def seconds_of(
             variant = read_variant(method)
             steps = _steps(variant, shots, len(items))
             if variant.prototype is not None and steps:
-                judge = Judge(Fitter(frozen, (task.classes,), seeds[0], None), items, Validation("none", ()))
+                judge = Judge(Fitter(frozen, (task.classes,), seeds[0], views), items, Validation("none", ()))
                 judge.measure(Candidate(variant.prototype, Setting(variant.lr), {}, 0))
                 total += judge.speed * steps * len(seeds)
     return total

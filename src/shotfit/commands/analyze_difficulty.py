@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shotfit.commands import completion, flags
-from shotfit.commands.arguments import as_classes, as_methods, as_numbers, as_precision, one_source
+from shotfit.commands.arguments import as_classes, as_methods, as_numbers, as_precision, as_views, one_source
 from shotfit.commands.console import print_json, read_all, reporter, show_table, to
 from shotfit.errors import plural
 
@@ -52,6 +52,7 @@ def difficulty(
     out: Annotated[
         Path, typer.Option(help="With --gains: file of finished runs; what was interrupted goes on from it.")
     ] = Path("shotfit-difficulty.jsonl"),
+    views: flags.Views = None,
     backbone: flags.Backbone = "mini",
     text: flags.Text = None,
     architecture: flags.Architecture = None,
@@ -87,10 +88,10 @@ def difficulty(
     Keys of --json:
       tasks: of each its measures and the advice
       gains: of each task and role (text, image, combined) the method, accuracies and the gain by seed
-      claims: rank correlations with rtd, p by permutation, and whether that holds (null: too few tasks)
+      claims: rank correlations with rtd, p by permutation, and whether that holds (null: too few sets)
     """
     say, stream = to(sys.stderr if as_json else sys.stdout), sys.stderr if as_json else sys.stdout
-    draws, computing = as_numbers("--seeds", seeds), as_precision(precision)
+    draws, computing, chosen = as_numbers("--seeds", seeds), as_precision(precision), as_views(views)
     names = [] if reference is None else as_classes(reference, "--reference")
     places: list[Path | None] = [*folders] if folders else [None]
     sources = [one_source(place, tasks, {"--template": template}) for place in places]
@@ -108,7 +109,7 @@ def difficulty(
     from shotfit.engine.store import open_store
     from shotfit.progress import lasting, track
 
-    roles = roles_of(as_methods(methods), shots, draws) if gains else {}
+    roles = roles_of(as_methods(methods), shots, draws, chosen) if gains else {}
     frozen = Frozen(load_in(with_asked(backbone, text, architecture), computing, device), open_store())
     how = Reading(templates=template or (), shots=shots if gains else None, skip_broken=skip_broken)
     read = [task for source in sources for task in read_all(source, how, say)]
@@ -117,18 +118,18 @@ def difficulty(
     show_table(_cells(found), stream)
     say("of training images; rtd: accuracy of guessing / of zero-shot; alpha: mean (least to largest)")
     measured: Sequence[Gain] = ()
-    claims = []
     if gains:
-        seconds = seconds_of(frozen, read, roles, shots, draws)
+        seconds = seconds_of(frozen, read, roles, shots, draws, chosen)
         say(f"{plural(len(read) * len(roles) * len(draws), 'fit')}: about {lasting(seconds)} of training")
         measured = gains_of(
-            read, roles, shots, draws, backbone=frozen.backbone, store=frozen.store, out=out, report=reporter()
-        )
-        claims = claims_of(found, measured)
+            read, roles, shots, draws, backbone=frozen.backbone, views=chosen, store=frozen.store, out=out,
+            report=reporter(),
+        )  # fmt: skip
         show_table(_gain_cells(found, measured), stream)
         say(f"gain over zero-shot on the test part in points, {plural(shots, 'shot')}; runs in {out}")
-        for claim in claims:
-            say(claim.sentence())
+    claims = claims_of(found, measured) if len(found) > 1 else []
+    for claim in claims:
+        say(claim.sentence())
     for one in found:
         say(f"{one.task}: {advice_of(one, measured)}")
     if plot is not None:
