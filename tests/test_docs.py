@@ -197,7 +197,7 @@ def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str]
 
 def test_method_of_the_page_keeps_the_contract(place: Path, tmp_path: Path) -> None:
     offset = importlib.import_module("my_method").Offset
-    for name in ("options_are_documented", "stored_equals_full", "saved_equals_fitted"):
+    for name in ("options_are_documented", "options_are_found", "stored_equals_full", "saved_equals_fitted"):
         check(name, lambda: offset(), tmp_path / name)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from statistics import fmean, stdev
 from typing import Any
 
@@ -144,6 +145,8 @@ def layers(frozen: Frozen, tasks: Sequence[Task], *, seeds: Sequence[int] = SEED
                 _gap(of_images[image], classes, of_texts[text]) if min(image, text) >= 0 else None,
             )
         )
+    if any(isnan(told) for level in levels for told in (*level.image_told, *level.text_told)):
+        raise ShotfitError("No image can be held out: those of each data set are of one group.")
     samples = [(task.name, len(own), len(task.classes.names)) for task, own in zip(tasks, drawn, strict=True)]
     return Layers(frozen.backbone.name, tuple(samples), tuple(seeds), tuple(levels), _start(levels))
 

@@ -62,6 +62,7 @@ class ImagePool:
         self.pictures = [item.picture for item in items]
         self.digests = [item.digest for item in items]
         self.labels = torch.tensor([item.label for item in items], dtype=torch.long)
+        self.groups = [item.group for item in items]
         self.views, self.crop_scale = views, crop_scale
 
     def keys(self) -> list[str]:

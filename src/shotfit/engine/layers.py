@@ -3,8 +3,9 @@
     levels = image_levels(frozen, pool)       # [images, width] after step 0 and each block, [images, embed] at the end
     levels = text_levels(frozen, texts)
 
-A vector is the mean over a row's tokens (over a ResNet's map): the token that a tower is read at holds nothing of the
-input after step 0. The last is the tower's feature. Rows go to the store as they come, so that memory holds a batch.
+A vector is the token that the tower is read at, as it is after that step. Where a tower is read at all of its tokens it
+is their mean, and of a ResNet the mean over the map. The last is the tower's feature. Rows go to the store as they
+come, so that memory holds a batch.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from shotfit.towers.config import ResNetConfig
 from shotfit.towers.layout import Stream
 from shotfit.towers.resnet import EXPANSION
 from shotfit.towers.texts import Texts
+from shotfit.towers.transformer import TextTower, VisionTransformer
 
 __all__ = ["image_levels", "text_levels"]
 
@@ -67,7 +69,7 @@ def _levels(
     frozen: Frozen, tower: str, kind: dict[str, bool], keys: Sequence[str], compute: Compute, widths: Sequence[int]
 ) -> list[Tensor]:
     """From the store, where a row is the vectors of all steps one after another."""
-    whole = {"tower": tower, "every_step": True, **kind, **frozen.kind()}
+    whole = {"tower": tower, "levels": True, **kind, **frozen.kind()}
     rows = frozen.store.rows(whole, keys, compute, f"Looking into the {tower} tower")  # [rows, widths and embed]
     return list(rows.split([*widths, rows.shape[1] - sum(widths)], dim=1))
 
@@ -79,18 +81,21 @@ def _every_step(frozen: Frozen, name: str, inputs: Any) -> Tensor:
     savings = replace(frozen.savings, read_alone=False, shared=False)  # every row has all of its tokens
     given = inputs.to(frozen.backbone.device) if isinstance(inputs, Tensor) else inputs
     stream = tower.start(given, (), savings)
-    found = [_mean(stream)]
+    alone = isinstance(tower, (VisionTransformer, TextTower)) and tower.pooled_alone
+    found = [_vectors(stream, alone)]
     for step in range(1, tower.last):
         stream = tower.run(stream, until=step)
-        found.append(_mean(stream))
+        found.append(_vectors(stream, alone))
     return torch.cat([*found, tower.finish(stream).float()], dim=1)
 
 
-def _mean(stream: Stream) -> Tensor:
-    """The mean over each row's tokens, padding left out, or over the places of a map: [rows, width], float32."""
+def _vectors(stream: Stream, alone: bool) -> Tensor:
+    """[rows, width], float32: the read token, the mean of a row's tokens but for padding, or the mean of a map."""
     x, layout = stream.hidden.float(), stream.layout
     if layout is None:
         return x.mean(dim=(2, 3))
+    if alone:
+        return x.index_select(0, layout.read)
     padded, present = layout.own.pad(x), layout.unpadded  # [rows, longest, width]
     if present is None:
         if layout.own.even:

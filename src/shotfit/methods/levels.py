@@ -1,5 +1,5 @@
-"""How much each level of the towers tells, how far the towers are from each other there, and from which block on to
-adapt: what `mma` with `start=auto` and `shotfit analyze layers` have in common.
+"""How much each level of a tower tells, how far two towers are from each other, and from which block on to adapt: what
+`mma` with `start=auto` and `shotfit analyze layers` have in common.
 
 A level is what a step has made of a sample, one vector each (`engine/layers.py`).
 """
@@ -7,6 +7,7 @@ A level is what a step has made of a sample, one vector each (`engine/layers.py`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 
 import torch
 from torch import Tensor
@@ -23,10 +24,13 @@ def told_apart(features: Tensor, labels: Sequence[int], seed: int, groups: Seque
     """How well classes are told apart by features [n, width]: the mean over classes of the share of held-out samples
     that are recognised, by a Gaussian classifier (`gda`) of the other half.
 
-    Halves are drawn by the seed, class by class and whole groups; the only sample of a class is learned from.
+    Halves are drawn by the seed, class by class and whole groups; the only sample of a class is learned from. Where no
+    class has another, nothing is known: NaN.
     """
     folds, classes = torch.tensor(deal(labels, 2, seed, groups)), torch.tensor(labels)
     held = folds == 0
+    if not held.any():
+        return nan
     learned, features = features[~held].double(), features.double()
     spread = learned.std(dim=0).clamp(min=1e-12)
     found = gaussians((learned - learned.mean(dim=0)) / spread, classes[~held], int(classes.max()) + 1)
@@ -65,5 +69,5 @@ def first_block(told: Sequence[float]) -> int:
     """The block from which on to adapt, from 1: the first behind which at least half of what is gained over the blocks
     has been gained. told: how much the level after step 0 and after each block tells, higher for more.
     """
-    low, high = told[0], max(told)
-    return next(block for block, value in enumerate(told[1:], start=1) if value >= (low + high) / 2 or value == high)
+    low, high = told[0], max(told[1:])
+    return next(block for block, value in enumerate(told[1:], start=1) if value >= min((low + high) / 2, high))

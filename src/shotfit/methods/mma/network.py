@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import ClassVar, Literal
 
 import torch
@@ -17,15 +18,18 @@ from torch.nn import functional as F
 
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
+from shotfit.engine.layers import image_levels
 from shotfit.errors import UsageError
-from shotfit.methods.base import Method, option
+from shotfit.methods.base import Method, Support, option
 from shotfit.methods.declared import Declared
+from shotfit.methods.levels import first_block, told_apart
 from shotfit.towers.config import BlocksConfig
 from shotfit.towers.edits import Adapter
 
 __all__ = ["Adapters", "Tower"]
 
 Tower = Literal["image", "text"]
+SEEDS = (1, 2, 3)  # of the halves that `start=auto` judges by
 
 
 class Adapters(Method):
@@ -33,7 +37,7 @@ class Adapters(Method):
 
     title: ClassVar[str] = "MMA's adapters"
 
-    start: int = option(-1, "first adapted block; 0: the embedding; -1: by depth, 5 of 12", at_least=-1)
+    start: int = option(-1, "first adapted block; 0: the embedding; -1: by depth, 5 of 12", at_least=-1, auto=True)
     end: int = option(-1, "last adapted block of the text tower; -1: its last", at_least=-1)
     dim: int = option(32, "width of the bottleneck", at_least=1)
     towers: str = option("both", "towers with adapters", choices=("both", "text", "image"))
@@ -43,6 +47,22 @@ class Adapters(Method):
     protocol: str = option(
         "base-to-new", "setting of the paper for range and epochs", choices=("base-to-new", "transfer")
     )
+
+    def find_option(self, name: str, support: Support) -> int:
+        """start: from where on the image tower tells the classes apart (`first_block`), or by depth where no image can
+        be held out.
+
+        Half of the support images are learned from and half judged, thrice; an image's level is that of the text block
+        at the same distance from the end.
+        """
+        depth, items = self.frozen.backbone.config.text.blocks.layers, support.center
+        last = self.end if self.end >= 0 else depth
+        levels, labels = image_levels(self.frozen, items)[:-1], items.labels.tolist()
+        told = [fmean(told_apart(level, labels, seed, items.groups) for seed in SEEDS) for level in levels]
+        if any(map(math.isnan, told)):
+            return min(self.usual_start(depth), last)
+        ahead = len(levels) - 1 - depth if self.pairing == "top" else 0
+        return min(max(first_block(told) - ahead, 1), last)
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Down, shared and up maps of every site: weights of variance 2 / rows, biases zero."""
