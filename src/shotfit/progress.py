@@ -13,7 +13,7 @@ from shotfit.printing import printable
 if TYPE_CHECKING:
     from rich.progress import Task
 
-__all__ = ["say", "telling", "track"]
+__all__ = ["lasting", "say", "telling", "track"]
 
 T = TypeVar("T")
 _showing = False
@@ -102,3 +102,14 @@ def _in_notebook() -> bool:
 def say(message: str) -> None:
     """One line for the user on standard error."""
     print(printable(message), file=sys.stderr)
+
+
+def lasting(seconds: float) -> str:
+    """How long something takes, as a forecast says it.
+
+    >>> lasting(61.4), lasting(600), lasting(9000)
+    ('61 s', '10 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} h"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from shotfit.commands.analyze_difficulty import difficulty
 from shotfit.commands.analyze_layers import layers
+from shotfit.commands.analyze_pairs import pairs
 
 __all__ = ["ANALYSES", "analyze"]
 
-ANALYSES = (layers,)
+ANALYSES = (layers, difficulty, pairs)
 
 
 def analyze() -> None:
@@ -17,4 +19,6 @@ def analyze() -> None:
     \b
     Examples:
       shotfit analyze layers --tasks tasks.toml --plot layers.svg
+      shotfit analyze difficulty photos/ flowers/
+      shotfit analyze pairs photos/ --page pairs.html
     """

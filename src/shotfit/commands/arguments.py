@@ -37,7 +37,7 @@ def as_list(flag: str, text: str) -> list[str]:
     return words
 
 
-def as_classes(text: str) -> list[str]:
+def as_classes(text: str, flag: str = "--classes") -> list[str]:
     """Class names between commas, or of a file @FILE with one a line; quotes keep a comma, as in CSV.
 
     >>> as_classes('red kite, "gull, herring"')
@@ -48,10 +48,10 @@ def as_classes(text: str) -> list[str]:
         try:
             lines = read_text(path, LIST_BYTES, "class names").splitlines()
         except UnreadableError as error:
-            raise UsageError(f"--classes names the file {path}, which {error.reason}.") from None
+            raise UsageError(f"{flag} names the file {path}, which {error.reason}.") from None
         names = [line.strip() for line in lines if line.strip()]
         if not names:
-            raise UsageError(f"--classes names the file {path}, which is empty; expected one class name a line.")
+            raise UsageError(f"{flag} names the file {path}, which is empty; expected one class name a line.")
         return names
     try:
         (row,) = csv.reader([text], skipinitialspace=True, strict=True)
@@ -59,7 +59,7 @@ def as_classes(text: str) -> list[str]:
         row = []
     if not row or not all(name.strip() for name in row):
         raise UsageError(
-            f"--classes is {text!r}; expected names with single commas between them, as in robin,wren (a name with a "
+            f"{flag} is {text!r}; expected names with single commas between them, as in robin,wren (a name with a "
             "comma in double quotes), or @FILE with one name a line."
         )
     return [name.strip() for name in row]

@@ -118,7 +118,10 @@ def print_json(value: dict[str, Any]) -> None:
 
 def as_typed(context: typer.Context) -> str:
     """The command that is running, without what is as by default. Of an absolute path stands the name alone."""
-    words = ["shotfit", context.command.name or ""]
+    words, at = [context.info_name or ""], context.parent
+    while at is not None and at.parent is not None:  # the groups that it is in
+        words, at = [at.info_name or "", *words], at.parent
+    words = ["shotfit", *words]
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
         if value in (None, False, [], ()) or value == parameter.get_default(context):

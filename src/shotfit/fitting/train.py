@@ -21,7 +21,7 @@ from shotfit.fitting.replay import Replay
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.methods.numbering import MANY, among_own, labels_among, parts_of, shown_in, step_labels
 from shotfit.methods.recipe import Recipe
-from shotfit.progress import say, track
+from shotfit.progress import lasting, say, track
 
 __all__ = ["Average", "Forecast", "Stepper", "correct", "drawn_batches", "hits", "right_of", "train"]
 
@@ -140,13 +140,10 @@ class Forecast:
 
     def line(self, seconds: float) -> str:
         """The sentence."""
-        amount = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
-        if seconds >= 2 * 3600:
-            amount = f"{seconds / 3600:,.1f} h"
         checks = "" if self.trainings == 1 else f" and {self.trainings - 1} more such fits to check it"
         memory = peak_memory(self.device)
         taking = "" if memory is None else f", {memory / 1e9:.1f} GB of memory"
-        return f"{self.what}: about {amount} for {self.steps:,} steps{checks}{taking}"
+        return f"{self.what}: about {lasting(seconds)} for {self.steps:,} steps{checks}{taking}"
 
 
 def train(
