@@ -74,6 +74,7 @@ def read(source: Path, how: How) -> Listing:
         f"the images of {first_few([called[path] for path, part in parts.items() if part == 'test'])}",
         sorted(classes, key=lambda name: classes[name]),
         left_out(crowds, "box", "of a crowd (iscrowd)"),
+        how.padding,
     )
 
 

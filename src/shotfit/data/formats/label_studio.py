@@ -82,7 +82,7 @@ def read(source: Path, how: How) -> Listing:
                 notes.append("no task has an annotation: the labels are predictions")
         images = [_task(where, one, results[id(one)], how, files, counts) for where, one in entries]
     notes += [note for (word, said), count in counts.items() for note in left_out(count, word, said)]
-    return listed_annotated(images, f"Label Studio export {path.name}", source, notes=notes)
+    return listed_annotated(images, f"Label Studio export {path.name}", source, notes=notes, padding=how.padding)
 
 
 def _files(folder: Path) -> list[Path]:

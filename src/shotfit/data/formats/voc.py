@@ -75,7 +75,7 @@ def read(source: Path, how: How) -> Listing:
         difficult += hard
     notes += left_out(difficult, "object", "marked as difficult")
     reader = f"VOC files under {inside.name}/" if inside.is_dir() else "VOC files beside the pictures"
-    return listed_annotated(images, reader, source, origin, notes=notes)
+    return listed_annotated(images, reader, source, origin, notes=notes, padding=how.padding)
 
 
 def _xml_files(folder: Path) -> list[Path]:

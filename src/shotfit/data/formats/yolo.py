@@ -66,7 +66,12 @@ def read(source: Path, how: How) -> Listing:
                 boxes = list(_boxes(picture, names, keypoints))
                 images.setdefault(picture, Annotated(picture, part, (), boxes, relative=True))
     return listed_annotated(
-        list(images.values()), f"YOLO data set {path.name}", source, f"the test part of {path.name}", names.values()
+        list(images.values()),
+        f"YOLO data set {path.name}",
+        source,
+        f"the test part of {path.name}",
+        names.values(),
+        padding=how.padding,
     )
 
 
