@@ -198,6 +198,9 @@ def predict(
         })  # fmt: skip
     computing = None if precision is None else as_precision(precision)
     if boxes is not None:
+        from shotfit.data.rows import form_of
+
+        form = form_of(out) if form is None and out is not None else form
         check_boxes(out, form, images, {
             "--transductive": transductive, "--copy-to": copy_to, "--link-to": link_to, "--part": part,
             "--part-size": part_size, "--engine": engine, "--address": address, "--path-column": path_column,

@@ -58,11 +58,11 @@ def relabel(
     """Write a file of boxes again, with the label and the score that a model gives each; all else stays as it was.
 
     model: a model, or the folder of one; one of several tasks as `model.for_task(name)`. boxes: a COCO or Label Studio
-    file, COCO's results, VOC's XML or a folder of it, YOLO's data.yaml or a folder of label files. out: a file, or for a
-    folder a new one. images: the folder of the pictures; for COCO's results also the COCO file that lists them. padding:
-    what each box gets around it, a share of its sides; by default what the model was fitted with. read_as: the format.
-    strict: stop at the first box that cannot be judged; otherwise it stays as it is. lenient: read what is there of
-    pictures that are cut off. device: as in `fit`, for a folder.
+    file, COCO's results, VOC's XML or a folder of it, YOLO's data.yaml or a folder of label files. out: a file, or for
+    a folder a new one. images: the folder of the pictures; for COCO's results also the COCO file that lists them.
+    padding: what each box gets around it, a share of its sides; by default what the model was fitted with. read_as: the
+    format. strict: stop at the first box that cannot be judged; otherwise it stays as it is. lenient: read what is
+    there of pictures that are cut off. device: as in `fit`, for a folder.
 
     Raises ShotfitError for a file that cannot be read as boxes, and UsageError for another padding than the model's.
 

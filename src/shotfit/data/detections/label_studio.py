@@ -4,8 +4,8 @@
       {"type": "rectanglelabels", "original_width": 640, "original_height": 480,
        "value": {"x": 10, "y": 5, "width": 25, "height": 40, "rotation": 0, "rectanglelabels": ["car"]}}]}]}]
 
-Every rectangle with a list of labels gets one, and a score, in annotations and in predictions. Those at an angle stay as
-they are, and so do annotations that were skipped.
+Every rectangle with a list of labels gets one, and a score, in annotations and in predictions. Those at an angle stay
+as they are, and so do annotations that were skipped.
 """
 
 from __future__ import annotations
