@@ -28,9 +28,7 @@ def check_boxes(out: Path | None, form: str | None, images: object, own: Mapping
     own: whether each flag was given that never goes with it, rows: those that go with rows alone. Raises UsageError.
     """
     if images:
-        raise UsageError(
-            "--boxes names its pictures itself: leave other images out (--images DIR says where they lie)."
-        )
+        raise UsageError("--boxes names its pictures: leave other images out (--images DIR says where they lie).")
     flag = next((flag for flag, value in own.items() if value), None)
     if flag is not None:
         raise UsageError(f"{flag} does not go with --boxes: leave one of them out.")

@@ -189,13 +189,6 @@ def predict(
     """
     if skip_broken and strict:
         raise UsageError("--skip-broken goes on where an image cannot be read, and --strict stops there: give one.")
-    if transductive:
-        _check_together({
-            "--coverage": coverage is not None, "--unknown": unknown, "--copy-to": copy_to, "--link-to": link_to,
-            "a folder of parts": is_parts(out, form), "an export": (model / "export.json").is_file(),
-            f"--format {form}": form in ("label-studio", "fiftyone"),
-            f"--out {out}": out is not None and out.suffix.lower() == ".json",
-        })  # fmt: skip
     computing = None if precision is None else as_precision(precision)
     if boxes is not None:
         from shotfit.data.rows import form_of
@@ -222,6 +215,13 @@ def predict(
         around = padding_for(opened.record, padding)
         predict_into_boxes(opened, listed, around, out, form, top, asked, strict, skip_broken, lenient)
         return
+    if transductive:
+        _check_together({
+            "--coverage": coverage is not None, "--unknown": unknown, "--copy-to": copy_to, "--link-to": link_to,
+            "a folder of parts": is_parts(out, form), "an export": (model / "export.json").is_file(),
+            f"--format {form}": form in ("label-studio", "fiftyone"),
+            f"--out {out}": out is not None and out.suffix.lower() == ".json",
+        })  # fmt: skip
     if images is None:
         raise UsageError("No image was named: give files, folders, patterns, or paths on standard input with -.")
     if padding is not None or read_as is not None:

@@ -128,7 +128,8 @@ def _of_picture(
         yield from ((number, picture, str(error)) for number in numbers)
         return
     if isinstance(cut, str):
-        said = f"{shown(picture)} has {cut}, which {found.boxes.where} states. Name the pictures that it was made for."
+        size = f"{shown(picture)} is of another size than {found.boxes.where} states ({cut})"
+        said = f"{size}. Name the pictures that it was made for."
         yield from ((number, picture, said) for number in numbers)
         return
     for number, box, crop in zip(numbers, boxes, cut, strict=True):

@@ -21,7 +21,7 @@ from typing import Any
 
 from shotfit.data.detections.boxes import BoxList, Detections, Labels, numbered
 from shotfit.data.detections.spliced import Edit, Json, pieces, write_pieces
-from shotfit.data.formats.annotated import Files, box_of, entry, label_of, number_of, only_file
+from shotfit.data.formats.annotated import Files, box_of, entry, label_of, left_out, number_of, only_file
 from shotfit.data.formats.coco import COCO_BYTES, WHAT, folders_of, id_of
 from shotfit.data.formats.documents import mentions
 from shotfit.data.images import SUFFIXES, shown
@@ -111,8 +111,7 @@ class _Boxes:
                 yield from self.document.put(self.spans[2 * box], self.spans[2 * box + 1], values)
 
     def notes(self) -> tuple[str, ...]:
-        kept = "box" if self.crowds == 1 else "boxes"
-        return (f"{self.crowds:,} {kept} of a crowd (iscrowd) stay as they are",) * bool(self.crowds)
+        return tuple(left_out(self.crowds, "box", "of a crowd (iscrowd)"))
 
 
 class _File:

@@ -18,7 +18,7 @@ from typing import Any
 
 from shotfit.data.detections.boxes import BoxList, Detections, Labels
 from shotfit.data.detections.spliced import Edit, Json, pieces, write_pieces
-from shotfit.data.formats.annotated import Files, entry, only_file
+from shotfit.data.formats.annotated import Files, entry, left_out, only_file
 from shotfit.data.formats.documents import mentions
 from shotfit.data.formats.label_studio import (
     WHAT,
@@ -83,7 +83,7 @@ def read(source: Path, images: Path | None) -> Detections:
     def write(out: Path, labels: Labels) -> None:
         write_pieces(out, pieces(document.text, _edits(document, starts, labels)))
 
-    notes = (f"{turned:,} rectangle{'s' * (turned > 1)} at an angle stay as they are",) * bool(turned)
+    notes = tuple(left_out(turned, "rectangle", "at an angle"))
     return Detections(f"Label Studio export {path.name}", boxes, pictures, sizes, write, notes=notes)
 
 

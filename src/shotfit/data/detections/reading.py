@@ -13,6 +13,7 @@ from typing import Protocol
 from shotfit.data.detections import coco, label_studio, voc, yolo
 from shotfit.data.detections.boxes import Detections
 from shotfit.data.images import shown
+from shotfit.data.missing import reason_none_exists
 from shotfit.data.remote.addresses import only_here
 from shotfit.errors import ShotfitError, UsageError
 
@@ -64,4 +65,11 @@ def read_boxes(source: Path, images: Path | None = None, read_as: str | None = N
     found = form.read(source, images)
     if not len(found):
         raise ShotfitError(f"{shown(source)}, read as {found.reader}, has no box; expected boxes to label.")
+    if not any(picture.exists() for picture in found.pictures):
+        base = images or (source if source.is_dir() else source.parent)
+        paths = [picture.path for picture in found.pictures]
+        reason = reason_none_exists(paths, base, images is not None)
+        raise ShotfitError(
+            f"none of the {len(paths):,} pictures of {shown(source)} exists, e.g. {shown(paths[0])}; {reason}."
+        )
     return found
