@@ -19,7 +19,7 @@ SOURCE, PICTURE = ROOT / "src" / "shotfit", ROOT / "docs" / "wings.svg"
 EVERYWHERE = ("calls", "errors", "files", "printing", "progress")  # files of the root that every wing may use
 WINGS = (
     *("data", "towers", "checkpoints", "engine", "methods", "fitting", "evaluation", "testing"),
-    *("report", "export", "distributed", "server", "commands"),
+    *("report", "export", "distributed", "analysis", "server", "commands"),
 )
 FACE = ("__init__", "__main__", "light")
 

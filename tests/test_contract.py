@@ -94,6 +94,7 @@ VARIANTS: dict[str, list[Mapping[str, str]]] = {
 ONCE = {
     "bfloat16_is_close",
     "options_are_documented",
+    "options_are_found",
     "test_part_stays_sealed",
     "interrupted_fit_leaves_nothing",
 }

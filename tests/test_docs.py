@@ -144,9 +144,10 @@ def pack(folder: Path, pictures: list[Path]) -> None:
 def test_flags_of_a_command_exist(command: str) -> None:
     _, name, *words = shlex.split(command.removesuffix("\\"), comments=True)
     program: Any = typer.main.get_command(app)
-    flags = {
-        flag for parameter in program.commands[name].params for flag in (*parameter.opts, *parameter.secondary_opts)
-    }
+    found = program.commands[name]
+    if hasattr(found, "commands"):  # a group
+        found = found.commands[words.pop(0)]
+    flags = {flag for parameter in found.params for flag in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if re.match(r"--?[a-z]", word)} <= flags
 
 
@@ -196,7 +197,7 @@ def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str]
 
 def test_method_of_the_page_keeps_the_contract(place: Path, tmp_path: Path) -> None:
     offset = importlib.import_module("my_method").Offset
-    for name in ("options_are_documented", "stored_equals_full", "saved_equals_fitted"):
+    for name in ("options_are_documented", "options_are_found", "stored_equals_full", "saved_equals_fitted"):
         check(name, lambda: offset(), tmp_path / name)
 
 

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from shotfit.commands.align import align
+from shotfit.commands.analyze import ANALYSES, analyze
 from shotfit.commands.app import app as labelling
 from shotfit.commands.arguments import as_repeated
 from shotfit.commands.backbones import backbones
@@ -80,10 +81,11 @@ def every_command(
 
 COMMANDS = (
     *(fit, predict, evaluate, compare, report, labelling),
-    *(suggest, clean, embed, align),
+    *(suggest, clean, embed, align, analyze),
     *(serve, export, push),
     *(methods, backbones, show, doctor, verify, cache),
 )
+GROUPS = {analyze: ANALYSES}  # commands that are a group, and the commands in it
 
 
 def app_of(commands: Sequence[Callable[..., None]]) -> typer.Typer:
@@ -97,7 +99,14 @@ def app_of(commands: Sequence[Callable[..., None]]) -> typer.Typer:
     )
     made.callback()(every_command)
     for command in commands:
-        made.command(epilog=EXIT_CODES)(command)
+        if command not in GROUPS:
+            made.command(epilog=EXIT_CODES)(command)
+            continue
+        group = typer.Typer(epilog=EXIT_CODES, context_settings=SETTINGS, rich_markup_mode=None)
+        group.callback()(command)
+        for inside in GROUPS[command]:
+            group.command(epilog=EXIT_CODES)(inside)
+        made.add_typer(group, name=command.__name__)
     return made
 
 

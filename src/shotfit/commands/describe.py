@@ -81,6 +81,8 @@ def options_of(method: type[Method]) -> list[tuple[str, str, str]]:
         ]
         if rule["choices"]:
             bounds.append("one of " + ", ".join(rule["choices"]))
+        if rule["auto"]:
+            bounds.append("or auto")
         shown = str(field.default).lower() if isinstance(field.default, bool) else str(field.default) or "(empty)"
         rows.append((field.name, shown, rule["help"] + (f" [{'; '.join(bounds)}]" if bounds else "")))
     return rows

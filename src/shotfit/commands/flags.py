@@ -13,6 +13,7 @@ __all__ = [
     "Backbone",
     "ClassNames",
     "Coverage",
+    "DataSets",
     "Device",
     "Epochs",
     "Folder",
@@ -34,6 +35,7 @@ __all__ = [
     "PartOf",
     "PartSize",
     "PathColumn",
+    "Plot",
     "Precision",
     "Rate",
     "ReadAs",
@@ -56,6 +58,20 @@ FolderOrTasks = Annotated[
     Path | None,
     typer.Argument(
         help="A folder DIR/CLASS/IMAGE, a CSV manifest, or what else docs/data.md lists.", show_default=False
+    ),
+]
+DataSets = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[FOLDER]...",
+        help="Data sets: folders DIR/CLASS/IMAGE, CSV manifests, and what else docs/data.md lists.",
+        show_default=False,
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", metavar="FILE", help="Draw it too: FILE.svg or FILE.png (extra `report`).", show_default="none"
     ),
 ]
 Tasks = Annotated[

@@ -249,7 +249,7 @@ class Frozen:
                     yield tower.finish(tower.start(rows, (), self.savings))
 
         keys = [row.digest for row in (Texts((ids,)) for ids in texts.rows)]
-        stored = self.store.rows({"tower": "text", **self._kind()}, keys, compute, "Encoding texts")
+        stored = self.store.rows({"tower": "text", **self.kind()}, keys, compute, "Encoding texts")
         return stored.to(self.backbone.device)
 
     def image(self, images: Images, edits: Sequence[Edit] = ()) -> Tensor:
@@ -305,7 +305,7 @@ class Frozen:
 
         if images.pool is None:
             return _in_parts(run, images.rows.split(size))
-        decoded = self._pixels(images.pool, images.rows.tolist())
+        decoded = self.pixels(images.pool, images.rows.tolist())
         return _in_parts(run, torch.cat([*decoded]).split(size) if torch.is_grad_enabled() else decoded)
 
     def _take(self, pool: ImagePool, step: int, paired: bool, rows: Tensor) -> Tensor:
@@ -329,7 +329,7 @@ class Frozen:
         if (step, paired) not in kept:
 
             def compute(missing: list[int]) -> Iterator[Tensor]:
-                for pixels in self._pixels(pool, missing):
+                for pixels in self.pixels(pool, missing):
                     # One row alone is multiplied another way, and has other last digits than among others: what is
                     # stored must not depend on what was missing.
                     alone = len(pixels) == 1 and not pool.passing
@@ -340,7 +340,7 @@ class Frozen:
             reduced = self.savings.reduced_images
             given = (("input", paired), ("read_alone", alone), ("reduced_images", reduced))
             more = {name: True for name, holds in given if holds}
-            kind = {"tower": "image", "step": step, **more, **self._kind()}
+            kind = {"tower": "image", "step": step, **more, **self.kind()}
             rows = self.store.held(kind, pool.keys(), compute, "Encoding images", CLAIMED)
             kept[step, paired] = Rows(rows, self.backbone.device, whole=step == self.backbone.image.last)
         return kept[step, paired]
@@ -358,7 +358,7 @@ class Frozen:
         rows = [hidden.unflatten(0, (len(pixels), -1)) for hidden in kept if hidden is not None]
         return torch.stack(rows, dim=1) if paired else rows[0]
 
-    def _pixels(self, pool: ImagePool, rows: Sequence[int]) -> Iterator[Tensor]:
+    def pixels(self, pool: ImagePool, rows: Sequence[int]) -> Iterator[Tensor]:
         """Rows in order, in batches of about IMAGE_ROWS: [m, 3, size, size]."""
         read = partial(pool.pixels, rule=self.backbone.config.preprocessing, reduced=self.savings.reduced_images)
         for batch in read_ahead(_batches(pool.files(rows)), read):
@@ -435,7 +435,8 @@ class Frozen:
             raise UsageError(f"{self.backbone.name} is closed: no method can put a {type(found[0]).__name__} into it.")
         return found
 
-    def _kind(self) -> dict[str, str | int | float | bool]:
+    def kind(self) -> dict[str, str | int | float | bool]:
+        """What all that is computed depends on, as a kind of the store."""
         return {"backbone": self.backbone.fingerprint, "dtype": str(self.backbone.dtype)}
 
     def _note(self, plan: Callable[[], Plan]) -> None:

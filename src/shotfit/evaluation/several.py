@@ -53,6 +53,7 @@ class Fitted:
         """What a program wants to know of the fit."""
         record = {name: self.model.record[name] for name in RECORDED}
         record |= {name: self.model.record[name] for name in CHOSEN if name in self.model.record}
+        record["found"] = {name: self.model.record["options"][name] for name in self.model.record.get("found", [])}
         names = {"model": str(self.place), "predicts_with": self.model.record["method"]}
         scores: dict[str, Any] = self.model.record["scores"]
         return names | record | {"refit": self.model.record.get("refit", False)} | scores

@@ -195,8 +195,9 @@ def fit(
         "recipe": recipe,
         "views": views,
         "padding": around,
-        "selection": found.said(selection) or fitted.selection(selection),
+        "selection": _with_found(found.said(selection) or fitted.selection(selection), fitted),
         "choice": found.record(),
+        "found": sorted(result.found),
         "race": rows,
         "training": fitted.course_of_training,
         "half_of_the_labels": half,
@@ -250,6 +251,11 @@ def entrants_of(
     for one in found:
         check_numbers(one, shots, seed, epochs, lr, views, steps, recipe, budget)
     return found
+
+
+def _with_found(selection: str, fitted: Method) -> str:
+    """What a result names its selection, with what was found for options that are `auto`."""
+    return f"{fitted.said_of_found} found, {selection}" if fitted.found else selection
 
 
 def _warn_of_fallback(name: str, checked: Mapping[str, Any]) -> None:

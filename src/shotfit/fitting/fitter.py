@@ -151,8 +151,12 @@ class Fitter:
         recipe = method.training_recipe()
         recipe = None if recipe is None else setting.of(recipe)
         method.attach(self.frozen, self.classes)
-        method.check()
+        if not method.wanted:  # else not before an image is read: what is found decides whether all fits together
+            method.check()
         support = self.support(items, recipe)
+        if method.wanted:
+            method.find_options(support)
+            method.check()
         torch.manual_seed(self.seed)
         method.prepare(support)
         method.build(self.frozen, self.classes)

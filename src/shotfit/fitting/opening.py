@@ -127,6 +127,8 @@ def read_saved(
         raise damaged(folder)
     try:
         fitted = kind(**record["options"])
+        if fitted.wanted:  # a fit has found them all
+            raise damaged(folder)
         classes = tuple(
             ClassList(own["task"], tuple(own["names"]), tuple(own["templates"]), tuple(own.get("parents", ())))
             for own in record["classes"]
@@ -178,7 +180,8 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "shots": (int, type(None)), "seed": (int, type(None)), "support_images": (int,), "labelled_images": (int,),
     "learned_images": (int,), "views": (int, str, type(None)), "seconds": _NUMBER, "choice": (dict,),
     "training": (dict,), "half_of_the_labels": (dict,), "checked": (dict,), "trust": (dict,), "scores": (dict,),
-    "padding": (*_NUMBER, type(None)), "preprocessing": (dict,), "versions": (dict,), "race": (list,), "card": (str,),
+    "found": (list,), "padding": (*_NUMBER, type(None)),
+    "preprocessing": (dict,), "versions": (dict,), "race": (list,), "card": (str,),
 }  # fmt: skip
 _FIGURES = {
     "scores": ("accuracy", "zero_shot_accuracy", "test_images"),
@@ -214,6 +217,8 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
     tried = record.get("choice", {}).get("tried") or []
     if not isinstance(tried, list) or not all(map(_is_trial, tried)):
         raise _refused(path, "its field choice holds no list of what was tried")
+    if not all(isinstance(name, str) and name in record["options"] for name in record.get("found", [])):
+        raise _refused(path, "its field found holds no names of options")
     if not all(map(_is_entrant, record.get("race", []))):
         raise _refused(path, "its field race holds no list of methods")
 

@@ -15,7 +15,7 @@ __all__ = ["program_of"]
 
 PACKAGE = Path(__file__).parent.parent
 FITTING = ("fit", "fitter", "heldout", "race", "replay", "selection", "spared", "together", "train")
-SHARED = ("towers/edits", "engine/frozen", *(f"fitting/{name}" for name in FITTING))
+SHARED = ("towers/edits", "engine/frozen", "engine/layers", *(f"fitting/{name}" for name in FITTING))
 
 
 def program_of(*methods: Method) -> str:

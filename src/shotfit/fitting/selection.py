@@ -35,7 +35,7 @@ from shotfit.fitting.heldout import HeldOut, frozen_features, log_likelihoods, p
 from shotfit.fitting.program import program_of
 from shotfit.fitting.spared import can_spare, logits_with_spared
 from shotfit.methods import address
-from shotfit.methods.base import Fold, Method, Validation
+from shotfit.methods.base import AUTO, Fold, Method, Validation
 from shotfit.methods.recipe import Grid
 from shotfit.progress import track
 
@@ -162,7 +162,8 @@ def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[F
 
 def as_found(candidate: Candidate, fitted: Method) -> Candidate:
     """The candidate with what its fit to all images has found out about itself, so that it is not searched anew."""
-    return replace(candidate, prototype=type(fitted)(**fitted.options() | fitted.chosen()))
+    own = fitted.options() | dict.fromkeys(fitted.found, AUTO) | fitted.chosen()  # each fold finds by its own images
+    return replace(candidate, prototype=type(fitted)(**own))
 
 
 def _ranked(alive: Sequence[Candidate], held: Mapping[int, HeldOut | None], sizes: Sequence[int]) -> list[Candidate]:

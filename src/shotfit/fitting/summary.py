@@ -61,6 +61,7 @@ def described(record: Mapping[str, Any]) -> dict[str, Any]:
         "recipe": record.get("recipe"),
         "options": record["options"],
         "chosen": choice.get("chosen") or {},
+        "found": {name: record["options"][name] for name in record.get("found", [])},
         "selection": record.get("selection"),
         "backbone": record["backbone"] | {"terms": terms_of(record["backbone"]["name"])},
         "precision": record["precision"],

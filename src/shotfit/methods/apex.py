@@ -47,7 +47,7 @@ from torch.nn import functional as F
 from shotfit.data.tasks import TEMPLATE_SETS, ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.errors import UsageError
-from shotfit.methods.base import Method, check_texts, option
+from shotfit.methods.base import Method, Support, check_texts, option
 from shotfit.methods.class_features import class_features
 from shotfit.methods.declared import Declared
 from shotfit.methods.prompted import deep_image, deep_text
@@ -100,7 +100,7 @@ class Apex(Method):
     rank: int = option(0, "inner width of low-rank and bottleneck maps; 0: a quarter of the features", at_least=0)
     text_ensemble: bool = option(True, "mix adapted and other text features at prediction")
     image_ensemble: bool = option(True, "mix prompted and plain image features at prediction")
-    beta: float = option(4.0, "how fast the coefficient falls with the distance", at_least=0)
+    beta: float = option(4.0, "how fast the coefficient falls with the distance", at_least=0, auto=True)
     epsilon: float = option(0.05, "distance up to which a class counts as one of the fit", at_least=0)
     coefficient: float = option(-1.0, "fixed coefficient of all classes; -1: by distance", at_least=-1, at_most=1)
     image_reference: str = option("plain", "image tower of the ensemble", choices=("plain", "random-prompts"))
@@ -173,6 +173,17 @@ class Apex(Method):
             "none": {},
         }
         return found | {f"parameter.{name}": shape for name, shape in maps[self.adapter].items()}
+
+    def find_option(self, name: str, support: Support) -> float:
+        """beta: 1 over the mean distance of two classes of the fit, by their names; one class alone has the default.
+
+        exp(-beta d) moves most with the distance, and so with the class, where beta is 1 / d. A class as far from those
+        of the fit as they are from one another then has alpha 1 / e, near the best fixed one in the paper (0.4).
+        """
+        features = F.normalize(self.reference_features().to(self._like()), dim=-1)
+        pairs = len(features) * (len(features) - 1)
+        distance = float((1 - features @ features.T).fill_diagonal_(0).sum()) / max(pairs, 1)
+        return 1 / distance if distance > ROUNDING else 4.0
 
     def check(self) -> None:
         """Refuse options that do not fit one another, the backbone or the template."""

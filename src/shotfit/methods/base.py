@@ -35,8 +35,9 @@ from shotfit.methods.numbering import (
 from shotfit.methods.recipe import Grid, ParameterGroup, Recipe
 from shotfit.towers.backbone import Backbone
 
-__all__ = ["Fold", "Method", "Support", "Validation", "check_prompts", "check_texts", "option"]
+__all__ = ["AUTO", "Fold", "Method", "Support", "Validation", "check_prompts", "check_texts", "option"]
 
+AUTO = "auto"  # stands in place of a value that each fit finds
 LARGEST = 1_000_000  # of a whole number; far above what any is good for, and below what fills the memory unasked
 
 
@@ -48,9 +49,14 @@ def option(
     at_least: float | None = None,
     at_most: float | None = None,
     choices: Sequence[str] = (),
+    auto: bool = False,
 ) -> Any:
-    """A method's option: its default, its help text and its bounds. Flags, tables and model cards are made from it."""
+    """A method's option: its default, its help text and its bounds. Flags, tables and model cards are made from it.
+
+    auto: the word auto may stand in place of a value; each fit then finds one by the method's `find_option`.
+    """
     metadata = {"help": help, "above": above, "at_least": at_least, "at_most": at_most, "choices": tuple(choices)}
+    metadata["auto"] = auto
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -122,10 +128,13 @@ class Method(nn.Module):
         dataclasses.dataclass(eq=False, repr=False)(cls)
 
     def __post_init__(self) -> None:
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        values = {field.name: getattr(self, field.name) for field in fields}
         nn.Module.__init__(self)
-        for name, value in values.items():
-            setattr(self, name, value)
+        self.wanted = frozenset(one.name for one in fields if one.metadata["auto"] and values[one.name] == AUTO)
+        self.found: dict[str, Any] = {}  # what of `wanted` a fit has found; until then they are as by default
+        for field in fields:
+            setattr(self, field.name, field.default if field.name in self.wanted else values[field.name])
         self._check()
         self.baked: Tensor | None = None
         self.given: frozenset[str] = frozenset()  # options that the caller named, which `auto` does not choose
@@ -183,6 +192,13 @@ class Method(nn.Module):
     def solve(self, support: Support, validation: Validation) -> None:
         """Find the parameters without gradient steps, or search coefficients after them."""
 
+    def find_option(self, name: str, support: Support) -> Any:
+        """The value of an option that is `auto`, by the frozen model, the class lists and the support images alone.
+
+        The method is attached, and not built yet; other options that are `auto` may still be as by default.
+        """
+        raise ShotfitError(f"{self.name} has no way to find {name}: give it a value.")
+
     def chosen(self) -> dict[str, Any]:
         """What `solve` chose, as options that fix it, where choosing it anew costs too much for the check's folds."""
         return {}
@@ -239,6 +255,20 @@ class Method(nn.Module):
         self.classes = tuple(classes)
 
     frozen: Frozen
+
+    @torch.no_grad()
+    def find_options(self, support: Support) -> None:
+        """Give every option that is `auto` the value that is found for it, within its bounds."""
+        for name in sorted(self.wanted):
+            self.found[name] = self.find_option(name, support)
+            setattr(self, name, self.found[name])
+        self._check()
+
+    @property
+    def said_of_found(self) -> str:
+        """What a fit has found for options that are `auto`, for people; nothing where none is."""
+        return ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                         for name, value in sorted(self.found.items()))  # fmt: skip
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -362,8 +392,9 @@ class Method(nn.Module):
                 raise ShotfitError(f"A saved {self.name} holds the unknown tensor {key}: fit it again.")
 
     def options(self) -> dict[str, Any]:
-        """Option values by name."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        """Option values by name, `auto` where one is still to be found."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return values | dict.fromkeys(self.wanted - self.found.keys(), AUTO)
 
     @classmethod
     def with_options(cls, values: Mapping[str, str]) -> Method:
@@ -374,7 +405,8 @@ class Method(nn.Module):
             if key not in fields:
                 known = ", ".join(sorted(fields)) or "none"
                 raise UsageError(f"{cls.name} has no option {key!r}. Its options: {known}.")
-            parsed[key] = _parse(cls.name, key, text, fields[key].default)
+            found = text == AUTO and fields[key].metadata["auto"]
+            parsed[key] = AUTO if found else _parse(cls.name, fields[key], text)
         method = cls(**parsed)
         method.given = frozenset(values)
         return method
@@ -402,6 +434,7 @@ class Method(nn.Module):
                 expected = f"{expected} {' and '.join(bounds)}".strip()
                 if kind is int and fits and value > LARGEST:
                     expected += f", at most {LARGEST:,}"
+                expected += ", or auto" if rule["auto"] else ""
                 raise UsageError(f"{self.name}: {field.name} must be {expected}, but is {value!r}.")
 
 
@@ -424,13 +457,14 @@ def check_texts(backbone: Backbone, texts: Sequence[str]) -> None:
     tokenizer.encode(texts)
 
 
-def _parse(method: str, key: str, text: str, default: Any) -> Any:
+def _parse(method: str, field: dataclasses.Field[Any], text: str) -> Any:
+    default, key, other = field.default, field.name, ", or auto" if field.metadata["auto"] else ""
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
-            raise UsageError(f"{method}: {key} must be true or false, but is {text!r}.")
+            raise UsageError(f"{method}: {key} must be true or false{other}, but is {text!r}.")
         return text.lower() == "true"
     try:
         return type(default)(text)
     except ValueError:
         kind = "a whole number" if isinstance(default, int) else "a number"
-        raise UsageError(f"{method}: {key} must be {kind}, but is {text!r}.") from None
+        raise UsageError(f"{method}: {key} must be {kind}{other}, but is {text!r}.") from None

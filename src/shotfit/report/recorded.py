@@ -59,6 +59,7 @@ def how_to_fit(record: Mapping[str, Any], source: str) -> str:
     else:
         words = ["--tasks", "tasks.toml"] if several else [source]
         own = {name: value for name, value in _options(record).items() if name not in chosen}
+        own |= dict.fromkeys(record.get("found", []), "auto")
         given = {name: setting.get(name) for name in ("lr", "epochs", "steps") if name not in chosen}
         if not record.get("race"):
             fitted = str(record.get("fitted_method") or record["method"])

@@ -4,6 +4,9 @@
         drawn.figure.subplots().plot([1, 2])
     drawn.svg
 
+    with plot_file(Path("layers.png"), 6, 4) as figure:           # a picture of its own, SVG or PNG
+        figure.subplots().plot([1, 2])
+
 Colors of INKS become variables of the page's style sheet (`var(--ink, #1f2933)`), so that one drawing serves light,
 dark and paper. Texts stay texts: whatever a class is called, it is escaped, on one line, of bounded length, and no
 formula. Identifiers get the drawing's name in front, because several drawings stand on one page.
@@ -18,16 +21,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from shotfit.errors import UsageError
+from shotfit.files import write_atomically
 from shotfit.printing import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["HALO", "INK", "LINES", "MUTED", "PAPER", "Drawing", "check_extra", "drawing", "shortened"]
+__all__ = [
+    *("HALO", "INK", "LINES", "MUTED", "PAPER", "Drawing"),
+    *("check_extra", "check_plot", "drawing", "plot_file", "shortened"),
+]
 
 INK, MUTED, PAPER, GRID = "#1f2933", "#5b6773", "#fffffe", "#d5dbe1"
 _INKS = {INK: "ink", MUTED: "muted", PAPER: "paper", GRID: "grid"}
@@ -108,6 +116,39 @@ def drawing(width: float, height: float, title: str, name: str) -> Iterator[Draw
         stream = io.BytesIO()
         drawn.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     drawn.svg = _inline(stream.getvalue(), title, name)
+
+
+def check_plot(out: Path) -> None:
+    """Refuse a file that no plot can be written to, before anything is computed.
+
+    Raises UsageError.
+    """
+    if out.suffix.lower() not in (".svg", ".png"):
+        raise UsageError(f"--plot is {out}; expected a file that ends in .svg or .png.")
+    if not out.parent.is_dir():
+        raise UsageError(f"--plot is {out}, but there is no folder {out.parent}: make it first.")
+    check_extra()
+
+
+@contextmanager
+def plot_file(out: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure to draw into, in inches, which is written to `out` (.svg or .png) when the block ends.
+
+    Raises UsageError as `check_plot` does.
+    """
+    check_plot(out)
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    kind = out.suffix.lower()[1:]
+    paper = {"figure.facecolor": "white", "savefig.facecolor": "white"}
+    with _one_at_a_time, matplotlib.rc_context(_SETTINGS | paper):
+        figure = Figure((width, height), layout="constrained")
+        yield figure
+        stream = io.BytesIO()
+        undated = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(stream, format=kind, dpi=150, metadata=undated)
+    write_atomically(out, stream.getvalue())
 
 
 def shortened(text: object, most: int = 40) -> str:

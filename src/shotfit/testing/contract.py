@@ -361,6 +361,19 @@ def options_are_documented(make: Make, folder: Path) -> None:
     assert json.loads(json.dumps(method.options())) == method.options()
 
 
+def options_are_found(make: Make, folder: Path) -> None:
+    """An option that may be `auto` is found by a fit, and the saved model opens with what was found."""
+    task, backbone = tiny_task(folder / "images"), tiny_backbone(folder / "backbone")
+    kind, epochs = type(make()), _epochs(make, 1)
+    for name in [field.name for field in fields(kind) if field.metadata["auto"]]:  # type: ignore[arg-type]
+        asked = kind(**make().options() | {name: "auto"})
+        model = fit(task, asked, shots=2, epochs=epochs, backbone=backbone, store=MemoryStore(), keep=True)
+        found = model.method.options()[name]
+        assert model.record["found"] == [name] and found != "auto", f"{name} was not found"
+        opened = Model.open(model.save(folder / name), method=address(kind), trust_backbone=True)
+        assert opened.method.options()[name] == found, f"{name} is {found} in the fit, and another once it is opened"
+
+
 def shapes_of_all_kinds(make: Make, folder: Path) -> None:
     """One class, one image, one shot; a thousand classes of long names; a name in Chinese."""
     backbone = tiny_backbone(folder / "backbone")
@@ -469,6 +482,7 @@ _CHECKS: tuple[Callable[[Make, Path], None], ...] = (
     chunks_change_nothing,
     bfloat16_is_close,
     options_are_documented,
+    options_are_found,
     shapes_of_all_kinds,
     test_part_stays_sealed,
     interrupted_fit_leaves_nothing,

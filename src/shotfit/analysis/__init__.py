@@ -1,0 +1,1 @@
+"""What the papers look at, as numbers and plots: layers, transfer difficulty, pairs of texts, likeness of tasks."""

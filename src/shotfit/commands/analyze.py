@@ -1,0 +1,20 @@
+"""`shotfit analyze`: a group of commands, one file each (`analyze_layers.py`, ...)."""
+
+from __future__ import annotations
+
+from shotfit.commands.analyze_layers import layers
+
+__all__ = ["ANALYSES", "analyze"]
+
+ANALYSES = (layers,)
+
+
+def analyze() -> None:
+    """Look at a backbone and at data sets as the papers do: numbers, tables and plots.
+
+    Nothing is fitted or saved, unless an analysis says so.
+
+    \b
+    Examples:
+      shotfit analyze layers --tasks tasks.toml --plot layers.svg
+    """

@@ -1,0 +1,69 @@
+"""How much each level of the towers tells, how far the towers are from each other there, and from which block on to
+adapt: what `mma` with `start=auto` and `shotfit analyze layers` have in common.
+
+A level is what a step has made of a sample, one vector each (`engine/layers.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from shotfit.data.shots import deal
+from shotfit.methods.gda import gaussians
+
+__all__ = ["alignment", "first_block", "told_apart"]
+
+FEWEST = 4  # paired rows that the alignment can be estimated from
+
+
+def told_apart(features: Tensor, labels: Sequence[int], seed: int, groups: Sequence[str] = ()) -> float:
+    """How well classes are told apart by features [n, width]: the mean over classes of the share of held-out samples
+    that are recognised, by a Gaussian classifier (`gda`) of the other half.
+
+    Halves are drawn by the seed, class by class and whole groups; the only sample of a class is learned from.
+    """
+    folds, classes = torch.tensor(deal(labels, 2, seed, groups)), torch.tensor(labels)
+    held = folds == 0
+    learned, features = features[~held].double(), features.double()
+    spread = learned.std(dim=0).clamp(min=1e-12)
+    found = gaussians((learned - learned.mean(dim=0)) / spread, classes[~held], int(classes.max()) + 1)
+    asked = (features[held] - learned.mean(dim=0)) / spread
+    right = (asked @ found.weight.T + found.bias).argmax(dim=1) == classes[held]
+    shares = [right[classes[held] == one].double().mean() for one in classes[held].unique()]
+    return float(torch.stack(shares).mean())
+
+
+def alignment(first: Tensor, second: Tensor) -> float:
+    """How alike two sets of features of the same things are, [n, width] and [n, other width], whatever their widths:
+    1 where one is the other turned and scaled, about 0 where they have nothing in common.
+
+    Linear CKA (Kornblith et al., ICML 2019, arXiv 1905.00414) with the unbiased estimate of HSIC (Song et al., JMLR
+    2012), which few rows of many columns do not raise. n is at least FEWEST.
+    """
+    one, other = (_similarities(features.double()) for features in (first, second))
+    between, own = _hsic(one, other), (_hsic(one, one) * _hsic(other, other)).clamp(min=0).sqrt()
+    return float(between / own) if own > 0 else 0.0
+
+
+def _similarities(features: Tensor) -> Tensor:
+    """Products of centred rows, [n, n], each with others alone."""
+    centred = features - features.mean(dim=0)
+    return (centred @ centred.T).fill_diagonal_(0)
+
+
+def _hsic(one: Tensor, other: Tensor) -> Tensor:
+    n = len(one)
+    across = one.sum(dim=0) @ other.sum(dim=0)
+    found = (one * other).sum() + one.sum() * other.sum() / ((n - 1) * (n - 2)) - 2 * across / (n - 2)
+    return found / (n * (n - 3))
+
+
+def first_block(told: Sequence[float]) -> int:
+    """The block from which on to adapt, from 1: the first behind which at least half of what is gained over the blocks
+    has been gained. told: how much the level after step 0 and after each block tells, higher for more.
+    """
+    low, high = told[0], max(told)
+    return next(block for block, value in enumerate(told[1:], start=1) if value >= (low + high) / 2 or value == high)
