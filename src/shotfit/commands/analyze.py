@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from shotfit.commands.analyze_layers import layers
+from shotfit.commands.analyze_tasks import tasks
 
 __all__ = ["ANALYSES", "analyze"]
 
-ANALYSES = (layers,)
+ANALYSES = (layers, tasks)
 
 
 def analyze() -> None:
@@ -17,4 +18,5 @@ def analyze() -> None:
     \b
     Examples:
       shotfit analyze layers --tasks tasks.toml --plot layers.svg
+      shotfit analyze tasks --tasks tasks.toml --plot tasks.svg
     """
