@@ -31,7 +31,7 @@ from shotfit.engine.layers import image_levels, text_levels
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.methods.levels import alignment, first_block, told_apart
 
-__all__ = ["IMAGES", "SEEDS", "Layers", "Level", "layers"]
+__all__ = ["IMAGES", "SEEDS", "Layers", "Level", "evenly_drawn", "layers"]
 
 SEEDS = (1, 2, 3)
 IMAGES = 512  # of a data set, at most
@@ -123,7 +123,7 @@ def layers(frozen: Frozen, tasks: Sequence[Task], *, seeds: Sequence[int] = SEED
     for task in tasks:
         if len(task.train) < 2 or len(task.classes.names) < 2:
             raise ShotfitError(f"{task.name} has a single training image or class; two of each are needed.")
-    drawn = [_drawn(task.train, images) for task in tasks]
+    drawn = [evenly_drawn(task.train, images) for task in tasks]
     items = [item for own in drawn for item in own]
     of_items = [number for number, own in enumerate(drawn) for _ in own]
     names = [name for task in tasks for name in task.classes.readable]
@@ -157,7 +157,7 @@ def _start(levels: Sequence[Level]) -> int:
     return first_block([fmean([fmean(told) for told in both if told]) for both in sides])
 
 
-def _drawn(items: Sequence[Item], most: int) -> list[Item]:
+def evenly_drawn(items: Sequence[Item], most: int) -> list[Item]:
     """So many items, evenly over the classes."""
     shuffled = random.Random(0).sample(items, len(items))
     taken, ranks = dict[int, int](), list[tuple[int, int]]()

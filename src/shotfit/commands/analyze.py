@@ -5,10 +5,11 @@ from __future__ import annotations
 from shotfit.commands.analyze_difficulty import difficulty
 from shotfit.commands.analyze_layers import layers
 from shotfit.commands.analyze_pairs import pairs
+from shotfit.commands.analyze_tasks import tasks
 
 __all__ = ["ANALYSES", "analyze"]
 
-ANALYSES = (layers, difficulty, pairs)
+ANALYSES = (layers, difficulty, pairs, tasks)
 
 
 def analyze() -> None:
@@ -21,4 +22,5 @@ def analyze() -> None:
       shotfit analyze layers --tasks tasks.toml --plot layers.svg
       shotfit analyze difficulty photos/ flowers/
       shotfit analyze pairs photos/ --page pairs.html
+      shotfit analyze tasks --tasks tasks.toml --plot tasks.svg
     """

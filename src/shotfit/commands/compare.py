@@ -96,6 +96,7 @@ def compare(
     label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
+    padding: flags.Padding = None,
     recipe: flags.Recipe = "auto",
     epochs: flags.Epochs = None,
     lr: flags.Rate = None,
@@ -202,7 +203,7 @@ def compare(
     )
     from shotfit.evaluation.written import check_table, write_table
 
-    way = How(images, path_column, label_column, group_column, read_as)
+    way = How(images, path_column, label_column, group_column, read_as, padding)
     of_one = {"--class-names": class_names, **way.flags()}
     places: list[Path | None] = [*folders] if folders else [None]
     sources = [one_source(place, tasks, of_one | {"--template": template}) for place in places]

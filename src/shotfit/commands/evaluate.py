@@ -68,6 +68,7 @@ def evaluate(
     label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
+    padding: flags.Padding = None,
     skip_broken: flags.SkipBroken = False,
     lenient: flags.Lenient = False,
     precision: flags.ModelPrecision = None,
@@ -79,6 +80,9 @@ def evaluate(
     Two models in front of the folder are compared on the same images: both scores, the difference with its 95 %
     interval, and McNemar's exact test. The tasks of a list are scored one by one, each among its own classes; one that
     the model does not know is predicted from its name and class names, where the method can.
+
+    Where images are boxes of pictures, the pictures are judged too: how many have all their boxes right, and how many
+    the right classes.
 
     \b
     Examples:
@@ -99,7 +103,7 @@ def evaluate(
     from shotfit.data.listing import How
 
     check_order("evaluate", model, [str(folder)] if folder is not None else [])
-    way = How(images, path_column, label_column, group_column, read_as)
+    way = How(images, path_column, label_column, group_column, read_as, padding)
     own: dict[str, object] = {"--class-names": class_names, "--task": task, **way.flags()}
     own |= {"--coverage": coverage, "--unknown-images": unknown_images}
     source = one_source(folder, tasks, own)
@@ -111,12 +115,14 @@ def evaluate(
     from shotfit.evaluation.evaluate import answers, answers_of_tasks, labelled_for, model_for, scores_of_tasks
     from shotfit.evaluation.learned import judged_on_learned
     from shotfit.evaluation.paired import compare_models
+    from shotfit.evaluation.pictures import picture_lines, picture_scores
     from shotfit.evaluation.predictions import check_rows_file, write_answers
     from shotfit.evaluation.printed import class_cells, class_lines, paired_lines, score_lines
     from shotfit.evaluation.several import load_task, merged, models_of, table
     from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines, verdicts_of
     from shotfit.fitting.addresses import called, local_folder
     from shotfit.fitting.asked import Asked
+    from shotfit.fitting.padding import check_same_padding, padding_for
 
     asked = Asked(coverage, coverage_per_class)
     if out is not None:
@@ -127,6 +133,7 @@ def evaluate(
         opened = [
             load_task(place, task, backbone, method, computing, device, store, trust_backbone) for place in folders
         ]
+        way = replace(way, padding=padding_for(opened[0].record, padding) or padding)
     how = Reading(way, class_names, skip_broken=skip_broken, to_fit=False, lenient=lenient)
     found = read_all(source, how, say)
     if tasks is not None:
@@ -143,6 +150,8 @@ def evaluate(
             print_json({"model": called(folders[0])} | several.as_json() | known)
         return
     labelled = found[0]
+    for fitted in opened:
+        check_same_padding(fitted.record, labelled)
     if task is not None:
         labelled = replace(labelled, classes=replace(labelled.classes, task=task))
         opened = [model_for(fitted, labelled) for fitted in opened]
@@ -167,6 +176,9 @@ def evaluate(
         lines = classes[-1:] if classes[-1].startswith("  and ") else []
     for line in lines:
         say(line)
+    pictures = picture_scores(items[0], said)
+    for line in [] if pictures is None else picture_lines(pictures):
+        say(line)
     strangers = [] if unknown_images is None else items_of(unknown_images)
     trusted = evaluate_trust(opened[0], items[0], asked, strangers)
     for line in trust_lines(trusted):
@@ -177,4 +189,6 @@ def evaluate(
         say(f"written: {out}")
     known = judged_on_learned([(opened[0], [labelled])], everything, say)
     if as_json:
-        print_json({"model": called(folders[0])} | scores.as_json() | {"trust": trusted.as_json()} | known)
+        by_picture = {} if pictures is None else {"by_picture": pictures.as_json()}
+        told = scores.as_json() | by_picture | {"trust": trusted.as_json()} | known
+        print_json({"model": called(folders[0])} | told)

@@ -84,6 +84,7 @@ def fit(
     label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
+    padding: flags.Padding = None,
     recipe: flags.Recipe = "auto",
     budget: Annotated[
         float | None,
@@ -177,6 +178,7 @@ def fit(
     from shotfit.fitting.fit import entrants_of
     from shotfit.fitting.fit import fit as fit_model
     from shotfit.fitting.folder import check_outside, check_target, how_to_open
+    from shotfit.fitting.padding import padding_of
     from shotfit.fitting.race import AUTO, OF_SEVERAL
     from shotfit.fitting.refit import refit
     from shotfit.methods import in_file
@@ -192,7 +194,7 @@ def fit(
 
         check_page(report, "--report", out)
     prototype = method if method == AUTO else entered[0]
-    way = How(images, path_column, label_column, group_column, read_as)
+    way = How(images, path_column, label_column, group_column, read_as, padding)
     own = {"--class-names": class_names, "--template": template, **way.flags()}
     source = one_source(folder, tasks, own)
     if folder is not None:
@@ -202,6 +204,7 @@ def fit(
     how = Reading(way, class_names, template or (), shots or None, skip_broken, lenient=lenient)
     heard = list[str]()
     found = read_all(source, how, say, heard)
+    padding_of(found, padding)
     for task in found:
         say_support(task, shots, seed, say)
     groups = places(found, method, out, apart=tasks is not None)

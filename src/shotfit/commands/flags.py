@@ -31,6 +31,7 @@ __all__ = [
     "ModelBackbone",
     "ModelPrecision",
     "Options",
+    "Padding",
     "PartOf",
     "PartSize",
     "PathColumn",
@@ -161,6 +162,15 @@ GroupColumn = Annotated[
     str | None,
     typer.Option(
         help="A manifest's column of groups (patient, track, shop): the test part and checks take whole groups.",
+        show_default="none",
+    ),
+]
+Padding = Annotated[
+    float | None,
+    typer.Option(
+        "--padding",
+        metavar="SHARE",
+        help="What each box gets around it, a share of its sides such as 0.1, where images are boxes.",
         show_default="none",
     ),
 ]

@@ -12,6 +12,7 @@ import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_classes, as_precision, as_share
+from shotfit.commands.boxes import check_boxes, predict_into_boxes
 from shotfit.commands.console import check_order, to
 from shotfit.commands.engines import joined
 from shotfit.commands.into_parts import is_parts, refuse, say_parts
@@ -38,12 +39,35 @@ def predict(
         ),
     ],
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Files, folders, archives (.tar, .zip), tables (.parquet, .arrow), lists of paths (.csv, .jsonl, "
-            ".parquet, .txt), patterns, addresses (s3://, https://), or - for paths on standard input."
+            ".parquet, .txt), patterns, addresses (s3://, https://), or - for paths on standard input.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            "--boxes",
+            metavar="FILE",
+            help="Label the boxes of this file, in place of images, and write it again to --out: COCO, COCO results, "
+            "VOC (XML or a folder), YOLO (data.yaml or a folder of labels), Label Studio.",
+            show_default="none",
+        ),
+    ] = None,
+    padding: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --boxes: what each box gets around it, a share of its sides such as 0.1.",
+            show_default="as fitted",
+        ),
+    ] = None,
+    read_as: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="With --boxes: coco, voc, yolo or label-studio.", show_default="found out"),
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option(
@@ -143,6 +167,9 @@ def predict(
     unknown and error. Pictures in a folder that are of no format that is read are counted in a note. Features are kept
     in the cache: a second prediction of the same pictures decodes none of them.
 
+    With --boxes, each box of a file of annotations or detections gets the model's label and its score; all else in the
+    file stays as it is. With --format, the boxes become rows instead.
+
     \b
     Examples:
       shotfit predict shotfit-model new.jpg --top 3
@@ -157,10 +184,37 @@ def predict(
       shotfit predict shotfit-model photos/ --coverage 0.95 --unknown
       shotfit predict shotfit-model photos/ --transductive --format jsonl
       find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
+      shotfit predict shotfit-model --boxes detections.json --images photos/ --out relabelled.json
       shotfit predict my-export new.jpg         an export: opened in a fraction of the time, without torch
     """
     if skip_broken and strict:
         raise UsageError("--skip-broken goes on where an image cannot be read, and --strict stops there: give one.")
+    computing = None if precision is None else as_precision(precision)
+    if boxes is not None:
+        from shotfit.data.rows import form_of
+
+        form = form_of(out) if form is None and out is not None else form
+        check_boxes(out, form, images, {
+            "--transductive": transductive, "--copy-to": copy_to, "--link-to": link_to, "--part": part,
+            "--part-size": part_size, "--engine": engine, "--address": address, "--path-column": path_column,
+            "an export": (model / "export.json").is_file(),
+        }, rows=top > 1 or coverage is not None or unknown)  # fmt: skip
+        from shotfit.data.detections.reading import read_boxes
+        from shotfit.fitting.asked import Asked
+        from shotfit.fitting.padding import padding_for
+        from shotfit.fitting.predict import check_out, form_for
+        from shotfit.fitting.relabelling import check_place
+
+        if form is not None:
+            chosen = form_for(form, out)
+        listed = read_boxes(boxes, images_dir, read_as)
+        if out is not None:
+            check_place(out, listed) if form is None else check_out(out, chosen)
+        opened, _ = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
+        asked = Asked(coverage, per_class, unknown, known_share)
+        around = padding_for(opened.record, padding)
+        predict_into_boxes(opened, listed, around, out, form, top, asked, strict, skip_broken, lenient)
+        return
     if transductive:
         _check_together({
             "--coverage": coverage is not None, "--unknown": unknown, "--copy-to": copy_to, "--link-to": link_to,
@@ -168,7 +222,12 @@ def predict(
             f"--format {form}": form in ("label-studio", "fiftyone"),
             f"--out {out}": out is not None and out.suffix.lower() == ".json",
         })  # fmt: skip
-    computing = None if precision is None else as_precision(precision)
+    if images is None:
+        raise UsageError("No image was named: give files, folders, patterns, or paths on standard input with -.")
+    if padding is not None or read_as is not None:
+        raise UsageError(
+            f"{'--read-as' if padding is None else '--padding'} goes with --boxes: add that, or leave it out."
+        )
     check_order("predict", model, images)
     if copy_to is not None and link_to is not None:
         raise UsageError("--copy-to makes copies, and --link-to links: give one.")

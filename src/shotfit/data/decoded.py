@@ -30,7 +30,10 @@ from shotfit.data.kinds import looks_like_heif
 from shotfit.data.levels import RANGES, joined
 from shotfit.data.pictures import Picture
 
-__all__ = ["AVIF", "FORMATS", "HEIF", "MAX_PIXELS", "Facts", "Opened", "check_size", "cut_out", "decoded", "opened"]
+__all__ = [
+    "AVIF", "FORMATS", "HEIF", "MAX_PIXELS", "Facts", "Opened", "boxes_together", "check_size", "cut_out", "decoded",
+    "opened",
+]  # fmt: skip
 
 MAX_PIXELS = 120_000_000  # a 108-megapixel photograph passes
 
@@ -236,7 +239,10 @@ def _facts(image: Image.Image, stored: tuple[int, int], orientation: int) -> Fac
 
 
 def decoded(picture: Picture, held: ExitStack, shorter: int | None = None) -> Opened:
-    """The first frame, decoded; of a picture that boxes are cut from, a thread keeps the last one, if it is small."""
+    """The first frame, decoded; of a picture that boxes are cut from, a thread keeps the last one, if it is small.
+
+    Within `boxes_together` it keeps a large one too.
+    """
     if picture.crop is None or picture.file is None:
         found = opened(picture, held, shorter)
         _load(found)
@@ -246,10 +252,32 @@ def decoded(picture: Picture, held: ExitStack, shorter: int | None = None) -> Op
     kept: tuple[object, Opened] | None = getattr(_last, "kept", None)
     if kept is not None and kept[0] == key:
         return kept[1]
-    found = opened(picture, held)
+    together: ExitStack | None = getattr(_last, "together", None)
+    if together is not None:
+        _last.kept = None  # a picture at a time: its memory goes before that of the next is waited for
+        together.close()
+    found = opened(picture, held if together is None else together)
     _load(found)
-    _last.kept = (key, found) if 4 * found.image.width * found.image.height <= _KEPT else None
+    small = 4 * found.image.width * found.image.height <= _KEPT
+    _last.kept = (key, found) if small or together is not None else None
     return found
+
+
+@contextmanager
+def boxes_together() -> Iterator[None]:
+    """Within the block, this thread decodes a picture once for the boxes that follow one another, however large it is.
+
+    The picture holds its share of the memory meanwhile.
+    """
+    with ExitStack() as held:
+        _last.together = held
+        try:
+            yield
+        finally:
+            _last.together = None
+            kept: tuple[object, Opened] | None = getattr(_last, "kept", None)
+            if kept is not None and 4 * kept[1].image.width * kept[1].image.height > _KEPT:
+                _last.kept = None
 
 
 def _load(found: Opened) -> None:

@@ -20,7 +20,10 @@ from shotfit.data.pictures import Picture
 from shotfit.data.tasks import composed
 from shotfit.errors import ShotfitError, UsageError, first_few
 
-__all__ = ["AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "listed", "named", "part_named", "parts_named"]
+__all__ = [
+    "AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "check_padding", "listed", "named", "part_named",
+    "parts_named",
+]  # fmt: skip
 
 Part = Literal["train", "val", "test"]
 
@@ -46,6 +49,7 @@ _HOLDERS = ("set", "images", "imgs", "img", "data", "dataset", "split", "part", 
 _JOINED = re.compile(rf"({'|'.join(_PART_WORDS)})(?:{'|'.join(_HOLDERS)})")
 _YEAR = re.compile(r"(?:19|20)\d\d$")
 
+MOST_PADDING = 10.0  # a box in the middle of a picture 21 times as wide
 _LONGEST_NUMBER = 100  # digits of a label that is sorted by number
 
 
@@ -83,6 +87,7 @@ class How:
 
     images: where its paths begin; None: beside it. path_column, label_column, group_column: names of columns, or keys;
     None: the usual ones, and no groups. read_as: the name of its format; None: the one that recognizes it.
+    padding: what boxes get around them, a share of their sides (`annotated.py`); None: nothing.
     """
 
     images: Path | None = None
@@ -90,6 +95,7 @@ class How:
     label_column: str | None = None
     group_column: str | None = None
     read_as: str | None = None
+    padding: float | None = None
 
     def flags(self) -> dict[str, object]:
         """What was said, by the flags of the command line that say it; None where nothing was."""
@@ -109,6 +115,14 @@ class How:
 AS_IT_IS = How()
 
 
+def check_padding(padding: float | None) -> None:
+    """Refuse what is no padding of boxes. Raises UsageError."""
+    if padding is not None and not 0 <= padding <= MOST_PADDING:
+        raise UsageError(
+            f"padding is {padding:g}; expected a share of a box's sides from 0 to {MOST_PADDING:g}, such as 0.1."
+        )
+
+
 @dataclass(frozen=True)
 class Row:
     """A picture as a source lists it. group: images that belong together; "" is one by itself."""
@@ -125,7 +139,8 @@ class Listing:
 
     reader: what it was read as, in a few words. numbered: whether a number before every class name is its order (see
     `classnames.py`). groups: the group of each picture of a part, where the source names groups. notes: what the user
-    should know about how it was read, a sentence each.
+    should know about how it was read, a sentence each. padding: what each box has around it; None where pictures are
+    whole.
     """
 
     reader: str
@@ -137,6 +152,7 @@ class Listing:
     loops: tuple[Path, ...] = field(default=())
     groups: dict[Part, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    padding: float | None = None
 
     def groups_of(self, part: Part) -> list[str]:
         """The group of each picture of a part, "" for one by itself."""

@@ -43,7 +43,7 @@ from shotfit.data.formats import (
 )
 from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
-from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part
+from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part, check_padding
 from shotfit.data.missing import reason_none_exists
 from shotfit.data.remote.addresses import only_here
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
@@ -96,6 +96,7 @@ def read_task(
     label_column: str | None = None,
     group_column: str | None = None,
     read_as: str | None = None,
+    padding: float | None = None,
     cache: Path | None = None,
 ) -> Task:
     """The task that `source` holds: a folder, or a file of one of `FORMATS`.
@@ -109,6 +110,7 @@ def read_task(
         group_column: the column of a manifest that names the group of each image (a patient, a track, a shop). Groups
             stay together: in the test part where it is made here, and wherever images are dealt into folds.
         read_as: the format, one of `FORMATS`; by default the first that recognizes the source.
+        padding: what each box gets around it, a share of its width left and right and of its height above and below.
         cache: a folder in which the pictures' digests are kept, so that a second call reads no image.
 
     A validation image that is in the test part too counts for that alone, and `test_origin` says so.
@@ -116,11 +118,13 @@ def read_task(
 
     Raises:
         ShotfitError: nothing there to read, a folder of domains, a malformed manifest or `classes.toml`.
-        UsageError: an unknown format; `images` or columns that the format does not have.
+        UsageError: an unknown format; `images` or columns that the format does not have; a padding below 0 or above 10.
     """
     only_here(source, "a task")
+    check_padding(padding)
     source = _absolute(source)
-    how = How(None if images is None else _absolute(images), path_column, label_column, group_column, read_as)
+    where = None if images is None else _absolute(images)
+    how = How(where, path_column, label_column, group_column, read_as, padding)
     listing = _format(source, read_as).read(source, how)
     return task_of(listing, source, how, class_names=class_names, templates=templates, name=name, cache=cache)
 
@@ -172,6 +176,7 @@ def task_of(
         ignored=listing.ignored,
         loops=listing.loops,
         notes=listing.notes,
+        padding=listing.padding,
     )
 
 

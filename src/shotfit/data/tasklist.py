@@ -13,6 +13,7 @@
     class_names = "dtd/names.toml"          # by default the classes.toml beside the data
     group_column = "source"                 # of a table: images of one group stay together
     # path_column, label_column, read_as     as `read_task` takes them
+    padding = 0.1                           # around each box, where images are boxes
     parent = "surface"                      # what it is a kind of: another task, or a name that needs no task
 
     tasks = read_tasks(Path("tasks.toml"))
@@ -43,7 +44,7 @@ from shotfit.errors import ShotfitError, UsageError
 __all__ = ["check_names", "paths_above", "read_tasks"]
 
 _WAYS = ("path_column", "label_column", "group_column", "read_as")  # as `read_task` takes them
-KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", "parent", *_WAYS)
+KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", "parent", "padding", *_WAYS)
 DEEPEST = 32  # names above a task
 
 
@@ -147,7 +148,10 @@ def _check(entry: Mapping[str, Any], where: str) -> None:
     parents = entry.get("parent", "")
     if isinstance(parents, list) and not (parents and all(isinstance(one, str) and one.strip() for one in parents)):
         raise ShotfitError(f"{where}: `parent` must be a name, or a list of names, but is {parents!r}.")
-    for key in entry.keys() - {"templates"} - ({"parent"} if isinstance(parents, list) else set()):
+    padding = entry.get("padding", 0)
+    if isinstance(padding, bool) or not isinstance(padding, (int, float)):
+        raise ShotfitError(f"{where}: `padding` must be a number, but is {padding!r}.")
+    for key in entry.keys() - {"templates", "padding"} - ({"parent"} if isinstance(parents, list) else set()):
         if not isinstance(entry[key], str) or not (entry[key].strip() or key == "description"):
             raise ShotfitError(f"{where}: `{key}` must be a text, but is {entry[key]!r}.")
     templates = entry.get("templates", [])
@@ -165,7 +169,7 @@ def _read(entry: Mapping[str, Any], path: Path, where: str, cache: Path | None) 
             name=entry.get("name"),
             cache=cache,
             **places,
-            **{key: entry[key] for key in _WAYS if key in entry},
+            **{key: entry[key] for key in (*_WAYS, "padding") if key in entry},
         )
     except ShotfitError as error:
         raise type(error)(f"{where}: {error}") from error

@@ -120,7 +120,8 @@ class Task:
     `held_out` is the test part; None once the task is sealed; read it as `test`. `val` may be empty. `reader` and
     `test_origin` say in a few words how the images and the test part were found; `ignored` lists what lies in the
     source and is no image of a class, `loops` the links that lead back to a folder above them, `notes` what else there
-    is to know of how it was read. `description` is for people.
+    is to know of how it was read. `description` is for people. `padding` is what each box has around it, a share of its
+    sides; None where images are whole pictures.
     """
 
     classes: ClassList
@@ -134,6 +135,7 @@ class Task:
     loops: tuple[Path, ...] = ()
     description: str = ""
     notes: tuple[str, ...] = ()
+    padding: float | None = None
 
     def __repr__(self) -> str:
         test = "sealed" if self.is_sealed else f"{len(self.test):,}"

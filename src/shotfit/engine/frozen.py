@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from shotfit.data.decoded import boxes_together
 from shotfit.data.images import image_size
 from shotfit.data.tasks import ClassList, Item
 from shotfit.data.views import CROP_SCALE, Box, draw_box
@@ -87,15 +88,30 @@ class ImagePool:
         return Images(self, items * max(self.views, 1) + views)
 
     def files(self, rows: Sequence[int]) -> list[tuple[int, ...]]:
-        """Rows, neighbours that are views of one file together, so that it is decoded once for them."""
-        return [tuple(group) for _, group in groupby(rows, lambda row: row // max(self.views, 1))]
+        """Rows, neighbours that are views or boxes of one picture together, so that it is decoded once for them."""
+        views = max(self.views, 1)
+        groups = [tuple(group) for _, group in groupby(rows, lambda row: self._place(row // views))]
+        return [rows[start : start + IMAGE_ROWS] for rows in groups for start in range(0, len(rows), IMAGE_ROWS)]
+
+    def _place(self, item: int) -> object:
+        """What images that are decoded together have in common: boxes their picture."""
+        picture = self.pictures[item]
+        return item if picture.crop is None else (picture.whole, picture.lenient)
 
     def pixels(self, rows: tuple[int, ...], rule: Preprocessing, reduced: bool) -> list[Tensor]:
-        """Decode the rows of one file: [3, size, size] each."""
-        item, views = rows[0] // max(self.views, 1), [row % max(self.views, 1) for row in rows]
+        """Decode the rows of one picture: [3, size, size] each."""
+        with boxes_together():
+            views = max(self.views, 1)
+            found = [
+                self._views(item, [row % views for row in group], rule, reduced)
+                for item, group in groupby(rows, lambda row: row // views)
+            ]
+        return [view for one in found for view in one]
+
+    def _views(self, item: int, views: Sequence[int], rule: Preprocessing, reduced: bool) -> list[Tensor]:
         picture = self.pictures[item]
         if not self.views:
-            return [center_view(picture, rule, reduced)] * len(rows)
+            return [center_view(picture, rule, reduced)] * len(views)
         size = image_size(picture)
         return cut(picture, size, [self._box(item, view, size) for view in views], rule, reduced)
 
@@ -346,10 +362,7 @@ class Frozen:
     def pixels(self, pool: ImagePool, rows: Sequence[int]) -> Iterator[Tensor]:
         """Rows in order, in batches of about IMAGE_ROWS: [m, 3, size, size]."""
         read = partial(pool.pixels, rule=self.backbone.config.preprocessing, reduced=self.savings.reduced_images)
-        files = pool.files(rows)
-        together = max(1, IMAGE_ROWS // max(pool.views, 1))
-        batches = [files[start : start + together] for start in range(0, len(files), together)]
-        for batch in read_ahead(batches, read):
+        for batch in read_ahead(_batches(pool.files(rows)), read):
             yield torch.stack([view for views in batch for view in views]).to(self.backbone.dtype)
 
     def _run_texts(self, texts: Texts, edits: Sequence[Edit], step: int, parts: int) -> Tensor:
@@ -462,6 +475,16 @@ def _in_parts(run: Callable[[Any], Tensor], parts: Iterable[Any]) -> Tensor:
     # Nothing in a tower is random, and the state of a GPU's generator would have to be waited for.
     again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     return torch.cat([again(run, part) for part in parts])
+
+
+def _batches(files: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """The rows of files in batches, each full once it has IMAGE_ROWS; none but the last has fewer."""
+    batches: list[list[tuple[int, ...]]] = [[]]
+    for rows in files:
+        if sum(map(len, batches[-1])) >= IMAGE_ROWS:
+            batches.append([])
+        batches[-1].append(rows)
+    return batches if files else []
 
 
 def normalize(features: Tensor) -> Tensor:

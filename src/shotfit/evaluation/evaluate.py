@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import device_of
 from shotfit.data.given import Data, Labels, tasks_of
+from shotfit.data.listing import How
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.engine.store import cache_folder
@@ -31,6 +32,7 @@ from shotfit.evaluation.intervals import Interval, accuracy_intervals
 from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.model import Model, load
 from shotfit.fitting.notebook import frame, html_table
+from shotfit.fitting.padding import check_same_padding
 
 if TYPE_CHECKING:
     import pandas
@@ -209,9 +211,10 @@ def evaluate(
 def _items_of(model: Model, data: Sequence[Item] | Data, labels: Labels | None, everything: bool) -> Sequence[Item]:
     if labels is None and isinstance(data, (list, tuple)) and all(isinstance(one, Item) for one in data):
         return cast("Sequence[Item]", data)
-    tasks = tasks_of(data, labels, cache=cache_folder(), to_fit=False)
+    tasks = tasks_of(data, labels, How(padding=model.record.get("padding")), cache=cache_folder(), to_fit=False)
     if len(tasks) > 1:
         raise UsageError(f"{len(tasks)} tasks are given; evaluate_tasks judges several.")
+    check_same_padding(model.record, tasks[0])
     everything |= labels is not None or not isinstance(data, (Task, str, os.PathLike))
     return labelled_for(model.class_names, tasks[0], everything)
 
@@ -258,6 +261,7 @@ def answers_of_tasks(
     check_names(tasks)
     found = {}
     for task in tasks:
+        check_same_padding(model.record, task)
         own = model_for(model, task)
         items = labelled_for(own.class_names, task, everything)
         found[task.name] = items, answers(own, items)

@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LEVEL", "Interval", "accuracy_intervals", "difference_intervals", "interval_by_image", "interval_by_seed"]
+__all__ = [
+    "LEVEL",
+    "Interval",
+    "accuracy_intervals",
+    "difference_intervals",
+    "interval_by_group",
+    "interval_by_image",
+    "interval_by_seed",
+]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -61,6 +69,19 @@ def interval_by_image(values: NDArray[Any]) -> Interval:
     """
     kinds, counts = np.unique(values, return_counts=True)
     return _middle(_resampled(counts[None], kinds)[0])
+
+
+def interval_by_group(sums: NDArray[Any], counts: NDArray[Any]) -> Interval:
+    """The interval of a mean over images that come in groups, as boxes in pictures: whole groups are drawn.
+
+    sums, counts [groups]: what the images of each count together, and how many they are.
+
+    >>> interval_by_group(np.array([2, 2]), np.array([2, 2]))
+    (1.0, 1.0)
+    """
+    kinds, times = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)  # [kinds, 2]
+    drawn = np.random.default_rng(SEED).multinomial(times.sum(), times / times.sum(), RESAMPLES)  # [resamples, kinds]
+    return _middle((drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1]))
 
 
 def interval_by_seed(values: Sequence[float]) -> Interval | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from shotfit.data.given import Data, Labels, from_images, tasks_of
+from shotfit.data.listing import How
 from shotfit.data.pictures import PictureLike
 from shotfit.data.reading import Reading
 from shotfit.data.tasks import Item, Task, plain_name
@@ -36,7 +37,8 @@ def add(
     model.one_task()
     known = model.support
     if data is not None:
-        known = tuple(task.sealed() for task in tasks_of(data, cache=cache_folder(), lenient=lenient))
+        how = How(padding=model.record.get("padding"))
+        known = tuple(task.sealed() for task in tasks_of(data, how=how, cache=cache_folder(), lenient=lenient))
     if known is None:
         raise UsageError(
             "This model was opened from its folder, which keeps no images: say what it was fitted to as well, as in "

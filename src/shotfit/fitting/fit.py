@@ -36,6 +36,7 @@ from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
 from shotfit.fitting.names import warn_of_names
+from shotfit.fitting.padding import padding_of
 from shotfit.fitting.race import ALONE, AUTO, Entrant, check_size, decided, refused_row, shortlist
 from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
@@ -70,6 +71,7 @@ def fit(
     path_column: str | None = None,
     label_column: str | None = None,
     group_column: str | None = None,
+    padding: float | None = None,
     epochs: int | None = None,
     lr: float | None = None,
     steps: int | None = None,
@@ -93,7 +95,8 @@ def fit(
 
     data: anything `read_task` reads or a task list (.toml); images, as paths, bytes, PIL images or arrays [height,
     width, 3], with `labels`, a text or a whole number for each; or a table of pandas, polars or `datasets`, whose
-    columns are the usual ones or named by path_column, label_column and group_column. The doctor sees all of it first,
+    columns are the usual ones or named by path_column, label_column and group_column. padding: what each box has around
+    it, a share of its sides, where images are boxes; the model keeps it. The doctor sees all of it first,
     and its warnings are told on standard error. Or a task or tasks, which are taken as they are. Test parts are not
     touched. skip_broken: leave out the files of a path that cannot be read. lenient: read what is there of those that
     are cut off. A text or a method in the place of `labels` is the method.
@@ -129,7 +132,7 @@ def fit(
     if method == AUTO and views is None:
         views = "center"  # others are encoded for a method that is named
     store = open_store() if store is None else store
-    how = How(None, path_column, label_column, group_column)
+    how = How(None, path_column, label_column, group_column, padding=padding)
     whole = tasks_of(
         data, labels, how, templates, cache=cache_folder(), shots=shots or None, skip_broken=skip_broken,
         lenient=lenient, warned=lambda said: say(f"warning: {said}"),
@@ -139,6 +142,7 @@ def fit(
             f"--method auto tries methods of one task, but {len(whole)} were given: fit each on its own, or name a "
             "method of several, such as softcpt."
         )
+    around = padding_of(whole, padding)
     tasks = [task.support(shots or None, seed, validation) for task in whole]
     classes = tuple(task.classes for task in tasks)
     for task in tasks:
@@ -190,6 +194,7 @@ def fit(
         "learned_images": len(learned),
         "recipe": recipe,
         "views": views,
+        "padding": around,
         "selection": _with_found(found.said(selection) or fitted.selection(selection), fitted),
         "choice": found.record(),
         "found": sorted(result.found),

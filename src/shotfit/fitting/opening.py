@@ -180,7 +180,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "shots": (int, type(None)), "seed": (int, type(None)), "support_images": (int,), "labelled_images": (int,),
     "learned_images": (int,), "views": (int, str, type(None)), "seconds": _NUMBER, "choice": (dict,),
     "training": (dict,), "half_of_the_labels": (dict,), "checked": (dict,), "trust": (dict,), "scores": (dict,),
-    "found": (list,),
+    "found": (list,), "padding": (*_NUMBER, type(None)),
     "preprocessing": (dict,), "versions": (dict,), "race": (list,), "card": (str,),
 }  # fmt: skip
 _FIGURES = {

@@ -5,7 +5,8 @@
 
 Where any picture has a label of its own, pictures are the images of a task; else each box is one, cut out of its
 picture (`Crop`). Boxes of one picture are a group: they never lie in two parts. A box begins at the pixel that its left
-and top lie in and ends with the one that its right and bottom lie in.
+and top lie in and ends with the one that its right and bottom lie in. With `padding` it is larger: by that share of its
+width on the left and on the right, by that share of its height above and below, as far as the picture reaches.
 
 Tools show a picture as EXIF turns it, and mean boxes so; a file that states the size of the stored pixels means these.
 """
@@ -17,7 +18,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +34,7 @@ __all__ = [
     "Box",
     "Files",
     "box_of",
+    "crops_in",
     "entry",
     "label_of",
     "left_out",
@@ -41,6 +43,7 @@ __all__ = [
     "objects",
     "of_corners",
     "only_file",
+    "stored_or_none",
 ]
 
 LARGEST = 1e9  # pixels
@@ -167,29 +170,32 @@ def listed_annotated(
     test_origin: str = "",
     classes: Iterable[str] = (),
     notes: Iterable[str] = (),
+    padding: float | None = None,
 ) -> Listing:
     """The listing of annotated pictures, or of their boxes.
 
-    classes: in label order, where the source has an order; those that no image has are left out and named.
+    classes: in label order, where the source has an order; those that no image has are left out and named. padding: of
+    boxes, as above; None is none.
 
     Raises ShotfitError where nothing has a label.
     """
     notes = [*notes]
     whole = any(image.labels for image in images)
-    rows = _whole(images, notes) if whole else _boxes(images, notes)
+    rows = _whole(images, notes) if whole else _boxes(images, notes, padding or 0.0)
     if not rows:
         told = "".join(f"; {note}" for note in notes)
         raise ShotfitError(f"{shown(source)} has no picture or box with a label ({len(images):,} pictures{told}).")
     used, known = {row.label for row in rows}, list(dict.fromkeys(classes))
     if unused := [name for name in known if name not in used]:
         notes.append(f"left out: {len(unused):,} of {len(known):,} classes, without an image ({first_few(unused, 5)})")
-    return listed(
+    listing = listed(
         rows,
         reader if whole else f"{reader}, each box an image",
         test_origin,
         classes=[name for name in known if name in used],
         notes=notes,
     )
+    return replace(listing, padding=None if whole else padding or 0.0)
 
 
 def only_file(source: Path, files: Sequence[Path], what: str) -> Path:
@@ -220,30 +226,22 @@ def _whole(images: Sequence[Annotated], notes: list[str]) -> list[Row]:
     return rows
 
 
-def _boxes(images: Sequence[Annotated], notes: list[str]) -> list[Row]:
+def _boxes(images: Sequence[Annotated], notes: list[str], padding: float) -> list[Row]:
     rows: list[Row] = []
     counts: Counter[str] = Counter()
     example = ""
     boxed = [image for image in images if image.boxes]
-    for image, found in zip(boxed, in_threads(_stored, [image.picture for image in boxed]), strict=True):
+    for image, stored in zip(boxed, in_threads(stored_or_none, [image.picture for image in boxed]), strict=True):
         picture = image.picture
-        if found is None:  # the doctor says what is wrong with it
+        if stored is None:  # the doctor says what is wrong with it
             rows.append(Row(picture, image.boxes[0].label, image.part))
             continue
-        *stored, orientation = found
-        width, height = stored if orientation < 5 else reversed(stored)
-        if not image.relative and image.size is not None:
-            stated = tuple(round(side) for side in image.size)
-            if stated == tuple(stored) != (width, height):
-                width, height, orientation = *stored, 1
-            elif stated != (width, height):
-                counts["size"] += 1
-                example = example or f"{shown(picture)}, {width} x {height} in place of {stated[0]} x {stated[1]}"
-                continue
-        across, down = (width, height) if image.relative else (1, 1)
-        for box in image.boxes:
-            sides = (box.left * across, box.top * down, box.right * across, box.bottom * down)
-            crop = _crop(_unturned(sides, width, height, orientation), *stored)
+        crops = crops_in(image, stored, padding)
+        if isinstance(crops, str):
+            counts["size"] += 1
+            example = example or f"{shown(picture)}, {crops}"
+            continue
+        for box, crop in zip(image.boxes, crops, strict=True):
             if crop is None:
                 counts["outside"] += 1
             else:
@@ -252,6 +250,33 @@ def _boxes(images: Sequence[Annotated], notes: list[str]) -> list[Row]:
     notes += left_out(counts["outside"], "box", "with nothing of the picture in it")
     notes += left_out(counts["size"], "picture", f"of another size than the source states ({example})")
     return rows
+
+
+def crops_in(image: Annotated, stored: tuple[int, int, int], padding: float = 0.0) -> list[Crop | None] | str:
+    """The boxes in stored pixels, None for one with nothing of the picture in it.
+
+    stored: width, height and orientation as they lie in the file. A text says in which way the picture's size is not
+    the one that the source states.
+    """
+    *whole, orientation = stored
+    width, height = whole if orientation < 5 else reversed(whole)
+    if not image.relative and image.size is not None:
+        stated = tuple(round(side) for side in image.size)
+        if stated == tuple(whole) != (width, height):
+            width, height, orientation = *whole, 1
+        elif stated != (width, height):
+            return f"{width} x {height} in place of {stated[0]} x {stated[1]}"
+    across, down = (width, height) if image.relative else (1, 1)
+    crops: list[Crop | None] = []
+    for box in image.boxes:
+        sides = (box.left * across, box.top * down, box.right * across, box.bottom * down)
+        crop = _crop(_unturned(sides, width, height, orientation), *whole)
+        if crop is not None and padding:
+            more, above = padding * (sides[2] - sides[0]), padding * (sides[3] - sides[1])
+            sides = (sides[0] - more, sides[1] - above, sides[2] + more, sides[3] + above)
+            crop = _crop(_unturned(sides, width, height, orientation), *whole)
+        crops.append(crop)
+    return crops
 
 
 def left_out(count: int, word: str, said: str) -> list[str]:
@@ -264,7 +289,8 @@ def left_out(count: int, word: str, said: str) -> list[str]:
     return [f"left out: {count:,} {words} {said}"] * bool(count)
 
 
-def _stored(picture: Picture) -> tuple[int, int, int] | None:
+def stored_or_none(picture: Picture) -> tuple[int, int, int] | None:
+    """Width, height and orientation as the picture lies in its file; None where it cannot be read."""
     try:
         return stored_size(picture)
     except BrokenImageError:

@@ -30,7 +30,7 @@ from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, part_named, parts_named
 from shotfit.errors import ShotfitError, first_few
 
-__all__ = ["read", "recognizes"]
+__all__ = ["COCO_BYTES", "WHAT", "folders_of", "id_of", "read", "recognizes"]
 
 WHAT = "COCO's annotations"
 COCO_BYTES = 512 * 2**20  # instances_train2017.json has 428 MiB
@@ -74,6 +74,7 @@ def read(source: Path, how: How) -> Listing:
         f"the images of {first_few([called[path] for path, part in parts.items() if part == 'test'])}",
         sorted(classes, key=lambda name: classes[name]),
         left_out(crowds, "box", "of a crowd (iscrowd)"),
+        how.padding,
     )
 
 
@@ -108,11 +109,12 @@ def _names(path: Path, content: dict[str, Any]) -> dict[Any, str]:
     names: dict[Any, str] = {}
     for number, category in enumerate(objects(content["categories"], shown(path), "categories")):
         where = f"{shown(path)}, category {number}"
-        names[_id(category.get("id"), where)] = label_of(category.get("name"), where)
+        names[id_of(category.get("id"), where)] = label_of(category.get("name"), where)
     return names
 
 
-def _id(value: object, where: str) -> int | str:
+def id_of(value: object, where: str) -> int | str:
+    """An id, which is a number or a text. Raises ShotfitError for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ShotfitError(f"{where}: the id is {entry(value)}; expected a number.")
     return value
@@ -127,7 +129,7 @@ def _images(
     crowds = 0
     for number, found in enumerate(objects(content.get("annotations"), shown(path), "annotations")):
         where = f"{shown(path)}, annotation {entry(found.get('id', number), 40)}"
-        image, category = (_id(found.get(key), where) for key in ("image_id", "category_id"))
+        image, category = (id_of(found.get(key), where) for key in ("image_id", "category_id"))
         if category not in names:
             raise ShotfitError(f"{where}: there is no category {entry(category, 40)}.")
         if found.get("iscrowd"):
@@ -136,10 +138,10 @@ def _images(
             boxes.setdefault(image, []).append(box_of(names[category], found["bbox"], where))
         else:
             labels.setdefault(image, []).append(names[category])
-    files, images = Files(_folders(path, how.images)), []
+    files, images = Files(folders_of(path, how.images)), []
     for number, found in enumerate(objects(content["images"], shown(path), "images")):
         where = f"{shown(path)}, image {entry(found.get('id', number), 40)}"
-        key = _id(found.get("id"), where)
+        key = id_of(found.get("id"), where)
         picture = files.picture(found.get("file_name"), where)
         sides = tuple(number_of(found.get(side) or 0, where, side) for side in ("width", "height"))
         size = (sides[0], sides[1]) if min(sides) > 0 else None
@@ -150,7 +152,7 @@ def _images(
     return images, crowds
 
 
-def _folders(path: Path, images: Path | None) -> list[Path]:
+def folders_of(path: Path, images: Path | None) -> list[Path]:
     """Where the images of a file may lie; train2017/ for instances_train2017.json."""
     root = path.parent.parent if path.parent.name == "annotations" else path.parent
     word = re.split(r"[_.]", path.stem)[-1]

@@ -83,7 +83,7 @@ def read(source: Path, how: How) -> Listing:
     else:
         export, xml = _zip(source, how.images), _XML
     if xml in export.names:
-        return _from_xml(source, xml, export)
+        return _from_xml(source, xml, export, how.padding)
     lists = _lists(export.names)
     if _NAMES not in export.names or not lists:
         raise ShotfitError(
@@ -138,7 +138,7 @@ def _lists(names: tuple[str, ...]) -> list[str]:
     return sorted(name for name in names if name.endswith(".txt") and "/" not in name and name != _NAMES)
 
 
-def _from_xml(source: Path, name: str, export: _Export) -> Listing:
+def _from_xml(source: Path, name: str, export: _Export, padding: float | None) -> Listing:
     where = shown(source) if source.name == name else f"{shown(source)}, {name}"
     root = parse_xml(where, export.read(name), WHAT)
     if root.tag != "annotations":
@@ -157,6 +157,7 @@ def _from_xml(source: Path, name: str, export: _Export) -> Listing:
         "the images of the subset test",
         classes,
         [note for (word, said), count in counts.items() for note in left_out(count, word, said)],
+        padding,
     )
 
 

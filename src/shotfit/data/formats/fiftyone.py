@@ -64,14 +64,15 @@ def read(source: Path, how: How) -> Listing:
         how.check_columns(source, "FiftyOne's labels.json")
         classes = _classes(content, shown(path))
         images = _labelled(path, content["labels"], classes, _manifest(folder), Files([places[-1], folder]))
-        return listed_annotated(images, f"FiftyOne file {path.name}", source, classes=classes)
+        return listed_annotated(images, f"FiftyOne file {path.name}", source, classes=classes, padding=how.padding)
     if isinstance(content, dict) and "samples" in content:
         samples = objects(content["samples"], shown(path), "samples")
         field = how.label_column or _field(path, samples)
         files = Files(places)
         images = [_sample(f"{shown(path)}, sample {number}", one, field, files) for number, one in enumerate(samples)]
         reader = f"FiftyOne file {path.name} (field {entry(field)})"
-        return listed_annotated(images, reader, source, f"the samples of {path.name} that are tagged test")
+        origin = f"the samples of {path.name} that are tagged test"
+        return listed_annotated(images, reader, source, origin, padding=how.padding)
     raise ShotfitError(f"{shown(path)} is no file of FiftyOne; expected an object with labels, or with samples.")
 
 

@@ -42,7 +42,10 @@ from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, first_few
 from shotfit.files import open_regular
 
-__all__ = ["read", "recognizes"]
+__all__ = [
+    "WHAT", "folders_of", "is_turned", "picture_named", "picture_of", "read", "recognizes", "rectangle_of",
+    "was_skipped",
+]  # fmt: skip
 
 WHAT = "Label Studio's exports"
 _ANNOTATIONS = ("annotations", "completions")
@@ -70,8 +73,7 @@ def read(source: Path, how: How) -> Listing:
     tasks = [one for _, one in entries if isinstance(one.get("data"), dict)]
     notes: list[str] = []
     counts: _Counts = Counter()
-    root = how.images or path.parent
-    files = Files([root, root / "images", root / "upload", root / "data"])
+    files = Files(folders_of(how.images or path.parent))
     if len(tasks) < len(entries):
         images = [_line(where, one, how, files, counts) for where, one in entries]
     else:
@@ -82,7 +84,12 @@ def read(source: Path, how: How) -> Listing:
                 notes.append("no task has an annotation: the labels are predictions")
         images = [_task(where, one, results[id(one)], how, files, counts) for where, one in entries]
     notes += [note for (word, said), count in counts.items() for note in left_out(count, word, said)]
-    return listed_annotated(images, f"Label Studio export {path.name}", source, notes=notes)
+    return listed_annotated(images, f"Label Studio export {path.name}", source, notes=notes, padding=how.padding)
+
+
+def folders_of(root: Path) -> list[Path]:
+    """Where the pictures of an export may lie."""
+    return [root, root / "images", root / "upload", root / "data"]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -133,13 +140,18 @@ def _cell(value: Any) -> Any:
 def _annotations(where: str, task: dict[str, Any]) -> list[dict[str, Any]]:
     """The annotations that were not skipped."""
     found = next((task[key] for key in _ANNOTATIONS if task.get(key)), None)
-    return [one for one in objects(found, where, "annotations") if not one.get("was_cancelled")]
+    return [one for one in objects(found, where, "annotations") if not was_skipped(one)]
+
+
+def was_skipped(annotation: Mapping[str, Any]) -> bool:
+    """Whether somebody skipped the task."""
+    return bool(annotation.get("was_cancelled"))
 
 
 def _task(
     where: str, task: dict[str, Any], results: list[dict[str, Any]], how: How, files: Files, counts: _Counts
 ) -> Annotated:
-    picture = _picture(where, _name(where, task["data"], how, ()), files)
+    picture = picture_of(where, picture_named(where, task["data"], how, ()), files)
     labels: list[str] = []
     boxes: list[Box] = []
     size = None
@@ -155,16 +167,16 @@ def _task(
 
 def _line(where: str, line: dict[str, Any], how: How, files: Files, counts: _Counts) -> Annotated:
     """A picture of JSON-MIN or CSV."""
-    name = _name(where, line, how, _OWN)
+    name = picture_named(where, line, how, _OWN)
     key = how.label_column or _label_key(where, line, name)
     value = line.get(key)
     if isinstance(value, list) and any(isinstance(one, dict) for one in value):
         boxes, size = _boxes(objects(value, where, key), where, counts)
-        return Annotated(_picture(where, line[name], files), "train", (), boxes, size)
-    return Annotated(_picture(where, line[name], files), "train", list(_choices(value, where)))
+        return Annotated(picture_of(where, line[name], files), "train", (), boxes, size)
+    return Annotated(picture_of(where, line[name], files), "train", list(_choices(value, where)))
 
 
-def _name(where: str, data: Mapping[str, Any], how: How, others: Iterable[str]) -> Any:
+def picture_named(where: str, data: Mapping[str, Any], how: How, others: Iterable[str]) -> Any:
     """The picture of a task's data; of a line, where `others` are no pictures, the key that has it."""
     keys = [key for key in data if key not in others]
     usual = [key for name in PATHS for key in keys if key.lower() == name and isinstance(data[key], str)]
@@ -206,19 +218,29 @@ def _boxes(
         names = region.get("rectanglelabels") or region.get("choices") or []
         if not isinstance(names, list) or len(names) != 1 or "width" not in region:
             counts["region", "other than a rectangle with one label"] += 1
-        elif number_of(region.get("rotation") or 0, where, "rotation"):
+        elif is_turned(region, where):
             counts["rectangle", "at an angle"] += 1
         else:
-            width, height = (number_of(region.get(f"original_{side}"), where, side) for side in ("width", "height"))
-            if min(width, height) < 1:
-                raise ShotfitError(f"{where}: a region's picture has {width:g} x {height:g} pixels; expected its size.")
-            size = width, height
-            share = [region.get(key) for key in ("x", "y", "width", "height")]  # in percent
-            boxes.append(box_of(label_of(names[0], where), share, where, (width / 100, height / 100)))
+            box, size = rectangle_of(label_of(names[0], where), region, where)
+            boxes.append(box)
     return boxes, size
 
 
-def _picture(where: str, name: Any, files: Files) -> Picture:
+def is_turned(region: Mapping[str, Any], where: str) -> bool:
+    """Whether a rectangle stands at an angle."""
+    return bool(number_of(region.get("rotation") or 0, where, "rotation"))
+
+
+def rectangle_of(label: str, region: Mapping[str, Any], where: str) -> tuple[Box, tuple[float, float]]:
+    """A rectangle in pixels, and the size of its picture, from a region with the keys of its value."""
+    width, height = (number_of(region.get(f"original_{side}"), where, side) for side in ("width", "height"))
+    if min(width, height) < 1:
+        raise ShotfitError(f"{where}: a region's picture has {width:g} x {height:g} pixels; expected its size.")
+    share = [region.get(key) for key in ("x", "y", "width", "height")]  # in percent
+    return box_of(label, share, where, (width / 100, height / 100)), (width, height)
+
+
+def picture_of(where: str, name: Any, files: Files) -> Picture:
     """The picture of a path, of Label Studio's own addresses of local and uploaded files too."""
     if isinstance(name, str) and name.startswith(_LOCAL):
         try:

@@ -31,10 +31,10 @@ from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError
 from shotfit.files import LIST_BYTES, open_regular, read_text
 
-__all__ = ["read", "recognizes"]
+__all__ = ["SIDES", "WHAT", "part_folders", "picture_of", "read", "recognizes", "size_of", "xml_files"]
 
 WHAT = "VOC's annotations"
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 _LISTS: dict[str, Part] = {"train": "train", "val": "val", "test": "test"}
 
 
@@ -44,7 +44,7 @@ def recognizes(source: Path) -> bool:
         return False
     if (source / "Annotations").is_dir():
         return _is_voc(source / "Annotations")
-    return any(map(_is_flat, [source, *_part_folders(source)]))
+    return any(map(_is_flat, [source, *part_folders(source)]))
 
 
 def read(source: Path, how: How) -> Listing:
@@ -58,13 +58,13 @@ def read(source: Path, how: How) -> Listing:
         raise ShotfitError(f"{shown(source)} is a file; expected the folder of Annotations/ or of the XML files.")
     inside = source / "Annotations"
     if inside.is_dir():
-        listed, notes = _sets(source, _xml_files(inside))
+        listed, notes = _sets(source, xml_files(inside))
         files = Files([how.images] if how.images else [source / "JPEGImages", source / "images", inside, source])
         origin = "the image set test"
     else:
-        parts = _part_folders(source)
-        listed = [(path, part) for folder, part in parts.items() for path in _xml_files(folder)]
-        listed, notes = listed or [(path, "train") for path in _xml_files(source)], []
+        parts = part_folders(source)
+        listed = [(path, part) for folder, part in parts.items() for path in xml_files(folder)]
+        listed, notes = listed or [(path, "train") for path in xml_files(source)], []
         files = Files([how.images] if how.images else [*parts, source, source / "images"])
         origin = "the images of the test folder"
     images: list[Annotated] = []
@@ -75,10 +75,11 @@ def read(source: Path, how: How) -> Listing:
         difficult += hard
     notes += left_out(difficult, "object", "marked as difficult")
     reader = f"VOC files under {inside.name}/" if inside.is_dir() else "VOC files beside the pictures"
-    return listed_annotated(images, reader, source, origin, notes=notes)
+    return listed_annotated(images, reader, source, origin, notes=notes, padding=how.padding)
 
 
-def _xml_files(folder: Path) -> list[Path]:
+def xml_files(folder: Path) -> list[Path]:
+    """The XML files of a folder, sorted. Raises ShotfitError where it cannot be read."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.lower().endswith(".xml") and name[0] != ".")
     except OSError as error:
@@ -89,7 +90,7 @@ def _xml_files(folder: Path) -> list[Path]:
 def _is_voc(folder: Path) -> bool:
     """Whether the first XML file of a folder is VOC's."""
     try:
-        first = next(iter(_xml_files(folder)), None)
+        first = next(iter(xml_files(folder)), None)
         if first is None:
             return False
         with open_regular(first, LIST_BYTES, "an XML file") as file:
@@ -105,7 +106,7 @@ def _is_flat(folder: Path) -> bool:
         return False
 
 
-def _part_folders(source: Path) -> dict[Path, Part]:
+def part_folders(source: Path) -> dict[Path, Part]:
     """Folders named after parts, with pictures and XML files in them."""
     try:
         folders = {path.name: path for path in sorted(source.iterdir()) if path.is_dir()}
@@ -159,19 +160,20 @@ def _image(path: Path, part: Part, files: Files) -> tuple[Annotated, int]:
         label, box = label_of(found.findtext("name"), here), found.find("bndbox")
         if box is None:
             raise ShotfitError(f"{here} ({ascii(label)[:40]}) has no <bndbox>.")
-        left, top, right, bottom = (number_of(box.findtext(side), here, side) for side in _SIDES)
+        left, top, right, bottom = (number_of(box.findtext(side), here, side) for side in SIDES)
         boxes.append(of_corners(label, (left - 1, top - 1, right, bottom), here))
-    return Annotated(_picture(path, root, files), part, (), boxes, _size(root, where)), difficult
+    return Annotated(picture_of(path, root, files), part, (), boxes, size_of(root, where)), difficult
 
 
-def _picture(path: Path, root: Element, files: Files) -> Picture:
+def picture_of(path: Path, root: Element, files: Files) -> Picture:
     """By the file's own name first, for names inside of it are of pictures as they were once called."""
     found = files.picture(path.stem, shown(path))
     name = (root.findtext("filename") or "").strip()
     return found if found.exists() or not name else files.picture(name, shown(path))
 
 
-def _size(root: Element, where: str) -> tuple[float, float] | None:
+def size_of(root: Element, where: str) -> tuple[float, float] | None:
+    """Width and height as a file states them; None where it does not."""
     sides = [root.findtext(f"size/{side}") for side in ("width", "height")]
     width, height = (number_of(side or 0, where, "size") for side in sides)
     return (width, height) if min(width, height) > 0 else None

@@ -10,7 +10,7 @@ Boxes are images of their own; of a polygon or a turned box the box around it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError
 from shotfit.files import LIST_BYTES, SETTINGS_BYTES, UnreadableError, read_text
 
-__all__ = ["read", "recognizes"]
+__all__ = ["WHAT", "is_yaml", "labels_of", "listed_pictures", "names_of", "read", "recognizes", "sides_of", "yaml_of"]
 
 WHAT = "YOLO's data sets"
 _SUFFIXES = (".yaml", ".yml")
@@ -43,6 +43,11 @@ _OTHER_PLACES = 8  # how often `..` is left out where nothing lies
 
 def recognizes(source: Path) -> bool:
     """A YAML file with names and parts, or a folder with one."""
+    return is_yaml(source)
+
+
+def is_yaml(source: Path) -> bool:
+    """Whether it is, or is a folder with, a YAML file of YOLO."""
     if source.is_dir():
         return bool(_files(source))
     return source.suffix.lower() in _SUFFIXES and _is_yolo(source)
@@ -55,19 +60,37 @@ def read(source: Path, how: How) -> Listing:
         ShotfitError: no such YAML, a part that is not there, a line that is no box, a class without a name.
     """
     how.check_columns(source, "YOLO's data sets")
-    path = only_file(source, _files(source), "YAML files of YOLO") if source.is_dir() else source
+    path = yaml_of(source)
     settings = read_yaml(path, WHAT)
-    names = _names(path, settings)
+    names = names_of(path, settings)
     keypoints = settings.get("kpt_shape") is not None
-    images: dict[Picture, Annotated] = {}
+    images = {
+        picture: Annotated(picture, part, (), list(_boxes(picture, names, keypoints)), relative=True)
+        for picture, part in listed_pictures(path, settings, how.images).items()
+    }
+    return listed_annotated(
+        list(images.values()),
+        f"YOLO data set {path.name}",
+        source,
+        f"the test part of {path.name}",
+        names.values(),
+        padding=how.padding,
+    )
+
+
+def yaml_of(source: Path) -> Path:
+    """The YAML file that is meant. Raises ShotfitError for none or several in a folder."""
+    return only_file(source, _files(source), "YAML files of YOLO") if source.is_dir() else source
+
+
+def listed_pictures(path: Path, settings: Any, images: Path | None) -> dict[Picture, Part]:
+    """The pictures that a YAML file lists, each with its part. Raises ShotfitError for a part that is not there."""
+    found: dict[Picture, Part] = {}
     for key, part in _PARTS.items():
         for given in _listed(settings.get(key), shown(path), key):
-            for picture in _pictures(_place(path, settings, given, how, key), shown(path)):
-                boxes = list(_boxes(picture, names, keypoints))
-                images.setdefault(picture, Annotated(picture, part, (), boxes, relative=True))
-    return listed_annotated(
-        list(images.values()), f"YOLO data set {path.name}", source, f"the test part of {path.name}", names.values()
-    )
+            for picture in _pictures(_place(path, settings, given, images, key), shown(path)):
+                found.setdefault(picture, part)
+    return found
 
 
 def _files(folder: Path) -> list[Path]:
@@ -86,7 +109,7 @@ def _is_yolo(path: Path) -> bool:
     return "names" in keys and not keys.isdisjoint(_PARTS)
 
 
-def _names(path: Path, settings: Any) -> dict[int, str]:
+def names_of(path: Path, settings: Any) -> dict[int, str]:
     """The names of the classes by number."""
     names = settings.get("names") if isinstance(settings, dict) else None
     pairs = list(names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ())
@@ -108,10 +131,10 @@ def _listed(value: Any, where: str, key: str) -> list[str]:
     return [one for one in found if one.strip() and one != "null"]
 
 
-def _place(path: Path, settings: Any, given: str, how: How, key: str) -> Path:
+def _place(path: Path, settings: Any, given: str, images: Path | None, key: str) -> Path:
     """Where a part lies: from `path`, from the file's own folder, or, as Roboflow's are written, without a `..`."""
     base = settings.get("path")
-    roots = [how.images] if how.images else [path.parent / base] if isinstance(base, str) and is_path(base) else []
+    roots = [images] if images else [path.parent / base] if isinstance(base, str) and is_path(base) else []
     roots.append(path.parent)
     names = [given]
     while names[-1].startswith("../") and len(names) < _OTHER_PLACES:
@@ -143,7 +166,7 @@ def _pictures(place: Path, where: str) -> Iterator[Picture]:
 
 def _boxes(picture: Picture, names: dict[int, str], keypoints: bool) -> Iterator[Box]:
     """The boxes in the text file of a picture; none where there is no file."""
-    path = _labels(picture.path)
+    path = labels_of(picture.path)
     try:
         lines = read_text(path, SETTINGS_BYTES, "a file of labels").split("\n")
     except UnreadableError as error:
@@ -158,21 +181,24 @@ def _boxes(picture: Picture, names: dict[int, str], keypoints: bool) -> Iterator
         label = names.get(int(word)) if word.isascii() and word.isdecimal() and len(word) < 10 else None
         if label is None:
             raise ShotfitError(f"{where}: the class is {entry(word)}; expected a number that names: has.")
-        values = [number_of(value, where, "box") for value in rest]
-        if keypoints or len(values) in (4, 5):  # the fifth is a confidence
-            if len(values) < 4:
-                raise ShotfitError(f"{where} has {len(values)} numbers; expected four of a box.")
-            x, y, width, height = values[:4]
-            sides = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        elif len(values) >= 6 and len(values) % 2 == 0:
-            across, down = values[::2], values[1::2]
-            sides = (min(across), min(down), max(across), max(down))
-        else:
-            raise ShotfitError(f"{where} has {len(values)} numbers; expected four of a box, or pairs of a polygon.")
-        yield of_corners(label, sides, where)
+        yield of_corners(label, sides_of(rest, keypoints, where), where)
 
 
-def _labels(picture: Path) -> Path:
+def sides_of(words: Sequence[str], keypoints: bool, where: str) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, from what stands behind the class in a line. Raises ShotfitError."""
+    values = [number_of(word, where, "box") for word in words]
+    if keypoints or len(values) in (4, 5):  # the fifth is a confidence
+        if len(values) < 4:
+            raise ShotfitError(f"{where} has {len(values)} numbers; expected four of a box.")
+        x, y, width, height = values[:4]
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    if len(values) >= 6 and len(values) % 2 == 0:
+        across, down = values[::2], values[1::2]
+        return min(across), min(down), max(across), max(down)
+    raise ShotfitError(f"{where} has {len(values)} numbers; expected four of a box, or pairs of a polygon.")
+
+
+def labels_of(picture: Path) -> Path:
     """labels/ for the last images/ in a picture's path, as Ultralytics has it; else beside it."""
     parts = list(picture.parts)
     for position in range(len(parts) - 2, -1, -1):
