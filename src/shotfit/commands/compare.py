@@ -11,6 +11,7 @@ import typer
 
 from shotfit.commands import completion, flags
 from shotfit.commands.arguments import (
+    as_bands,
     as_bytes,
     as_methods,
     as_numbers,
@@ -18,6 +19,7 @@ from shotfit.commands.arguments import (
     as_recipe,
     as_validation,
     as_views,
+    as_window,
     one_source,
 )
 from shotfit.commands.console import (
@@ -96,6 +98,10 @@ def compare(
     label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
+    window: flags.Window = None,
+    bands: flags.Bands = None,
     recipe: flags.Recipe = "auto",
     epochs: flags.Epochs = None,
     lr: flags.Rate = None,
@@ -202,7 +208,7 @@ def compare(
     )
     from shotfit.evaluation.written import check_table, write_table
 
-    way = How(images, path_column, label_column, group_column, read_as)
+    way = How(images, path_column, label_column, group_column, read_as, frames, fps, as_window(window), as_bands(bands))
     of_one = {"--class-names": class_names, **way.flags()}
     places: list[Path | None] = [*folders] if folders else [None]
     sources = [one_source(place, tasks, of_one | {"--template": template}) for place in places]
@@ -223,7 +229,7 @@ def compare(
     found = [task for source in sources for task in read_all(source, how, say)]
     apart = len(sources) > 1
     data = found[0] if tasks is None and not apart else found
-    other = Reading(skip_broken=skip_broken, to_fit=False, lenient=lenient)
+    other = Reading(How(frames=frames, fps=fps).under(way.rule), skip_broken=skip_broken, to_fit=False, lenient=lenient)
     others = [read_one(target, other, say) for target in targets or []]
     left_out = leave_out or []
     plan = plan_of(data, protocol, others, left_out, apart)
