@@ -19,7 +19,10 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -36,6 +39,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 
 _MISSING = "is a DICOM file, which is read with pydicom: pip install 'shotfit[medical]'."
 MAX_HEADER = 4 * 2**20  # bytes of elements in front of the pixels
+DEFLATED = "1.2.840.10008.1.2.1.99"  # unpacked in memory, whatever comes out of it
 _TAGS = (
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation",
     "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction",
@@ -75,8 +79,7 @@ class Scan:
 
         self.file.seek(0)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _silently():
                 pixels = pixel_array(self.file, index=0, raw=True)  # [height, width] or [height, width, 3]
                 if self.kind == "PALETTE COLOR":
                     self.file.seek(0)
@@ -98,6 +101,20 @@ class Scan:
         return Image.fromarray(255 - gray if self.kind == "MONOCHROME1" else gray)
 
 
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Without the library's warnings and its log of odd values; one thread at a time."""
+    log = logging.getLogger("pydicom")
+    before = log.disabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.disabled = True
+        try:
+            yield
+        finally:
+            log.disabled = before
+
+
 def read_scan(file: BinaryIO) -> Scan:
     """What the header says. Nothing is decoded.
 
@@ -111,8 +128,7 @@ def read_scan(file: BinaryIO) -> Scan:
 
     file.seek(0)
     begin = file.read(MAX_HEADER)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silently():
         try:
             found = dcmread(io.BytesIO(begin), stop_before_pixels=True, specific_tags=[*_TAGS])
         except EOFError:
@@ -120,13 +136,13 @@ def read_scan(file: BinaryIO) -> Scan:
         syntax = None if found is None else getattr(found.file_meta, "TransferSyntaxUID", None)
         if found is None or syntax is None:
             raise PartError("is a DICOM file that is cut off, or has more than 4 MiB in front of its pixels")
-        if syntax.is_deflated:
+        if syntax == DEFLATED:
             raise PartError("is a DICOM file that is packed as a whole (Deflated), and not read. Save it unpacked.")
         if "Rows" not in found or "Columns" not in found or not found.Rows or not found.Columns:
             raise PartError("is a DICOM file without pixels")
         try:
             decoder = get_decoder(syntax)
-        except NotImplementedError:
+        except (NotImplementedError, ValueError):
             decoder = None
         if decoder is None or not decoder.is_available:
             raise PartError(

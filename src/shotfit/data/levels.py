@@ -120,7 +120,8 @@ def windowed(levels: np.ndarray[Any, Any], low: float, high: float) -> np.ndarra
     [0, 0, 128, 255, 255]
     """
     levels -= low
-    levels *= 255 / max(high - low, 1e-300)
+    levels *= 255
+    levels /= max(high - low, 1e-300)
     return np.rint(np.clip(np.nan_to_num(levels, copy=False), 0, 255, out=levels), out=levels).astype(np.uint8)
 
 

@@ -61,7 +61,7 @@ class Clip:
         self._unit: Fraction = stream.time_base
         width, height = int(stream.codec_context.width), int(stream.codec_context.height)
         if not width or not height:
-            raise PartError("is a clip whose frames have no size")
+            raise PartError("is a clip that is cut off or damaged (its frames have no size)")
         if width * height > MAX_FRAME:
             raise BombError(f"has frames of {width:,} x {height:,} pixels, more than {MAX_FRAME:,}")
         self._stored = width, height
@@ -88,6 +88,8 @@ class Clip:
         if declared > MAX_SECONDS:
             raise BombError(f"is {declared / 3600:,.1f} hours long, more than the {MAX_SECONDS // 3600} that are read")
         end, damaged = self._last(max(declared - 1, 0))
+        if not end:
+            end, damaged = self._last(0)  # how much is there
         if damaged or end < declared - max(1.0, _LATE * declared):
             said = f"{end:.1f} of {declared:.1f} seconds are there" if end else "none of its frames is there"
             raise PartError(f"is a clip that is cut off or damaged ({said})")
@@ -170,9 +172,9 @@ def clip_in(file: BinaryIO) -> Iterator[Clip]:
             stream = next(iter(opened.streams.video), None)
             if stream is None:
                 raise PartError("is a clip without a video track")
-            codec = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+            codec = stream.codec_context.codec.canonical_name if stream.codec_context else "none that is known"
             if codec not in _CODECS:
-                raise PartError(f"is a clip in the format {codec}, which is not read. Save it as H.264.")
+                raise PartError(f"is a clip whose format is {codec}: cut off, or to be saved as H.264.")
             stream.codec_context.thread_count = 1  # clips are decoded side by side already
             stream.codec_context.options = {"max_pixels": str(MAX_FRAME)}
             yield Clip(opened, stream)

@@ -289,7 +289,8 @@ def model_for(model: Model, task: Task) -> Model:
 
 def zero_shot_of(model: Model) -> Model:
     """The zero-shot model of the same backbone, classes and templates, to compare with."""
-    return Model(zero_shot(model.frozen, model.classes), model.frozen, {})
+    kept = {"pictures": model.rule.as_json()}
+    return Model(zero_shot(model.frozen, model.classes), model.frozen, kept)
 
 
 def score(labels: NDArray[Any], probabilities: NDArray[Any], class_names: Sequence[str]) -> Scores:
