@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -61,14 +62,14 @@ def write_clip(
 ) -> Path:
     """Write frames as a clip. every: frames from key frame to key frame. turned: degrees that players turn it by."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream: Any = container.add_stream(codec, rate=rate)
         stream.width, stream.height = frames[0].size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = every
         if turned:
             stream.set_display_rotation(turned)
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_image(frame.convert("RGB"))))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame.convert("RGB")), format="rgb24")))
         container.mux(stream.encode())
     return path
 

@@ -209,7 +209,12 @@ def predict(
 
     asked = Asked(coverage, per_class, unknown, known_share)
     sampling = Sampling(frames, fps)
-    of_clips = {"--frames": frames, "--fps": fps, "--each-frame": each_frame, "--by-folder": by_folder}
+    of_clips: dict[str, object] = {
+        "--frames": frames,
+        "--fps": fps,
+        "--each-frame": each_frame,
+        "--by-folder": by_folder,
+    }
     of_clips |= {"--timeline": timeline}
     if each_frame and timeline is not None:
         raise UsageError("--each-frame gives every frame a row of its own, and --timeline keeps the frames of a clip.")

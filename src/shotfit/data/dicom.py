@@ -75,7 +75,11 @@ class Scan:
         Raises PartError for pixels that cannot be decoded here, or are not there.
         """
         from pydicom import dcmread
-        from pydicom.pixels import apply_color_lut, convert_color_space, pixel_array
+        from pydicom.pixels import (  # type: ignore[attr-defined]
+            apply_color_lut,
+            convert_color_space,
+            pixel_array,
+        )
 
         self.file.seek(0)
         try:
@@ -124,7 +128,7 @@ def read_scan(file: BinaryIO) -> Scan:
     if not DICOM:
         raise PartError(_MISSING)
     from pydicom import dcmread
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels import get_decoder  # type: ignore[attr-defined]
 
     file.seek(0)
     begin = file.read(MAX_HEADER)

@@ -330,7 +330,8 @@ def _parsed(text: str) -> Picture:
     """The picture of a name: what exists as it stands, else the part of something that exists, else the name itself."""
     name, crop = crop_in(text)
     clip, moment = moment_in(text)
-    readings = [(text, None, None), *([] if crop is None else [(name, crop, None)])]
+    readings: list[tuple[str, Crop | None, float | None]] = [(text, None, None)]
+    readings += [] if crop is None else [(name, crop, None)]
     readings += [] if moment is None else [(clip, None, moment)]
     for one, cut, shown in readings:
         place = _placed(one)

@@ -61,7 +61,7 @@ class RemotePicture(Picture):
         self._number = 0
 
     def _with(self, **changed: Any) -> Picture:
-        fields = {"lenient": self.lenient, "rule": self.rule, "crop": self.crop} | changed
+        fields: dict[str, Any] = {"lenient": self.lenient, "rule": self.rule, "crop": self.crop} | changed
         if fields.pop("moment", None) is not None or fields.pop("frame", None) is not None:
             raise UnreadableError.of(self.address, "belongs to a clip that lies elsewhere: copy it here first")
         return RemotePicture(self.address, self.inside, place=self.place, version=self.version, **fields)
