@@ -90,10 +90,12 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 @pytest.mark.parametrize(("ending", "codec"), [(".mp4", "mpeg4"), (".webm", "libvpx-vp9"), (".mkv", "mpeg4")])
 def test_moment_shows_the_frame_of_that_time(tmp_path: Path, ending: str, codec: str) -> None:
     path = write_clip(tmp_path / f"clip{ending}", shades(0), codec=codec, every=4)
-    for seconds, number in ((0, 0), (0.05, 0), (0.1, 1), (0.45, 4), (0.95, 9), (7, 9)):
+    for seconds, number in ((0, 0), (0.05, 0), (0.1, 1), (0.45, 4), (0.95, 9), (1.5, 9)):
         picture = Picture.of(f"{path}#t={seconds}")
         assert number_of(picture) == number
         assert image_size(picture) == (48, 32)
+    with pytest.raises(BrokenImageError, match="shows nothing after 7 seconds: it ends after 1"):
+        open_image(Picture.of(path).at(7))
 
 
 def test_moment_is_written_as_a_media_fragment_and_has_its_own_digest(tmp_path: Path) -> None:
@@ -381,7 +383,7 @@ def test_clip_of_an_absurd_size_is_refused_before_it_is_decoded(
 
 
 def test_clip_in_the_place_of_a_picture_asks_for_a_moment(clips: Path) -> None:
-    with pytest.raises(BrokenImageError, match=r"name a moment of it, as in CLIP\.mp4#t=1\.5"):
+    with pytest.raises(BrokenImageError, match=r"name a moment of it, if it lies here, as in CLIP\.mp4#t=1\.5"):
         open_image(clips / "test" / "red" / "0.mp4")
 
 

@@ -200,7 +200,7 @@ def test_model_keeps_its_window_and_sees_every_picture_under_it(
 ) -> None:
     assert json.loads((windowed_model / "adapter.json").read_text())["pictures"] == {"window": [1000.0, 1200.0]}
     model = Model.open(windowed_model, backbone=backbone)
-    assert model.rule == Rule((1000, 1200))
+    assert model.rule == Rule((1000, 1200)) and "read with `--window 1000,1200`" in model.card()
     path = deep / "test" / "light" / "0.png"
     ready = open_image(Picture.of(path).under(model.rule))  # in 8 bits, which a window leaves alone
     assert np.allclose(model.predict_proba([path]), model.predict_proba([ready]), atol=1e-6)

@@ -194,7 +194,7 @@ def _frame(picture: Picture, file: BinaryIO, held: ExitStack, budget: Budget) ->
     moment = picture.moment
     if moment is None:
         clip.check_whole()
-        raise PartError("is a clip, not a picture: name a moment of it, as in CLIP.mp4#t=1.5.")
+        raise PartError("is a clip, not a picture: name a moment of it, if it lies here, as in CLIP.mp4#t=1.5.")
     width, height = clip.size
     held.enter_context(budget.taken(SCRATCH * width * height))
     facts = Facts(clip.codec.upper(), "RGB", width, height, rotated=False, transparent=False, animated=False)

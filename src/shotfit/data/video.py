@@ -5,9 +5,9 @@
         clip.at(1.5)                        # the frame that is shown after 1.5 seconds: a PIL image, upright
 
 A moment is sought by its time stamp: the decoder begins at the last key frame before it, and one frame is held at a
-time. The time counts from the first frame. Bounds: MAX_CLIP_BYTES, MAX_SECONDS, MAX_FRAME, and MAX_DECODED pixels
-between a key frame and the moment. Only the demuxers and decoders that are named here are used, on the file's own
-bytes: a clip cannot name other files or addresses.
+time. The time counts from the first frame. Bounds: MAX_CLIP_BYTES, MAX_SECONDS, MAX_PACKETS, MAX_FRAME, and MAX_DECODED
+pixels between a key frame and the moment. Only the demuxers and decoders that are named here are used, on the file's
+own bytes: a clip cannot name other files or addresses.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"])
 MAX_CLIP_BYTES = 4 * 2**30
 MAX_SECONDS = 12 * 3600
 MAX_FRAME = 8192 * 4320  # pixels
+MAX_PACKETS = 5_000_000  # 12 hours at 60 frames a second have half of that
 MAX_DECODED = 25_000_000_000  # pixels from a key frame to a moment: five minutes at 1080p, some 30 seconds of work
 SCRATCH = 24  # bytes a pixel of a frame that the decoder holds: up to sixteen frames that others refer to
 
@@ -112,7 +113,9 @@ class Clip:
         end, damaged = 0.0, False
         with suppress(av.error.FFmpegError):
             self._seek(near)
-            for packet in self._container.demux(self._stream):
+            for number, packet in enumerate(self._container.demux(self._stream)):
+                if number > MAX_PACKETS:
+                    raise BombError(f"has more than {MAX_PACKETS:,} packets")
                 if packet.pts is not None and packet.size:
                     until = float((packet.pts + (packet.duration or 0) - self._start) * self._unit)
                     end, damaged = max(end, until), damaged or packet.is_corrupt
@@ -130,7 +133,7 @@ class Clip:
         return target
 
     def at(self, seconds: float) -> Image.Image:
-        """The frame that is shown after so many seconds, upright; the last one, of a clip that ends before.
+        """The frame that is shown after so many seconds, upright; the last one, of a clip that ends a little before.
 
         Raises PartError where there is none, BombError where too much would be decoded for it.
         """
@@ -142,8 +145,11 @@ class Clip:
             if frame.pts is not None and frame.pts > target and found is not None:
                 break
             found = frame
-        if found is None:
-            raise PartError(f"shows nothing after {seconds:g} seconds")
+        else:  # it ended
+            last = 0 if found is None else (found.pts or 0) + (found.duration or 0) - self._start
+            end = float(last * self._unit)
+            if found is None or seconds > end + 1 + _LATE * seconds:
+                raise PartError(f"shows nothing after {seconds:g} seconds: it ends after {end:g}")
         if found.width * found.height > MAX_FRAME:
             raise BombError(f"has frames of {found.width:,} x {found.height:,} pixels")
         image = Image.fromarray(found.to_ndarray(format="rgba" if self.codec == "gif" else "rgb24"))
