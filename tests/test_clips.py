@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ SHADES = 20  # levels from one frame to the next
 
 
 def shades(channel: int, frames: int = 10, base: int = 20, size: tuple[int, int] = (48, 32)) -> list[Image.Image]:
-    """Frames of one colour that becomes lighter, so that a frame tells which one it is."""
+    """Frames of one color that becomes lighter, so that a frame tells which one it is."""
     found = []
     for number in range(frames):
         pixels = np.full((size[1], size[0], 3), base, np.uint8)
@@ -380,6 +381,19 @@ def test_clip_of_an_absurd_size_is_refused_before_it_is_decoded(
     still = write_clip(tmp_path / "still.mp4", shades(0)[:1] * 10)
     with pytest.raises(BrokenImageError, match="too few key frames"):
         open_image(Picture.of(still).at(0.9))
+
+
+def test_damaged_clips_are_broken_pictures_and_nothing_else(clips: Path, tmp_path: Path) -> None:
+    whole, generator = (clips / "test" / "red" / "0.mp4").read_bytes(), np.random.default_rng(0)
+    path = tmp_path / "a.mp4"
+    for _ in range(150):
+        content = bytearray(whole)
+        for place in generator.integers(0, len(whole), 4):
+            content[place] = generator.integers(0, 256)
+        path.write_bytes(content[: generator.integers(len(whole) // 2, len(whole) + 1)])
+        for picture in (*frames_of(Picture.of(path), Sampling(frames=2)), Picture.of(path).at(0.5)):
+            with suppress(BrokenImageError):
+                open_image(picture)
 
 
 def test_clip_in_the_place_of_a_picture_asks_for_a_moment(clips: Path) -> None:

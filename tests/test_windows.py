@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ def scan(path: Path, pixels: NDArray[Any], syntax: str = "", **fields: Any) -> P
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
     found = FileDataset(str(path), Dataset(), file_meta=meta, preamble=b"\0" * 128)
     found.SOPClassUID, found.SOPInstanceUID = SecondaryCaptureImageStorage, meta.MediaStorageSOPInstanceUID
-    coloured = pixels.ndim == 3 and pixels.shape[-1] == 3
-    found.Rows, found.Columns = pixels.shape[:2] if coloured else pixels.shape[-2:]
-    found.SamplesPerPixel = 3 if coloured else 1
+    colored = pixels.ndim == 3 and pixels.shape[-1] == 3
+    found.Rows, found.Columns = pixels.shape[:2] if colored else pixels.shape[-2:]
+    found.SamplesPerPixel = 3 if colored else 1
     found.PhotometricInterpretation = "RGB" if found.SamplesPerPixel == 3 else "MONOCHROME2"
     if found.SamplesPerPixel == 3:
         found.PlanarConfiguration = 0
@@ -111,7 +112,7 @@ def test_window_says_which_levels_are_black_and_white(tmp_path: Path) -> None:
     assert gray(levels_of(png)) == [0, 6, 9, 12, 249]  # without, of 12 bits
 
 
-def test_window_reaches_colours_of_16_bits(tmp_path: Path) -> None:
+def test_window_reaches_colors_of_16_bits(tmp_path: Path) -> None:
     import struct
     import zlib
 
@@ -285,13 +286,13 @@ def test_dicom_of_low_white_levels_is_inverted(tmp_path: Path) -> None:
     assert gray(levels_of(path, window=(0, 100))) == [255, 127, 0]
 
 
-def test_first_frame_and_colours_of_dicom(tmp_path: Path) -> None:
+def test_first_frame_and_colors_of_dicom(tmp_path: Path) -> None:
     frames = scan(tmp_path / "a.dcm", np.arange(24, dtype=np.uint8).reshape(2, 3, 4), NumberOfFrames=2)
     assert gray(levels_of(frames)) == [0, 23, 46, 70]
-    colours = scan(tmp_path / "b.dcm", np.array([[[10, 20, 30], [40, 50, 60]]], np.uint8))
-    assert levels_of(colours, window=(0, 5)) == [[10, 20, 30], [40, 50, 60]]
+    colors = scan(tmp_path / "b.dcm", np.array([[[10, 20, 30], [40, 50, 60]]], np.uint8))
+    assert levels_of(colors, window=(0, 5)) == [[10, 20, 30], [40, 50, 60]]
     name = tmp_path / "renamed.png"
-    name.write_bytes(colours.read_bytes())  # the content decides
+    name.write_bytes(colors.read_bytes())  # the content decides
     assert levels_of(name) == [[10, 20, 30], [40, 50, 60]]
 
 
@@ -440,3 +441,20 @@ def test_bands_go_the_whole_way(
 def test_pixels_of_dicom_do_not_warn(tmp_path: Path) -> None:
     path = scan(tmp_path / "a.dcm", np.zeros((4, 4), np.uint8), WindowCenter="1", WindowWidth="0")
     assert gray(levels_of(path)) == [0] * 4  # a window without width counts as none
+
+
+@pytest.mark.parametrize("kind", ["dicom", "bands"])
+def test_damaged_files_are_broken_pictures_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    if kind == "dicom":
+        path = scan(tmp_path / "a.dcm", np.arange(64, dtype=np.int16).reshape(8, 8), WindowCenter="3", WindowWidth="9")
+    else:
+        path = bands(tmp_path / "a.tif", np.arange(256, dtype=np.uint16).reshape(4, 8, 8))
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    target = Picture.of(path).under(Rule(bands=(3, 2, 1)) if kind == "bands" else AS_STORED)
+    for _ in range(150):
+        content = bytearray(whole)
+        for place in generator.integers(0, len(whole), 4):
+            content[place] = generator.integers(0, 256)
+        path.write_bytes(content[: generator.integers(len(whole) // 2, len(whole) + 1)])
+        with suppress(BrokenImageError):
+            open_image(target)

@@ -18,11 +18,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from shotfit.data.containers import PartError
 from shotfit.data.headers import BombError
 from shotfit.data.pictures import Frame, Picture
 from shotfit.data.video import VIDEO, VIDEO_SUFFIXES, clip_in
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import UsageError
 
 __all__ = ["FRAMES", "MOST_FRAMES", "Sampling", "framed", "frames_of", "in_clip", "is_clip", "moments", "together"]
 
@@ -103,7 +102,7 @@ def frames_of(picture: Picture, sampling: Sampling = Sampling(), apart: bool = F
     try:
         with picture.opened() as file, clip_in(file) as clip:
             found = moments(clip.check_whole(), sampling, clip.frames)
-    except (PartError, BombError, ShotfitError, OSError, TypeError):  # told when the picture is opened
+    except Exception:  # as decoders raise anything; it is told when the picture is opened
         return [picture]
     if len(found) == 1 and picture.suffix == ".gif":
         return [picture]

@@ -10,9 +10,9 @@ The rules, in this order:
     window      of the picture's rule; else the first that the file names (Window Center c and Width w: from c - w/2 to
                 c + w/2, shifted by half a level as the standard's LINEAR function does); else the picture's own range
     inversion   MONOCHROME1 is white where its levels are low
-    colour      RGB and palettes are as stored, YBR is converted; a window does not concern them
+    color       RGB and palettes are as stored, YBR is converted; a window does not concern them
 
-What needs a decoder that is not installed (JPEG 2000, JPEG-LS) is refused by the name of its transfer syntax.
+What needs a decoder that is not installed (JPEG-LS) is refused by the name of its transfer syntax.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class Scan:
                 pixels = pixel_array(self.file, index=0, raw=True)  # [height, width] or [height, width, 3]
                 if self.kind == "PALETTE COLOR":
                     self.file.seek(0)
-                    colours = apply_color_lut(pixels, dcmread(self.file, stop_before_pixels=True))
-                    top = np.iinfo(colours.dtype).max
-                    return Image.fromarray((colours[..., :3] // ((top + 1) // 256)).astype(np.uint8))
+                    colors = apply_color_lut(pixels, dcmread(self.file, stop_before_pixels=True))
+                    top = np.iinfo(colors.dtype).max
+                    return Image.fromarray((colors[..., :3] // ((top + 1) // 256)).astype(np.uint8))
                 if self.kind.startswith("YBR") and self.samples == 3:
                     pixels = convert_color_space(pixels, self.kind, "RGB")
         except Exception as error:  # its decoders raise anything on damaged pixels
@@ -97,7 +97,7 @@ class Scan:
             raise PartError(f"is a DICOM file whose pixels cannot be decoded ({said})") from error
         if self.samples == 3:
             if pixels.dtype != np.uint8:
-                raise PartError("is a DICOM file in colours of more than 8 bits, which is not read")
+                raise PartError("is a DICOM file in colors of more than 8 bits, which is not read")
             return Image.fromarray(pixels)
         levels = pixels.astype(np.float64) * self.slope + self.intercept
         low, high = window or self.window or (float(levels.min()), float(levels.max()))

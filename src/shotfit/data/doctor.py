@@ -162,14 +162,12 @@ def examine(
 
     usable = [(item, facts) for item in items if (facts := verdicts[item.picture].facts)]
     learned = to_fit and bool(task.train)
-    train = Counter(
-        label
-        for label, *_ in {  # a clip counts once
-            (item.label, item.picture.clip or place)
-            for place, item in enumerate(task.train)
-            if verdicts[item.picture].facts
-        }
-    )
+    whole = {
+        (item.label, item.picture.clip or place)  # a clip counts once
+        for place, item in enumerate(task.train)
+        if verdicts[item.picture].facts
+    }
+    train = Counter(label for label, _ in whole)
     errors = [
         *(
             Problem("loop", f"{shown(path)} is a link that leads back to itself. Remove it.", (Picture(path),))

@@ -242,10 +242,10 @@ def _in_frames(listing: Listing, sampling: Sampling, home: Path) -> Listing:
 
     home: the folder that the clips' names begin in, so that groups are called the same wherever it lies.
     """
+    if not any(is_clip(picture, sampling) or picture.source for part in PARTS for picture, _ in listing.parts[part]):
+        return listing
     rows = [(part, picture, label, group) for part in PARTS
             for (picture, label), group in zip(listing.parts[part], listing.groups_of(part), strict=True)]  # fmt: skip
-    if not any(is_clip(picture, sampling) or picture.source for _, picture, *_ in rows):
-        return listing
     spread = in_threads(lambda row: list(framed([row[1]], sampling)), rows)
     parts: dict[Part, list[tuple[Picture, int]]] = {part: [] for part in PARTS}
     groups: dict[Part, list[str]] = {part: [] for part in PARTS}

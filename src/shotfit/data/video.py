@@ -174,7 +174,8 @@ def clip_in(file: BinaryIO) -> Iterator[Clip]:
         raise PartError("is empty (0 bytes)" if not begin else "is no clip of a format that is read")
     file.seek(0)
     try:
-        with av.open(file, format=form, options={"protocol_whitelist": "", "format_whitelist": _names(form)}) as opened:
+        options = {"protocol_whitelist": "", "format_whitelist": _names(form)}
+        with av.open(file, format=form, options=options, metadata_errors="ignore") as opened:
             stream = next(iter(opened.streams.video), None)
             if stream is None:
                 raise PartError("is a clip without a video track")
