@@ -120,6 +120,11 @@ class ExportedModel:
         top = min(max(top, 1), len(self.class_names))
         answers = judge(asked, self.held_out, {}, self.class_names)
         for picture, answer in self._told(images, answers, asked.unknown, lenient):
+            if picture.clip:
+                raise UsageError(
+                    f"{picture.clip} is a clip, and an export predicts pictures: ask for each frame with --each-frame, "
+                    "or use the fitted model."
+                )
             source = str(picture)
             if isinstance(answer, ShotfitError):
                 if not keep_broken:

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from shotfit.towers.precision import Precision
 
 __all__ = [
-    "as_bytes", "as_classes", "as_dtype", "as_list", "as_methods",
-    "as_needs", "as_numbers", "as_options", "as_precision", "as_repeated",
-    "as_savings", "as_share", "as_validation", "as_views", "one_source",
+    "as_bands", "as_bytes", "as_classes", "as_dtype", "as_list", "as_methods", "as_needs", "as_numbers", "as_options",
+    "as_precision", "as_repeated", "as_savings", "as_share", "as_validation", "as_views", "as_window", "one_source",
 ]  # fmt: skip
 
 MOST_DIGITS = 18  # of a whole number; Python refuses to read some thousands
@@ -63,6 +62,35 @@ def as_classes(text: str, flag: str = "--classes") -> list[str]:
             "comma in double quotes), or @FILE with one name a line."
         )
     return [name.strip() for name in row]
+
+
+def as_window(text: str | None) -> list[float] | None:
+    """Two levels between commas.
+
+    >>> as_window("-160,240")
+    [-160.0, 240.0]
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"--window is {text!r}; expected two levels, those of black and of white: 0,1200.") from None
+    return [low, high]
+
+
+def as_bands(text: str | None) -> list[int] | None:
+    """Numbers of bands between commas.
+
+    >>> as_bands("4,3,2")
+    [4, 3, 2]
+    """
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and len(word) < MOST_DIGITS for word in words):
+        raise UsageError(f"--bands is {text!r}; expected one number of a band, or three: 4,3,2.")
+    return list(map(int, words))
 
 
 def as_methods(text: str) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from shotfit.commands import completion, flags
 from shotfit.commands.arguments import (
+    as_bands,
     as_bytes,
     as_methods,
     as_numbers,
@@ -18,6 +19,7 @@ from shotfit.commands.arguments import (
     as_recipe,
     as_validation,
     as_views,
+    as_window,
     one_source,
 )
 from shotfit.commands.console import (
@@ -97,6 +99,10 @@ def compare(
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
     padding: flags.Padding = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
+    window: flags.Window = None,
+    bands: flags.Bands = None,
     recipe: flags.Recipe = "auto",
     epochs: flags.Epochs = None,
     lr: flags.Rate = None,
@@ -203,7 +209,10 @@ def compare(
     )
     from shotfit.evaluation.written import check_table, write_table
 
-    way = How(images, path_column, label_column, group_column, read_as, padding)
+    way = How(
+        images, path_column, label_column, group_column, read_as, padding, frames, fps, as_window(window),
+        as_bands(bands),
+    )  # fmt: skip
     of_one = {"--class-names": class_names, **way.flags()}
     places: list[Path | None] = [*folders] if folders else [None]
     sources = [one_source(place, tasks, of_one | {"--template": template}) for place in places]
@@ -224,7 +233,8 @@ def compare(
     found = [task for source in sources for task in read_all(source, how, say)]
     apart = len(sources) > 1
     data = found[0] if tasks is None and not apart else found
-    other = Reading(skip_broken=skip_broken, to_fit=False, lenient=lenient)
+    alike = How(frames=frames, fps=fps).under(way.rule, padding)
+    other = Reading(alike, skip_broken=skip_broken, to_fit=False, lenient=lenient)
     others = [read_one(target, other, say) for target in targets or []]
     left_out = leave_out or []
     plan = plan_of(data, protocol, others, left_out, apart)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from shotfit.commands import flags
+from shotfit.commands.arguments import as_bands, as_window
 from shotfit.commands.console import is_terminal, print_json, say_task, show_table, to
 from shotfit.errors import ShotfitError, plural
 
@@ -24,6 +25,10 @@ def doctor(
     label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
+    window: flags.Window = None,
+    bands: flags.Bands = None,
     shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 0,
     lenient: flags.Lenient = False,
     as_json: flags.Json = False,
@@ -44,7 +49,9 @@ def doctor(
     from shotfit.data.readers import read_task
     from shotfit.engine.store import cache_folder
 
-    way = How(images, path_column, label_column, group_column, read_as)
+    way = How(
+        images, path_column, label_column, group_column, read_as, None, frames, fps, as_window(window), as_bands(bands)
+    )
     task = read_task(folder, class_names=class_names, cache=cache_folder(), **vars(way))
     say_task(task, say)
     for note in task.notes:

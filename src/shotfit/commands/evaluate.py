@@ -69,6 +69,8 @@ def evaluate(
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
     padding: flags.Padding = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
     skip_broken: flags.SkipBroken = False,
     lenient: flags.Lenient = False,
     precision: flags.ModelPrecision = None,
@@ -103,7 +105,7 @@ def evaluate(
     from shotfit.data.listing import How
 
     check_order("evaluate", model, [str(folder)] if folder is not None else [])
-    way = How(images, path_column, label_column, group_column, read_as, padding)
+    way = How(images, path_column, label_column, group_column, read_as, padding, frames, fps)
     own: dict[str, object] = {"--class-names": class_names, "--task": task, **way.flags()}
     own |= {"--coverage": coverage, "--unknown-images": unknown_images}
     source = one_source(folder, tasks, own)
@@ -122,6 +124,7 @@ def evaluate(
     from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines, verdicts_of
     from shotfit.fitting.addresses import called, local_folder
     from shotfit.fitting.asked import Asked
+    from shotfit.fitting.clips import check_alone
     from shotfit.fitting.padding import check_same_padding, padding_for
 
     asked = Asked(coverage, coverage_per_class)
@@ -133,7 +136,7 @@ def evaluate(
         opened = [
             load_task(place, task, backbone, method, computing, device, store, trust_backbone) for place in folders
         ]
-        way = replace(way, padding=padding_for(opened[0].record, padding) or padding)
+        way = way.under(opened[0].rule, padding_for(opened[0].record, padding) or padding)
     how = Reading(way, class_names, skip_broken=skip_broken, to_fit=False, lenient=lenient)
     found = read_all(source, how, say)
     if tasks is not None:
@@ -164,6 +167,9 @@ def evaluate(
         if as_json:
             print_json({"models": [called(place) for place in folders]} | paired.as_json())
         return
+    alone = not any(item.picture.clip for item in items[0])
+    if not alone:
+        check_alone(replace(asked, unknown=unknown_images is not None))
     said = answers(opened[0], items[0])
     scores = said.scores()
     stream = sys.stderr if as_json else sys.stdout
@@ -180,12 +186,14 @@ def evaluate(
     for line in [] if pictures is None else picture_lines(pictures):
         say(line)
     strangers = [] if unknown_images is None else items_of(unknown_images)
+    if not alone:
+        say(f"{len(items[0]):,} frames of clips were looked at; a clip counts once, by the mean of its frames")
     trusted = evaluate_trust(opened[0], items[0], asked, strangers)
     for line in trust_lines(trusted):
         say(line)
     if out is not None:
         asked = replace(asked, unknown=trusted.known_marked is not None)
-        write_answers(out, {labelled.name: (items[0], said)}, verdicts_of(opened[0], items[0], asked))
+        write_answers(out, {labelled.name: said}, verdicts_of(opened[0], items[0], asked) if alone else ())
         say(f"written: {out}")
     known = judged_on_learned([(opened[0], [labelled])], everything, say)
     if as_json:

@@ -14,6 +14,7 @@ import typer
 
 from shotfit.commands import completion, flags
 from shotfit.commands.arguments import (
+    as_bands,
     as_bytes,
     as_needs,
     as_options,
@@ -22,6 +23,7 @@ from shotfit.commands.arguments import (
     as_savings,
     as_validation,
     as_views,
+    as_window,
     one_source,
 )
 from shotfit.commands.console import (
@@ -85,6 +87,10 @@ def fit(
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
     padding: flags.Padding = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
+    window: flags.Window = None,
+    bands: flags.Bands = None,
     recipe: flags.Recipe = "auto",
     budget: Annotated[
         float | None,
@@ -145,6 +151,8 @@ def fit(
       shotfit fit --classes "red kite,buzzard" --out raptors
       shotfit fit --tasks tasks.toml --method softcpt --shots 4 --out many
       shotfit fit photos/ --needs new-classes --out open
+      shotfit fit clips/ --frames 16 --out actions      CLASS/CLIP.mp4
+      shotfit fit scans/ --window=-160,240 --out organs      DICOM, or pictures of 16 bits
       shotfit fit photos/ --method mma --recipe paper
       shotfit fit photos/ --method coop --set length=4 --steps 200
       torchrun --nproc-per-node 2 -m shotfit fit photos/ --method mma --steps 2000
@@ -194,7 +202,10 @@ def fit(
 
         check_page(report, "--report", out)
     prototype = method if method == AUTO else entered[0]
-    way = How(images, path_column, label_column, group_column, read_as, padding)
+    way = How(
+        images, path_column, label_column, group_column, read_as, padding, frames, fps, as_window(window),
+        as_bands(bands),
+    )  # fmt: skip
     own = {"--class-names": class_names, "--template": template, **way.flags()}
     source = one_source(folder, tasks, own)
     if folder is not None:

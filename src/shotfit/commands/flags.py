@@ -11,6 +11,7 @@ from shotfit.commands import completion
 
 __all__ = [
     "Backbone",
+    "Bands",
     "ClassNames",
     "Coverage",
     "DataSets",
@@ -18,6 +19,8 @@ __all__ = [
     "Epochs",
     "Folder",
     "FolderOrTasks",
+    "Fps",
+    "Frames",
     "GroupColumn",
     "ImagesDir",
     "Json",
@@ -48,6 +51,7 @@ __all__ = [
     "TrustBackbone",
     "ValidationImages",
     "Views",
+    "Window",
     "Without",
 ]
 
@@ -172,6 +176,34 @@ Padding = Annotated[
         metavar="SHARE",
         help="What each box gets around it, a share of its sides such as 0.1, where images are boxes.",
         show_default="none",
+    ),
+]
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        help="Frames of each clip that are looked at; a GIF of several frames is a clip then.", show_default="8"
+    ),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option(help="In place of --frames: frames of each second of a clip.", show_default="none"),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Levels that become black and white, of pictures of more than 8 bits (16-bit, DICOM, TIFF bands). "
+        "The model keeps it.",
+        show_default="docs/medical-and-aerial.md",
+    ),
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Bands of TIFFs that become red, green and blue, or one that becomes gray, from 1 (extra geo). The model "
+        "keeps them.",
+        show_default="the first three",
     ),
 ]
 SkipBroken = Annotated[

@@ -105,6 +105,24 @@ def predict(
         Path | None,
         typer.Option("--link-to", metavar="DIR", help="The same with links to the files.", show_default="none"),
     ] = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
+    each_frame: Annotated[
+        bool,
+        typer.Option("--each-frame", help="A row for each frame of a clip, not for the clip.", show_default="off"),
+    ] = False,
+    by_folder: Annotated[
+        bool,
+        typer.Option("--by-folder", help="The pictures of a folder are frames of one clip.", show_default="off"),
+    ] = False,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what each frame of the clips says: .csv, .jsonl or .parquet; or draw it: .svg, .png.",
+            show_default="none",
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
     coverage: flags.Coverage = None,
     per_class: Annotated[
@@ -169,6 +187,8 @@ def predict(
 
     With --boxes, each box of a file of annotations or detections gets the model's label and its score; all else in the
     file stays as it is. With --format, the boxes become rows instead.
+    A clip has one row: the mean of its frames' probabilities. Windows and bands are those that the model was fitted
+    with.
 
     \b
     Examples:
@@ -185,6 +205,7 @@ def predict(
       shotfit predict shotfit-model photos/ --transductive --format jsonl
       find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
       shotfit predict shotfit-model --boxes detections.json --images photos/ --out relabelled.json
+      shotfit predict shotfit-model run.mp4 --frames 16 --timeline run.svg
       shotfit predict my-export new.jpg         an export: opened in a fraction of the time, without torch
     """
     if skip_broken and strict:
@@ -217,6 +238,7 @@ def predict(
         return
     if transductive:
         _check_together({
+            "--timeline": timeline,
             "--coverage": coverage is not None, "--unknown": unknown, "--copy-to": copy_to, "--link-to": link_to,
             "a folder of parts": is_parts(out, form), "an export": (model / "export.json").is_file(),
             f"--format {form}": form in ("label-studio", "fiftyone"),
@@ -229,8 +251,11 @@ def predict(
             f"{'--read-as' if padding is None else '--padding'} goes with --boxes: add that, or leave it out."
         )
     check_order("predict", model, images)
+    if by_folder and (copy_to or link_to):
+        raise UsageError("--by-folder makes one picture of a folder; --copy-to and --link-to sort files: leave one.")
     if copy_to is not None and link_to is not None:
         raise UsageError("--copy-to makes copies, and --link-to links: give one.")
+    from shotfit.data.clips import Sampling, framed
     from shotfit.data.finding import Stream, lines_of
     from shotfit.data.lists import Paths
     from shotfit.data.parts import SIZE
@@ -238,14 +263,27 @@ def predict(
     from shotfit.fitting.predict import COLUMNS, TOGETHER, Peeked, as_lines, check_out, form_for, predictions, write
     from shotfit.fitting.predictions import Prediction
     from shotfit.fitting.sorting import Sorter, check_apart
+    from shotfit.fitting.timeline import DRAWN, Timelines, check_timeline
 
     asked = Asked(coverage, per_class, unknown, known_share)
+    sampling = Sampling(frames, fps)
+    of_clips: dict[str, object] = {
+        "--frames": frames,
+        "--fps": fps,
+        "--each-frame": each_frame,
+        "--by-folder": by_folder,
+    }
+    of_clips |= {"--timeline": timeline}
+    if each_frame and timeline is not None:
+        raise UsageError("--each-frame gives every frame a row of its own, and --timeline keeps the frames of a clip.")
+    if timeline is not None:
+        check_timeline(timeline)
     paths, into_parts = Paths(images_dir, path_column), is_parts(out, form)
     broken: Literal["keep", "skip", "stop"] = "skip" if skip_broken else "stop" if strict else "keep"
     if out is not None and into_parts:
         share = as_share(part)
         exported = (model / "export.json").is_file()
-        refuse(out, {"an export": exported, "--copy-to": copy_to, "--link-to": link_to}, into_parts)
+        refuse(out, {"an export": exported, "--copy-to": copy_to, "--link-to": link_to} | of_clips, into_parts)
         from shotfit.fitting.parts import check_call, predict_parts
 
         check_call(out, images, share)
@@ -290,8 +328,9 @@ def predict(
         left_out += 1
         say(f"not predicted: {' '.join(str(prediction.error).split())}")
 
-    peeked = Peeked(stream)
-    found = predictions(fitted, peeked, top, broken, tell, asked, lenient)
+    gathered = Timelines()
+    peeked = Peeked(framed(stream, sampling, by_folder, each_frame))
+    found = gathered.kept(predictions(fitted, peeked, top, broken, tell, asked, lenient))
     sorter = None if sorted_to is None else Sorter(sorted_to, names, link=link_to is not None)
     if sorter is not None:
         found = sorter.placed(found)
@@ -303,6 +342,15 @@ def predict(
         say_row = to(sys.stdout) if chosen == "table" or sys.stdout.isatty() else partial(print, flush=True)
         for line in as_lines(found, chosen, names, peeked.first, columns):
             say_row(line)
+    if timeline is not None and timeline.suffix.lower() in DRAWN:
+        from shotfit.report.timeline import MOST_CLIPS, draw_timelines
+
+        draw_timelines(gathered.of, timeline)
+        more = "" if len(gathered.of) <= MOST_CLIPS else f", the first {MOST_CLIPS} of {len(gathered.of):,} clips"
+        say(f"written: {timeline}{more}")
+    elif timeline is not None:
+        gathered.write(timeline)
+        say(f"written: {timeline}")
     if sorter is not None:
         say(_sorted(sorter))
     if stream.passed_over:

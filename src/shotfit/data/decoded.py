@@ -16,7 +16,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -25,10 +25,13 @@ from PIL import Image
 
 from shotfit.data.budget import DECODING, Budget
 from shotfit.data.containers import MAX_BYTES, PartError
+from shotfit.data.dicom import is_dicom, read_scan
+from shotfit.data.geotiff import bands_in
 from shotfit.data.headers import BombError, Header, orientation_of, read_header
 from shotfit.data.kinds import looks_like_heif
 from shotfit.data.levels import RANGES, joined
 from shotfit.data.pictures import Picture
+from shotfit.data.video import MAX_CLIP_BYTES, SCRATCH, VIDEO_SUFFIXES, clip_in
 
 __all__ = [
     "AVIF", "FORMATS", "HEIF", "MAX_PIXELS", "Facts", "Opened", "boxes_together", "check_size", "cut_out", "decoded",
@@ -62,6 +65,8 @@ _SOME = 32  # bytes of compressed pixels that a lenient JPEG has at least
 _IN_MEMORY = 4 * 2**20  # files up to this size are read at once, which is faster than the decoders' many small reads
 _KEPT = 256 * 2**20 // (os.cpu_count() or 1)  # bytes of a decoded image that a thread keeps for the boxes that follow
 
+_NOTHING = Image.new("L", (1, 1))  # in the place of what is decoded later
+
 _last = threading.local()
 
 # Blocks above 32 MB go back to the system when they are freed; Pillow's of 16 MB stay with their thread.
@@ -80,7 +85,9 @@ class Facts:
     """What a decoded picture is, before any rule: Pillow's format ("" in memory) and mode, the size as stored, of the
     box if there is one, and its peculiarities.
 
-    full: the level that became 255, of a picture of more than 8 bits (0: of 8 bits, or its own range was stretched).
+    full: the level that became 255, of a picture of more than 8 bits (0: of 8 bits, in a window, or its own range was
+    stretched). stretched: a DICOM file that names no window. bands: of a TIFF of which bands were asked for. plain: one
+    level alone is left of it.
     """
 
     format: str
@@ -91,6 +98,9 @@ class Facts:
     transparent: bool
     animated: bool
     full: int = 0
+    stretched: bool = False
+    bands: int = 0
+    plain: bool = False
 
 
 @dataclass
@@ -98,6 +108,7 @@ class Opened:
     """An image, decoded or not, and what is known of it.
 
     turned: it already stands upright, as Pillow makes TIFFs while they are decoded. file: what it is decoded from.
+    later: what decodes it, where Pillow does not; until then, `image` is nothing.
     """
 
     picture: Picture
@@ -107,6 +118,7 @@ class Opened:
     orientation: int = 1
     turned: bool = False
     file: BinaryIO | None = None
+    later: Callable[[], Image.Image] | None = None
 
     def shown(self, picture: Picture) -> Facts:
         """The facts about what the picture shows of it."""
@@ -127,6 +139,8 @@ class Opened:
 def opened(picture: Picture, held: ExitStack, shorter: int | None = None, budget: Budget = DECODING) -> Opened:
     """The first frame, not decoded yet where it has bytes; `held` closes its file and gives back its memory."""
     image = picture.pixels()
+    if image is not None and picture.rule.bands:
+        raise PartError("is an image in memory, and --bands names the bands of a TIFF")
     if image is not None:
         orientation = image.getexif().get(_ORIENTATION, 1)
         orientation = orientation if orientation in _ORIENTATIONS else 1
@@ -137,10 +151,18 @@ def opened(picture: Picture, held: ExitStack, shorter: int | None = None, budget
     file = held.enter_context(picture.opened())
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
+    if picture.moment is not None or picture.suffix in VIDEO_SUFFIXES:
+        return _frame(picture, file, held, budget)
+    begin = file.read(132)
+    file.seek(0)
+    if is_dicom(begin):
+        return _scan(picture, file, held, budget)
     if size <= _IN_MEMORY or picture.lenient:
         file = io.BytesIO(file.read())
     with _header:
         header = read_header(file)
+    if picture.rule.bands:
+        return _bands(picture, header, file, held, budget)
     if header.format == "RAW":
         raise PartError("is a camera's raw file. Save it as JPEG or PNG.")
     if header.format == "JPEG" and picture.lenient:
@@ -169,6 +191,57 @@ def opened(picture: Picture, held: ExitStack, shorter: int | None = None, budget
     return Opened(picture, image, facts, header, orientation, image.format == "TIFF", file)
 
 
+def _frame(picture: Picture, file: BinaryIO, held: ExitStack, budget: Budget) -> Opened:
+    """The frame of a clip, decoded later. Raises PartError for a clip of which no moment is named."""
+    clip = held.enter_context(clip_in(file))
+    moment = picture.moment
+    if moment is None:
+        clip.check_whole()
+        raise PartError("is a clip, not a picture: name a moment of it, if it lies here, as in CLIP.mp4#t=1.5.")
+    width, height = clip.size
+    held.enter_context(budget.taken(SCRATCH * width * height))
+    facts = Facts(clip.codec.upper(), "RGB", width, height, rotated=False, transparent=False, animated=False)
+    return Opened(picture, _NOTHING, facts, Header(), later=lambda: clip.at(moment))
+
+
+def _scan(picture: Picture, file: BinaryIO, held: ExitStack, budget: Budget) -> Opened:
+    """The first frame of a DICOM file, decoded later."""
+    with _header:  # it silences warnings
+        scan = read_scan(file)
+    _check_pixels(picture, scan.width, scan.height)
+    held.enter_context(budget.taken(24 * scan.width * scan.height))  # stored, as floats, in 8 bits
+    mode = "RGB" if scan.samples == 3 else "L" if scan.bits <= 8 else "I;16"
+    facts = Facts("DICOM", mode, scan.width, scan.height, rotated=False, transparent=False, animated=scan.frames > 1)
+    window = picture.rule.window
+    if scan.samples == 1 and window is None and scan.window is None:
+        facts = replace(facts, stretched=True)
+
+    def decode() -> Image.Image:
+        with _header:
+            return scan.decode(window)
+
+    return Opened(picture, _NOTHING, facts, Header(), later=decode)
+
+
+def _bands(picture: Picture, header: Header, file: BinaryIO, held: ExitStack, budget: Budget) -> Opened:
+    """The bands that the picture's rule names, decoded later. Raises PartError for what is no TIFF."""
+    if header.format != "TIFF":
+        raise PartError("is no TIFF, and --bands names the bands of one")
+    _check_pixels(picture, header.width, header.height)
+    with _header:  # it silences warnings
+        bands = held.enter_context(bands_in(file.read()))
+    rule = picture.rule
+    bands.check(rule.bands)
+    width, height = bands.size
+    most = (len(rule.bands) * (bands.bytes + 2) + 16) * width * height + header.scratch * bands.bytes
+    if most > DECODING.total:
+        raise BombError(f"takes {most / 1e9:,.1f} GB of memory to decode, more than there is for pictures")
+    held.enter_context(budget.taken(most))
+    mode = "RGB" if len(rule.bands) == 3 else "L"
+    facts = Facts("TIFF", mode, width, height, False, False, False, bands=bands.count)
+    return Opened(picture, _NOTHING, facts, Header(), later=lambda: bands.decode(rule.bands, rule.window))
+
+
 def _pillow(file: BinaryIO) -> Image.Image:
     begin = file.read(16)
     file.seek(0)
@@ -184,8 +257,9 @@ def _pillow(file: BinaryIO) -> Image.Image:
 def check_size(picture: Picture) -> None:
     """Refuse a file that is too large before it is opened, as what it is: too large."""
     size = picture.file.stat().st_size if picture.file is not None and picture.inside is None else 0
-    if size > MAX_BYTES:
-        raise BombError(f"has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
+    most = MAX_CLIP_BYTES if picture.suffix in VIDEO_SUFFIXES else MAX_BYTES
+    if size > most:
+        raise BombError(f"has {size:,} bytes, more than the {most:,} that are read")
 
 
 def _check_pixels(picture: Picture, width: int, height: int) -> None:
@@ -248,7 +322,7 @@ def decoded(picture: Picture, held: ExitStack, shorter: int | None = None) -> Op
         _load(found)
         return found
     state = picture.file.stat()
-    key = (picture.whole, picture.lenient, state.st_size, state.st_mtime_ns, state.st_ino)
+    key = (picture.whole, picture.lenient, picture.rule, state.st_size, state.st_mtime_ns, state.st_ino)
     kept: tuple[object, Opened] | None = getattr(_last, "kept", None)
     if kept is not None and kept[0] == key:
         return kept[1]
@@ -282,8 +356,12 @@ def boxes_together() -> Iterator[None]:
 
 def _load(found: Opened) -> None:
     """Decode what was opened. A lenient picture may be cut off, if anything of it is there."""
+    if found.later is not None:
+        found.image, found.later = found.later(), None
+        return
     image, lenient = found.image, found.picture.lenient
-    deep_raw = _deep_raw(image) if found.header.full < 65535 and not lenient else ""
+    window = found.picture.rule.window
+    deep_raw = _deep_raw(image) if (found.header.full < 65535 or window) and not lenient else ""
     try:
         with _quiet(image):
             image.load()
@@ -295,15 +373,15 @@ def _load(found: Opened) -> None:
     if lenient and _blank(image):
         raise PartError("is truncated (nothing of its pixels is there)")
     highest = max((high for _, high in image.getextrema()[:3]), default=255) if deep_raw else 255  # type: ignore[misc]
-    if highest < 64 and found.file is not None:
+    if (highest < 64 or (deep_raw and window)) and found.file is not None:
         found.file.seek(0)
         with _header, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             lower = _pillow(found.file)
         lower.tile = [(*tile[:3], _swapped(tile[3])) for tile in lower.tile]  # type: ignore[attr-defined]
         lower.load()
-        full = next(full for full in RANGES if highest <= full >> 8)
-        joined(image, lower, full)
+        full = 0 if window else next(full for full in RANGES if highest <= full >> 8)
+        joined(image, lower, full, window)
         found.facts = replace(found.facts, full=full)
     found.file = None
 

@@ -22,11 +22,13 @@ from typing import Any
 
 import PIL
 
+from shotfit.data.dicom import DICOM_SUFFIXES
 from shotfit.data.filecache import FileCache, in_threads
 from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, is_truncated, is_unread, shown
 from shotfit.data.namecheck import naming_advice, without_meaning
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import Item, Task, plain_name
+from shotfit.data.video import VIDEO_SUFFIXES
 from shotfit.errors import ShotfitError, first_few
 from shotfit.progress import track
 
@@ -160,7 +162,12 @@ def examine(
 
     usable = [(item, facts) for item in items if (facts := verdicts[item.picture].facts)]
     learned = to_fit and bool(task.train)
-    train = Counter(item.label for item in task.train if verdicts[item.picture].facts)
+    whole = {
+        (item.label, item.picture.clip or place)  # a clip counts once
+        for place, item in enumerate(task.train)
+        if verdicts[item.picture].facts
+    }
+    train = Counter(label for label, _ in whole)
     errors = [
         *(
             Problem("loop", f"{shown(path)} is a link that leads back to itself. Remove it.", (Picture(path),))
@@ -178,6 +185,7 @@ def examine(
         *_torn_groups(readable([*task.train, *task.val]), readable(held_out)),
         *_truncated(items, verdicts),
         *_peculiar(usable),
+        *_rules(usable),
         *_unread_formats(task),
     ]
     return Report(task.source, len(items), len(task.classes.names), tuple(errors), tuple(warnings))
@@ -340,13 +348,47 @@ def _peculiar(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:
     tests += [
         ("transparency", "transparent (put on white)", lambda facts: facts.transparent),
         ("rotation", "turned by EXIF (applied)", lambda facts: facts.rotated),
-        ("animation", "of several frames or pages (the first is used)", lambda facts: facts.animated),
+        (
+            "animation",
+            "of several frames or pages (the first is used; of a GIF, --frames 8 takes more)",
+            lambda facts: facts.animated,
+        ),
         ("small", f"smaller than {SMALL} pixels", lambda facts: min(facts.width, facts.height) < SMALL),
     ]
     for kind, said, test in tests:
         odd = tuple(dict.fromkeys(item.picture for item, facts in usable if test(facts)))
         if odd:
             yield Problem(kind, f"{_count(len(odd), 'image', 'is', 'are')} {said}, e.g. {shown(odd[0])}", odd)
+
+
+def _rules(usable: Sequence[tuple[Item, Facts]]) -> Iterator[Problem]:
+    """What a window or bands (`rules.py`) do to the files, or would."""
+    windowed = [(item, facts) for item, facts in usable if item.picture.rule.window is not None]
+    tests: list[tuple[str, str, Sequence[tuple[Item, Facts]], Callable[[Facts], bool]]] = [
+        ("window", "of one level alone under this window or these bands", usable, lambda facts: facts.plain),
+        (
+            "window",
+            "of 8 bits, which --window leaves as they are",
+            windowed,
+            lambda facts: facts.mode in ("L", "P", "1", "LA") and facts.format != "DICOM" and not facts.bands,
+        ),
+        (
+            "window",
+            "DICOM without a window (the levels of each are stretched by themselves; --window gives one to all)",
+            usable,
+            lambda facts: facts.stretched,
+        ),
+    ]
+    for kind, said, among, test in tests:
+        odd = tuple(dict.fromkeys(item.picture for item, facts in among if test(facts)))
+        if odd:
+            yield Problem(kind, f"{_count(len(odd), 'image', 'is', 'are')} {said}, e.g. {shown(odd[0])}", odd)
+    counts = sorted({facts.bands for _, facts in usable if facts.bands})
+    if len(counts) > 1:
+        fewest = tuple(item.picture for item, facts in usable if facts.bands == counts[0])
+        numbers = " and ".join(map(str, counts[:2])) + (", ..." if len(counts) > 2 else "")
+        said = f"the images have different numbers of bands ({numbers}), so that one number may mean different bands"
+        yield Problem("bands", f"{said}, e.g. {shown(fewest[0])}", fewest)
 
 
 def _has_full(full: int, facts: Facts) -> bool:
@@ -362,6 +404,11 @@ def _unread_formats(task: Task) -> Iterator[Problem]:
     if unread:
         heif = any(picture.suffix in (".heic", ".heif", ".hif") for picture in unread)
         use = "save as JPEG or PNG to use" + (", or pip install 'shotfit[heif]' for HEIC" if heif else "")
+        use += "".join(
+            f", or pip install 'shotfit[{extra}]' for {what}"
+            for extra, what, suffixes in (("video", "clips", VIDEO_SUFFIXES), ("medical", "DICOM", DICOM_SUFFIXES))
+            if any(picture.suffix in suffixes for picture in unread)
+        )
         said = f"{_count(len(unread), 'image', 'is', 'are')} of a format that is not read, or without an ending"
         yield Problem("format", f"{said}, e.g. {shown(unread[0])}; {use}", unread)
 

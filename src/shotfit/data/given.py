@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -86,7 +87,7 @@ def tasks_of(
             "with a label for each."
         )
     else:
-        task = from_images(cast("Iterable[PictureLike]", data), labels, templates=templates, cache=cache)
+        task = from_images(cast("Iterable[PictureLike]", data), labels, templates=templates, cache=cache, how=how)
     return [reading.examined(task, cache, found, warned)]
 
 
@@ -100,11 +101,13 @@ def from_images(
     templates: Sequence[str] = (),
     classes: Sequence[str] = (),
     cache: Path | None = None,
+    how: How = AS_IT_IS,
 ) -> Task:
     """The task of images, each with its label.
 
     labels: texts or whole numbers; of numbers, `classes` gives the names in order. parts: "train", "val" or "test" for
-    each (None: a fifth of each class becomes the test part). groups: images of one group stay together.
+    each (None: a fifth of each class becomes the test part). groups: images of one group stay together. how: its
+    frames, fps, window and bands.
 
     Raises UsageError for lists of different lengths, labels of another type, and what is no image.
     """
@@ -120,7 +123,7 @@ def from_images(
         for picture, label, part, group in zip(pictures, names, part_of, group_of, strict=True)
     ]
     listing = listed(rows, "a list of images", "the images with the part test", classes=classes)
-    how = How(group_column="groups") if groups is not None else AS_IT_IS
+    how = replace(how, group_column="groups" if groups is not None else None)
     return task_of(listing, Path(), how, templates=templates, name=name, cache=cache)
 
 

@@ -7,10 +7,12 @@ The rules, applied in this order:
     size            before anything is decoded, more bytes than MAX_BYTES, more pixels than MAX_PIXELS, a structure
                     beyond the bounds of `headers.py` and what takes more memory than MAX_DECODED are refused
     format          only FORMATS are tried, whatever the file's name says
-    frames          the first frame of an animation, the first page of a TIFF
+    frames          the first frame of an animation, the first page of a TIFF, the moment of a clip (`video.py`)
+    bands           those of a TIFF that the picture's rule names (`geotiff.py`)
     box             cut out of the stored pixels; what of it lies outside of the picture is left out
     rotation        the EXIF orientation is applied
-    16 bit, float   scaled to 8 bit, see `levels.py` (Pillow alone clips at 255, which turns a 16-bit scan white)
+    16 bit, float   scaled to 8 bit, see `levels.py` (Pillow alone clips at 255, which turns a 16-bit scan white), by
+                    the window of the picture's rule if it has one; DICOM by its own rules (`dicom.py`)
     transparency    put on white (alpha channels, and transparent palette entries or gray levels)
     everything else Pillow's `convert("RGB")`: palettes, gray, black and white, CMYK (Adobe's inversion undone, no color
                     profile applied), YCbCr
@@ -39,17 +41,20 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from traceback import clear_frames
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from shotfit.data.budget import DECODING, Budget
 from shotfit.data.containers import MAX_BYTES, PartError
 from shotfit.data.decoded import AVIF, FORMATS, HEIF, MAX_PIXELS, Facts, check_size, cut_out, decoded, opened
+from shotfit.data.dicom import DICOM, DICOM_SUFFIXES
 from shotfit.data.headers import BombError
 from shotfit.data.kinds import what_it_is
 from shotfit.data.levels import banded, deep, eight_bits
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.remote.pictures import RemotePicture
+from shotfit.data.video import VIDEO, VIDEO_SUFFIXES
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import UnreadableError
 from shotfit.printing import cut, printable
@@ -82,12 +87,14 @@ SUFFIXES = frozenset(
     + [".ppm", ".pgm", ".pbm", ".pnm"]
     + ([".avif"] if AVIF else [])
     + ([".heic", ".heif", ".hif"] if HEIF else [])
+    + ([*VIDEO_SUFFIXES] if VIDEO else [])
+    + ([*DICOM_SUFFIXES] if DICOM else [])
 )
 """Names with these endings (in any case) count as images when a folder is read."""
 
 UNREAD_SUFFIXES = (
     frozenset([".heic", ".heif", ".hif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".tga", ".ico"]).union(
-        [".dng", ".cr2", ".cr3", ".nef", ".arw"]
+        [".dng", ".cr2", ".cr3", ".nef", ".arw", *VIDEO_SUFFIXES, *DICOM_SUFFIXES]
     )
     - SUFFIXES
 )
@@ -233,13 +240,21 @@ def _rgb(picture: Picture, held: ExitStack, shorter: int | None = None) -> tuple
     if turn is not None:
         image = image.transpose(turn)
     if deep(image):
-        image, full = eight_bits(image, declared)
+        image, full = eight_bits(image, declared, picture.rule.window)
         facts = replace(facts, full=full)
+    if picture.rule:
+        facts = replace(facts, plain=all(low == high for low, high in _ranges(image)))
     if image.has_transparency_data:
         image = banded(image, "RGB", _on_white)
     elif image.mode != "RGB":
         image = banded(image, "RGB", lambda band: band.convert("RGB"))
     return (image.copy() if image is picture.held else image), facts
+
+
+def _ranges(image: Image.Image) -> list[tuple[int, int]]:
+    """The lowest and highest level of each channel."""
+    found: Any = image.getextrema()
+    return list(found) if isinstance(found[0], tuple) else [found]
 
 
 def _on_white(image: Image.Image) -> Image.Image:

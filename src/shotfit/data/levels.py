@@ -11,7 +11,8 @@ of the range becomes brighter by this; one that says so itself (PNG's `sBIT` of 
     floats                          1, and the same
     16-bit RGB and RGBA             the same; above 16,383 the upper 8 bits, which is what Pillow reads
 
-Where no range holds a picture, or it has negative levels, its own range is stretched. NaN counts as 0.
+Where no range holds a picture, or it has negative levels, its own range is stretched. NaN counts as 0. A window (low,
+high) of the picture's rule goes before all of this: low and what is below is black, high and what is above is white.
 
 All of it is done in bands of rows, because numbers of 64 bits would take eight times a gray picture's memory.
 """
@@ -19,12 +20,15 @@ All of it is done in bands of rows, because numbers of 64 bits would take eight 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["BAND", "RANGES", "banded", "deep", "eight_bits", "in_bands", "joined"]
+__all__ = ["BAND", "RANGES", "Window", "banded", "deep", "eight_bits", "in_bands", "joined", "range_of", "windowed"]
+
+Window: TypeAlias = tuple[float, float]
+"""The levels that become black and white."""
 
 BAND = 2**20
 """Pixels that are converted at once."""
@@ -61,17 +65,19 @@ def deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def eight_bits(image: Image.Image, declared: int = 0) -> tuple[Image.Image, int]:
-    """A deep image as gray levels of 8 bits, and the level that became 255 (0: its own range was stretched).
+def eight_bits(image: Image.Image, declared: int = 0, window: Window | None = None) -> tuple[Image.Image, int]:
+    """A deep image as gray levels of 8 bits, and the level that became 255 (0: a window, or its own range).
 
     declared: the highest level that the file says it may have; 0: it says nothing.
     """
+    if window is not None:
+        return banded(image, "L", lambda band: Image.fromarray(windowed(_levels(band), *window))), 0
     low = high = 0.0
     for top, band in in_bands(image):
         levels = np.asarray(band) if image.mode.startswith("I;16") else _levels(band)
         least, most = float(levels.min()), float(levels.max())
         low, high = (min(low, least), max(high, most)) if top else (least, most)
-    full = _full(low, high, declared, image.mode == "F")
+    full = range_of(low, high, declared, image.mode == "F")
     if full and image.mode.startswith("I;16"):
         table = _table(full)
         return banded(image, "L", lambda band: Image.fromarray(table[np.asarray(band)])), full
@@ -80,7 +86,8 @@ def eight_bits(image: Image.Image, declared: int = 0) -> tuple[Image.Image, int]
     return banded(image, "L", lambda band: _scaled(_levels(band), low, max(high - low, 1e-300))), 0
 
 
-def _full(low: float, high: float, declared: int, floats: bool) -> int:
+def range_of(low: float, high: float, declared: int = 0, floats: bool = False) -> int:
+    """The level that becomes 255 for levels from low to high; 0 where no range holds them. declared: as above."""
     if low < 0:
         return 0
     if declared >= high:
@@ -88,12 +95,12 @@ def _full(low: float, high: float, declared: int, floats: bool) -> int:
     return next((full for full in ((1, *RANGES) if floats else RANGES) if high <= full), 0)
 
 
-def joined(upper: Image.Image, lower: Image.Image, full: int) -> None:
+def joined(upper: Image.Image, lower: Image.Image, full: int, window: Window | None = None) -> None:
     """Make 8 bits a channel of 16, of which two images have the upper and the lower bytes; the first is changed.
 
-    The upper 8 bits of an alpha channel stay as they are.
+    The upper 8 bits of an alpha channel stay as they are. window: in place of the range up to `full`.
     """
-    table = _table(full)
+    table = _table(full) if window is None else windowed(np.arange(65536.0), *window)
     for top, band in in_bands(upper):
         pixels = np.array(band)  # [rows, width, 3 or 4]
         below = np.asarray(lower.crop((0, top, band.width, top + band.height)))
@@ -104,6 +111,18 @@ def joined(upper: Image.Image, lower: Image.Image, full: int) -> None:
 def _table(full: int) -> np.ndarray[Any, Any]:
     """The 8-bit level of each level from 0 to `full`."""
     return np.rint(np.arange(full + 1) * (255 / full)).astype(np.uint8)
+
+
+def windowed(levels: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray[Any, Any]:
+    """Levels of a window in 8 bits; `levels`, of floats, are changed. Where all are one level, black.
+
+    >>> windowed(np.array([-5.0, 0.0, 50.0, 100.0, 900.0]), 0, 100).tolist()
+    [0, 0, 128, 255, 255]
+    """
+    levels -= low
+    levels *= 255
+    levels /= max(high - low, 1e-300)
+    return np.rint(np.clip(np.nan_to_num(levels, copy=False), 0, 255, out=levels), out=levels).astype(np.uint8)
 
 
 def _levels(band: Image.Image) -> np.ndarray[Any, Any]:

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from shotfit.data.clips import Sampling
 from shotfit.data.pictures import Picture
+from shotfit.data.rules import Rule
 from shotfit.data.tasks import composed
 from shotfit.errors import ShotfitError, UsageError, first_few
 
@@ -86,8 +88,9 @@ class How:
     """What the user says about a source.
 
     images: where its paths begin; None: beside it. path_column, label_column, group_column: names of columns, or keys;
-    None: the usual ones, and no groups. read_as: the name of its format; None: the one that recognizes it.
-    padding: what boxes get around them, a share of their sides (`annotated.py`); None: nothing.
+    None: the usual ones, and no groups. read_as: the name of its format; None: the one that recognizes it. padding: what
+    boxes get around them, a share of their sides (`annotated.py`); None: nothing. frames, fps: what is looked at of
+    clips, as in `Sampling`. window, bands: how levels and bands become pixels, as in `Rule`.
     """
 
     images: Path | None = None
@@ -96,10 +99,37 @@ class How:
     group_column: str | None = None
     read_as: str | None = None
     padding: float | None = None
+    frames: int | None = None
+    fps: float | None = None
+    window: Sequence[float] | None = None
+    bands: Sequence[int] | None = None
+
+    @property
+    def sampling(self) -> Sampling:
+        """What is looked at of clips. Raises UsageError."""
+        return Sampling(self.frames, self.fps)
+
+    @property
+    def rule(self) -> Rule:
+        """How levels and bands become pixels. Raises UsageError."""
+        return Rule.of(self.window, self.bands or ())
+
+    def under(self, rule: Rule, padding: float | None) -> How:
+        """The same with the window and bands of a rule, and with that padding."""
+        return replace(self, window=rule.window, bands=rule.bands or None, padding=padding)
 
     def flags(self) -> dict[str, object]:
         """What was said, by the flags of the command line that say it; None where nothing was."""
-        return {f"--{name.replace('_', '-')}": value for name, value in vars(self).items()}
+        said = {f"--{name.replace('_', '-')}": value for name, value in vars(self).items()}
+        for flag in ("--window", "--bands"):
+            value = said[flag]
+            said[flag] = None if value is None else ",".join(f"{number:g}" for number in value)
+        return said
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether any column was named."""
+        return any(value is not None for flag, value in self.flags().items() if flag.endswith("-column"))
 
     def check_columns(self, source: Path, what: str) -> None:
         """Refuse names of columns for a source without columns; what: "class folders". Raises UsageError."""

@@ -10,14 +10,14 @@
 | box of a picture | `street.jpg#xywh=40,30,200,180`: left, top, width, height in stored pixels | `images.py` |
 | member of an archive | `shard-0003.tar::0001.jpg`, likewise of a .zip | `containers.py` |
 | row of a table | `labels.parquet::17`, rows from 0, likewise of a .arrow file | `containers.py` |
+| moment of a clip | `run.mp4#t=1.5`: the frame that is shown after 1.5 seconds | `video.py` |
 | in memory | bytes, a PIL image, an array | this file |
 
-**An existing path wins over every other reading of a name**, and a member's own name over a box of another member. A
-moment of a clip (`run.mp4#t=1.5`) has its place here and is not read yet.
+**An existing path wins over every other reading of a name**, and a member's own name over a box of another member.
 
 What has bytes has the digest of its bytes, wherever they lie, so that a file and the same file in an archive are one
-image to the store, to shots and to test parts. A box adds its numbers. A PIL image or an array has the digest of its
-mode, size and pixels.
+image to the store, to shots and to test parts. A box, a moment and a rule (`rules.py`) add their numbers. A PIL image
+or an array has the digest of its mode, size and pixels.
 """
 
 from __future__ import annotations
@@ -37,14 +37,18 @@ import numpy as np
 from PIL import Image
 
 from shotfit.data.containers import MAX_BYTES, PartError, is_container, is_member, is_table, open_member
+from shotfit.data.rules import AS_STORED, Rule, part_digest
+from shotfit.data.video import MAX_CLIP_BYTES, VIDEO_SUFFIXES
 from shotfit.errors import UsageError
 from shotfit.files import open_regular
 
-__all__ = ["Crop", "Picture", "PictureLike", "crop_in", "pictures_of"]
+__all__ = ["Crop", "Frame", "Picture", "PictureLike", "crop_in", "moment_in", "pictures_of"]
 
 _ORIENTATION = 0x0112
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BOX = re.compile(r"#xywh=(?:pixel:)?(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})")
+
+_MOMENT = re.compile(r"#t=(?:npt:)?(\d{1,7}(?:\.\d{1,3})?)")
 
 # PIL decodes on the first access to the pixels of an opened file, and two threads may have the same image.
 _loading = threading.Lock()
@@ -67,15 +71,26 @@ class Crop:
         return f"#xywh={self.left},{self.top},{self.width},{self.height}"
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A place in a clip: what the clip is called, and which one of how many frames that are looked at, from 0."""
+
+    clip: str
+    number: int
+    total: int
+
+
 class Picture:
     """A file or a part of one, or an image in memory. Immutable; equal where file and part are.
 
     file: the path, absolute or not; None in memory. inside: the name of an archive's member or the number of a table's
     row. crop: a box of it. held: bytes or a PIL image; `name` is what it is called then. lenient: it is known to be cut
-    off and may be read all the same, see `images.py`; its digest is another than without.
+    off and may be read all the same, see `images.py`; its digest is another than without. moment: of a clip, in seconds
+    from its beginning, to the millisecond. rule: how levels and bands become pixels. frame: its place in a clip that is
+    one picture to whoever asked for it; it makes no other picture of it.
     """
 
-    __slots__ = ("crop", "file", "held", "inside", "lenient", "name")
+    __slots__ = ("crop", "file", "frame", "held", "inside", "lenient", "moment", "name", "rule")
 
     def __init__(
         self,
@@ -86,9 +101,12 @@ class Picture:
         held: bytes | Image.Image | None = None,
         name: str = "",
         lenient: bool = False,
+        moment: float | None = None,
+        rule: Rule = AS_STORED,
+        frame: Frame | None = None,
     ) -> None:
         self.file, self.inside, self.crop, self.held, self.name = file, inside, crop, held, name
-        self.lenient = lenient
+        self.lenient, self.moment, self.rule, self.frame = lenient, moment, rule, frame
 
     @classmethod
     def of(cls, source: PictureLike, name: str = "image") -> Picture:
@@ -119,19 +137,52 @@ class Picture:
 
     @property
     def whole(self) -> Picture:
-        """The picture that the box is of, not lenient; itself without a box."""
-        return self if self.crop is None and not self.lenient else self._with(None, lenient=False)
+        """The picture or clip that the box or moment is of, not lenient and under no rule; itself where it is that."""
+        if self.crop is None and self.moment is None and not self.lenient and not self.rule:
+            return self
+        return self._with(crop=None, moment=None, lenient=False, rule=AS_STORED, frame=None)
+
+    @property
+    def clip(self) -> str:
+        """The clip that it is a frame of and counts as a part of; "" for a picture by itself."""
+        return "" if self.frame is None else self.frame.clip
+
+    @property
+    def source(self) -> str:
+        """What it is a frame of, be it asked for as a whole or by this moment; "" for a picture by itself."""
+        return self.clip or ("" if self.moment is None else str(self.whole))
 
     def of_crop(self, crop: Crop) -> Picture:
         """A box of this picture."""
-        return self._with(crop, self.lenient)
+        return self._with(crop=crop)
+
+    def at(self, moment: float) -> Picture:
+        """The frame of this clip that is shown after so many seconds."""
+        return self._with(moment=round(moment, 3))
+
+    def as_frame(self, frame: Frame) -> Picture:
+        """The same picture as a frame of a clip."""
+        return self._with(frame=frame)
 
     def as_lenient(self) -> Picture:
         """The same picture, which may be cut off."""
-        return self._with(self.crop, lenient=True)
+        return self._with(lenient=True)
 
-    def _with(self, crop: Crop | None, lenient: bool) -> Picture:
-        return Picture(self.file, self.inside, crop, held=self.held, name=self.name, lenient=lenient)
+    def under(self, rule: Rule) -> Picture:
+        """The same picture under a rule. Raises UsageError where it is under another one already."""
+        if self.rule and rule != self.rule:
+            theirs = f"with {rule.flags()}" if rule else "without"
+            raise UsageError(
+                f"{self} was read with {self.rule.flags()}, and the model was fitted {theirs}: a model sees pictures "
+                "as it learned them. Leave the flags out, or fit again."
+            )
+        return self if rule == self.rule else self._with(rule=rule)
+
+    def _with(self, **changed: Any) -> Picture:
+        """The same picture but for some fields."""
+        fields = {name: getattr(self, name) for name in ("lenient", "moment", "rule", "frame")} | changed
+        crop = fields.pop("crop", self.crop)
+        return Picture(self.file, self.inside, crop, held=self.held, name=self.name, **fields)
 
     @property
     def suffix(self) -> str:
@@ -164,8 +215,9 @@ class Picture:
                 raise PartError("is an address on the network, which is not fetched: download the picture.")
             yield io.BytesIO(self.held)
             return
+        most = MAX_CLIP_BYTES if self.suffix in VIDEO_SUFFIXES else MAX_BYTES
         with (
-            open_regular(self.file, MAX_BYTES, "a picture")
+            open_regular(self.file, most, "a picture")
             if self.inside is None
             else open_member(self.file, self.inside) as file
         ):
@@ -186,8 +238,15 @@ class Picture:
     def digest_of(self, whole: str) -> str:
         """Its digest, from that of the whole picture, which `lenient` is not part of."""
         if self.lenient:  # what was read of it strictly, nothing, is never taken for this, nor this for that
-            whole = hashlib.sha256(f"{whole}#lenient".encode()).hexdigest()
-        return whole if self.crop is None else hashlib.sha256(f"{whole}{self.crop}".encode()).hexdigest()
+            whole = part_digest(whole, "#lenient")
+        for part in (self.crop, self._time or None, self.rule or None):
+            whole = whole if part is None else part_digest(whole, part)
+        return whole
+
+    @property
+    def _time(self) -> str:
+        """The moment as a media fragment; "" without one."""
+        return "" if self.moment is None else f"#t={f'{self.moment:.3f}'.rstrip('0').rstrip('.')}"
 
     def _digest_of_whole(self) -> str:
         found = hashlib.sha256()
@@ -208,14 +267,14 @@ class Picture:
     def __str__(self) -> str:
         where = self.name if self.file is None else str(self.file)
         inside = "" if self.inside is None else f"::{self.inside}"
-        return f"{where}{inside}{'' if self.crop is None else self.crop}"
+        return f"{where}{inside}{'' if self.crop is None else self.crop}{self._time}"
 
     def __repr__(self) -> str:
         return f"Picture({str(self)!r})"
 
     def _key(self) -> tuple[object, ...]:
         held = None if self.held is None else id(self.held)
-        return self.file, self.inside, self.crop, self.lenient, held
+        return self.file, self.inside, self.crop, self.lenient, self.moment, self.rule, held
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Picture) and self._key() == other._key()
@@ -257,13 +316,27 @@ def crop_in(name: str) -> tuple[str, Crop | None]:
     return name[: found.start()], Crop(*(int(number) for number in found.groups()))
 
 
+def moment_in(name: str) -> tuple[str, float | None]:
+    """A name without the moment at its end, and the moment in seconds.
+
+    >>> moment_in("run.mp4#t=1.5")
+    ('run.mp4', 1.5)
+    """
+    found = _MOMENT.search(name)
+    return (name, None) if found is None or found.end() != len(name) else (name[: found.start()], float(found[1]))
+
+
 def _parsed(text: str) -> Picture:
     """The picture of a name: what exists as it stands, else the part of something that exists, else the name itself."""
     name, crop = crop_in(text)
-    for one, cut in [(text, None)] if crop is None else [(text, None), (name, crop)]:
+    clip, moment = moment_in(text)
+    readings: list[tuple[str, Crop | None, float | None]] = [(text, None, None)]
+    readings += [] if crop is None else [(name, crop, None)]
+    readings += [] if moment is None else [(clip, None, moment)]
+    for one, cut, shown in readings:
         place = _placed(one)
         if place is not None:
-            return Picture(*place, cut)
+            return Picture(*place, cut, moment=shown)
     return Picture(None, name=text) if _ADDRESS.match(text) else Picture(Path(text))
 
 

@@ -14,13 +14,15 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from shotfit.calls import checked
 from shotfit.data.classnames import NAMES_FILE, ClassNames, read_class_names, without_numbers
+from shotfit.data.clips import Sampling, framed, is_clip
 from shotfit.data.containers import ARCHIVES, TABLES
-from shotfit.data.filecache import FileCache
+from shotfit.data.filecache import FileCache, in_threads
 from shotfit.data.formats import (
     archive,
     coco,
@@ -30,6 +32,7 @@ from shotfit.data.formats import (
     datasets,
     fiftyone,
     folders,
+    frames,
     imagefolder,
     jsonl,
     label_studio,
@@ -45,9 +48,12 @@ from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
 from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part, check_padding
 from shotfit.data.missing import reason_none_exists
+from shotfit.data.pictures import Picture
 from shotfit.data.remote.addresses import only_here
+from shotfit.data.rules import Rule
 from shotfit.data.tasks import DEFAULT_TEMPLATE, ClassList, Item, Task, expand_templates
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import ShotfitError, UsageError, plural
+from shotfit.progress import track
 
 __all__ = ["FORMATS", "read_task", "task_of"]
 
@@ -80,6 +86,7 @@ FORMATS: dict[str, Format] = {
     "archive": archive,
     "wnid": wnid,
     "folders": folders,
+    "frames": frames,
 }
 """By the names that --read-as takes, the surest signs first."""
 
@@ -97,6 +104,10 @@ def read_task(
     group_column: str | None = None,
     read_as: str | None = None,
     padding: float | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
+    window: Sequence[float] | None = None,
+    bands: Sequence[int] | None = None,
     cache: Path | None = None,
 ) -> Task:
     """The task that `source` holds: a folder, or a file of one of `FORMATS`.
@@ -111,6 +122,10 @@ def read_task(
             stay together: in the test part where it is made here, and wherever images are dealt into folds.
         read_as: the format, one of `FORMATS`; by default the first that recognizes the source.
         padding: what each box gets around it, a share of its width left and right and of its height above and below.
+        frames, fps: how many frames of a clip are its pictures, or how many of each second; 8 of each by default. Where
+            either is given, GIFs of several frames are clips too. The frames of a clip stay together.
+        window: the levels (low, high) that become black and white, of pictures of more than 8 bits.
+        bands: those of TIFFs that become red, green and blue (or gray), from 1.
         cache: a folder in which the pictures' digests are kept, so that a second call reads no image.
 
     A validation image that is in the test part too counts for that alone, and `test_origin` says so.
@@ -118,13 +133,15 @@ def read_task(
 
     Raises:
         ShotfitError: nothing there to read, a folder of domains, a malformed manifest or `classes.toml`.
-        UsageError: an unknown format; `images` or columns that the format does not have; a padding below 0 or above 10.
+        UsageError: an unknown format; `images` or columns that the format does not have; numbers out of bounds.
     """
     only_here(source, "a task")
     check_padding(padding)
     source = _absolute(source)
-    where = None if images is None else _absolute(images)
-    how = How(where, path_column, label_column, group_column, read_as, padding)
+    how = How(
+        None if images is None else _absolute(images), path_column, label_column, group_column, read_as, padding,
+        frames, fps, window, bands,
+    )  # fmt: skip
     listing = _format(source, read_as).read(source, how)
     return task_of(listing, source, how, class_names=class_names, templates=templates, name=name, cache=cache)
 
@@ -148,7 +165,8 @@ def task_of(
         names=names.apply(listing.classes, without_numbers(listing.classes) if listing.numbered else listing.classes),
         templates=expand_templates(templates) or names.templates or (DEFAULT_TEMPLATE,),
     )
-    parts = _items(listing, FileCache(cache))
+    listing = _in_frames(listing, how.sampling, source if folder else source.parent)
+    parts = _items(listing, FileCache(cache), how.rule)
     _check_found(parts, source, how.images)
     test_origin = listing.test_origin
     if not parts["test"]:
@@ -156,6 +174,8 @@ def task_of(
         test_origin = (
             f"about a fifth of each class, in whole groups of {how.group_column}"
             if how.group_column
+            else "about a fifth of each class, in whole clips"
+            if any(item.picture.source for item in parts["train"])
             else "about a fifth of each class, with all boxes of a picture"
             if listing.groups
             else "a fifth of each class, chosen by content"
@@ -221,9 +241,33 @@ def _format(source: Path, read_as: str | None) -> Format:
     )
 
 
-def _items(listing: Listing, cache: FileCache) -> dict[Part, list[Item]]:
+def _in_frames(listing: Listing, sampling: Sampling, home: Path) -> Listing:
+    """The listing with frames in place of clips, in groups that keep those of a clip together.
+
+    home: the folder that the clips' names begin in, so that groups are called the same wherever it lies.
+    """
+    if not any(is_clip(picture, sampling) or picture.source for part in PARTS for picture, _ in listing.parts[part]):
+        return listing
+    rows = [(part, picture, label, group) for part in PARTS
+            for (picture, label), group in zip(listing.parts[part], listing.groups_of(part), strict=True)]  # fmt: skip
+    spread = in_threads(lambda row: list(framed([row[1]], sampling)), rows)
+    parts: dict[Part, list[tuple[Picture, int]]] = {part: [] for part in PARTS}
+    groups: dict[Part, list[str]] = {part: [] for part in PARTS}
+    frames, clips = 0, set[str]()
+    for (part, _, label, group), pictures in zip(rows, track(spread, "looking into clips", len(rows)), strict=True):
+        for picture in filter(None, pictures):
+            source = picture.source
+            parts[part].append((picture, label))
+            groups[part].append(group or (source and os.path.relpath(source, home)))
+            frames += bool(source)
+            clips |= {source} - {""}
+    notes = [f"{frames:,} frames of {plural(len(clips), 'clip')} are images of the task"] if clips else []
+    return replace(listing, parts=parts, groups=groups, notes=(*listing.notes, *notes))
+
+
+def _items(listing: Listing, cache: FileCache, rule: Rule) -> dict[Part, list[Item]]:
     found = [
-        (part, picture, label, group)
+        (part, picture.under(rule) if rule else picture, label, group)
         for part in PARTS
         for (picture, label), group in zip(listing.parts[part], listing.groups_of(part), strict=True)
     ]

@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from shotfit.data.clips import together
 from shotfit.data.images import SUFFIXES, is_unread
 from shotfit.data.pictures import Picture, PictureLike
+from shotfit.data.rules import Rule, part_digest
 from shotfit.data.shots import draw
 from shotfit.data.templates import DEFAULT_TEMPLATE, TEMPLATE_SETS
 from shotfit.errors import ShotfitError, UsageError
@@ -47,6 +49,15 @@ class Item:
     label: int
     digest: str
     group: str = ""
+
+    def under(self, rule: Rule) -> Item:
+        """The same, whose picture is read under a rule. Raises UsageError where it was read under another one."""
+        picture = self.picture.under(rule)
+        return (
+            self
+            if picture is self.picture
+            else replace(self, picture=picture, digest=self.digest and part_digest(self.digest, rule))
+        )
 
     def as_lenient(self) -> Item:
         """The same, whose picture may be cut off. It has another digest, so that it is not taken for a whole one."""
@@ -204,10 +215,14 @@ class Task:
     def shots(self, shots: int, seed: int) -> Task:
         """The task with `shots` train images a class and at most 4 val images, by CoOp's rule (`shots.draw`).
 
-        The test part stays as it is. Raises UsageError for shots below 1 and negative seeds.
+        Of clips so many whole ones are drawn. The test part stays as it is. Raises UsageError for shots below 1 and
+        negative seeds.
         """
-        train, val = draw([item.label for item in self.train], [item.label for item in self.val], shots, seed)
-        return replace(self, train=tuple(self.train[i] for i in train), val=tuple(self.val[i] for i in val))
+        train, val = _units(self.train), _units(self.val)
+        drawn = draw([unit[0].label for unit in train], [unit[0].label for unit in val], shots, seed)
+        chosen = [tuple(item for place in places for item in units[place])
+                  for units, places in zip((train, val), drawn, strict=True)]  # fmt: skip
+        return replace(self, train=chosen[0], val=chosen[1])
 
     def support(self, shots: int | None, seed: int, validation: Literal["few", "full"] = "few") -> Task:
         """What a fit receives: the task sealed, with its shots (None: all images), and of the val part few or all.
@@ -225,6 +240,12 @@ class Task:
                 "takes cross-validation of the support images."
             )
         return replace(drawn, val=self.val)
+
+
+def _units(items: Sequence[Item]) -> list[list[Item]]:
+    """Images that are drawn as one: the frames of a clip, and each other one by itself."""
+    clips = together(items, lambda item: item.picture.clip and f"{item.label} {item.picture.clip}")
+    return [[items[place] for place in places] for places in clips]
 
 
 def plain_name(name: str) -> str:

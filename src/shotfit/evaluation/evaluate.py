@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import device_of
 from shotfit.data.given import Data, Labels, tasks_of
-from shotfit.data.listing import How
+from shotfit.data.listing import AS_IT_IS
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.engine.store import cache_folder
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.evaluation.intervals import Interval, accuracy_intervals
+from shotfit.fitting.clips import by_clip
 from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.model import Model, load
 from shotfit.fitting.notebook import frame, html_table
@@ -156,11 +157,15 @@ class TaskScores:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a model says of labelled images: labels [images], probabilities [images, classes]."""
+    """What a model says of labelled images: labels [images], probabilities [images, classes].
+
+    items: the images, of a clip its middle frame; none where nobody asked.
+    """
 
     labels: NDArray[Any]
     probabilities: NDArray[Any]
     class_names: tuple[str, ...]
+    items: tuple[Item, ...] = ()
 
     @property
     def predicted(self) -> NDArray[Any]:
@@ -211,7 +216,8 @@ def evaluate(
 def _items_of(model: Model, data: Sequence[Item] | Data, labels: Labels | None, everything: bool) -> Sequence[Item]:
     if labels is None and isinstance(data, (list, tuple)) and all(isinstance(one, Item) for one in data):
         return cast("Sequence[Item]", data)
-    tasks = tasks_of(data, labels, How(padding=model.record.get("padding")), cache=cache_folder(), to_fit=False)
+    how = AS_IT_IS.under(model.rule, model.record.get("padding"))
+    tasks = tasks_of(data, labels, how, cache=cache_folder(), to_fit=False)
     if len(tasks) > 1:
         raise UsageError(f"{len(tasks)} tasks are given; evaluate_tasks judges several.")
     check_same_padding(model.record, tasks[0])
@@ -227,8 +233,10 @@ def _check_place(model: Model, device: str) -> None:
             raise UsageError(f"The model is on {place}, not on {device}: open it there, load(..., device={device!r}).")
 
 
-def answers(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> Answers:
+def answers(model: Model, items: Sequence[Item], among: Sequence[int] = (), frames: bool = False) -> Answers:
     """What a model says of images, image by image; takes what `evaluate` takes.
+
+    A clip counts once: by the mean of its frames' probabilities (`fitting/clips.py`). frames: each frame counts.
 
     Raises ShotfitError if there is no image, or a label that the model has no class for.
     """
@@ -240,7 +248,11 @@ def answers(model: Model, items: Sequence[Item], among: Sequence[int] = ()) -> A
             f"The images have labels up to {labels.max()}, but the model has {len(model.class_names)} classes: "
             "evaluate on a task with the model's classes."
         )
-    return Answers(labels, model.probabilities(items, among).double().numpy(), model.class_names)
+    probabilities = model.probabilities(items, among)
+    if not frames:
+        items, probabilities = by_clip(items, probabilities)
+    labels = np.asarray([item.label for item in items], dtype=np.int64)
+    return Answers(labels, probabilities.double().numpy(), model.class_names, tuple(items))
 
 
 @checked
@@ -254,23 +266,20 @@ def evaluate_tasks(model: Model, tasks: Sequence[Task], everything: bool = False
     return scores_of_tasks(model, answers_of_tasks(model, tasks, everything))
 
 
-def answers_of_tasks(
-    model: Model, tasks: Sequence[Task], everything: bool = False
-) -> dict[str, tuple[list[Item], Answers]]:
-    """The images of each task and what the model says of them; takes and raises what `evaluate_tasks` does."""
+def answers_of_tasks(model: Model, tasks: Sequence[Task], everything: bool = False) -> dict[str, Answers]:
+    """What the model says of the images of each task; takes and raises what `evaluate_tasks` does."""
     check_names(tasks)
     found = {}
     for task in tasks:
         check_same_padding(model.record, task)
         own = model_for(model, task)
-        items = labelled_for(own.class_names, task, everything)
-        found[task.name] = items, answers(own, items)
+        found[task.name] = answers(own, labelled_for(own.class_names, task, everything))
     return found
 
 
-def scores_of_tasks(model: Model, said: Mapping[str, tuple[Sequence[Item], Answers]]) -> TaskScores:
+def scores_of_tasks(model: Model, said: Mapping[str, Answers]) -> TaskScores:
     """What the answers of `answers_of_tasks` are worth."""
-    scores = {name: own.scores() for name, (_, own) in said.items()}
+    scores = {name: own.scores() for name, own in said.items()}
     return TaskScores(scores, tuple(name for name in said if name not in model.tasks))
 
 
@@ -283,7 +292,8 @@ def model_for(model: Model, task: Task) -> Model:
 
 def zero_shot_of(model: Model) -> Model:
     """The zero-shot model of the same backbone, classes and templates, to compare with."""
-    return Model(zero_shot(model.frozen, model.classes), model.frozen, {})
+    kept = {"pictures": model.rule.as_json()}
+    return Model(zero_shot(model.frozen, model.classes), model.frozen, kept)
 
 
 def score(labels: NDArray[Any], probabilities: NDArray[Any], class_names: Sequence[str]) -> Scores:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from shotfit.data.containers import arrow
 from shotfit.data.rows import Columns, Kind, check_file, form_of, write_rows
-from shotfit.data.tasks import Item
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.evaluate import Answers
 from shotfit.fitting.asked import Verdict
@@ -52,21 +51,21 @@ def check_folder(folder: Path) -> None:
         raise _refused(folder, error) from None
 
 
-def write_predictions(folder: Path, files: Mapping[str, tuple[Sequence[Item], Answers]]) -> None:
-    """Write a file for each name: the images and what was said of them.
+def write_predictions(folder: Path, files: Mapping[str, Answers]) -> None:
+    """Write a file for each name: what was said of images.
 
     Raises ShotfitError where the folder cannot be written.
     """
-    for name, (items, answers) in files.items():
+    for name, answers in files.items():
         try:
-            write_rows(folder / name, "csv", _COLUMNS, _rows(items, answers))
+            write_rows(folder / name, "csv", _COLUMNS, _rows(answers))
         except OSError as error:
             raise _refused(folder, error) from None
 
 
 def write_answers(
     path: Path,
-    said: Mapping[str, tuple[Sequence[Item], Answers]],
+    said: Mapping[str, Answers],
     verdicts: Sequence[Verdict] = (),
     several: bool = False,
 ) -> None:
@@ -86,8 +85,8 @@ def write_answers(
     more = iter(verdicts)
 
     def rows() -> Iterator[tuple[object, ...]]:
-        for task, (items, answers) in said.items():
-            for row, right in zip(_rows(items, answers), answers.right.tolist(), strict=True):
+        for task, answers in said.items():
+            for row, right in zip(_rows(answers), answers.right.tolist(), strict=True):
                 verdict = next(more, Verdict())
                 asked = [*([verdict.set] if asks_set else []), *([verdict.unknown] if asks_unknown else [])]
                 yield (*([task] if several else []), *row, right, *asked)
@@ -108,12 +107,13 @@ def check_rows_file(path: Path) -> None:
     check_file(path)
 
 
-def _rows(items: Sequence[Item], answers: Answers) -> Iterator[tuple[object, ...]]:
+def _rows(answers: Answers) -> Iterator[tuple[object, ...]]:
     for item, label, predicted, probabilities in zip(
-        items, answers.labels, answers.predicted, answers.probabilities, strict=True
+        answers.items, answers.labels, answers.predicted, answers.probabilities, strict=True
     ):
         named = answers.class_names[label], answers.class_names[predicted]
-        yield (str(item.picture), *named, float(probabilities[predicted]), float(probabilities[label]))
+        what = item.picture.clip or str(item.picture)
+        yield (what, *named, float(probabilities[predicted]), float(probabilities[label]))
 
 
 def _refused(folder: Path, error: OSError) -> ShotfitError:

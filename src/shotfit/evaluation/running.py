@@ -230,8 +230,7 @@ def _done(
         record |= _diverged(lesson, f"{run.variant}, {run.shots} shots, seed {run.seed}: {error}")
     record |= {"backbone": loaded.name, "version": shotfit.__version__, "settings": run.settings, "date": _now()}
     if ground.predictions is not None:
-        items = {exam.column: exam.items for exam in lesson.exams}
-        write_predictions(ground.predictions, {names[own]: (items[own], said[own]) for own in said})
+        write_predictions(ground.predictions, {names[own]: said[own] for own in said})
         record["predictions"] = {column: names[column] for column in said}
     return record
 

@@ -70,6 +70,7 @@ def evaluate_trust(
 
     Raises UsageError where the model has no held-out images to answer by, or too few of them.
     """
+    items, unknown = ([item.under(model.rule) for item in some] for some in (items, unknown))
     trust, names, labels = model.own_trust, model.one_task().names, torch.tensor([item.label for item in items])
     few = trust is not None and len(trust) < needed(asked.known_share)  # to mark by, but not to tell apart
     asked = replace(asked, unknown=asked.unknown or (bool(unknown) and not few))
@@ -109,6 +110,7 @@ def verdicts_of(model: Model, items: Sequence[Item], asked: Asked) -> list[Verdi
 
     Raises as `evaluate_trust` does.
     """
+    items = [item.under(model.rule) for item in items]
     answers = judge(asked, model.own_trust, model.record, model.one_task().names)
     return answers(model.probabilities(items), lambda: features_of_items(model.frozen, items))
 

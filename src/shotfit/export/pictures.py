@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from shotfit.data.clips import is_clip
 from shotfit.data.finding import find_images
 from shotfit.data.pictures import Picture
 from shotfit.data.readers import read_task
@@ -69,7 +70,7 @@ def given_pictures(source: Path, model: Model) -> Pictures:
         labels = tuple(own[item.label] for item in measured)
         calibrating = tuple(item.picture for item in _spread(rest, CALIBRATED))
         return Pictures(tuple(item.picture for item in measured), labels, calibrating, given=True)
-    found = find_images([str(source)]).images
+    found = [picture for picture in find_images([str(source)]).images if not is_clip(picture)]
     if not found:
         raise UsageError(f"{source} holds no picture to compare on.")
     apart = _spread(found[1::2], MEASURED) or found

@@ -91,6 +91,11 @@ def export_model(
     opened = model if isinstance(model, Model) else load(model, precision="float32", device="cpu")
     reference = in_float32(opened if task is None else opened.for_task(task))
     reference.one_task()
+    if opened.rule:
+        raise UsageError(
+            f"The model was fitted with {opened.rule.flags()}, and an export reads pictures as they are stored: "
+            "predict with shotfit, or save the pictures in 8 bits and fit again."
+        )
     if reference.frozen.backbone.closed:
         raise UsageError(
             f"{reference.frozen.backbone.name} is closed, and only shotfit's own towers are exported: write features "

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from shotfit.data.given import Data, Labels, from_images, tasks_of
-from shotfit.data.listing import How
+from shotfit.data.listing import AS_IT_IS
 from shotfit.data.pictures import PictureLike
 from shotfit.data.reading import Reading
 from shotfit.data.tasks import Item, Task, plain_name
@@ -36,9 +36,9 @@ def add(
     """
     model.one_task()
     known = model.support
+    how = AS_IT_IS.under(model.rule, model.record.get("padding"))
     if data is not None:
-        how = How(padding=model.record.get("padding"))
-        known = tuple(task.sealed() for task in tasks_of(data, how=how, cache=cache_folder(), lenient=lenient))
+        known = tuple(task.sealed() for task in tasks_of(data, None, how, cache=cache_folder(), lenient=lenient))
     if known is None:
         raise UsageError(
             "This model was opened from its folder, which keeps no images: say what it was fitted to as well, as in "
@@ -46,7 +46,7 @@ def add(
         )
     if len(known) != 1:
         raise UsageError(f"The data are {len(known)} tasks; images are added to a model of one.")
-    given = from_images(images, labels, parts=None, name="added", cache=cache_folder())
+    given = from_images(images, labels, parts=None, name="added", cache=cache_folder(), how=how)
     more = Reading(to_fit=False, lenient=lenient).examined(given, cache_folder())
     task = joined(known[0], [*more.train, *more.test], more.classes.names)
     again = once_more(model, [task], seed=model.record["seed"] or 1, check=bool(model.record["checked"]))

@@ -11,6 +11,7 @@ from typing import Any
 from shotfit.checkpoints.closed import named_by_library
 from shotfit.checkpoints.names import terms_of
 from shotfit.checkpoints.weights import is_known
+from shotfit.data.rules import Rule
 from shotfit.methods import in_file
 from shotfit.methods.base import Method
 from shotfit.printing import as_code, as_markdown
@@ -31,6 +32,7 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
     terms = terms_of(name)
     to_open = "" if known else f" --backbone {name if public else 'PATH_OF_THE_BACKBONE'}"
     to_open += " --method PATH_OF_THE_METHOD.py:CLASS" if in_file(record["found_at"]) else ""
+    read_with = Rule.from_json(record.get("pictures") or {}).flags()
     lines = [
         f"# {as_markdown(method.title)} on {as_markdown(name)}",
         "",
@@ -41,6 +43,7 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
         f"- Backbone: {as_code(name)}, fingerprint {as_code(backbone['fingerprint'])}",
         *([f"- Terms: {as_markdown(terms)}; for a product, fit on another backbone"] if terms else []),
         f"- Learned from: {as_markdown(said_of_support(record))}",
+        *([f"- Pictures: read with {as_code(read_with)}"] if read_with else []),
         f"- Selection: {as_markdown(record.get('selection', 'none'))}",
         *[f"- {as_markdown(title.replace('_', ' '))}: {as_markdown(value)}" for title, value in scores.items()],
         "",

@@ -1,6 +1,6 @@
 """Predictions of pictures that somebody else decodes, as a server does while the tower works on others.
 
-    pixels = torch.stack([decoded(model.frozen, picture) for picture in pictures])      # in any thread
+    pixels = torch.stack([decoded(model, picture) for picture in pictures])      # in any thread
     predict_decoded(model, pixels, [str(picture) for picture in pictures], top=3)       # in one
 
 The numbers are those of `Model.predict`: the same pixels go the same way.
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["best_of", "decoded", "not_finite", "predict_decoded"]
 
 
-def decoded(frozen: Frozen, picture: Picture) -> Tensor:
-    """The picture as the frozen image tower takes it: [3, size, size], in the precision that it computes in.
+def decoded(model: Model, picture: Picture) -> Tensor:
+    """The picture as the frozen image tower takes it: [3, size, size], in the precision that it computes in; read under
+    the model's rule.
 
     Raises BrokenImageError.
     """
-    pixels = center_view(picture, frozen.backbone.config.preprocessing, frozen.savings.reduced_images)
+    frozen = model.frozen
+    pixels = center_view(picture.under(model.rule), frozen.backbone.config.preprocessing, frozen.savings.reduced_images)
     return pixels.to(frozen.backbone.dtype)
 
 

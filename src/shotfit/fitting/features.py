@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from shotfit.checkpoints.weights import load_in
+from shotfit.data.clips import framed
 from shotfit.data.containers import arrow, is_container
 from shotfit.data.finding import Stream, identified
 from shotfit.data.images import SUFFIXES, BrokenImageError, shown
@@ -164,7 +165,8 @@ def _named(sources: Sequence[str], how: How) -> tuple[Iterable[_Named], int | No
                 _Named(item.picture, task.classes.names[item.label], part) for part in parts for item in parts[part]
             ]
             return found, len(found), len(task.classes.names)
-    return (_Named(picture) for picture in Stream(sources, remote=True) if picture is not None), None, 0
+    found = framed(Stream(sources, remote=True), apart=True)
+    return (_Named(picture) for picture in found if picture is not None), None, 0
 
 
 def _rows(frozen: Frozen, named: Iterable[_Named]) -> Iterator[_Row]:

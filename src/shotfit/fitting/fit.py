@@ -14,7 +14,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -24,7 +24,8 @@ from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.given import Data, Labels, tasks_of
 from shotfit.data.listing import How
-from shotfit.data.tasks import joined
+from shotfit.data.rules import AS_STORED, Rule
+from shotfit.data.tasks import Item, joined
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.ranks import world
@@ -72,6 +73,10 @@ def fit(
     label_column: str | None = None,
     group_column: str | None = None,
     padding: float | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
+    window: Sequence[float] | None = None,
+    bands: Sequence[int] | None = None,
     epochs: int | None = None,
     lr: float | None = None,
     steps: int | None = None,
@@ -101,7 +106,9 @@ def fit(
     touched. skip_broken: leave out the files of a path that cannot be read. lenient: read what is there of those that
     are cut off. A text or a method in the place of `labels` is the method.
     shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone; None, the default,
-    and 0 take all.
+    and 0 take all. Of clips so many whole ones are drawn.
+    frames, fps, window, bands: of a path, how clips, levels and bands become pictures, as in `read_task`; the model
+    keeps window and bands, and reads every later picture so.
     method: a name, "path/to/file.py:Class", or a method with its options; "auto" races a shortlist on held-out
     images and keeps the best or an ensemble, needs="new-classes" among methods that predict classes they do not
     know. recipe: "paper" is the published one; "auto" chooses rate, length and the method's decisive options on
@@ -132,7 +139,7 @@ def fit(
     if method == AUTO and views is None:
         views = "center"  # others are encoded for a method that is named
     store = open_store() if store is None else store
-    how = How(None, path_column, label_column, group_column, padding=padding)
+    how = How(None, path_column, label_column, group_column, None, padding, frames, fps, window, bands)
     whole = tasks_of(
         data, labels, how, templates, cache=cache_folder(), shots=shots or None, skip_broken=skip_broken,
         lenient=lenient, warned=lambda said: say(f"warning: {said}"),
@@ -183,6 +190,7 @@ def fit(
         winner = _as_it_is(Judge(fitter, support, selection), zero_shot(frozen, classes))
     result, held = winner.fitted, winner.held_out()
     trust = None if held is None else trust_of(held, result.sizes)
+    rule = rule_of(item for task in whole for item in (*task.train, *task.val))
     judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []
     learned = marks([*support, *judged_by] if result.name != "zero_shot" else ())
     record = record_of(result, loaded) | {
@@ -205,12 +213,20 @@ def fit(
         "fell_back": worse,
         "trust": {} if trust is None else trust.summary,
         "seconds": round(time.perf_counter() - started, 3),
-    }
+    } | ({"pictures": rule.as_json()} if rule else {})  # fmt: skip
     model = Model(result, frozen, record, learned=learned, trust=trust)
     model.support = tuple(tasks)
     if held is not None and selection.source != "validation part":
         model.held_out = torch.cat([fold.held.rows for fold, _ in winner.parts]), held
     return model
+
+
+def rule_of(items: Iterable[Item]) -> Rule:
+    """The window and bands that all images were read with. Raises UsageError where they differ."""
+    found = {item.picture.rule for item in items}
+    if len(found) > 1:
+        raise UsageError("Some images were read with another --window or --bands than others: read all in one way.")
+    return found.pop() if found else AS_STORED
 
 
 def entrants_of(

@@ -30,6 +30,7 @@ from shotfit.data.parts import Part
 from shotfit.data.pictures import Picture
 from shotfit.data.remote.pictures import together
 from shotfit.data.rows import as_text, table_of
+from shotfit.data.rules import AS_STORED, Rule
 from shotfit.engine.decoding import center_square
 from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError, UsageError
@@ -57,12 +58,16 @@ FeatureType = Literal["float16", "float32"]
 
 @dataclass(frozen=True)
 class Shown:
-    """How pictures are shown to a tower. broken: what becomes of one that cannot be read, as in `predict`."""
+    """How pictures are shown to a tower. broken: what becomes of one that cannot be read, as in `predict`.
+
+    pictures: the window and bands that they are read under.
+    """
 
     rule: Preprocessing
     reduced: bool = True
     lenient: bool = False
     broken: Literal["keep", "skip", "stop"] = "keep"
+    pictures: Rule = AS_STORED
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def decode(pictures: Sequence[Picture], shown: Shown) -> Seen:
 
 def _square(picture: Picture, shown: Shown) -> NDArray[np.uint8]:
     try:
-        return center_square(picture, shown.rule, shown.reduced)
+        return center_square(picture.under(shown.pictures), shown.rule, shown.reduced)
     except BrokenImageError as error:
         if shown.lenient and not picture.lenient and is_truncated(error):
             return _square(picture.as_lenient(), shown)
@@ -180,7 +185,7 @@ class Predicting(Job):
         self.frozen = model.frozen
         self.names = model.one_task().names
         self.answers = judge(asked, model.own_trust, model.record, self.names)
-        self.shown = Shown(_rule(self.frozen), self.frozen.savings.reduced_images, lenient, broken)
+        self.shown = Shown(_rule(self.frozen), self.frozen.savings.reduced_images, lenient, broken, model.rule)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Predicting, (self.model, self.top, self.question, self.shown.lenient, self.shown.broken)
@@ -198,7 +203,7 @@ class Predicting(Job):
             "top": min(self.top, len(self.names)),
             **asdict(self.question),
             "columns": list(COLUMNS),
-        }
+        } | ({"pictures": self.model.rule.as_json()} if self.model.rule else {})  # fmt: skip
 
     @torch.no_grad()
     def prepare(self) -> None:

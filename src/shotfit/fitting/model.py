@@ -24,10 +24,12 @@ from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
+from shotfit.data.clips import framed
 from shotfit.data.finding import identified, leniently, pictures_in
 from shotfit.data.given import Data, Labels
 from shotfit.data.images import BrokenImageError, shown
 from shotfit.data.pictures import Picture, PictureLike
+from shotfit.data.rules import Rule
 from shotfit.data.tasklist import paths_above
 from shotfit.data.tasks import ClassList, Item, Task, composed, expand_templates, plain_name
 from shotfit.engine.allocator import kept_memory
@@ -39,15 +41,16 @@ from shotfit.fitting.addresses import called, local_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
 from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
+from shotfit.fitting.clips import averaged
 from shotfit.fitting.decoded import best_of, not_finite
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
-from shotfit.fitting.notebook import html_table
+from shotfit.fitting.notebook import html_of_model
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
-from shotfit.fitting.record import portable, record_of, weights_of
+from shotfit.fitting.record import encoded, portable, record_of, weights_of
 from shotfit.fitting.task_parts import digests
 from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
@@ -106,6 +109,11 @@ class Model:
         return tuple(name for task in self.classes for name in task.names)
 
     @property
+    def rule(self) -> Rule:
+        """What its pictures are read under: the window and bands that it was fitted with."""
+        return Rule.from_json(self.record.get("pictures", {}))
+
+    @property
     def source(self) -> str | None:
         """Where it was opened from or saved to: hf://owner/name@COMMIT, or the folder; None for neither."""
         return None if self.opened is None else called(self.opened["folder"])
@@ -146,9 +154,12 @@ class Model:
     def probabilities(self, items: Sequence[Item], among: Sequence[int] = (), calibrated: bool = True) -> Tensor:
         """Probabilities [images, classes] of images that belong to a task; their features are kept in the store.
 
+        They are read under the model's rule. Raises UsageError for images that were read under another one.
+
         among: positions of the classes that are candidates; the others get 0. All are where it is empty. calibrated: as
         the images that were held out say, where there were any.
         """
+        items = [item.under(self.rule) for item in items]
         pool, barred = ImagePool(items), torch.zeros(len(self.class_names), dtype=torch.bool)
         if among:
             barred = torch.ones_like(barred).index_fill(0, torch.tensor(among), False)
@@ -199,21 +210,26 @@ class Model:
         images: None among them says that the next one may be long in coming; those before it do not wait for it.
         """
         names = self.one_task().names
-        answers = judge(asked, self.own_trust, self.record, names)
+        told = self._each(images, judge(asked, self.own_trust, self.record, names), lenient)
+        for source, picture, answer, timeline in averaged(told, names, asked):
+            if isinstance(answer, ShotfitError):
+                if not keep_broken:
+                    raise answer
+                yield Prediction(source, (), (), error=str(answer), picture=picture)
+                continue
+            values, verdict = answer
+            best = best_of(values, names, top)
+            yield Prediction(source, *best, None, verdict.set, verdict.unknown, picture, timeline=timeline)
+
+    def _each(
+        self, images: Iterable[Picture | None], answers: Answer[T], lenient: bool
+    ) -> Iterator[tuple[Picture, tuple[Tensor, T] | ShotfitError]]:
+        """Each picture, or frame of a clip, with its answer, as `answered` gives it."""
         with ExitStack() as kept:
-            for number, batch in enumerate(growing(images)):
+            for number, batch in enumerate(growing(framed(images))):
                 if number == 1:  # what one batch freed, the system has back sooner
                     kept.enter_context(kept_memory())
-                for picture, answer in zip(batch, self.answered(batch, answers, lenient), strict=True):
-                    source = str(picture)
-                    if isinstance(answer, ShotfitError):
-                        if not keep_broken:
-                            raise answer
-                        yield Prediction(source, (), (), error=str(answer), picture=picture)
-                        continue
-                    values, verdict = answer
-                    best = best_of(values, names, top)
-                    yield Prediction(source, *best, None, verdict.set, verdict.unknown, picture)
+                yield from zip(batch, self.answered(batch, answers, lenient), strict=True)
 
     def predict_proba(
         self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
@@ -226,13 +242,13 @@ class Model:
         """
         if task is not None:
             return self.for_task(task).predict_proba(images, lenient=lenient)
-        answers = judge(NOTHING_MORE, None, self.record, self.one_task().names)
+        names = self.one_task().names
         rows = [torch.zeros(0, len(self.class_names))]
-        for batch in growing(pictures_in(images)):
-            for answer in self.answered(batch, answers, lenient):
-                if isinstance(answer, ShotfitError):
-                    raise answer
-                rows.append(answer[0][None])
+        told = self._each(pictures_in(images), judge(NOTHING_MORE, None, self.record, names), lenient)
+        for _, _, answer, _ in averaged(told, names, NOTHING_MORE):
+            if isinstance(answer, ShotfitError):
+                raise answer
+            rows.append(answer[0][None])
         return torch.cat(rows).numpy()
 
     def add(
@@ -254,18 +270,10 @@ class Model:
 
         lenient: as in `predict`. Raises ShotfitError for an image that cannot be read.
         """
-        return features_of(self.frozen, images, lenient)
+        return features_of(self.frozen, [one.under(self.rule) for one in pictures_in(images)], lenient)
 
     def _repr_html_(self) -> str:
-        scores = self.record.get("scores", {}).get("accuracy")
-        rows = [
-            ("method", self.method.name),
-            ("backbone", self.frozen.backbone.name),
-            ("classes", f"{len(self.class_names):,}: {first_few(self.class_names, 8)}"),
-            ("learned from", f"{self.record.get('support_images', 0):,} images"),
-            *([] if scores is None else [("accuracy on held-out images", f"{100 * scores:.1f} %")]),
-        ]
-        return html_table([{"": name, "model": value} for name, value in rows])
+        return html_of_model(self.record, self.method.name, self.frozen.backbone.name, self.class_names)
 
     @torch.no_grad()
     def answered(
@@ -277,6 +285,7 @@ class Model:
         embed]. Features that the store holds are not computed again. lenient: what is cut off is read as far as it is
         there.
         """
+        pictures = [picture.under(self.rule) for picture in pictures]
         items = [Item(picture, 0, str(place)) for place, picture in enumerate(pictures)]
         broken: dict[Picture, ShotfitError] = {}
         if isinstance(self.frozen.store, Store):  # which knows images by their digests
@@ -392,9 +401,9 @@ class Model:
         parts = digests(state, self.method.sizes)
         record = {name: value for name, value in record.items() if name != "parts"}
         record |= {} if parts is None else {"parts": parts}
-        written = _encoded(card(self.method, record))
+        written = encoded(card(self.method, record))
         record |= {name: hashlib.sha256(data).hexdigest() for name, data in (("weights", state), ("card", written))}
-        content = _encoded(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+        content = encoded(json.dumps(record, indent=2, ensure_ascii=False, default=str))
         edited = card_to_keep(folder)
         if edited is not None:
             warnings.warn(
@@ -490,8 +499,3 @@ load = Model.open
 def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
     model = Model.open(**opened)
     return model if task is None else model.for_task(task)
-
-
-def _encoded(text: str) -> bytes:
-    """As UTF-8; the name of a folder need not be text, and JSON gives back what is escaped."""
-    return text.encode("utf-8", "backslashreplace")

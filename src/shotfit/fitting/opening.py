@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shotfit.data.rules import Rule
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
 from shotfit.errors import ShotfitError
@@ -181,7 +182,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "learned_images": (int,), "views": (int, str, type(None)), "seconds": _NUMBER, "choice": (dict,),
     "training": (dict,), "half_of_the_labels": (dict,), "checked": (dict,), "trust": (dict,), "scores": (dict,),
     "found": (list,), "padding": (*_NUMBER, type(None)),
-    "preprocessing": (dict,), "versions": (dict,), "race": (list,), "card": (str,),
+    "preprocessing": (dict,), "versions": (dict,), "pictures": (dict,), "race": (list,), "card": (str,),
 }  # fmt: skip
 _FIGURES = {
     "scores": ("accuracy", "zero_shot_accuracy", "test_images"),
@@ -214,6 +215,10 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
         raise _refused(path, f"its precision is {record['precision'][:80]}; expected one of {', '.join(_PRECISIONS)}")
     if not isinstance(record.get("versions", {}).get("shotfit", ""), str):
         raise _refused(path, "its field versions holds no text for shotfit")
+    try:
+        Rule.from_json(record.get("pictures", {}))
+    except (ShotfitError, TypeError, ValueError):
+        raise _refused(path, "its field pictures names no window and bands") from None
     tried = record.get("choice", {}).get("tried") or []
     if not isinstance(tried, list) or not all(map(_is_trial, tried)):
         raise _refused(path, "its field choice holds no list of what was tried")

@@ -6,13 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shotfit.data.pictures import Picture
 from shotfit.fitting.notebook import MOST, frame, html_table, thumbnail
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Prediction", "Predictions"]
+__all__ = ["Prediction", "Predictions", "Timeline"]
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """What the frames of a clip say: names of the classes, and probabilities [frames, classes] of each frame.
+
+    times: in seconds, None for the frames of a folder, which have none.
+    """
+
+    class_names: tuple[str, ...]
+    times: tuple[float | None, ...]
+    probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -21,7 +36,7 @@ class Prediction:
 
     error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
     belongs to no class. Both are None where nobody asked. transductive: it depends on the images that were predicted
-    with it. picture: the image itself.
+    with it. picture: the image itself. timeline: of a clip, what its frames say.
     """
 
     source: str
@@ -32,6 +47,7 @@ class Prediction:
     unknown: bool | None = None
     picture: Picture | None = field(default=None, repr=False, compare=False)
     transductive: bool = False
+    timeline: Timeline | None = field(default=None, repr=False, compare=False)
 
 
 class Predictions(list[Prediction]):

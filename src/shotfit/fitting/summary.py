@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shotfit.checkpoints.names import terms_of
+from shotfit.data.rules import Rule
 from shotfit.errors import ShotfitError, first_few
 from shotfit.files import standing
 from shotfit.fitting.addresses import called
@@ -68,6 +69,7 @@ def described(record: Mapping[str, Any]) -> dict[str, Any]:
         "tasks": [{"name": task["task"], "classes": task["names"], "templates": task["templates"]}
                   for task in record["classes"]],
         "learned_from": said_of_support(record),
+        "pictures": record.get("pictures") or {},
         "fell_back": record.get("fell_back", False),
         "checked": record.get("checked") or {},
         "scores": record.get("scores") or {},
@@ -101,6 +103,7 @@ def summary_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("task", f"{task['name']}: {len(task['classes']):,} classes ({first_few(task['classes'], SHOWN)})"))
         rows.append(("templates", first_few([repr(template) for template in task["templates"]])))
     rows.append(("learned from", found["learned_from"]))
+    rows += [("pictures", f"read with {Rule.from_json(found['pictures']).flags()}")] if found["pictures"] else []
     if checked.get("accuracy") is not None:
         rows.append(("checked", f"{_percent(checked)} on {checked.get('on', 'held-out images')}"))
     if scores.get("accuracy") is not None:

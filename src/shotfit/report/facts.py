@@ -144,7 +144,7 @@ def look(model: Model, task: Task, everything: bool = False) -> Facts:
     names = model.one_task().names
     known, labelled = labelled_for(names, task, everything=True), len(task.train) + len(task.val)
     items = known if everything else known[labelled:]
-    said = answers(model, items)
+    said = answers(model, items, frames=True)
     is_plain = model.method.name == "zero_shot"
     return Facts(
         task=task.name,
@@ -154,7 +154,7 @@ def look(model: Model, task: Task, everything: bool = False) -> Facts:
         labelled=labelled,
         whole=everything,
         answers=said,
-        plain=said if is_plain else answers(zero_shot_of(model), items),
+        plain=said if is_plain else answers(zero_shot_of(model), items, frames=True),
         examined=examined(model.frozen, task),
         learned=count_learned(model, items),
         is_plain=is_plain,

@@ -13,7 +13,7 @@ from pathlib import Path
 from shotfit.calls import checked
 from shotfit.data.doctor import examine
 from shotfit.data.given import Data, Labels, tasks_of
-from shotfit.data.listing import How
+from shotfit.data.listing import AS_IT_IS
 from shotfit.data.tasks import Task
 from shotfit.engine.store import cache_folder, open_store
 from shotfit.errors import UsageError
@@ -69,7 +69,7 @@ def write_report(
         return place
     opened = model if isinstance(model, Model) else load(model, store=open_store(), device=device)
     told = list[str]()
-    how = How(padding=opened.record.get("padding"))
+    how = AS_IT_IS.under(opened.rule, opened.record.get("padding"))
     tasks = tasks_of(data, labels, how, cache=cache_folder(), to_fit=False, warned=told.append)
     if len(tasks) > 1:
         raise UsageError(f"{len(tasks)} tasks are given; a report is about one: name the folder of one of them.")

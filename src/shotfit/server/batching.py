@@ -135,7 +135,7 @@ class Batches:
         answer: Answered | Exception | None = None
         try:
             if not entry.request.future.done():
-                entry.pixels = decoded(self.model.frozen, entry.picture)
+                entry.pixels = decoded(self.model, entry.picture)
         except ShotfitError as error:
             broken = Prediction(str(entry.picture), (), (), error=str(error))
             answer = Answered(broken, isinstance(error, TooLargeImageError))

@@ -69,7 +69,7 @@ def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], li
 
 
 def _is_predicted(header: list[str], how: How) -> bool:
-    return set(header) >= _PREDICTED and how == How(how.images, read_as=how.read_as)
+    return set(header) >= _PREDICTED and not how.has_columns
 
 
 def table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:

@@ -276,7 +276,7 @@ def _classes(top: Folder, asked: bool) -> list[Folder]:
         raise ShotfitError(
             f"{shown(top.path)} holds domains ({first_few([folder.name for folder in domains], 5)}) with class folders "
             f"in them, not classes; pass one domain, e.g. {shown(one.path)}, or --read-as folders if {one.name} is a "
-            "class."
+            "class, --read-as frames if the folders in it are clips."
         )
     return top.folders
 

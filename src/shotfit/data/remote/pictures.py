@@ -18,13 +18,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from shotfit.data.budget import thread_pool
 from shotfit.data.containers import ARCHIVES, MAX_BYTES, TABLES, Place, open_member, open_place
 from shotfit.data.pictures import Crop, Picture, crop_in
 from shotfit.data.remote.addresses import Address, is_address
 from shotfit.data.remote.files import kept_whole, state, whole
+from shotfit.data.rules import AS_STORED, Rule
 from shotfit.files import UnreadableError
 
 __all__ = ["AHEAD", "RemotePicture", "picture_named", "together"]
@@ -52,14 +53,18 @@ class RemotePicture(Picture):
         place: Place | None = None,
         version: str = "",
         lenient: bool = False,
+        rule: Rule = AS_STORED,
     ) -> None:
-        super().__init__(None, inside, crop, name=str(address), lenient=lenient)
+        super().__init__(None, inside, crop, name=str(address), lenient=lenient, rule=rule)
         self.address, self.place, self.version = address, place, version
         self._line: _Line | None = None
         self._number = 0
 
-    def _with(self, crop: Crop | None, lenient: bool) -> Picture:
-        return RemotePicture(self.address, self.inside, crop, place=self.place, version=self.version, lenient=lenient)
+    def _with(self, **changed: Any) -> Picture:
+        fields: dict[str, Any] = {"lenient": self.lenient, "rule": self.rule, "crop": self.crop} | changed
+        if fields.pop("moment", None) is not None or fields.pop("frame", None) is not None:
+            raise UnreadableError.of(self.address, "belongs to a clip that lies elsewhere: copy it here first")
+        return RemotePicture(self.address, self.inside, place=self.place, version=self.version, **fields)
 
     @property
     def suffix(self) -> str:
@@ -94,7 +99,7 @@ class RemotePicture(Picture):
             yield io.BytesIO(kept_whole(self.address, MAX_BYTES))
 
     def _key(self) -> tuple[object, ...]:
-        return self.address, self.inside, self.crop, self.lenient
+        return self.address, self.inside, self.crop, self.lenient, self.rule
 
 
 def picture_named(name: str) -> Picture:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from shotfit.data.clips import is_clip
 from shotfit.data.formats.labelled import foldered
 from shotfit.data.formats.tree import Folder
 from shotfit.data.images import is_unread, shown
@@ -40,7 +41,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pictures in the order of their paths, by name. passed_over: pictures of formats that are not read."""
+    """The pictures in the order of their paths, by name. passed_over: clips, and pictures that are not read."""
 
     folder: Path
     pictures: Mapping[str, Shown]
@@ -61,8 +62,9 @@ class Gallery:
         tested = {path for path, part in parts.items() if part == "test"}
         pictures, passed_over = list[Shown](), 0
         for inside in top.below():
-            passed_over += sum(map(is_unread, inside.others))
-            pictures += filter(None, (_shown(folder, picture, labels, tested) for picture in inside.images))
+            still = [picture for picture in inside.images if not is_clip(picture)]
+            passed_over += sum(map(is_unread, inside.others)) + len(inside.images) - len(still)
+            pictures += filter(None, (_shown(folder, picture, labels, tested) for picture in still))
         pictures.sort(key=lambda one: one.path)
         return cls(folder, {one.name: one for one in pictures}, classes, passed_over)
 
