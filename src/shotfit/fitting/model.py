@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
-from shotfit.fitting.notebook import html_table
+from shotfit.fitting.notebook import model_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.fitting.record import portable, record_of, weights_of
@@ -57,11 +57,15 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision, fast_precision
 
+if TYPE_CHECKING:
+    from shotfit.fitting.maps import Map
+
 __all__ = ["Model", "Prediction", "load"]
 
 T = TypeVar("T")
 SCORED = 256  # stored images that run together
 NAMED = 20  # tasks that a sentence names
+ESCAPED = ("utf-8", "backslashreplace")  # the name of a folder need not be text, and JSON gives back what is escaped
 
 
 class Model:
@@ -256,16 +260,20 @@ class Model:
         """
         return features_of(self.frozen, images, lenient)
 
-    def _repr_html_(self) -> str:
-        scores = self.record.get("scores", {}).get("accuracy")
-        rows = [
-            ("method", self.method.name),
-            ("backbone", self.frozen.backbone.name),
-            ("classes", f"{len(self.class_names):,}: {first_few(self.class_names, 8)}"),
-            ("learned from", f"{self.record.get('support_images', 0):,} images"),
-            *([] if scores is None else [("accuracy on held-out images", f"{100 * scores:.1f} %")]),
-        ]
-        return html_table([{"": name, "model": value} for name, value in rows])
+    @checked
+    def maps(
+        self,
+        images: PictureLike | Sequence[PictureLike],
+        classes: Sequence[str] = (),
+        top: int = 1,
+        lenient: bool = False,
+    ) -> list[Map]:
+        """Where in each picture these classes are seen, or its `top` most probable ones; see `maps.maps`."""
+        from shotfit.fitting.maps import maps  # which asks a model
+
+        return [*maps(self, images, classes, top, lenient)]
+
+    _repr_html_ = model_table
 
     @torch.no_grad()
     def answered(
@@ -392,9 +400,9 @@ class Model:
         parts = digests(state, self.method.sizes)
         record = {name: value for name, value in record.items() if name != "parts"}
         record |= {} if parts is None else {"parts": parts}
-        written = _encoded(card(self.method, record))
+        written = card(self.method, record).encode(*ESCAPED)
         record |= {name: hashlib.sha256(data).hexdigest() for name, data in (("weights", state), ("card", written))}
-        content = _encoded(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+        content = json.dumps(record, indent=2, ensure_ascii=False, default=str).encode(*ESCAPED)
         edited = card_to_keep(folder)
         if edited is not None:
             warnings.warn(
@@ -490,8 +498,3 @@ load = Model.open
 def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
     model = Model.open(**opened)
     return model if task is None else model.for_task(task)
-
-
-def _encoded(text: str) -> bytes:
-    """As UTF-8; the name of a folder need not be text, and JSON gives back what is escaped."""
-    return text.encode("utf-8", "backslashreplace")

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from shotfit.data.images import open_image
 from shotfit.data.pictures import Picture
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import ShotfitError, UsageError, first_few
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["MOST", "frame", "html_table", "thumbnail"]
+    from shotfit.fitting.model import Model
+
+__all__ = ["MOST", "frame", "html_table", "model_table", "thumbnail"]
 
 MOST = 50
 """So many rows are shown."""
@@ -77,6 +79,19 @@ def thumbnail(picture: Picture | None) -> str:
 
 def _cell(value: Any) -> str:
     return "" if value is None else html.escape(f"{value:.3f}" if isinstance(value, float) else str(value))
+
+
+def model_table(model: Model) -> str:
+    """A fitted model as a table of HTML."""
+    scores = model.record.get("scores", {}).get("accuracy")
+    rows = [
+        ("method", model.method.name),
+        ("backbone", model.frozen.backbone.name),
+        ("classes", f"{len(model.class_names):,}: {first_few(model.class_names, 8)}"),
+        ("learned from", f"{model.record.get('support_images', 0):,} images"),
+        *([] if scores is None else [("accuracy on held-out images", f"{100 * scores:.1f} %")]),
+    ]
+    return html_table([{"": name, "model": value} for name, value in rows])
 
 
 def _side(value: Any) -> str:

@@ -12,7 +12,20 @@ from shotfit.fitting.notebook import MOST, frame, html_table, thumbnail
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Prediction", "Predictions"]
+__all__ = ["MapFiles", "Prediction", "Predictions"]
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """The files of a class's map: drawn over the picture (PNG) and as an array (.npy).
+
+    point: where most is seen of the class, x and y in stored pixels.
+    """
+
+    label: str
+    overlay: str
+    array: str
+    point: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -21,7 +34,7 @@ class Prediction:
 
     error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
     belongs to no class. Both are None where nobody asked. transductive: it depends on the images that were predicted
-    with it. picture: the image itself.
+    with it. picture: the image itself. maps: what was drawn of it; None where nobody asked.
     """
 
     source: str
@@ -32,6 +45,7 @@ class Prediction:
     unknown: bool | None = None
     picture: Picture | None = field(default=None, repr=False, compare=False)
     transductive: bool = False
+    maps: tuple[MapFiles, ...] | None = None
 
 
 class Predictions(list[Prediction]):
