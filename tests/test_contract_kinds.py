@@ -22,6 +22,7 @@ SAMPLE = [
     ("bert", "apex", 1, "savings_change_nothing"),
     ("bert_mean", "mma", 1, "savings_change_nothing"),
     ("bert_mean", "softcpt", 2, "saved_equals_fitted"),
+    *[(kind, method, 1, "places_sum_to_the_image") for kind in KINDS[:4] for method in ("mma", "apex", "mmrl")],
     *[(kind, method, 0, "stored_equals_full") for kind in KINDS for method in sorted(HEART)],
 ]
 ALL = [

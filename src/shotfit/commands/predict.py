@@ -123,6 +123,32 @@ def predict(
             show_default="none",
         ),
     ] = None,
+    map_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            metavar="DIR",
+            help="Draw where each of these classes is seen: DIR/PICTURE.CLASS.png, and .npy as an array.",
+            show_default="none",
+        ),
+    ] = None,
+    map_classes: Annotated[
+        str | None,
+        typer.Option(
+            "--map-classes",
+            metavar="CLASSES",
+            help="The classes that --map draws, between commas.",
+            show_default="the --top most probable",
+        ),
+    ] = None,
+    points: Annotated[
+        bool,
+        typer.Option(
+            "--points",
+            help="Judge maps by the test part of a set with boxes: how often is the maximum in a box of the class?",
+            show_default="off",
+        ),
+    ] = False,
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
     coverage: flags.Coverage = None,
     per_class: Annotated[
@@ -203,6 +229,8 @@ def predict(
       shotfit predict many new.jpg --task "garden birds" --classes robin,wren,tit
       shotfit predict shotfit-model photos/ --coverage 0.95 --unknown
       shotfit predict shotfit-model photos/ --transductive --format jsonl
+      shotfit predict shotfit-model street.jpg --map maps --map-classes car,bus       where is it seen?
+      shotfit predict shotfit-model voc/ --points                                     and is it there?
       find . -name "*.jpg" | shotfit predict shotfit-model - --format jsonl
       shotfit predict shotfit-model --boxes detections.json --images photos/ --out relabelled.json
       shotfit predict shotfit-model run.mp4 --frames 16 --timeline run.svg
@@ -240,6 +268,7 @@ def predict(
         _check_together({
             "--timeline": timeline,
             "--coverage": coverage is not None, "--unknown": unknown, "--copy-to": copy_to, "--link-to": link_to,
+            "--map": map_to, "--points": points,
             "a folder of parts": is_parts(out, form), "an export": (model / "export.json").is_file(),
             f"--format {form}": form in ("label-studio", "fiftyone"),
             f"--out {out}": out is not None and out.suffix.lower() == ".json",
@@ -255,6 +284,10 @@ def predict(
         raise UsageError("--by-folder makes one picture of a folder; --copy-to and --link-to sort files: leave one.")
     if copy_to is not None and link_to is not None:
         raise UsageError("--copy-to makes copies, and --link-to links: give one.")
+    if map_to is not None and (copy_to is not None or link_to is not None):
+        raise UsageError("--map draws maps, and --copy-to and --link-to sort pictures: do one after the other.")
+    if map_classes is not None and map_to is None:
+        raise UsageError("--map-classes are those that --map draws: add --map DIR.")
     from shotfit.data.clips import Sampling, framed
     from shotfit.data.finding import Stream, lines_of
     from shotfit.data.lists import Paths
@@ -283,7 +316,8 @@ def predict(
     if out is not None and into_parts:
         share = as_share(part)
         exported = (model / "export.json").is_file()
-        refuse(out, {"an export": exported, "--copy-to": copy_to, "--link-to": link_to} | of_clips, into_parts)
+        given = {"an export": exported, "--copy-to": copy_to, "--link-to": link_to, "--map": map_to, "--points": points}
+        refuse(out, given | of_clips, into_parts)
         from shotfit.fitting.parts import check_call, predict_parts
 
         check_call(out, images, share)
@@ -302,19 +336,28 @@ def predict(
     if out is not None:
         check_out(out, chosen)
     sorted_to = copy_to or link_to
-    if sorted_to is not None:
-        check_apart(sorted_to, images)
-    stream = Stream(images, lines_of(sys.stdin), without=sorted_to, paths=paths, remote=True)
+    written_to = sorted_to or map_to
+    if written_to is not None:
+        check_apart(written_to, images)
+    stream = Stream(images, lines_of(sys.stdin), without=written_to, paths=paths, remote=True)
     say = to(sys.stderr)
     fitted: Predictor
     if (model / "export.json").is_file():
         fitted, names = _exported(model, {
             "--classes": classes, "--task": task, "--parent": parent, "--backbone": backbone,
             "--trust-backbone": trust_backbone, "--method": method, "--precision": precision,
-            "--device": device not in ("auto", "cpu"),
+            "--device": device not in ("auto", "cpu"), "--map": map_to, "--points": points,
         })  # fmt: skip
     else:
         fitted, names = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
+    if points:
+        from shotfit.commands.pointing import say_points
+        from shotfit.data.listing import How
+        from shotfit.data.reading import Reading
+
+        how = Reading(How(images_dir, path_column), to_fit=False, skip_broken=skip_broken, lenient=lenient)
+        say_points(cast("Model", fitted), images, how, chosen, map_to)
+        return
     columns = COLUMNS
     if transductive:
         from shotfit.fitting.transductive import Together
@@ -334,6 +377,12 @@ def predict(
     sorter = None if sorted_to is None else Sorter(sorted_to, names, link=link_to is not None)
     if sorter is not None:
         found = sorter.placed(found)
+    if map_to is not None:
+        from shotfit.fitting.mapped import Mapper
+
+        mapped = [] if map_classes is None else as_classes(map_classes)
+        mapper = Mapper(map_to, cast("Model", fitted), mapped, top, lenient)
+        found = mapper.drawn(found)
     if out is not None:
         write(found, out, chosen, names, columns)
         say(f"written: {out}")
@@ -353,6 +402,8 @@ def predict(
         say(f"written: {timeline}")
     if sorter is not None:
         say(_sorted(sorter))
+    if map_to is not None:
+        say(f"{plural(mapper.count, 'map')} drawn into {map_to}")
     if stream.passed_over:
         say(_passed_over(stream))
     for error in stream.damaged:

@@ -69,6 +69,7 @@ __all__ = [
     "Facts",
     "TooLargeImageError",
     "as_jpeg",
+    "as_stored",
     "digest",
     "image_size",
     "inspect",
@@ -78,6 +79,8 @@ __all__ = [
     "opened_image",
     "shown",
     "stored_size",
+    "unturned",
+    "upright",
 ]
 
 _LONGEST_NAME = 1000  # characters that are shown; systems allow some thousand
@@ -191,6 +194,28 @@ def inspect(picture: Picture) -> Facts:
         return _rgb(picture, held)[1]
 
 
+def as_stored(image: Image.Image, orientation: int) -> Image.Image:
+    """An image as its picture lies in the file, from one that stands upright: the way back of the EXIF rotation."""
+    turn = _TURNS.get({6: 8, 8: 6}.get(orientation, orientation))  # every other turn is its own way back
+    return image if turn is None else image.transpose(turn)
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The EXIF rotation, of an image that lies as its picture does in the file."""
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def unturned(sides: tuple[float, ...], width: float, height: float, orientation: int) -> tuple[float, ...]:
+    """Left, top, right, bottom in stored pixels, from those in the upright picture of width and height."""
+    left, top, right, bottom = sides
+    if orientation in (2, 3, 6, 7):  # the stored picture runs the other way along the upright width
+        left, right = width - right, width - left
+    if orientation in (3, 4, 7, 8):
+        top, bottom = height - bottom, height - top
+    return (left, top, right, bottom) if orientation < 5 else (top, left, bottom, right)
+
+
 def is_truncated(error: BrokenImageError) -> bool:
     """Whether a picture could not be read because its end is missing: a lenient one might be."""
     return error.reason.startswith("is truncated")
@@ -234,11 +259,10 @@ def _rgb(picture: Picture, held: ExitStack, shorter: int | None = None) -> tuple
     """What the picture shows, by all rules. Each step makes a new image of one that is dropped then."""
     found = decoded(picture, held, shorter)
     facts, declared = found.shown(picture), found.header.full
-    turn = None if found.turned else _TURNS.get(found.orientation)
+    orientation = 1 if found.turned else found.orientation
     image = cut_out(found, picture)
     del found
-    if turn is not None:
-        image = image.transpose(turn)
+    image = upright(image, orientation)
     if deep(image):
         image, full = eight_bits(image, declared, picture.rule.window)
         facts = replace(facts, full=full)

@@ -88,9 +88,9 @@ class How:
     """What the user says about a source.
 
     images: where its paths begin; None: beside it. path_column, label_column, group_column: names of columns, or keys;
-    None: the usual ones, and no groups. read_as: the name of its format; None: the one that recognizes it. padding: what
-    boxes get around them, a share of their sides (`annotated.py`); None: nothing. frames, fps: what is looked at of
-    clips, as in `Sampling`. window, bands: how levels and bands become pixels, as in `Rule`.
+    None: the usual ones, and no groups. read_as: the name of its format; None: the one that recognizes it. padding:
+    what boxes get around them, a share of their sides (`annotated.py`); None: nothing. frames, fps: what is looked at
+    of clips, as in `Sampling`. window, bands: how levels and bands become pixels, as in `Rule`.
     """
 
     images: Path | None = None

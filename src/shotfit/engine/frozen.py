@@ -33,6 +33,7 @@ from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import BlocksConfig, Preprocessing, ResNetConfig
 from shotfit.towers.edits import NOTHING, Edit, Weights, frozen_until, input_is_read
 from shotfit.towers.layout import Layout, Savings, Stream
+from shotfit.towers.places import at_places
 from shotfit.towers.texts import Texts
 from shotfit.towers.transformer import VisionTransformer
 
@@ -122,10 +123,14 @@ class ImagePool:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A batch of images: rows of a pool, or preprocessed pixels [n, 3, size, size] (then there is no pool)."""
+    """A batch of images: rows of a pool, or preprocessed pixels [n, 3, size, size] (then there is no pool).
+
+    places: every place of their grid counts as an image, and has features of its own (`towers/places.py`).
+    """
 
     pool: ImagePool | None
     rows: Tensor
+    places: bool = False
 
     @classmethod
     def of(cls, pixels: Tensor) -> Images:
@@ -254,7 +259,12 @@ class Frozen:
         return stored.to(self.backbone.device)
 
     def image(self, images: Images, edits: Sequence[Edit] = ()) -> Tensor:
-        """Image features [images, embed], not normalized, float32 at least. Edits of the other tower are left out."""
+        """Image features [images, embed], not normalized, float32 at least. Edits of the other tower are left out.
+
+        Of pixels at their places [images x places, embed], image by image, without gradients.
+        """
+        if images.places:
+            return self._at_places(images, self._of_tower("image", edits))
         last, edits = self.backbone.image.last, self._of_tower("image", edits)
         step, training = frozen_until(edits, last), bool(edits) and torch.is_grad_enabled()
         stored = images.pool is not None and self.savings.frozen_beginning and step != NOTHING
@@ -271,6 +281,16 @@ class Frozen:
             run = self._resume_images if stored else self._run_images
             features = run(images, edits, ceil(len(images) / parts)).to(self.parameter_dtype)
         if again:
+            self._seen[images] = features
+        return features
+
+    def _at_places(self, images: Images, edits: Sequence[Edit]) -> Tensor:
+        """Features of every place, of images that are pixels; the last unedited ones are kept for other members."""
+        if not edits and images in self._seen:
+            return self._seen[images]
+        found = at_places(self.backbone.image, images.rows.to(self.backbone.device), edits, self.savings)
+        features = found.flatten(0, 1).to(self.parameter_dtype)
+        if not edits:
             self._seen[images] = features
         return features
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
-from shotfit.fitting.notebook import html_of_model
+from shotfit.fitting.notebook import model_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.fitting.record import encoded, portable, record_of, weights_of
@@ -59,6 +59,9 @@ from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision, fast_precision
+
+if TYPE_CHECKING:
+    from shotfit.fitting.maps import Map
 
 __all__ = ["Model", "Prediction", "load"]
 
@@ -272,8 +275,20 @@ class Model:
         """
         return features_of(self.frozen, [one.under(self.rule) for one in pictures_in(images)], lenient)
 
-    def _repr_html_(self) -> str:
-        return html_of_model(self.record, self.method.name, self.frozen.backbone.name, self.class_names)
+    @checked
+    def maps(
+        self,
+        images: PictureLike | Sequence[PictureLike],
+        classes: Sequence[str] = (),
+        top: int = 1,
+        lenient: bool = False,
+    ) -> list[Map]:
+        """Where in each picture these classes are seen, or its `top` most probable ones; see `maps.maps`."""
+        from shotfit.fitting.maps import maps  # which asks a model
+
+        return [*maps(self, images, classes, top, lenient)]
+
+    _repr_html_ = model_table
 
     @torch.no_grad()
     def answered(

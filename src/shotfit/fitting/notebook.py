@@ -21,7 +21,9 @@ from shotfit.errors import ShotfitError, UsageError, first_few
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["MOST", "frame", "html_of_model", "html_table", "thumbnail"]
+    from shotfit.fitting.model import Model
+
+__all__ = ["MOST", "frame", "html_table", "model_table", "thumbnail"]
 
 MOST = 50
 """So many rows are shown."""
@@ -39,19 +41,6 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
     except ImportError as error:
         raise UsageError("Data frames need pandas, which is not installed: pip install 'shotfit[data]'.") from error
     return pandas.DataFrame(list(rows))
-
-
-def html_of_model(record: Mapping[str, Any], method: str, backbone: str, class_names: Sequence[str]) -> str:
-    """What a fitted model is, as a table. method, backbone: their names."""
-    scores = record.get("scores", {}).get("accuracy")
-    rows = [
-        ("method", method),
-        ("backbone", backbone),
-        ("classes", f"{len(class_names):,}: {first_few(class_names, 8)}"),
-        ("learned from", f"{record.get('support_images', 0):,} images"),
-        *([] if scores is None else [("accuracy on held-out images", f"{100 * scores:.1f} %")]),
-    ]
-    return html_table([{"": name, "model": value} for name, value in rows])
 
 
 def html_table(rows: Sequence[Mapping[str, Any]], images: Sequence[str] = (), title: str = "") -> str:
@@ -90,6 +79,19 @@ def thumbnail(picture: Picture | None) -> str:
 
 def _cell(value: Any) -> str:
     return "" if value is None else html.escape(f"{value:.3f}" if isinstance(value, float) else str(value))
+
+
+def model_table(model: Model) -> str:
+    """A fitted model as a table of HTML."""
+    scores = model.record.get("scores", {}).get("accuracy")
+    rows = [
+        ("method", model.method.name),
+        ("backbone", model.frozen.backbone.name),
+        ("classes", f"{len(model.class_names):,}: {first_few(model.class_names, 8)}"),
+        ("learned from", f"{model.record.get('support_images', 0):,} images"),
+        *([] if scores is None else [("accuracy on held-out images", f"{100 * scores:.1f} %")]),
+    ]
+    return html_table([{"": name, "model": value} for name, value in rows])
 
 
 def _side(value: Any) -> str:

@@ -262,6 +262,11 @@ def as_object(prediction: Prediction) -> dict[str, object]:
         found["set"] = list(prediction.set)
     if prediction.unknown is not None:
         found["unknown"] = prediction.unknown
+    if prediction.maps is not None:
+        found["maps"] = [
+            {"label": one.label, "overlay": one.overlay, "array": one.array, "point": [*one.point]}
+            for one in prediction.maps
+        ]
     return found | together
 
 

@@ -15,7 +15,7 @@ from shotfit.fitting.notebook import MOST, frame, html_table, thumbnail
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Prediction", "Predictions", "Timeline"]
+__all__ = ["MapFiles", "Prediction", "Predictions", "Timeline"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +31,26 @@ class Timeline:
 
 
 @dataclass(frozen=True)
+class MapFiles:
+    """The files of a class's map: drawn over the picture (PNG) and as an array (.npy).
+
+    point: where most is seen of the class, x and y in stored pixels.
+    """
+
+    label: str
+    overlay: str
+    array: str
+    point: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One image's best classes, best first, with their probabilities; none where there is an `error`.
 
     error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
     belongs to no class. Both are None where nobody asked. transductive: it depends on the images that were predicted
-    with it. picture: the image itself. timeline: of a clip, what its frames say.
+    with it. picture: the image itself. timeline: of a clip, what its frames say. maps: what was drawn of it; None where
+    nobody asked.
     """
 
     source: str
@@ -48,6 +62,7 @@ class Prediction:
     picture: Picture | None = field(default=None, repr=False, compare=False)
     transductive: bool = False
     timeline: Timeline | None = field(default=None, repr=False, compare=False)
+    maps: tuple[MapFiles, ...] | None = None
 
 
 class Predictions(list[Prediction]):

@@ -30,7 +30,7 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import can_hold, write_new
 from shotfit.fitting.predictions import Prediction
 
-__all__ = ["UNKNOWN", "Sorter", "check_apart", "folder_names", "safe_name"]
+__all__ = ["UNKNOWN", "Sorter", "check_apart", "check_folder", "folder_names", "numbered", "safe_name"]
 
 UNKNOWN = "_unknown"
 """The folder of images that belong to no class."""
@@ -65,13 +65,13 @@ def folder_names(classes: Sequence[str]) -> dict[str, str]:
     taken, found = {UNKNOWN}, dict[str, str]()
     for name in classes:
         safe = safe_name(name)
-        found[name] = next(one for one in _numbered(safe, "") if one.casefold() not in taken)
+        found[name] = next(one for one in numbered(safe, "") if one.casefold() not in taken)
         taken.add(found[name].casefold())
     return found
 
 
 def check_apart(folder: Path, sources: Sequence[str]) -> None:
-    """Refuse to sort the pictures of a folder into itself.
+    """Refuse to write into a folder what is made of the pictures in it.
 
     Raises UsageError.
     """
@@ -79,7 +79,16 @@ def check_apart(folder: Path, sources: Sequence[str]) -> None:
     for source in sources:
         named = Path(source).resolve()
         if source != "-" and (named == place or place in named.parents):
-            raise UsageError(f"{source} lies in {folder}, which it is to be sorted into: name another folder.")
+            raise UsageError(f"{source} lies in {folder}, where files are to be written: name another folder.")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder that files can be put into, nor can become one.
+
+    Raises UsageError.
+    """
+    if (folder.exists() and not folder.is_dir()) or not can_hold(folder / "_"):
+        raise UsageError(f"{folder} is no folder that files can be put into: name another one.")
 
 
 class Sorter:
@@ -93,8 +102,7 @@ class Sorter:
     """
 
     def __init__(self, folder: Path, classes: Sequence[str], link: bool = False) -> None:
-        if (folder.exists() and not folder.is_dir()) or not can_hold(folder / "_"):
-            raise UsageError(f"{folder} is no folder that files can be put into: name another one.")
+        check_folder(folder)
         self.folder, self.link = folder, link
         self.names = folder_names(classes)
         self.counts, self.there = Counter[str](), 0
@@ -126,8 +134,8 @@ class Sorter:
         folder.mkdir(parents=True, exist_ok=True)
         name = file.name if file is not None else _name(picture, content or b"")
         stem, ending = os.path.splitext(name)  # noqa: PTH122  (a name that is no text too)
-        for numbered in _numbered(stem, ending):
-            target = folder / numbered
+        for one in numbered(stem, ending):
+            target = folder / one
             if os.path.lexists(target):
                 if _is_same(target, file, content):
                     return False
@@ -194,7 +202,7 @@ def _ending(content: bytes) -> str:
     return _ENDINGS.get(form, f".{form.lower()}")
 
 
-def _numbered(stem: str, ending: str) -> Iterator[str]:
+def numbered(stem: str, ending: str) -> Iterator[str]:
     """The name, then with 2, 3, ..., none of them too long."""
     for number in itertools.count(1):
         behind = f"{'' if number == 1 else f'-{number}'}{ending}"

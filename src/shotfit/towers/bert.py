@@ -48,7 +48,7 @@ class BertTransformer(TextTower):
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, pooling and projection: [rows, embed], or [rows, width]."""
         stream, own = self.ready(self.run(stream, edits), edits), changed(self, self.last, edits)
-        pooled = self._read(stream) if self.pooled_alone else self._pooled(stream)
+        pooled = self.read_tokens(stream) if self.pooled_alone else self._pooled(stream)
         pooled = own.pooler(own.final_norm(pooled))
         return pooled if ends_unprojected(edits) else own.projection(pooled)
 

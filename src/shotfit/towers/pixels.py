@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import Preprocessing
 
-__all__ = ["FILTERS", "LONGEST_ASPECT", "MARGIN", "normalized", "pixels", "resized", "square", "to_rgb"]
+__all__ = ["FILTERS", "LONGEST_ASPECT", "MARGIN", "normalized", "pixels", "resized", "square", "square_in", "to_rgb"]
 
 MARGIN = 2  # a JPEG may be decoded at a share of its size that keeps so many times the tower's pixels a side
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -54,6 +54,28 @@ def square(image: Image.Image, rule: Preprocessing) -> Image.Image:
     else:
         image = _pad(_resize_longer_side(image, rule), rule)
     return to_rgb(image, rule.transparency)
+
+
+def square_in(width: int, height: int, rule: Preprocessing) -> tuple[float, float, float, float]:
+    """Which part of a picture of this size `square` shows: left, top, right and bottom in its pixels.
+
+    A side lies outside of the picture where the rule pads it.
+    """
+    if rule.resize == "squash":
+        return 0, 0, width, height
+    sides = []
+    for side, other in ((width, height), (height, width)):
+        if rule.resize == "shortest":
+            seen = min(side, LONGEST_ASPECT * other)
+            enlarged = rule.size if side <= other else int(rule.size * seen / other)
+            first = _offset(enlarged - rule.size, rule)
+        else:
+            seen, enlarged = side, max(1, round(side / (max(side, other) / rule.size)))
+            first = -((rule.size - enlarged) // 2)
+        begin, scale = (side - seen) // 2, seen / enlarged  # a strip is trimmed first
+        sides.append((begin + first * scale, begin + (first + rule.size) * scale))
+    (left, right), (top, bottom) = sides
+    return left, top, right, bottom
 
 
 def to_rgb(image: Image.Image, transparency: str) -> Image.Image:

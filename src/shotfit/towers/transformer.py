@@ -124,7 +124,7 @@ class Transformer(nn.Module):
                 x = x + edit.map(x)
         return x
 
-    def _read(self, stream: Stream) -> Tensor:
+    def read_tokens(self, stream: Stream) -> Tensor:
         """The read tokens in the caller's order of rows: [rows, width]."""
         layout = stream.layout
         assert layout is not None
@@ -246,7 +246,7 @@ class VisionTransformer(Transformer):
     def _pooled(self, stream: Stream, edits: Sequence[Edit]) -> Tensor:
         """The last step: [n, embed], or [n, width]."""
         if self.pooling == "token":
-            pooled = self.post_norm(self._read(stream))
+            pooled = self.post_norm(self.read_tokens(stream))
         else:
             assert stream.layout is not None
             x = without(stream.hidden, stream.layout, stream.prompts)
@@ -319,7 +319,7 @@ class TextTransformer(TextTower):
     def finish(self, stream: Stream, edits: Sequence[Edit] = ()) -> Tensor:
         """The remaining blocks, the final norm at the read token, the projection: [rows, embed], or [rows, width]."""
         stream, own = self.ready(self.run(stream, edits), edits), changed(self, self.last, edits)
-        pooled = own.final_norm(self._read(stream))
+        pooled = own.final_norm(self.read_tokens(stream))
         return pooled if ends_unprojected(edits) else own.projection(pooled)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from shotfit.data.filecache import in_threads
 from shotfit.data.formats.lines import Places, is_path
-from shotfit.data.images import BrokenImageError, shown, stored_size
+from shotfit.data.images import BrokenImageError, shown, stored_size, unturned
 from shotfit.data.listing import Listing, Part, Row, listed
 from shotfit.data.pictures import Crop, Picture
 from shotfit.errors import ShotfitError, first_few
@@ -270,11 +270,11 @@ def crops_in(image: Annotated, stored: tuple[int, int, int], padding: float = 0.
     crops: list[Crop | None] = []
     for box in image.boxes:
         sides = (box.left * across, box.top * down, box.right * across, box.bottom * down)
-        crop = _crop(_unturned(sides, width, height, orientation), *whole)
+        crop = _crop(unturned(sides, width, height, orientation), *whole)
         if crop is not None and padding:
             more, above = padding * (sides[2] - sides[0]), padding * (sides[3] - sides[1])
             sides = (sides[0] - more, sides[1] - above, sides[2] + more, sides[3] + above)
-            crop = _crop(_unturned(sides, width, height, orientation), *whole)
+            crop = _crop(unturned(sides, width, height, orientation), *whole)
         crops.append(crop)
     return crops
 
@@ -295,16 +295,6 @@ def stored_or_none(picture: Picture) -> tuple[int, int, int] | None:
         return stored_size(picture)
     except BrokenImageError:
         return None
-
-
-def _unturned(sides: tuple[float, ...], width: float, height: float, orientation: int) -> tuple[float, ...]:
-    """Left, top, right, bottom in stored pixels, from those in the upright picture of width and height."""
-    left, top, right, bottom = sides
-    if orientation in (2, 3, 6, 7):  # the stored picture runs the other way along the upright width
-        left, right = width - right, width - left
-    if orientation in (3, 4, 7, 8):
-        top, bottom = height - bottom, height - top
-    return (left, top, right, bottom) if orientation < 5 else (top, left, bottom, right)
 
 
 def _crop(sides: tuple[float, ...], width: int, height: int) -> Crop | None:
