@@ -24,6 +24,7 @@ def doctor(
     label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
+    several_labels: flags.SeveralLabels = False,
     shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 0,
     lenient: flags.Lenient = False,
     as_json: flags.Json = False,
@@ -44,7 +45,7 @@ def doctor(
     from shotfit.data.readers import read_task
     from shotfit.engine.store import cache_folder
 
-    way = How(images, path_column, label_column, group_column, read_as)
+    way = How(images, path_column, label_column, group_column, read_as, several_labels)
     task = read_task(folder, class_names=class_names, cache=cache_folder(), **vars(way))
     say_task(task, say)
     for note in task.notes:

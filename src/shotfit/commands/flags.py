@@ -38,6 +38,7 @@ __all__ = [
     "ReadAs",
     "Recipe",
     "Report",
+    "SeveralLabels",
     "SkipBroken",
     "Steps",
     "Tasks",
@@ -146,6 +147,15 @@ GroupColumn = Annotated[
     typer.Option(
         help="A manifest's column of groups (patient, track, shop): the test part and checks take whole groups.",
         show_default="none",
+    ),
+]
+SeveralLabels = Annotated[
+    bool,
+    typer.Option(
+        "--several-labels",
+        help="A picture may have several labels, or none: cat|dog in a manifest, a list, or a column of 0 and 1 a "
+        "class.",
+        show_default="off",
     ),
 ]
 SkipBroken = Annotated[

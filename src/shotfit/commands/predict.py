@@ -81,7 +81,14 @@ def predict(
         Path | None,
         typer.Option("--link-to", metavar="DIR", help="The same with links to the files.", show_default="none"),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many classes of each image.",
+            show_default="1; of several labels a picture, those above their thresholds",
+        ),
+    ] = None,
     coverage: flags.Coverage = None,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="The coverage holds for each class.", show_default="off")
@@ -140,8 +147,9 @@ def predict(
 
     Rows come as soon as they are known, also for paths on standard input. An image that cannot be read becomes a row
     with its error, and the exit code is 4. CSV and Parquet have the columns image, rank, label, probability, set,
-    unknown and error. Pictures in a folder that are of no format that is read are counted in a note. Features are kept
-    in the cache: a second prediction of the same pictures decodes none of them.
+    unknown and error; of a model of several labels a picture, a row for each image with image, label (cat|dog),
+    probability and error. Pictures in a folder that are of no format that is read are counted in a note. Features are
+    kept in the cache: a second prediction of the same pictures decodes none of them.
 
     \b
     Examples:
@@ -176,8 +184,19 @@ def predict(
     from shotfit.data.lists import Paths
     from shotfit.data.parts import SIZE
     from shotfit.fitting.asked import Asked
-    from shotfit.fitting.predict import COLUMNS, TOGETHER, Peeked, as_lines, check_out, form_for, predictions, write
+    from shotfit.fitting.predict import (
+        COLUMNS,
+        SEVERAL,
+        TOGETHER,
+        Peeked,
+        as_lines,
+        check_out,
+        form_for,
+        predictions,
+        write,
+    )
     from shotfit.fitting.predictions import Prediction
+    from shotfit.fitting.several_labels import refuse as of_one_label
     from shotfit.fitting.sorting import Sorter, check_apart
 
     asked = Asked(coverage, per_class, unknown, known_share)
@@ -219,6 +238,10 @@ def predict(
     else:
         fitted, names = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
     columns = COLUMNS
+    if getattr(fitted, "several_labels", False):
+        if sorted_to is not None or chosen == "fiftyone":
+            raise of_one_label("Copies, links and --format fiftyone")
+        columns = SEVERAL
     if transductive:
         from shotfit.fitting.transductive import Together
 

@@ -83,6 +83,7 @@ class How:
 
     images: where its paths begin; None: beside it. path_column, label_column, group_column: names of columns, or keys;
     None: the usual ones, and no groups. read_as: the name of its format; None: the one that recognizes it.
+    several_labels: a picture may have several labels, or none.
     """
 
     images: Path | None = None
@@ -90,10 +91,11 @@ class How:
     label_column: str | None = None
     group_column: str | None = None
     read_as: str | None = None
+    several_labels: bool = False
 
     def flags(self) -> dict[str, object]:
         """What was said, by the flags of the command line that say it; None where nothing was."""
-        return {f"--{name.replace('_', '-')}": value for name, value in vars(self).items()}
+        return {f"--{name.replace('_', '-')}": None if value is False else value for name, value in vars(self).items()}
 
     def check_columns(self, source: Path, what: str) -> None:
         """Refuse names of columns for a source without columns; what: "class folders". Raises UsageError."""

@@ -43,6 +43,7 @@ from shotfit.data.formats import (
 )
 from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
+from shotfit.data.label_sets import check_one_label, refuse_format, separated
 from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part
 from shotfit.data.missing import reason_none_exists
 from shotfit.data.remote.addresses import only_here
@@ -83,6 +84,9 @@ FORMATS: dict[str, Format] = {
 }
 """By the names that --read-as takes, the surest signs first."""
 
+OF_SEVERAL = ("csv", "jsonl", "imagefolder", "parquet", "datasets")
+"""Those that may give a picture several labels."""
+
 
 @checked
 def read_task(
@@ -96,6 +100,7 @@ def read_task(
     label_column: str | None = None,
     group_column: str | None = None,
     read_as: str | None = None,
+    several_labels: bool = False,
     cache: Path | None = None,
 ) -> Task:
     """The task that `source` holds: a folder, or a file of one of `FORMATS`.
@@ -109,6 +114,7 @@ def read_task(
         group_column: the column of a manifest that names the group of each image (a patient, a track, a shop). Groups
             stay together: in the test part where it is made here, and wherever images are dealt into folds.
         read_as: the format, one of `FORMATS`; by default the first that recognizes the source.
+        several_labels: a picture may have several labels, or none, as docs/several-labels.md says.
         cache: a folder in which the pictures' digests are kept, so that a second call reads no image.
 
     A validation image that is in the test part too counts for that alone, and `test_origin` says so.
@@ -120,8 +126,15 @@ def read_task(
     """
     only_here(source, "a task")
     source = _absolute(source)
-    how = How(None if images is None else _absolute(images), path_column, label_column, group_column, read_as)
-    listing = _format(source, read_as).read(source, how)
+    place = None if images is None else _absolute(images)
+    how = How(place, path_column, label_column, group_column, read_as, several_labels)
+    found = _format(source, read_as)
+    lists = [FORMATS[name] for name in OF_SEVERAL]
+    if several_labels and found not in lists:
+        raise refuse_format(next(name for name, one in FORMATS.items() if one is found), OF_SEVERAL)
+    listing = found.read(source, how)
+    if not several_labels and found in lists:
+        check_one_label(listing.classes, shown(source))
     return task_of(listing, source, how, class_names=class_names, templates=templates, name=name, cache=cache)
 
 
@@ -136,6 +149,9 @@ def task_of(
     cache: Path | None = None,
 ) -> Task:
     """The task of a listing, with a test part; see `read_task`."""
+    labels = None
+    if how.several_labels:
+        listing, labels = separated(listing)
     folder = source.is_dir()
     beside = (source if folder else source.parent) / NAMES_FILE
     names = read_class_names(Path(class_names or beside)) if class_names or beside.is_file() else ClassNames()
@@ -143,8 +159,11 @@ def task_of(
         task=name or _name_of(source),
         names=names.apply(listing.classes, without_numbers(listing.classes) if listing.numbered else listing.classes),
         templates=expand_templates(templates) or names.templates or (DEFAULT_TEMPLATE,),
+        several_labels=how.several_labels,
     )
     parts = _items(listing, FileCache(cache))
+    for part, own in ({} if labels is None else labels).items():
+        parts[part] = [item.with_labels(held) for item, held in zip(parts[part], own, strict=True)]
     _check_found(parts, source, how.images)
     test_origin = listing.test_origin
     if not parts["test"]:

@@ -38,6 +38,7 @@ from shotfit.export.web import check_size, page_files
 from shotfit.files import SETTINGS_BYTES, UnreadableError, can_hold, read_text, write_folder
 from shotfit.fitting.folder import SYSTEM_FILES
 from shotfit.fitting.model import Model, load
+from shotfit.fitting.several_labels import refuse
 from shotfit.printing import printable
 from shotfit.towers.backbone import Backbone
 
@@ -91,6 +92,8 @@ def export_model(
     opened = model if isinstance(model, Model) else load(model, precision="float32", device="cpu")
     reference = in_float32(opened if task is None else opened.for_task(task))
     reference.one_task()
+    if reference.several_labels:
+        raise refuse("Exports")
     if reference.frozen.backbone.closed:
         raise UsageError(
             f"{reference.frozen.backbone.name} is closed, and only shotfit's own towers are exported: write features "

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from shotfit.data.given import Data, Labels, from_images, tasks_of
+from shotfit.data.listing import How
 from shotfit.data.pictures import PictureLike
 from shotfit.data.reading import Reading
 from shotfit.data.tasks import Item, Task, plain_name
@@ -36,7 +37,8 @@ def add(
     model.one_task()
     known = model.support
     if data is not None:
-        known = tuple(task.sealed() for task in tasks_of(data, cache=cache_folder(), lenient=lenient))
+        how = How(several_labels=model.several_labels and not isinstance(data, (Task, list, tuple)))
+        known = tuple(task.sealed() for task in tasks_of(data, None, how, cache=cache_folder(), lenient=lenient))
     if known is None:
         raise UsageError(
             "This model was opened from its folder, which keeps no images: say what it was fitted to as well, as in "
@@ -44,7 +46,8 @@ def add(
         )
     if len(known) != 1:
         raise UsageError(f"The data are {len(known)} tasks; images are added to a model of one.")
-    given = from_images(images, labels, parts=None, name="added", cache=cache_folder())
+    several = model.several_labels
+    given = from_images(images, labels, parts=None, name="added", several_labels=several, cache=cache_folder())
     more = Reading(to_fit=False, lenient=lenient).examined(given, cache_folder())
     task = joined(known[0], [*more.train, *more.test], more.classes.names)
     again = once_more(model, [task], seed=model.record["seed"] or 1, check=bool(model.record["checked"]))
@@ -57,7 +60,7 @@ def joined(task: Task, items: Sequence[Item], names: Sequence[str]) -> Task:
     places = {plain_name(name): place for place, name in enumerate(task.classes.names)}
     new = [name for name in names if plain_name(name) not in places]
     places |= {plain_name(name): len(task.classes.names) + place for place, name in enumerate(new)}
-    added = [replace(item, label=places[plain_name(names[item.label])]) for item in items]
+    added = [item.with_labels([places[plain_name(names[label])] for label in item.labels]) for item in items]
     digests = {item.digest for item in added} - {""}
     kept = [item for item in task.train if item.digest not in digests]
     classes = replace(task.classes, names=(*task.classes.names, *new))

@@ -8,7 +8,7 @@ The numbers are those of `Model.predict`: the same pixels go the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +23,7 @@ from shotfit.fitting.predictions import Prediction
 if TYPE_CHECKING:
     from shotfit.fitting.model import Model
 
-__all__ = ["best_of", "decoded", "not_finite", "predict_decoded"]
+__all__ = ["above", "best_of", "decoded", "not_finite", "predict_decoded"]
 
 
 def decoded(frozen: Frozen, picture: Picture) -> Tensor:
@@ -37,7 +37,7 @@ def decoded(frozen: Frozen, picture: Picture) -> Tensor:
 
 @torch.no_grad()
 def predict_decoded(
-    model: Model, pixels: Tensor, sources: Sequence[str], top: int = 1, asked: Asked = NOTHING_MORE
+    model: Model, pixels: Tensor, sources: Sequence[str], top: int | None = None, asked: Asked = NOTHING_MORE
 ) -> list[Prediction]:
     """The predictions of pixels [n, 3, size, size], as `Model.predict` gives them with keep_broken.
 
@@ -48,7 +48,7 @@ def predict_decoded(
     found = []
     for source, (values, verdict) in zip(sources, model.judged(Images.of(pixels), answers), strict=True):
         if values.isfinite().all():
-            found.append(Prediction(source, *best_of(values, names, top), None, verdict.set, verdict.unknown))
+            found.append(model.said_of(source, values, verdict, top))
         else:
             found.append(Prediction(source, (), (), error=not_finite(source, model.frozen)))
     return found
@@ -58,6 +58,18 @@ def best_of(values: Tensor, names: Sequence[str], top: int) -> tuple[tuple[str, 
     """The `top` most probable classes of an image, best first, from its probabilities [classes]."""
     best = values.topk(min(max(top, 1), len(names)))
     return tuple(names[index] for index in best.indices.tolist()), tuple(best.values.tolist())
+
+
+def above(
+    best: tuple[tuple[str, ...], tuple[float, ...]], held: Collection[str]
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Of classes and their probabilities those that are held.
+
+    >>> above((("cat", "dog", "cow"), (0.9, 0.4, 0.1)), {"cat", "cow"})
+    (('cat', 'cow'), (0.9, 0.1))
+    """
+    pairs = [pair for pair in zip(*best, strict=True) if pair[0] in held]
+    return tuple(label for label, _ in pairs), tuple(value for _, value in pairs)
 
 
 def not_finite(source: str, frozen: Frozen) -> str:

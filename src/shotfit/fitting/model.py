@@ -33,14 +33,15 @@ from shotfit.data.tasks import ClassList, Item, Task, composed, expand_templates
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
-from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.errors import NewClassesError, ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.fitting.addresses import called, local_folder
-from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
+from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
 from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
-from shotfit.fitting.decoded import best_of, not_finite
+from shotfit.fitting.decoded import above, best_of, not_finite
 from shotfit.fitting.embedding import features_of
+from shotfit.fitting.figures import figures_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
@@ -48,6 +49,7 @@ from shotfit.fitting.notebook import html_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.fitting.record import portable, record_of, weights_of
+from shotfit.fitting.several_labels import SeveralTrust
 from shotfit.fitting.task_parts import digests
 from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
@@ -110,6 +112,11 @@ class Model:
         """Where it was opened from or saved to: hf://owner/name@COMMIT, or the folder; None for neither."""
         return None if self.opened is None else called(self.opened["folder"])
 
+    @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.method.judges_alone
+
     def one_task(self) -> ClassList:
         """The classes of the one task that it predicts; a model of several asks which one is meant.
 
@@ -123,7 +130,7 @@ class Model:
         return self.classes[0]
 
     def logits(self, images: Images, calibrated: bool = True) -> Tensor:
-        """Logits [images, classes] of the task that it predicts; probabilities are the softmax of calibrated ones."""
+        """Logits [images, classes] of the task that it predicts; `_chances` makes probabilities of calibrated ones."""
         self.one_task()
         if self.task is None:
             logits = self.method.logits(images).float()
@@ -155,7 +162,7 @@ class Model:
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
             logits = self.logits(pool.take(rows), calibrated).cpu()
-            parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
+            parts.append(self._chances(logits.masked_fill(barred, -torch.inf)))
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
@@ -167,7 +174,7 @@ class Model:
     def predict(
         self,
         images: PictureLike | Sequence[PictureLike],
-        top: int = 1,
+        top: int | None = None,
         task: str | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
@@ -175,7 +182,7 @@ class Model:
     ) -> Predictions:
         """The `top` most probable classes of each image: paths, bytes, PIL images or arrays [height, width, 3].
 
-        task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
+        top: None is the most probable class, or of a model of several labels all classes above their thresholds. task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
         with an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
         Asked(coverage=0.95, unknown=True). lenient: an image that is cut off is predicted by what is there of it.
 
@@ -189,7 +196,7 @@ class Model:
     def predict_each(
         self,
         images: Iterable[Picture | None],
-        top: int = 1,
+        top: int | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
         lenient: bool = False,
@@ -209,11 +216,29 @@ class Model:
                     if isinstance(answer, ShotfitError):
                         if not keep_broken:
                             raise answer
-                        yield Prediction(source, (), (), error=str(answer), picture=picture)
+                        several = self.several_labels
+                        yield Prediction(source, (), (), str(answer), picture=picture, several_labels=several)
                         continue
                     values, verdict = answer
-                    best = best_of(values, names, top)
-                    yield Prediction(source, *best, None, verdict.set, verdict.unknown, picture)
+                    yield self.said_of(source, values, verdict, top, picture)
+
+    def said_of(
+        self, source: str, values: Tensor, verdict: Verdict, top: int | None, picture: Picture | None = None
+    ) -> Prediction:
+        """The prediction of an image by its probabilities [classes], and what else was asked of it."""
+        names, several = self.one_task().names, self.several_labels
+        best = best_of(values, names, len(names) if several and top is None else top or 1)
+        if several and top is None:
+            held = {names[index] for index in (values >= self.cutoffs).nonzero().flatten().tolist()}
+            best = above(best, held)
+        return Prediction(source, *best, None, verdict.set, verdict.unknown, picture, several_labels=several)
+
+    @property
+    def cutoffs(self) -> Tensor:
+        """[classes] the probability from which on an image has a class, of a model of several labels a picture."""
+        return (
+            self.trust.cutoffs if isinstance(self.trust, SeveralTrust) else torch.full((sum(self.method.sizes),), 0.5)
+        )
 
     def predict_proba(
         self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
@@ -257,13 +282,13 @@ class Model:
         return features_of(self.frozen, images, lenient)
 
     def _repr_html_(self) -> str:
-        scores = self.record.get("scores", {}).get("accuracy")
+        title, scores, _ = figures_of(self.record.get("scores", {}))
         rows = [
             ("method", self.method.name),
             ("backbone", self.frozen.backbone.name),
             ("classes", f"{len(self.class_names):,}: {first_few(self.class_names, 8)}"),
             ("learned from", f"{self.record.get('support_images', 0):,} images"),
-            *([] if scores is None else [("accuracy on held-out images", f"{100 * scores:.1f} %")]),
+            *([] if scores is None else [(f"{title} on held-out images", f"{100 * scores:.1f} %")]),
         ]
         return html_table([{"": name, "model": value} for name, value in rows])
 
@@ -301,9 +326,13 @@ class Model:
                 answer = ShotfitError(not_finite(str(picture), self.frozen))
             yield answer
 
+    def _chances(self, logits: Tensor) -> Tensor:
+        """Probabilities of logits [images, classes]: of classes that exclude each other, or of each by itself."""
+        return logits.sigmoid() if self.several_labels else logits.softmax(dim=-1)
+
     def judged(self, images: Images, answers: Answer[T]) -> list[tuple[Tensor, T]]:
         """Probabilities [classes] of each image, in the order of `class_names`, and what else was asked."""
-        probabilities = self.logits(images).float().softmax(dim=-1).cpu()
+        probabilities = self._chances(self.logits(images).float()).cpu()
         features = partial(frozen_features, self.frozen, images)
         return list(zip(probabilities, answers(probabilities, features), strict=True))
 
@@ -351,6 +380,11 @@ class Model:
             model = Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
             model.opened = self.opened
             return model
+        if self.several_labels:
+            raise NewClassesError(
+                "A model of several labels a picture has a threshold for each of its own classes, and none for others: "
+                "fit it to images of them."
+            )
         counts = Counter(map(plain_name, classes))
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:

@@ -24,9 +24,11 @@ from torch import Tensor
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
 from shotfit.errors import ShotfitError
+from shotfit.fitting.figures import PRECISION
 from shotfit.fitting.folder import RECORD, WEIGHTS
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.record import damaged, here, kind_of, read_record, read_tensors
+from shotfit.fitting.several_labels import SeveralTrust
 from shotfit.fitting.task_parts import BY_CLASS, for_task, has_parts, one_task, trust_of_task
 from shotfit.fitting.trust import PREFIX, Trust
 from shotfit.methods.base import Method
@@ -128,7 +130,13 @@ def read_saved(
     try:
         fitted = kind(**record["options"])
         classes = tuple(
-            ClassList(own["task"], tuple(own["names"]), tuple(own["templates"]), tuple(own.get("parents", ())))
+            ClassList(
+                own["task"],
+                tuple(own["names"]),
+                tuple(own["templates"]),
+                tuple(own.get("parents", ())),
+                own.get("several_labels", False),
+            )  # fmt: skip
             for own in record["classes"]
         )
     except ShotfitError as error:
@@ -141,7 +149,10 @@ def read_saved(
     sizes = [len(own.names) for own in classes]
     try:
         held = tensors if number is None else trust_of_task(tensors, sizes, number)
-        trust = Trust.restore(held, record.get("trust"), sizes if number is None else [sizes[number]])
+        if classes[0].several_labels:
+            trust: Trust | None = SeveralTrust.read(held, record.get("trust"), sizes[0])
+        else:
+            trust = Trust.restore(held, record.get("trust"), sizes if number is None else [sizes[number]])
     except ValueError:
         raise damaged(folder) from None
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
@@ -180,9 +191,10 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "training": (dict,), "half_of_the_labels": (dict,), "checked": (dict,), "trust": (dict,), "scores": (dict,),
     "preprocessing": (dict,), "versions": (dict,), "race": (list,), "card": (str,),
 }  # fmt: skip
+PRECISIONS_OF_SETS = (PRECISION, f"zero_shot_{PRECISION}")
 _FIGURES = {
-    "scores": ("accuracy", "zero_shot_accuracy", "test_images"),
-    "checked": ("accuracy", "zero_shot_accuracy", "images"),
+    "scores": ("accuracy", "zero_shot_accuracy", *PRECISIONS_OF_SETS, "micro_f1", "macro_f1", "test_images"),
+    "checked": ("accuracy", "zero_shot_accuracy", *PRECISIONS_OF_SETS, "images"),
     "trust": ("images", "log_loss", "log_loss_before"),
     "training": (
         *("steps", "first_loss", "last_loss", "right_before", "right_after"),

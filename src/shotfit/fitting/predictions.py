@@ -21,7 +21,7 @@ class Prediction:
 
     error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
     belongs to no class. Both are None where nobody asked. transductive: it depends on the images that were predicted
-    with it. picture: the image itself.
+    with it. picture: the image itself. several_labels: the classes do not exclude each other, and there may be none.
     """
 
     source: str
@@ -32,6 +32,7 @@ class Prediction:
     unknown: bool | None = None
     picture: Picture | None = field(default=None, repr=False, compare=False)
     transductive: bool = False
+    several_labels: bool = False
 
 
 class Predictions(list[Prediction]):
