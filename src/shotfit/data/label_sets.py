@@ -17,9 +17,20 @@ from typing import Any
 
 from shotfit.data.listing import PARTS, Listing, Part, listed
 from shotfit.data.pictures import Picture
+from shotfit.data.tasks import Task
 from shotfit.errors import ShotfitError, UsageError, first_few
 
-__all__ = ["BAR", "FLAG", "Forms", "check_one_label", "labels_in_columns", "labels_of", "refuse_format", "separated"]
+__all__ = [
+    "BAR",
+    "FLAG",
+    "Forms",
+    "check_alone",
+    "check_one_label",
+    "labels_in_columns",
+    "labels_of",
+    "refuse_format",
+    "separated",
+]
 
 BAR = "|"
 FLAG = "--several-labels (several_labels=True in Python)"
@@ -107,6 +118,13 @@ def check_one_label(labels: Iterable[str], where: str) -> None:
             f"{where} has the label {several[:80]!r}, which names several classes; say {FLAG} for pictures of several "
             "classes, or give each picture one label."
         )
+
+
+def check_alone(tasks: Iterable[Task], what: str) -> None:
+    """Refuse tasks of several labels a picture for what is about one. Raises UsageError."""
+    several = next((task.name for task in tasks if task.classes.several_labels), None)
+    if several is not None:
+        raise UsageError(f"{what} is about one label a picture, and {several} may have several: leave it out.")
 
 
 def separated(listing: Listing) -> tuple[Listing, dict[Part, list[tuple[int, ...]]]]:

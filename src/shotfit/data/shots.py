@@ -177,7 +177,7 @@ def draw_sets(
     counted, is drawn at random from its remaining images. sets: what each image counts for.
 
     >>> draw_sets([(0,), (0, 1), (1,), (0,), (0,)], [], shots=2, seed=1)     # both of class 1, one of which has class 0
-    ([1, 2, 4], [])
+    ([1, 2, 3], [])
     """
     _check_draw(shots, seed)
     generator = random.Random(seed)

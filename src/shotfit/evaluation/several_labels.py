@@ -27,7 +27,7 @@ from shotfit.data.tasks import Item, Task
 from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import cache_folder
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.evaluation.evaluate import labelled_for, zero_shot_of
+from shotfit.evaluation.evaluate import calibration_error, labelled_for, share, zero_shot_of
 from shotfit.evaluation.printed import WORST, aligned, percent
 from shotfit.fitting.figures import PRECISION
 from shotfit.fitting.model import Model, load

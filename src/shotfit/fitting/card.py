@@ -35,8 +35,8 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
     lines = [
         f"# {as_markdown(method.title)} on {as_markdown(name)}",
         "",
-        f"An image classifier for {sum(method.sizes)} classes{labels}{f' of {len(lists)} tasks' if several else ''}, fitted "
-        f"with shotfit {as_markdown(record['versions']['shotfit'])} ({as_markdown(method.paper)}).",
+        f"An image classifier for {sum(method.sizes)} classes{labels}{f' of {len(lists)} tasks' if several else ''}, "
+        f"fitted with shotfit {as_markdown(record['versions']['shotfit'])} ({as_markdown(method.paper)}).",
         "",
         f"- Method: {as_code(record['method'])}, options {as_code(json.dumps(record['options']))}",
         f"- Backbone: {as_code(name)}, fingerprint {as_code(backbone['fingerprint'])}",

@@ -8,7 +8,7 @@ The numbers are those of `Model.predict`: the same pixels go the same way.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,13 +17,13 @@ from torch import Tensor
 from shotfit.data.pictures import Picture
 from shotfit.engine.decoding import center_view
 from shotfit.engine.frozen import Frozen, Images
-from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
+from shotfit.fitting.asked import NOTHING_MORE, Asked, Verdict, judge
 from shotfit.fitting.predictions import Prediction
 
 if TYPE_CHECKING:
     from shotfit.fitting.model import Model
 
-__all__ = ["above", "best_of", "decoded", "not_finite", "predict_decoded"]
+__all__ = ["best_of", "decoded", "not_finite", "predict_decoded", "said_of"]
 
 
 def decoded(frozen: Frozen, picture: Picture) -> Tensor:
@@ -48,7 +48,7 @@ def predict_decoded(
     found = []
     for source, (values, verdict) in zip(sources, model.judged(Images.of(pixels), answers), strict=True):
         if values.isfinite().all():
-            found.append(model.said_of(source, values, verdict, top))
+            found.append(said_of(model, source, values, verdict, top))
         else:
             found.append(Prediction(source, (), (), error=not_finite(source, model.frozen)))
     return found
@@ -60,16 +60,20 @@ def best_of(values: Tensor, names: Sequence[str], top: int) -> tuple[tuple[str, 
     return tuple(names[index] for index in best.indices.tolist()), tuple(best.values.tolist())
 
 
-def above(
-    best: tuple[tuple[str, ...], tuple[float, ...]], held: Collection[str]
-) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Of classes and their probabilities those that are held.
+def said_of(
+    model: Model, source: str, values: Tensor, verdict: Verdict, top: int | None, picture: Picture | None = None
+) -> Prediction:
+    """The prediction of an image by its probabilities [classes], and what else was asked of it.
 
-    >>> above((("cat", "dog", "cow"), (0.9, 0.4, 0.1)), {"cat", "cow"})
-    (('cat', 'cow'), (0.9, 0.1))
+    top: None is the best class, or of a model of several labels those above their thresholds.
     """
-    pairs = [pair for pair in zip(*best, strict=True) if pair[0] in held]
-    return tuple(label for label, _ in pairs), tuple(value for _, value in pairs)
+    names, several = model.one_task().names, model.several_labels
+    labels, shares = best_of(values, names, len(names) if several and top is None else top or 1)
+    if several and top is None:
+        held = {names[place] for place in (values >= model.cutoffs).nonzero().flatten().tolist()}
+        kept = [place for place, label in enumerate(labels) if label in held]
+        labels, shares = tuple(labels[place] for place in kept), tuple(shares[place] for place in kept)
+    return Prediction(source, labels, shares, None, verdict.set, verdict.unknown, picture, several_labels=several)
 
 
 def not_finite(source: str, frozen: Frozen) -> str:

@@ -35,8 +35,8 @@ TOGETHER = 256  # stored images whose features are read at once
 class HeldOut:
     """Logits of images that the predictor had not learned from.
 
-    logits: [images, classes of all tasks], float32. labels: [images], or sets [images, classes]. features: [images, embed] of the frozen image
-    tower, of unit length. source: what the images are, in words.
+    logits: [images, classes of all tasks], float32. labels: [images], or sets [images, classes]. features: [images,
+    embed] of the frozen image tower, of unit length. source: what the images are, in words.
     """
 
     logits: Tensor

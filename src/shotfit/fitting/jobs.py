@@ -35,7 +35,7 @@ from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
 from shotfit.fitting.batches import BATCH
-from shotfit.fitting.decoded import not_finite
+from shotfit.fitting.decoded import not_finite, said_of
 from shotfit.fitting.learned import LEARNED
 from shotfit.fitting.model import Model
 from shotfit.fitting.predict import COLUMNS, SEVERAL, rows_of
@@ -219,7 +219,7 @@ class Predicting(Job):
                     if self.shown.broken == "stop":
                         raise ShotfitError(why)
                 if why is None:
-                    found.append(self.model.said_of(source, values, verdict, self.top))
+                    found.append(said_of(self.model, source, values, verdict, self.top))
                 elif self.shown.broken == "keep":
                     found.append(Prediction(source, (), (), error=why, several_labels=self.model.several_labels))
         return table_of(self.columns, list(rows_of(found)))

@@ -36,19 +36,18 @@ from shotfit.engine.store import MemoryStore, Store, cache_folder
 from shotfit.errors import NewClassesError, ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.fitting.addresses import called, local_folder
-from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, Verdict, judge
+from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
 from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
-from shotfit.fitting.decoded import above, best_of, not_finite
+from shotfit.fitting.decoded import not_finite, said_of
 from shotfit.fitting.embedding import features_of
-from shotfit.fitting.figures import figures_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
-from shotfit.fitting.notebook import html_table
+from shotfit.fitting.notebook import table_of_record
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
-from shotfit.fitting.record import portable, record_of, weights_of
+from shotfit.fitting.record import encoded, portable, record_of, weights_of
 from shotfit.fitting.several_labels import SeveralTrust
 from shotfit.fitting.task_parts import digests
 from shotfit.fitting.trust import Trust
@@ -130,7 +129,7 @@ class Model:
         return self.classes[0]
 
     def logits(self, images: Images, calibrated: bool = True) -> Tensor:
-        """Logits [images, classes] of the task that it predicts; `_chances` makes probabilities of calibrated ones."""
+        """Logits [images, classes] of the task that it predicts; calibrated ones make probabilities."""
         self.one_task()
         if self.task is None:
             logits = self.method.logits(images).float()
@@ -162,7 +161,7 @@ class Model:
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
             logits = self.logits(pool.take(rows), calibrated).cpu()
-            parts.append(self._chances(logits.masked_fill(barred, -torch.inf)))
+            parts.append(self.method.probabilities(logits.masked_fill(barred, -torch.inf)))
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
@@ -182,8 +181,9 @@ class Model:
     ) -> Predictions:
         """The `top` most probable classes of each image: paths, bytes, PIL images or arrays [height, width, 3].
 
-        top: None is the most probable class, or of a model of several labels all classes above their thresholds. task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
-        with an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
+        top: None is the most probable class, or of a model of several labels all classes above their thresholds. task:
+        which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction with
+        an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
         Asked(coverage=0.95, unknown=True). lenient: an image that is cut off is predicted by what is there of it.
 
         Raises ShotfitError for an image that cannot be read, or whose prediction is not finite, without keep_broken.
@@ -220,25 +220,12 @@ class Model:
                         yield Prediction(source, (), (), str(answer), picture=picture, several_labels=several)
                         continue
                     values, verdict = answer
-                    yield self.said_of(source, values, verdict, top, picture)
-
-    def said_of(
-        self, source: str, values: Tensor, verdict: Verdict, top: int | None, picture: Picture | None = None
-    ) -> Prediction:
-        """The prediction of an image by its probabilities [classes], and what else was asked of it."""
-        names, several = self.one_task().names, self.several_labels
-        best = best_of(values, names, len(names) if several and top is None else top or 1)
-        if several and top is None:
-            held = {names[index] for index in (values >= self.cutoffs).nonzero().flatten().tolist()}
-            best = above(best, held)
-        return Prediction(source, *best, None, verdict.set, verdict.unknown, picture, several_labels=several)
+                    yield said_of(self, source, values, verdict, top, picture)
 
     @property
     def cutoffs(self) -> Tensor:
         """[classes] the probability from which on an image has a class, of a model of several labels a picture."""
-        return (
-            self.trust.cutoffs if isinstance(self.trust, SeveralTrust) else torch.full((sum(self.method.sizes),), 0.5)
-        )
+        return self.trust.cutoffs if isinstance(self.trust, SeveralTrust) else torch.tensor(0.5)
 
     def predict_proba(
         self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
@@ -282,15 +269,7 @@ class Model:
         return features_of(self.frozen, images, lenient)
 
     def _repr_html_(self) -> str:
-        title, scores, _ = figures_of(self.record.get("scores", {}))
-        rows = [
-            ("method", self.method.name),
-            ("backbone", self.frozen.backbone.name),
-            ("classes", f"{len(self.class_names):,}: {first_few(self.class_names, 8)}"),
-            ("learned from", f"{self.record.get('support_images', 0):,} images"),
-            *([] if scores is None else [(f"{title} on held-out images", f"{100 * scores:.1f} %")]),
-        ]
-        return html_table([{"": name, "model": value} for name, value in rows])
+        return table_of_record(self.record, self.class_names)
 
     @torch.no_grad()
     def answered(
@@ -326,13 +305,9 @@ class Model:
                 answer = ShotfitError(not_finite(str(picture), self.frozen))
             yield answer
 
-    def _chances(self, logits: Tensor) -> Tensor:
-        """Probabilities of logits [images, classes]: of classes that exclude each other, or of each by itself."""
-        return logits.sigmoid() if self.several_labels else logits.softmax(dim=-1)
-
     def judged(self, images: Images, answers: Answer[T]) -> list[tuple[Tensor, T]]:
         """Probabilities [classes] of each image, in the order of `class_names`, and what else was asked."""
-        probabilities = self._chances(self.logits(images).float()).cpu()
+        probabilities = self.method.probabilities(self.logits(images)).cpu()
         features = partial(frozen_features, self.frozen, images)
         return list(zip(probabilities, answers(probabilities, features), strict=True))
 
@@ -382,8 +357,7 @@ class Model:
             return model
         if self.several_labels:
             raise NewClassesError(
-                "A model of several labels a picture has a threshold for each of its own classes, and none for others: "
-                "fit it to images of them."
+                "A model of several labels a picture has a threshold for each of its own classes, and none for others."
             )
         counts = Counter(map(plain_name, classes))
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
@@ -426,9 +400,9 @@ class Model:
         parts = digests(state, self.method.sizes)
         record = {name: value for name, value in record.items() if name != "parts"}
         record |= {} if parts is None else {"parts": parts}
-        written = _encoded(card(self.method, record))
+        written = encoded(card(self.method, record))
         record |= {name: hashlib.sha256(data).hexdigest() for name, data in (("weights", state), ("card", written))}
-        content = _encoded(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+        content = encoded(json.dumps(record, indent=2, ensure_ascii=False, default=str))
         edited = card_to_keep(folder)
         if edited is not None:
             warnings.warn(
@@ -524,8 +498,3 @@ load = Model.open
 def _opened_again(opened: dict[str, Any], task: str | None) -> Model:
     model = Model.open(**opened)
     return model if task is None else model.for_task(task)
-
-
-def _encoded(text: str) -> bytes:
-    """As UTF-8; the name of a folder need not be text, and JSON gives back what is escaped."""
-    return text.encode("utf-8", "backslashreplace")

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from shotfit.data.images import open_image
 from shotfit.data.pictures import Picture
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.fitting.figures import figures_of
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["MOST", "frame", "html_table", "thumbnail"]
+__all__ = ["MOST", "frame", "html_table", "table_of_record", "thumbnail"]
 
 MOST = 50
 """So many rows are shown."""
@@ -39,6 +40,19 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
     except ImportError as error:
         raise UsageError("Data frames need pandas, which is not installed: pip install 'shotfit[data]'.") from error
     return pandas.DataFrame(list(rows))
+
+
+def table_of_record(record: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    """A model by its record, as a table."""
+    title, score, _ = figures_of(record.get("scores", {}))
+    rows = [
+        ("method", record["method"]),
+        ("backbone", record["backbone"]["name"]),
+        ("classes", f"{len(class_names):,}: {first_few(class_names, 8)}"),
+        ("learned from", f"{record.get('support_images', 0):,} images"),
+        *([] if score is None else [(f"{title} on held-out images", f"{100 * score:.1f} %")]),
+    ]
+    return html_table([{"": name, "model": value} for name, value in rows])
 
 
 def html_table(rows: Sequence[Mapping[str, Any]], images: Sequence[str] = (), title: str = "") -> str:

@@ -129,16 +129,7 @@ def read_saved(
         raise damaged(folder)
     try:
         fitted = kind(**record["options"])
-        classes = tuple(
-            ClassList(
-                own["task"],
-                tuple(own["names"]),
-                tuple(own["templates"]),
-                tuple(own.get("parents", ())),
-                own.get("several_labels", False),
-            )  # fmt: skip
-            for own in record["classes"]
-        )
+        classes = tuple(map(_class_list, record["classes"]))
     except ShotfitError as error:
         raise _refused(folder / RECORD, str(error)) from None
     if len({own.task for own in classes}) < len(classes):
@@ -158,6 +149,11 @@ def read_saved(
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
     record = record if number is None else _of_one(record, number)
     return Saved(folder, record, fitted, classes, own, marks(()) if learned is None else learned, trust, number)
+
+
+def _class_list(own: Mapping[str, Any]) -> ClassList:
+    names, templates, parents = (tuple(own.get(name, ())) for name in ("names", "templates", "parents"))
+    return ClassList(own["task"], names, templates, parents, own.get("several_labels", False))
 
 
 def _alone(record: Mapping[str, Any], kind: type[Method], task: str) -> int | None:

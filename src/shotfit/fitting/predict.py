@@ -250,11 +250,8 @@ def _table(predictions: Iterable[Prediction], first: Sequence[str], names: Seque
             continue
         together = "  transductive" if one.transductive else ""
         pairs = zip(one.labels, one.probabilities, strict=True)
-        line = (
-            begin
-            + ("" if one.labels else "  none of the classes")
-            + "".join(f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs)
-        )
+        line = begin + "".join(f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs)
+        line += "" if one.labels else "  none of the classes"
         line += "" if one.set is None else f"  {{{printable(', '.join(one.set))}}}"
         yield line + ("  unknown" if one.unknown else "") + together
 

@@ -28,6 +28,7 @@ __all__ = [
     "FORMAT",
     "HEADER_BYTES",
     "damaged",
+    "encoded",
     "here",
     "kind_of",
     "mark_of",
@@ -90,6 +91,11 @@ def weights_of(tensors: Mapping[str, Tensor], classes: Sequence[Mapping[str, Any
     header = json.dumps({"__metadata__": metadata} | json.loads(content[8 : 8 + size]), separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
+def encoded(text: str) -> bytes:
+    """As UTF-8; the name of a folder need not be text, and JSON gives back what is escaped."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def kind_of(folder: Path, record: Mapping[str, Any], method: str | type[Method] | None) -> type[Method]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ LOWEST, HIGHEST = 0.01, 0.5  # of a threshold
 
 @dataclass(frozen=True, eq=False)
 class SeveralTrust(Trust):
-    """Calibration and the threshold of each class, `cutoffs` [classes]; nothing that is known of one label a picture."""
+    """Calibration and the threshold of each class, `cutoffs` [classes], and nothing else of `Trust`."""
 
     cutoffs: Tensor = field(default_factory=lambda: torch.zeros(0))
 
@@ -64,7 +65,7 @@ class SeveralTrust(Trust):
         """The inverse of `state`. Raises ValueError for what does not fit together."""
         own = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
         match summary:
-            case {"temperature": float(temperature)} if 0 < temperature < float("inf") and own.keys() == {
+            case {"temperature": float(temperature)} if 0 < temperature < inf and own.keys() == {
                 "bias",
                 "cutoffs",
             }:

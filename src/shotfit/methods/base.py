@@ -260,6 +260,10 @@ class Method(nn.Module):
         """Whether an image may have several labels, so that each class is judged by itself."""
         return self.classes[0].several_labels
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of logits [images, classes]: of classes that exclude each other, or of each by itself."""
+        return logits.float().sigmoid() if self.judges_alone else logits.float().softmax(dim=-1)
+
     @property
     def class_names(self) -> list[str]:
         """The class names of all tasks, in the order of the logits."""
