@@ -100,7 +100,7 @@ class ExportedModel:
     def predict(
         self,
         images: PictureLike | Sequence[PictureLike],
-        top: int = 1,
+        top: int | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
         lenient: bool = False,
@@ -111,13 +111,13 @@ class ExportedModel:
     def predict_each(
         self,
         images: Iterable[Picture | None],
-        top: int = 1,
+        top: int | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
         lenient: bool = False,
     ) -> Iterator[Prediction]:
         """As `predict`, each as soon as it is known; see `Model.predict_each`."""
-        top = min(max(top, 1), len(self.class_names))
+        top = min(max(top or 1, 1), len(self.class_names))
         answers = judge(asked, self.held_out, {}, self.class_names)
         for picture, answer in self._told(images, answers, asked.unknown, lenient):
             if picture.clip:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from shotfit.data.reading import Reading
     from shotfit.data.tasks import Task
     from shotfit.evaluation.several import Fitted
+    from shotfit.evaluation.several_labels import LabelScores
     from shotfit.fitting.model import Model
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "reporter",
     "say_accuracies",
     "say_checked",
+    "say_labels",
     "say_refit",
     "say_support",
     "say_task",
@@ -160,6 +163,8 @@ def say_task(task: Task, say: Say) -> None:
     counts = f"{len(task.train):,} train, {len(task.val):,} validation and {len(task.test):,} test images"
     say(f"{task.name}: {plural(len(task.classes.names), 'class', 'classes')}, {counts}, read as {task.reader}")
     say(f"test part: {task.test_origin}")
+    if task.classes.several_labels:
+        say(labels_line(task))
     if task.ignored:
         from shotfit.data.images import shown
 
@@ -167,6 +172,15 @@ def say_task(task: Task, say: Say) -> None:
         lost = task.passed_over()
         among = f"; {plural(len(lost), 'picture')} among them ({first_few([shown(path) for path in lost])})"
         say(f"ignored: {plural(len(task.ignored), 'entry', 'entries')} ({some}){among if lost else ''}")
+
+
+def labels_line(task: Task) -> str:
+    """Of a task of several labels a picture, how many a picture has, and the pictures of each class."""
+    items = [*task.train, *task.val, *task.test]
+    counts = Counter(label for item in items for label in item.labels)
+    named = [f"{task.classes.names[label]} {count:,}" for label, count in counts.most_common()]
+    without = plural(sum(not item.labels for item in items), "picture")
+    return f"labels: {counts.total() / max(len(items), 1):.1f} a picture, {without} without any; {first_few(named, 12)}"
 
 
 def reporter() -> Callable[[Any], None]:
@@ -190,13 +204,15 @@ def reporter() -> Callable[[Any], None]:
 
 def say_checked(model: Model, say: Say) -> None:
     """How the fit compared with zero-shot where no test image was looked at."""
+    from shotfit.fitting.figures import figures_of
     from shotfit.fitting.summary import half_lines, training_lines
 
     record = model.record
     checked = record.get("checked")
     say(f"selection: {record['selection']}")
     if record.get("race"):
-        say("tried on held-out images:")
+        several = record["classes"][0].get("several_labels")
+        say(f"tried on held-out images{' (mean average precision)' if several else ''}:")
     for row in record.get("race", ()):
         if row["accuracy"] is not None:
             what = f"{row['method']} of {row['chosen']['members']}" if row["method"] == "ensemble" else row["method"]
@@ -208,8 +224,10 @@ def say_checked(model: Model, say: Say) -> None:
         say(line)
     if not checked:
         return
-    ours, plain = 100 * checked["accuracy"], 100 * checked["zero_shot_accuracy"]
-    say(f"check on {checked['on']}: {record['fitted_method']} {ours:.1f} %, zero-shot {plain:.1f} %")
+    title, fitted, zero = figures_of(checked)
+    ours, plain = 100 * (fitted or 0.0), 100 * (zero or 0.0)
+    what = "" if title == "accuracy" else f"{title} of "
+    say(f"check on {checked['on']}: {what}{record['fitted_method']} {ours:.1f} %, zero-shot {plain:.1f} %")
     if ours < plain and not record["fell_back"]:
         say(f"{record['fitted_method']} is worse than zero-shot there, and was kept as asked.")
     for line in half_lines(record):
@@ -249,6 +267,20 @@ def say_accuracies(result: Fitted, say: Say) -> None:
     width = max(map(len, both))
     for title, scores in both.items():
         say(f"  {title:{width}}  {100 * scores.accuracy:5.1f} %")
+
+
+def say_labels(model: Model, scores: tuple[LabelScores, LabelScores] | None, say: Say) -> None:
+    """How a model of several labels a picture does on its test part, beside zero-shot. scores: of `scored_labels`."""
+    if scores is None:
+        say("no image could be held out (no class has a second one), so no figure is known")
+        return
+    (plain, fitted), name = scores, model.record["method"]
+    say(f"mean average precision on {plural(fitted.images, 'held-out image')}:")
+    both = {"zero-shot": plain} | ({} if name == "zero_shot" else {name: fitted})
+    width = max(map(len, both))
+    for title, one in both.items():
+        say(f"  {title:{width}}  {100 * one.mean_average_precision:5.1f} %")
+    say(f"with the thresholds: micro F1 {100 * fitted.micro_f1:.1f} %, macro F1 {100 * fitted.macro_f1:.1f} %")
 
 
 def say_terms(backbone: str, say: Say) -> None:

@@ -29,6 +29,7 @@ def doctor(
     fps: flags.Fps = None,
     window: flags.Window = None,
     bands: flags.Bands = None,
+    several_labels: flags.SeveralLabels = False,
     shots: Annotated[int, typer.Option(min=0, help="Also report classes with fewer images; 0 asks for none.")] = 0,
     lenient: flags.Lenient = False,
     as_json: flags.Json = False,
@@ -50,8 +51,9 @@ def doctor(
     from shotfit.engine.store import cache_folder
 
     way = How(
-        images, path_column, label_column, group_column, read_as, None, frames, fps, as_window(window), as_bands(bands)
-    )
+        images, path_column, label_column, group_column, read_as, None, frames, fps, as_window(window),
+        as_bands(bands), several_labels,
+    )  # fmt: skip
     task = read_task(folder, class_names=class_names, cache=cache_folder(), **vars(way))
     say_task(task, say)
     for note in task.notes:

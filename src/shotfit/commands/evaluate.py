@@ -80,7 +80,8 @@ def evaluate(
     """Score a fitted model on labelled images: accuracies, F1, calibration, the most confused classes, each class.
 
     Two models in front of the folder are compared on the same images: both scores, the difference with its 95 %
-    interval, and McNemar's exact test. The tasks of a list are scored one by one, each among its own classes; one that
+    interval, and McNemar's exact test. A model of several labels a picture is scored by average precision, and by F1 at
+    its thresholds. The tasks of a list are scored one by one, each among its own classes; one that
     the model does not know is predicted from its name and class names, where the method can.
 
     Where images are boxes of pictures, the pictures are judged too: how many have all their boxes right, and how many
@@ -121,6 +122,7 @@ def evaluate(
     from shotfit.evaluation.predictions import check_rows_file, write_answers
     from shotfit.evaluation.printed import class_cells, class_lines, paired_lines, score_lines
     from shotfit.evaluation.several import load_task, merged, models_of, table
+    from shotfit.evaluation.several_labels import label_lines, labelled_answers, write_label_answers
     from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines, verdicts_of
     from shotfit.fitting.addresses import called, local_folder
     from shotfit.fitting.asked import Asked
@@ -137,6 +139,7 @@ def evaluate(
             load_task(place, task, backbone, method, computing, device, store, trust_backbone) for place in folders
         ]
         way = way.under(opened[0].rule, padding_for(opened[0].record, padding) or padding)
+        way = replace(way, several_labels=opened[0].several_labels)
     how = Reading(way, class_names, skip_broken=skip_broken, to_fit=False, lenient=lenient)
     found = read_all(source, how, say)
     if tasks is not None:
@@ -155,6 +158,23 @@ def evaluate(
     labelled = found[0]
     for fitted in opened:
         check_same_padding(fitted.record, labelled)
+    if any(fitted.several_labels for fitted in opened):
+        asks = {"a second model": len(models) > 1, "--task": task, "--coverage": coverage,
+                "--unknown-images": unknown_images}  # fmt: skip
+        other = next((name for name, value in asks.items() if value), None)
+        if other is not None:
+            raise UsageError(f"{other} goes with models that give each picture one label: leave it out.")
+        items = [labelled_for(opened[0].class_names, labelled, everything)]
+        judged = labelled_answers(opened[0], items[0])
+        for line in label_lines(judged.scores(), per_class):
+            say(line)
+        if out is not None:
+            write_label_answers(out, items[0], judged)
+            say(f"written: {out}")
+        known = judged_on_learned([(opened[0], [labelled])], everything, say)
+        if as_json:
+            print_json({"model": called(folders[0])} | judged.scores().as_json() | known)
+        return
     if task is not None:
         labelled = replace(labelled, classes=replace(labelled.classes, task=task))
         opened = [model_for(fitted, labelled) for fitted in opened]

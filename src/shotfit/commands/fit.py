@@ -31,6 +31,7 @@ from shotfit.commands.console import (
     read_all,
     say_accuracies,
     say_checked,
+    say_labels,
     say_refit,
     say_support,
     say_terms,
@@ -91,6 +92,7 @@ def fit(
     fps: flags.Fps = None,
     window: flags.Window = None,
     bands: flags.Bands = None,
+    several_labels: flags.SeveralLabels = False,
     recipe: flags.Recipe = "auto",
     budget: Annotated[
         float | None,
@@ -139,6 +141,9 @@ def fit(
     out of the support, and says what it chose; what you give yourself (--lr, --epochs, --steps, --set) is not tried.
     --recipe paper is the published recipe.
 
+    --several-labels is for pictures of several classes, or none (cat|dog in the label column): each class has a
+    probability and a threshold of its own.
+
     A method of several tasks (softcpt, coop_mt) fits the tasks of a list at once, into one model; any other fits them
     one by one, into a folder OUT/TASK each. --method auto does that too, and saves one model by softcpt where that is
     better on the mean over the tasks.
@@ -148,6 +153,7 @@ def fit(
       shotfit fit photos/ --out birds
       shotfit fit photos/ --shots 4 --out birds --report birds.html
       shotfit fit labels.csv --group-column patient --refit --out lesions
+      shotfit fit labels.csv --several-labels --out scenes
       shotfit fit --classes "red kite,buzzard" --out raptors
       shotfit fit --tasks tasks.toml --method softcpt --shots 4 --out many
       shotfit fit photos/ --needs new-classes --out open
@@ -162,6 +168,7 @@ def fit(
     Keys of --json, which is one object, the last line:
       method, model, predicts_with, shots, seed, seconds, selection, fell_back
       test_images, accuracy, zero_shot_accuracy, and of several tasks: tasks, models
+      of --several-labels: mean_average_precision, micro_f1, macro_f1 in their place
       support_images, labelled_images, learned_images, refit: what it learned from
       recipe, choice: what was tried, what it scored, and what was chosen
       found: values of options that were to be found, such as start=auto of mma
@@ -173,6 +180,8 @@ def fit(
     say = to(sys.stderr if as_json else sys.stdout)
     settings, chosen, bound = as_options(options or []), as_views(views), as_bytes("--memory", memory)
     if classes is not None:
+        if several_labels:
+            raise UsageError("--several-labels needs images, from which each class has its threshold: leave it out.")
         start(context, classes, out, say)
         return
     judged, computing, savings = as_validation(validation), as_precision(precision), as_savings(without)
@@ -182,7 +191,8 @@ def fit(
     from shotfit.data.listing import How
     from shotfit.data.reading import Reading
     from shotfit.engine.ranks import is_first
-    from shotfit.evaluation.several import fitted_in_turn, merged, overview, places, scored, table
+    from shotfit.evaluation.several import Fitted, fitted_in_turn, merged, overview, places, scored, table
+    from shotfit.evaluation.several_labels import scored_labels
     from shotfit.fitting.fit import entrants_of
     from shotfit.fitting.fit import fit as fit_model
     from shotfit.fitting.folder import check_outside, check_target, how_to_open
@@ -204,7 +214,7 @@ def fit(
     prototype = method if method == AUTO else entered[0]
     way = How(
         images, path_column, label_column, group_column, read_as, padding, frames, fps, as_window(window),
-        as_bands(bands),
+        as_bands(bands), several_labels,
     )  # fmt: skip
     own = {"--class-names": class_names, "--template": template, **way.flags()}
     source = one_source(folder, tasks, own)
@@ -243,8 +253,12 @@ def fit(
             continue
         model.save(place)
         say_checked(model, say)
-        result = scored(model, group, place)
-        say_accuracies(result, say)
+        if model.several_labels:
+            say_labels(model, scored_labels(model, group[0]), say)
+            result = Fitted(model, place)
+        else:
+            result = scored(model, group, place)
+            say_accuracies(result, say)
         if again:
             result = replace(result, model=refit(model, group, **fixed))
             say_refit(result.model, sum(len(task.test) for task in group), say)
@@ -254,7 +268,7 @@ def fit(
             from shotfit.report.writing import write_report
 
             (task,) = group
-            data = task if task.test else None  # else the page tells what the record knows
+            data = task if task.test and not several_labels else None  # else the page tells what the record knows
             written = write_report(model, data, out=report, heard=heard)
             say(f"written: {written}{', about the model before it was fitted again' if again else ''}")
         flags = "" if len(group) == 1 else " --task TASK"

@@ -44,6 +44,7 @@ __all__ = [
     "ReadAs",
     "Recipe",
     "Report",
+    "SeveralLabels",
     "SkipBroken",
     "Steps",
     "Tasks",
@@ -204,6 +205,15 @@ Bands = Annotated[
         help="Bands of TIFFs that become red, green and blue, or one that becomes gray, from 1 (extra geo). The model "
         "keeps them.",
         show_default="the first three",
+    ),
+]
+SeveralLabels = Annotated[
+    bool,
+    typer.Option(
+        "--several-labels",
+        help="A picture may have several labels, or none: cat|dog in a manifest, a list, or a column of 0 and 1 a "
+        "class.",
+        show_default="off",
     ),
 ]
 SkipBroken = Annotated[

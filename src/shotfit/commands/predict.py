@@ -149,7 +149,14 @@ def predict(
             show_default="off",
         ),
     ] = False,
-    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many classes of each image.",
+            show_default="1; of several labels a picture, those above their thresholds",
+        ),
+    ] = None,
     coverage: flags.Coverage = None,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="The coverage holds for each class.", show_default="off")
@@ -208,8 +215,9 @@ def predict(
 
     Rows come as soon as they are known, also for paths on standard input. An image that cannot be read becomes a row
     with its error, and the exit code is 4. CSV and Parquet have the columns image, rank, label, probability, set,
-    unknown and error. Pictures in a folder that are of no format that is read are counted in a note. Features are kept
-    in the cache: a second prediction of the same pictures decodes none of them.
+    unknown and error; of a model of several labels a picture, a row for each image with image, label (cat|dog),
+    probability and error. Pictures in a folder that are of no format that is read are counted in a note. Features are
+    kept in the cache: a second prediction of the same pictures decodes none of them.
 
     With --boxes, each box of a file of annotations or detections gets the model's label and its score; all else in the
     file stays as it is. With --format, the boxes become rows instead.
@@ -293,8 +301,19 @@ def predict(
     from shotfit.data.lists import Paths
     from shotfit.data.parts import SIZE
     from shotfit.fitting.asked import Asked
-    from shotfit.fitting.predict import COLUMNS, TOGETHER, Peeked, as_lines, check_out, form_for, predictions, write
+    from shotfit.fitting.predict import (
+        COLUMNS,
+        SEVERAL,
+        TOGETHER,
+        Peeked,
+        as_lines,
+        check_out,
+        form_for,
+        predictions,
+        write,
+    )
     from shotfit.fitting.predictions import Prediction
+    from shotfit.fitting.several_labels import refuse as of_one_label
     from shotfit.fitting.sorting import Sorter, check_apart
     from shotfit.fitting.timeline import DRAWN, Timelines, check_timeline
 
@@ -359,6 +378,10 @@ def predict(
         say_points(cast("Model", fitted), images, how, chosen, map_to)
         return
     columns = COLUMNS
+    if getattr(fitted, "several_labels", False):
+        if sorted_to is not None or chosen == "fiftyone":
+            raise of_one_label("Copies, links and --format fiftyone")
+        columns = SEVERAL
     if transductive:
         from shotfit.fitting.transductive import Together
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -162,19 +162,14 @@ def examine(
 
     usable = [(item, facts) for item in items if (facts := verdicts[item.picture].facts)]
     learned = to_fit and bool(task.train)
-    whole = {
-        (item.label, item.picture.clip or place)  # a clip counts once
-        for place, item in enumerate(task.train)
-        if verdicts[item.picture].facts
-    }
-    train = Counter(label for label, _ in whole)
+    train = _counted(item for item in task.train if verdicts[item.picture].facts)
     errors = [
         *(
             Problem("loop", f"{shown(path)} is a link that leads back to itself. Remove it.", (Picture(path),))
             for path in task.loops
         ),
         *_broken(items, verdicts),
-        *_empty_classes(task, train if learned else Counter(item.label for item, _ in usable), learned),
+        *_empty_classes(task, train if learned else _counted(item for item, _ in usable), learned),
     ]
     warnings = [
         *(_few_images(task, train, shots) if to_fit else ()),
@@ -189,6 +184,12 @@ def examine(
         *_unread_formats(task),
     ]
     return Report(task.source, len(items), len(task.classes.names), tuple(errors), tuple(warnings))
+
+
+def _counted(items: Iterable[Item]) -> Counter[int]:
+    """The images of each class; a clip counts once."""
+    once = {(label, item.picture.clip or place) for place, item in enumerate(items) for label in item.labels}
+    return Counter(label for label, _ in once)
 
 
 def _verdicts(items: Sequence[Item], cache: FileCache, lenient: bool) -> dict[Picture, _Verdict]:
@@ -274,7 +275,7 @@ def _few_images(task: Task, counts: Mapping[int, int], shots: int | None) -> Ite
 
 
 def _one_class(task: Task) -> Iterator[Problem]:
-    if len(task.classes.names) == 1:
+    if len(task.classes.names) == 1 and not task.classes.several_labels:
         name = task.classes.names[0]
         message = f"{name!r} is the only class, so every picture is predicted as it; expected a folder for each class"
         yield Problem("one class", message)
@@ -311,7 +312,7 @@ def _copies(learned: Sequence[Item], held_out: Sequence[Item]) -> Iterator[Probl
         group, apart = [item for item, _ in found], len({tested for _, tested in found}) > 1
         if apart:
             groups["train and test", "in the test part and in another"].append(group)
-        if len({item.label for item in group}) > 1:
+        if len({item.strata for item in group}) > 1:
             groups["two classes", "under more than one class"].append(group)
         elif not apart:
             groups["copies", "there more than once"].append(group)

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from shotfit.data.formats.lines import Places, columns_of
+from shotfit.data.label_sets import Forms, check_one_label, labels_in_columns, labels_of
 from shotfit.data.listing import AS_IT_IS, How, Part, Row, listed, part_named
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.readers import task_of
@@ -74,6 +75,11 @@ def tasks_of(
         tasks = [data] if isinstance(data, Task) else list(cast("Sequence[Task]", data))
         if not all(isinstance(task, Task) for task in tasks):
             raise UsageError("The list holds tasks and other things: give tasks alone, or images with labels.")
+        if how.several_labels and not all(task.classes.several_labels for task in tasks):
+            raise UsageError(
+                "several_labels is said of how data are read; a task is read already: say it there, as in "
+                "read_task(..., several_labels=True)."
+            )
         check_names(tasks)
         return tasks
     reading = Reading(how, None, templates, shots, skip_broken, to_fit, lenient)
@@ -105,14 +111,15 @@ def from_images(
 ) -> Task:
     """The task of images, each with its label.
 
-    labels: texts or whole numbers; of numbers, `classes` gives the names in order. parts: "train", "val" or "test" for
-    each (None: a fifth of each class becomes the test part). groups: images of one group stay together. how: its
-    frames, fps, window and bands.
+    labels: texts or whole numbers; of numbers, `classes` gives the names in order. With `several_labels` of `how` a
+    list of texts or numbers for each image, or a text such as cat|dog, and an empty one for an image of no class.
+    parts: "train", "val" or "test" for each (None: a fifth of each class becomes the test part). groups: images of one
+    group stay together. how: its frames, fps, window, bands and several_labels.
 
     Raises UsageError for lists of different lengths, labels of another type, and what is no image.
     """
     pictures = pictures_of(images)
-    names = _texts(labels, "labels", classes)
+    names = _sets(labels, classes) if how.several_labels else _texts(labels, "labels", classes)
     for what, given in (("labels", names), ("parts", parts), ("groups", groups)):
         if given is not None and len(given) != len(pictures):
             raise UsageError(f"there are {len(pictures):,} images and {len(given):,} {what}; expected one for each.")
@@ -122,7 +129,8 @@ def from_images(
         Row(picture, label, _part(part), group)
         for picture, label, part, group in zip(pictures, names, part_of, group_of, strict=True)
     ]
-    listing = listed(rows, "a list of images", "the images with the part test", classes=classes)
+    named = () if how.several_labels else classes
+    listing = listed(rows, "a list of images", "the images with the part test", classes=named)
     how = replace(how, group_column="groups" if groups is not None else None)
     return task_of(listing, Path(), how, templates=templates, name=name, cache=cache)
 
@@ -138,20 +146,30 @@ def from_table(
     """
     rows: list[Row] = []
     classes: Sequence[str] = ()
+    forms = Forms()
     for part, one in _parts(table):
         columns = columns_of("the table", [str(column) for column in _columns(one)], how)
         classes = _class_names(one, columns.label)
+        several = how.several_labels
         places = Places(how.images or Path.cwd())
         for number, row in enumerate(_rows(one)):
             source = row[columns.path]
             picture = places.picture(source) if isinstance(source, str) else Picture.of(source, f"row {number}")
-            label = _text(row[columns.label], f"the label of row {number}", classes)
+            if columns.classes:
+                label = labels_in_columns(row, columns.classes, f"row {number}")
+            elif several:
+                label = labels_of(_known(row[columns.label], classes, f"row {number}"), f"row {number}", forms)
+            else:
+                label = _text(row[columns.label], f"the label of row {number}", classes)
             said = part or ("" if columns.split is None else str(row[columns.split]))
             group = "" if columns.group is None else _text(row[columns.group], f"the group of row {number}")
             rows.append(Row(picture, label, _part(said or "train"), group))
     if not rows:
         raise UsageError("the table has no row; expected one for each image.")
-    listing = listed(rows, "a table", "the rows with the part test", classes=classes)
+    if not how.several_labels:
+        check_one_label({row.label for row in rows}, "the table")
+    named = () if how.several_labels else classes
+    listing = listed(rows, "a table", "the rows with the part test", classes=named)
     return task_of(listing, Path(), how, templates=templates, name=name, cache=cache)
 
 
@@ -196,6 +214,7 @@ def _undecoded(table: Any) -> Any:
 def _class_names(table: Any, column: str) -> Sequence[str]:
     """The names behind a data set's numbers."""
     feature = (getattr(table, "features", None) or {}).get(column)
+    feature = getattr(feature, "feature", feature)  # of a list of labels: of each
     return tuple(getattr(feature, "names", None) or ())
 
 
@@ -203,6 +222,24 @@ def _texts(values: Any, what: str, classes: Sequence[str] = ()) -> list[str]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise UsageError(f"{what} is {values!r}; expected a list with one for each image.")
     return [_text(value, f"{what}[{number}]", classes) for number, value in enumerate(values)]
+
+
+def _sets(values: Any, classes: Sequence[str]) -> list[str]:
+    """The labels of each image, with bars between them."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise UsageError(f"labels is {values!r:.80}; expected a list with the labels of each image.")
+    forms = Forms()
+    return [
+        labels_of(_known(value, classes, f"labels[{number}]"), f"labels[{number}]", forms)
+        for number, value in enumerate(values)
+    ]
+
+
+def _known(value: Any, classes: Sequence[str], where: str) -> Any:
+    """A list of numbers by the names of their classes; anything else as it is."""
+    if not classes or isinstance(value, str) or not isinstance(value, Iterable):
+        return value
+    return [_text(one, where, classes) for one in value]
 
 
 def _text(value: Any, what: str, classes: Sequence[str] = ()) -> str:

@@ -5,6 +5,9 @@ content of the class alone: not on shots, seed, file names or other classes; an 
 one. Copies of an image stay together, and an image that also stands under another class or in the val part is never
 taken.
 
+Where a picture has several labels, a fifth of each class is what is come near to, and pictures without any are a class
+of their own.
+
 Images of a group (a patient, a track, a shop) stay together too, and are taken by the sha256 of the group's name: a
 group that grows stays where it was as long as the classes' shares allow it. The parts are then about a fifth.
 """
@@ -15,6 +18,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from shotfit.data.tasks import Item
 
@@ -73,9 +77,9 @@ def held_out_share(train: Sequence[Item], val: Sequence[Item] = ()) -> tuple[lis
 
 def _units(train: Sequence[Item], val: Sequence[Item]) -> list[_Unit]:
     """Images that belong together by content or group, but those that must stay in the train part."""
-    labels: dict[str, set[int]] = defaultdict(set)
+    labels: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for item in train:
-        labels[item.digest].add(item.label)
+        labels[item.digest].add(item.strata)
     barred = {name for item in val for name in _names(item)}
     barred |= {f"digest {digest}" for digest, found in labels.items() if len(found) > 1}
     first: dict[str, str] = {}  # of each content and group, another that it belongs to
@@ -99,10 +103,10 @@ def _units(train: Sequence[Item], val: Sequence[Item]) -> list[_Unit]:
         items = [train[position] for position in positions]
         if any(name in barred for item in items for name in _names(item)):
             continue
-        different = {item.digest: item.label for item in items if item.digest}
+        different = {item.digest: item.strata for item in items if item.digest}
         if different:
             keys = [hashlib.sha256(item.group.encode()).hexdigest() for item in items if item.group] or list(different)
-            found.append(_Unit(min(keys), tuple(positions), Counter(different.values())))
+            found.append(_Unit(min(keys), tuple(positions), Counter(chain(*different.values()))))
     return found
 
 

@@ -90,7 +90,8 @@ class How:
     images: where its paths begin; None: beside it. path_column, label_column, group_column: names of columns, or keys;
     None: the usual ones, and no groups. read_as: the name of its format; None: the one that recognizes it. padding:
     what boxes get around them, a share of their sides (`annotated.py`); None: nothing. frames, fps: what is looked at
-    of clips, as in `Sampling`. window, bands: how levels and bands become pixels, as in `Rule`.
+    of clips, as in `Sampling`. window, bands: how levels and bands become pixels, as in `Rule`. several_labels: a
+    picture may have several labels, or none.
     """
 
     images: Path | None = None
@@ -103,6 +104,7 @@ class How:
     fps: float | None = None
     window: Sequence[float] | None = None
     bands: Sequence[int] | None = None
+    several_labels: bool = False
 
     @property
     def sampling(self) -> Sampling:
@@ -120,7 +122,7 @@ class How:
 
     def flags(self) -> dict[str, object]:
         """What was said, by the flags of the command line that say it; None where nothing was."""
-        said = {f"--{name.replace('_', '-')}": value for name, value in vars(self).items()}
+        said = {f"--{name.replace('_', '-')}": None if value is False else value for name, value in vars(self).items()}
         for flag in ("--window", "--bands"):
             value = said[flag]
             said[flag] = None if value is None else ",".join(f"{number:g}" for number in value)

@@ -46,6 +46,7 @@ from shotfit.data.formats import (
 )
 from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
+from shotfit.data.label_sets import check_one_label, refuse_format, separated
 from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part, check_padding
 from shotfit.data.missing import reason_none_exists
 from shotfit.data.pictures import Picture
@@ -90,6 +91,9 @@ FORMATS: dict[str, Format] = {
 }
 """By the names that --read-as takes, the surest signs first."""
 
+OF_SEVERAL = ("csv", "jsonl", "imagefolder", "parquet", "datasets")
+"""Those that may give a picture several labels."""
+
 
 @checked
 def read_task(
@@ -108,6 +112,7 @@ def read_task(
     fps: float | None = None,
     window: Sequence[float] | None = None,
     bands: Sequence[int] | None = None,
+    several_labels: bool = False,
     cache: Path | None = None,
 ) -> Task:
     """The task that `source` holds: a folder, or a file of one of `FORMATS`.
@@ -126,6 +131,7 @@ def read_task(
             either is given, GIFs of several frames are clips too. The frames of a clip stay together.
         window: the levels (low, high) that become black and white, of pictures of more than 8 bits.
         bands: those of TIFFs that become red, green and blue (or gray), from 1.
+        several_labels: a picture may have several labels, or none, as docs/several-labels.md says.
         cache: a folder in which the pictures' digests are kept, so that a second call reads no image.
 
     A validation image that is in the test part too counts for that alone, and `test_origin` says so.
@@ -138,11 +144,17 @@ def read_task(
     only_here(source, "a task")
     check_padding(padding)
     source = _absolute(source)
+    place = None if images is None else _absolute(images)
     how = How(
-        None if images is None else _absolute(images), path_column, label_column, group_column, read_as, padding,
-        frames, fps, window, bands,
-    )  # fmt: skip
-    listing = _format(source, read_as).read(source, how)
+        place, path_column, label_column, group_column, read_as, padding, frames, fps, window, bands, several_labels
+    )
+    found = _format(source, read_as)
+    lists = [FORMATS[name] for name in OF_SEVERAL]
+    if several_labels and found not in lists:
+        raise refuse_format(next(name for name, one in FORMATS.items() if one is found), OF_SEVERAL)
+    listing = found.read(source, how)
+    if not several_labels and found in lists:
+        check_one_label(listing.classes, shown(source))
     return task_of(listing, source, how, class_names=class_names, templates=templates, name=name, cache=cache)
 
 
@@ -157,6 +169,9 @@ def task_of(
     cache: Path | None = None,
 ) -> Task:
     """The task of a listing, with a test part; see `read_task`."""
+    labels = None
+    if how.several_labels:
+        listing, labels = separated(listing)
     folder = source.is_dir()
     beside = (source if folder else source.parent) / NAMES_FILE
     names = read_class_names(Path(class_names or beside)) if class_names or beside.is_file() else ClassNames()
@@ -164,9 +179,12 @@ def task_of(
         task=name or _name_of(source),
         names=names.apply(listing.classes, without_numbers(listing.classes) if listing.numbered else listing.classes),
         templates=expand_templates(templates) or names.templates or (DEFAULT_TEMPLATE,),
+        several_labels=how.several_labels,
     )
     listing = _in_frames(listing, how.sampling, source if folder else source.parent)
     parts = _items(listing, FileCache(cache), how.rule)
+    for part, own in ({} if labels is None else labels).items():
+        parts[part] = [item.with_labels(held) for item, held in zip(parts[part], own, strict=True)]
     _check_found(parts, source, how.images)
     test_origin = listing.test_origin
     if not parts["test"]:

@@ -76,7 +76,9 @@ class Reading:
     def _flags(self) -> str:
         """What the command line has for how the task is read, with a space before it."""
         given = {**self.how.flags(), "--class-names": self.class_names}
-        return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given.items() if value is not None)
+        said = {flag: flag if value is True else f"{flag} {shlex.quote(str(value))}" for flag, value in given.items()
+                if value is not None}  # fmt: skip
+        return "".join(f" {one}" for one in said.values())
 
     def examined(
         self,

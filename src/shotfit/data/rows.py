@@ -28,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 RowForm = Literal["csv", "jsonl", "parquet"]
-Kind = Literal["text", "whole", "number", "flag", "texts"]
+Kind = Literal["text", "whole", "number", "flag", "texts", "numbers"]
 Columns = Mapping[str, Kind]
 
 _SUFFIXES: dict[str, RowForm] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -94,7 +94,7 @@ def _cell(value: object) -> object:
     if isinstance(value, float):
         return f"{value:.6f}"
     if isinstance(value, (list, tuple)):
-        return "|".join(map(str, value))
+        return "|".join(str(_cell(one)) for one in value)
     return "" if value is None else value
 
 
@@ -107,6 +107,7 @@ def schema_for(columns: Columns) -> pyarrow.Schema:
         "number": pa.float64(),
         "flag": pa.bool_(),
         "texts": pa.list_(pa.string()),
+        "numbers": pa.list_(pa.float64()),
     }
     return pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
 

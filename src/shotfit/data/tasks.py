@@ -21,12 +21,13 @@ from shotfit.data.clips import together
 from shotfit.data.images import SUFFIXES, is_unread
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.rules import Rule, part_digest
-from shotfit.data.shots import draw
+from shotfit.data.shots import draw, draw_sets
 from shotfit.data.templates import DEFAULT_TEMPLATE, TEMPLATE_SETS
 from shotfit.errors import ShotfitError, UsageError
 
 __all__ = [
     "DEFAULT_TEMPLATE",
+    "NO_LABEL",
     "TEMPLATE_SETS",
     "ClassList",
     "Item",
@@ -38,17 +39,42 @@ __all__ = [
 ]
 
 
+NO_LABEL = -1
+"""The label of a picture of none of the classes, in a task of several labels a picture."""
+
+
 @dataclass(frozen=True)
 class Item:
     """A labeled picture: label from 0, digest in hex ("" where it cannot be read).
 
-    group: images of one group (a patient, a track, a shop) are never torn apart; "" is a group of its own.
+    group: images of one group (a patient, a track, a shop) are never torn apart; "" is a group of its own. also: in a
+    task of several labels a picture, the labels beside the first; `label` is NO_LABEL for a picture of none.
     """
 
     picture: Picture
     label: int
     digest: str
     group: str = ""
+    also: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All its labels; none for a picture of no class.
+
+        >>> Item(Picture.of("a.png"), 0, "", also=(2,)).labels, Item(Picture.of("b.png"), NO_LABEL, "").labels
+        ((0, 2), ())
+        """
+        return () if self.label == NO_LABEL else (self.label, *self.also)
+
+    @property
+    def strata(self) -> tuple[int, ...]:
+        """What it counts for where a share of every class is taken: its labels, or having none."""
+        return self.labels or (NO_LABEL,)
+
+    def with_labels(self, labels: Sequence[int]) -> Item:
+        """The same with other labels."""
+        first, *others = labels or (NO_LABEL,)
+        return replace(self, label=first, also=tuple(others))
 
     def under(self, rule: Rule) -> Item:
         """The same, whose picture is read under a rule. Raises UsageError where it was read under another one."""
@@ -72,6 +98,7 @@ class ClassList:
     Names are kept as they were given, but in Unicode's form NFC (see `composed`); underscores become spaces in
     `readable` and `prompts`. Hyphens stay: they belong to words (jack-o'-lantern), and CLIP's own class names have
     them. Several names may be equal, as ImageNet's are. `parents`: the names above the task, the nearest first.
+    `several_labels`: a picture may be of several classes, or of none, and each class is judged by itself.
 
     Raises:
         ShotfitError: no class, an empty name, no template, or a template without exactly one `{}`.
@@ -81,6 +108,7 @@ class ClassList:
     names: tuple[str, ...]
     templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
     parents: tuple[str, ...] = ()
+    several_labels: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", composed(self.task))
@@ -106,9 +134,10 @@ class ClassList:
                 )
 
     def as_json(self) -> dict[str, object]:
-        """As plain data; a task without parents as in versions that knew none."""
+        """As plain data; a task without parents, or with one label a picture, as in versions that knew no other."""
         plain: dict[str, object] = {"task": self.task, "names": self.names, "templates": self.templates}
-        return plain | ({"parents": self.parents} if self.parents else {})
+        plain |= {"parents": self.parents} if self.parents else {}
+        return plain | ({"several_labels": True} if self.several_labels else {})
 
     @property
     def readable(self) -> tuple[str, ...]:
@@ -165,15 +194,16 @@ class Task:
     def from_images(
         cls,
         images: Iterable[PictureLike],
-        labels: Sequence[str] | Sequence[int],
+        labels: Sequence[str] | Sequence[int] | Sequence[Sequence[str]],
         *,
         parts: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         name: str = "images",
         templates: Sequence[str] = (),
         classes: Sequence[str] = (),
+        several_labels: bool = False,
     ) -> Task:
-        """The task of images, each with its label; see `given.from_images`, whose arguments these are.
+        """The task of images, each with its label or labels; see `given.from_images`, whose arguments these are.
 
         >>> parts = ["train", "train", "test"]
         >>> task = Task.from_images([b"...", b"....", b"....."], ["cat", "dog", "cat"], parts=parts)
@@ -181,8 +211,12 @@ class Task:
         (('cat', 'dog'), 2, 1)
         """
         from shotfit.data.given import from_images  # which makes tasks
+        from shotfit.data.listing import How
 
-        return from_images(images, labels, parts=parts, groups=groups, name=name, templates=templates, classes=classes)
+        return from_images(
+            images, labels, parts=parts, groups=groups, name=name, templates=templates, classes=classes,
+            how=How(several_labels=several_labels),
+        )  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -215,11 +249,14 @@ class Task:
     def shots(self, shots: int, seed: int) -> Task:
         """The task with `shots` train images a class and at most 4 val images, by CoOp's rule (`shots.draw`).
 
-        Of clips so many whole ones are drawn. The test part stays as it is. Raises UsageError for shots below 1 and
-        negative seeds.
+        With several labels a picture, so many that each class has at least `shots` (`shots.draw_sets`). Of clips whole
+        ones are drawn. The test part stays as it is. Raises UsageError for shots below 1 and negative seeds.
         """
         train, val = _units(self.train), _units(self.val)
-        drawn = draw([unit[0].label for unit in train], [unit[0].label for unit in val], shots, seed)
+        if self.classes.several_labels:
+            drawn = draw_sets([unit[0].strata for unit in train], [unit[0].strata for unit in val], shots, seed)
+        else:
+            drawn = draw([unit[0].label for unit in train], [unit[0].label for unit in val], shots, seed)
         chosen = [tuple(item for place in places for item in units[place])
                   for units, places in zip((train, val), drawn, strict=True)]  # fmt: skip
         return replace(self, train=chosen[0], val=chosen[1])

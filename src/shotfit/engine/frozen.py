@@ -51,6 +51,7 @@ class ImagePool:
     alone, so that fits with other seeds find it in the store.
 
     passing: seen once and gone, as in a prediction: features are kept on disk, and nothing larger, or in memory.
+    sets: the number of classes, where an image may have several labels.
     """
 
     def __init__(
@@ -59,12 +60,17 @@ class ImagePool:
         views: int = 0,
         crop_scale: tuple[float, float] = CROP_SCALE,
         passing: bool = False,
+        sets: int = 0,
     ) -> None:
         self.passing = passing
         self.pictures = [item.picture for item in items]
         self.digests = [item.digest for item in items]
-        self.labels = torch.tensor([item.label for item in items], dtype=torch.long)
         self.groups = [item.group for item in items]
+        self.labels = torch.tensor([item.label for item in items], dtype=torch.long)  # [images]
+        if sets:
+            rows = [index for index, item in enumerate(items) for _ in item.labels]
+            self.labels = torch.zeros(len(items), sets)  # [images, classes] of 0 and 1
+            self.labels[rows, [label for item in items for label in item.labels]] = 1.0
         self.views, self.crop_scale = views, crop_scale
 
     def keys(self) -> list[str]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.given import Data, Labels, tasks_of
+from shotfit.data.label_sets import check_alone
 from shotfit.data.listing import How
 from shotfit.data.pictures import Picture
 from shotfit.data.reading import LEFT
@@ -197,6 +198,7 @@ def cleaned(
     frozen: Frozen, task: Task, count: int | None, near: float = NEAR, seed: int = 1, left_out: Sequence[str] = ()
 ) -> Cleaned:
     """The same of a task that was read; of a sealed one, without its test part."""
+    check_alone([task], "clean")
     if count is not None and count < 1:
         raise UsageError(f"count is {count}; expected 1 or more, or None for all.")
     found = examined(frozen, task, near, seed)

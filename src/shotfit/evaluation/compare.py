@@ -25,6 +25,7 @@ import shotfit
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
 from shotfit.data.given import Data, Labels, tasks_of
+from shotfit.data.label_sets import check_alone
 from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
@@ -127,6 +128,7 @@ def compare(
     if leave_out and "zero_shot" not in methods:
         methods = ["zero_shot", *methods]
     tasks = tasks_of(data, labels, cache=cache_folder(), shots=max(shots), warned=lambda said: say(f"warning: {said}"))
+    check_alone(tasks, "compare")
     data = tasks[0] if len(tasks) == 1 and not isinstance(data, (list, tuple)) else tasks
     variants = read_variants(methods, shots, seeds, lr, epochs, views, recipe)
     plan = plan_of(data, protocol, targets, leave_out, apart)

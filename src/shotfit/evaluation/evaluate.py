@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
@@ -46,12 +46,14 @@ __all__ = [
     "TaskScores",
     "answers",
     "answers_of_tasks",
+    "calibration_error",
     "evaluate",
     "evaluate_tasks",
     "labelled_for",
     "model_for",
     "score",
     "scores_of_tasks",
+    "share",
     "zero_shot_of",
 ]
 
@@ -240,6 +242,8 @@ def answers(model: Model, items: Sequence[Item], among: Sequence[int] = (), fram
 
     Raises ShotfitError if there is no image, or a label that the model has no class for.
     """
+    if model.several_labels:
+        raise UsageError("This model gives a picture several labels: score it with evaluate_labels.")
     if not items:
         raise ShotfitError("There are no images to evaluate on; give a folder with a test part, or use all its images.")
     labels = np.asarray([item.label for item in items], dtype=np.int64)  # [images]
@@ -316,7 +320,7 @@ def score(labels: NDArray[Any], probabilities: NDArray[Any], class_names: Sequen
         accuracy=float((predicted == labels).mean()),
         mean_class_accuracy=float((right[present] / true[present]).mean()),
         macro_f1=float((2 * right[seen] / (true + said)[seen]).mean()),
-        calibration_error=_calibration_error(probabilities.max(axis=1), predicted == labels),
+        calibration_error=calibration_error(probabilities.max(axis=1), predicted == labels),
         class_names=tuple(class_names),
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
         top5_accuracy=_top_accuracy(probabilities, labels, 5) if len(class_names) > 5 else None,
@@ -324,7 +328,7 @@ def score(labels: NDArray[Any], probabilities: NDArray[Any], class_names: Sequen
         accuracy_interval=by_image,
         mean_class_accuracy_interval=by_class,
         per_class=tuple(
-            ClassScores(name, int(t), int(s), _share(r, s), _share(r, t), _share(2 * r, t + s))
+            ClassScores(name, int(t), int(s), share(r, s), share(r, t), share(2 * r, t + s))
             for name, r, t, s in zip(class_names, right, true, said, strict=True)
         ),
     )
@@ -349,11 +353,11 @@ def labelled_for(names: Sequence[str], task: Task, everything: bool = False) -> 
             "was fitted to."
         )
     order = [places[plain_name(name)] for name in task.classes.names]
-    return [replace(item, label=order[item.label]) for item in items]
+    return [item.with_labels([order[label] for label in item.labels]) for item in items]
 
 
-def _calibration_error(confidences: NDArray[Any], right: NDArray[Any]) -> float:
-    """Mean over images of |accuracy - confidence| of the image's bin; bins are open below, closed above."""
+def calibration_error(confidences: NDArray[Any], right: NDArray[Any]) -> float:
+    """The mean over images of |accuracy - confidence| of the image's bin; bins are open below, closed above."""
     bins = np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)
     difference = np.bincount(bins, right.astype(float) - confidences, minlength=BINS)
     return float(np.abs(difference).sum() / len(confidences))
@@ -367,5 +371,6 @@ def _top_accuracy(probabilities: NDArray[Any], labels: NDArray[Any], count: int)
     return float((ahead < count).mean())
 
 
-def _share(part: int, whole: int) -> float | None:
+def share(part: int, whole: int) -> float | None:
+    """Part of a whole as a fraction; None of nothing."""
     return float(part / whole) if whole else None

@@ -15,7 +15,7 @@ from shotfit.evaluation.intervals import Interval
 from shotfit.evaluation.paired import Paired
 from shotfit.printing import printable
 
-__all__ = ["aligned", "class_cells", "class_lines", "p_value", "paired_lines", "score_lines"]
+__all__ = ["WORST", "aligned", "class_cells", "class_lines", "p_value", "paired_lines", "percent", "score_lines"]
 
 WORST = 10  # classes that are shown, unless all are asked for
 NAMES = 22  # width of the column of names
@@ -48,7 +48,7 @@ def class_cells(scores: Scores, every: bool = False) -> list[list[str]]:
     ordered = sorted(scores.per_class, key=lambda own: 2.0 if own.f1 is None else own.f1)
     rows = [["class", "images", "predicted", "precision", "recall", "F1"]]
     for own in ordered if every else ordered[:WORST]:
-        shares = [_percent(value) for value in (own.precision, own.recall, own.f1)]
+        shares = [percent(value) for value in (own.precision, own.recall, own.f1)]
         rows.append([own.name, f"{own.images:,}", f"{own.predicted:,}", *shares])
     return rows
 
@@ -111,7 +111,8 @@ def _figures(scores: Scores) -> list[tuple[str, str]]:
     return [*found, ("log loss", f"{scores.log_loss:.3f}")]
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A fraction in per cent, or a dash."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 

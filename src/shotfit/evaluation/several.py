@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -42,12 +42,15 @@ __all__ = ["Fitted", "fitted_in_turn", "load_task", "merged", "models_of", "over
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted model, where it is saved, and the test accuracies of its tasks beside zero-shot's."""
+    """A fitted model, where it is saved, and the test accuracies of its tasks beside zero-shot's.
+
+    Of several labels a picture there are no accuracies; what was measured stands in the model's record.
+    """
 
     model: Model
     place: Path
-    plain: TaskScores
-    fitted: TaskScores
+    plain: TaskScores = field(default_factory=lambda: TaskScores({}))
+    fitted: TaskScores = field(default_factory=lambda: TaskScores({}))
 
     def as_json(self) -> dict[str, Any]:
         """What a program wants to know of the fit."""

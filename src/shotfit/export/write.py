@@ -38,6 +38,7 @@ from shotfit.export.web import check_size, page_files
 from shotfit.files import SETTINGS_BYTES, UnreadableError, read_text, write_folder
 from shotfit.fitting.folder import SYSTEM_FILES, check_replaceable
 from shotfit.fitting.model import Model, load
+from shotfit.fitting.several_labels import refuse
 from shotfit.printing import printable
 from shotfit.towers.backbone import Backbone
 
@@ -96,6 +97,8 @@ def export_model(
             f"The model was fitted with {opened.rule.flags()}, and an export reads pictures as they are stored: "
             "predict with shotfit, or save the pictures in 8 bits and fit again."
         )
+    if reference.several_labels:
+        raise refuse("Exports")
     if reference.frozen.backbone.closed:
         raise UsageError(
             f"{reference.frozen.backbone.name} is closed, and only shotfit's own towers are exported: write features "

@@ -37,8 +37,11 @@ def add(
     model.one_task()
     known = model.support
     how = AS_IT_IS.under(model.rule, model.record.get("padding"))
+    how = replace(how, several_labels=model.several_labels)
     if data is not None:
-        known = tuple(task.sealed() for task in tasks_of(data, None, how, cache=cache_folder(), lenient=lenient))
+        read = isinstance(data, (Task, list, tuple))  # and says itself what its labels are
+        known_how = replace(how, several_labels=how.several_labels and not read)
+        known = tuple(task.sealed() for task in tasks_of(data, None, known_how, cache=cache_folder(), lenient=lenient))
     if known is None:
         raise UsageError(
             "This model was opened from its folder, which keeps no images: say what it was fitted to as well, as in "
@@ -59,7 +62,7 @@ def joined(task: Task, items: Sequence[Item], names: Sequence[str]) -> Task:
     places = {plain_name(name): place for place, name in enumerate(task.classes.names)}
     new = [name for name in names if plain_name(name) not in places]
     places |= {plain_name(name): len(task.classes.names) + place for place, name in enumerate(new)}
-    added = [replace(item, label=places[plain_name(names[item.label])]) for item in items]
+    added = [item.with_labels([places[plain_name(names[label])] for label in item.labels]) for item in items]
     digests = {item.digest for item in added} - {""}
     kept = [item for item in task.train if item.digest not in digests]
     classes = replace(task.classes, names=(*task.classes.names, *new))

@@ -26,6 +26,7 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
     """The card of a fitted method, in Markdown, by the model's record. Names are shown as they are, and run nothing."""
     lists, backbone = method.classes, record["backbone"]
     scores = {name: value for name, value in record.get("scores", {}).items() if name != "tasks"}
+    labels = ", of which a picture may have several or none" if lists[0].several_labels else ""
     several, known = len(lists) > 1, is_known(backbone["name"])
     public = known or named_by_library(backbone["name"])
     name = backbone["name"] if public else Path(backbone["name"]).name  # where it lies is of no use elsewhere
@@ -36,8 +37,8 @@ def card(method: Method, record: Mapping[str, Any]) -> str:
     lines = [
         f"# {as_markdown(method.title)} on {as_markdown(name)}",
         "",
-        f"An image classifier for {sum(method.sizes)} classes{f' of {len(lists)} tasks' if several else ''}, fitted "
-        f"with shotfit {as_markdown(record['versions']['shotfit'])} ({as_markdown(method.paper)}).",
+        f"An image classifier for {sum(method.sizes)} classes{labels}{f' of {len(lists)} tasks' if several else ''}, "
+        f"fitted with shotfit {as_markdown(record['versions']['shotfit'])} ({as_markdown(method.paper)}).",
         "",
         f"- Method: {as_code(record['method'])}, options {as_code(json.dumps(record['options']))}",
         f"- Backbone: {as_code(name)}, fingerprint {as_code(backbone['fingerprint'])}",
@@ -106,7 +107,8 @@ def _tried(record: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     head = ["Tried on held-out images (score: mean log probability of the true class, at the best temperature):", ""]
-    head += ["| method | setting | steps | accuracy | score |", "|---|---|---|---|---|"]
+    several = record["classes"][0].get("several_labels")
+    head += [f"| method | setting | steps | {'mean AP' if several else 'accuracy'} | score |", "|---|---|---|---|---|"]
     return [*head, *(f"| {' | '.join(map(as_markdown, row))} |" for row in rows), ""]
 
 

@@ -12,18 +12,22 @@ import torch
 from torch import Tensor
 
 from shotfit.data.shots import cross_validation
+from shotfit.fitting.figures import PRECISION
+from shotfit.fitting.fitter import held_out_by
 from shotfit.fitting.heldout import HeldOut, standard_error
 from shotfit.fitting.race import Entrant
 from shotfit.fitting.selection import Judge, as_found
 from shotfit.fitting.train import hits
 from shotfit.methods.base import Fold, Method
 from shotfit.methods.numbering import tasks_of
+from shotfit.methods.several_labels import mean_average_precision
 
 __all__ = ["compared", "with_half"]
 
 
 def compared(parts: Sequence[tuple[Fold, HeldOut | None]], reference: Method, description: str) -> dict[str, Any]:
-    """Accuracy of the fit and of zero-shot on held-out images; empty where nothing can be held out.
+    """Accuracy of the fit and of zero-shot on held-out images, of several labels a picture the mean average precision;
+    empty where nothing can be held out.
 
     parts: what the fit says of each fold; a fold that diverged is wrong throughout. Of several tasks, images are judged
     among the classes of their own, and the accuracies are means over the tasks.
@@ -31,6 +35,12 @@ def compared(parts: Sequence[tuple[Fold, HeldOut | None]], reference: Method, de
     if not parts:
         return {}
     sizes = reference.sizes
+    if reference.judges_alone:
+        sets = torch.cat([fold.labels for fold, _ in parts])
+        plain = torch.cat([held_out_by(reference, fold) for fold, _ in parts])
+        ours = [torch.zeros(len(fold.labels), sum(sizes)) if held is None else held.logits for fold, held in parts]
+        return {"on": description, "images": len(sets), PRECISION: mean_average_precision(torch.cat(ours), sets),
+                f"zero_shot_{PRECISION}": mean_average_precision(plain, sets)}  # fmt: skip
     right = [
         torch.zeros(len(fold.labels), dtype=torch.bool) if held is None else held.right(sizes) for fold, held in parts
     ]
@@ -64,7 +74,8 @@ def with_half(judge: Judge, entrant: Entrant) -> dict[str, Any]:
     nothing where no image is held out from labels that can be halved.
     """
     lead = entrant.lead or entrant
-    if judge.validation.source != "cross-validation" or not lead.parts or lead.fitted.name == "zero_shot":
+    alone = lead.fitted.judges_alone  # whose quality is one number of all images, without an error
+    if alone or judge.validation.source != "cross-validation" or not lead.parts or lead.fitted.name == "zero_shot":
         return {}
     fold, held = lead.parts[0]
     items = [judge.items[index] for index in fold.train.tolist()]

@@ -17,13 +17,13 @@ from torch import Tensor
 from shotfit.data.pictures import Picture
 from shotfit.engine.decoding import center_view
 from shotfit.engine.frozen import Frozen, Images
-from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
+from shotfit.fitting.asked import NOTHING_MORE, Asked, Verdict, judge
 from shotfit.fitting.predictions import Prediction
 
 if TYPE_CHECKING:
     from shotfit.fitting.model import Model
 
-__all__ = ["best_of", "decoded", "not_finite", "predict_decoded"]
+__all__ = ["best_of", "decoded", "not_finite", "predict_decoded", "said_of"]
 
 
 def decoded(model: Model, picture: Picture) -> Tensor:
@@ -39,7 +39,7 @@ def decoded(model: Model, picture: Picture) -> Tensor:
 
 @torch.no_grad()
 def predict_decoded(
-    model: Model, pixels: Tensor, sources: Sequence[str], top: int = 1, asked: Asked = NOTHING_MORE
+    model: Model, pixels: Tensor, sources: Sequence[str], top: int | None = None, asked: Asked = NOTHING_MORE
 ) -> list[Prediction]:
     """The predictions of pixels [n, 3, size, size], as `Model.predict` gives them with keep_broken.
 
@@ -50,7 +50,7 @@ def predict_decoded(
     found = []
     for source, (values, verdict) in zip(sources, model.judged(Images.of(pixels), answers), strict=True):
         if values.isfinite().all():
-            found.append(Prediction(source, *best_of(values, names, top), None, verdict.set, verdict.unknown))
+            found.append(said_of(model, source, values, verdict, top))
         else:
             found.append(Prediction(source, (), (), error=not_finite(source, model.frozen)))
     return found
@@ -60,6 +60,22 @@ def best_of(values: Tensor, names: Sequence[str], top: int) -> tuple[tuple[str, 
     """The `top` most probable classes of an image, best first, from its probabilities [classes]."""
     best = values.topk(min(max(top, 1), len(names)))
     return tuple(names[index] for index in best.indices.tolist()), tuple(best.values.tolist())
+
+
+def said_of(
+    model: Model, source: str, values: Tensor, verdict: Verdict, top: int | None, picture: Picture | None = None
+) -> Prediction:
+    """The prediction of an image by its probabilities [classes], and what else was asked of it.
+
+    top: None is the best class, or of a model of several labels those above their thresholds.
+    """
+    names, several = model.one_task().names, model.several_labels
+    labels, shares = best_of(values, names, len(names) if several and top is None else top or 1)
+    if several and top is None:
+        held = {names[place] for place in (values >= model.cutoffs).nonzero().flatten().tolist()}
+        kept = [place for place, label in enumerate(labels) if label in held]
+        labels, shares = tuple(labels[place] for place in kept), tuple(shares[place] for place in kept)
+    return Prediction(source, labels, shares, None, verdict.set, verdict.unknown, picture, several_labels=several)
 
 
 def not_finite(source: str, frozen: Frozen) -> str:

@@ -33,7 +33,9 @@ from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import FallbackWarning, ShotfitError, UsageError
 from shotfit.fitting.checking import compared, with_half
 from shotfit.fitting.epochs import Epochs
-from shotfit.fitting.fitter import Fitter, Setting, Views, zero_shot
+from shotfit.fitting.figures import figures_of
+from shotfit.fitting.fitter import Fitter, Setting, Views, held_out_by, zero_shot
+from shotfit.fitting.heldout import HeldOut
 from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
 from shotfit.fitting.names import warn_of_names
@@ -41,9 +43,10 @@ from shotfit.fitting.padding import padding_of
 from shotfit.fitting.race import ALONE, AUTO, Entrant, check_size, decided, refused_row, shortlist
 from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
-from shotfit.fitting.trust import trust_of
+from shotfit.fitting.several_labels import several_trust_of
+from shotfit.fitting.trust import Trust, trust_of
 from shotfit.methods import find
-from shotfit.methods.base import Method, check_prompts
+from shotfit.methods.base import Fold, Method, check_prompts
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.closed import Encoder
@@ -77,6 +80,7 @@ def fit(
     fps: float | None = None,
     window: Sequence[float] | None = None,
     bands: Sequence[int] | None = None,
+    several_labels: bool = False,
     epochs: int | None = None,
     lr: float | None = None,
     steps: int | None = None,
@@ -105,6 +109,7 @@ def fit(
     and its warnings are told on standard error. Or a task or tasks, which are taken as they are. Test parts are not
     touched. skip_broken: leave out the files of a path that cannot be read. lenient: read what is there of those that
     are cut off. A text or a method in the place of `labels` is the method.
+    several_labels: a picture may have several labels, or none; `labels` is then a list with those of each image.
     shots: images a class, drawn from each task's training part by CoOp's rule, as if it stood alone; None, the default,
     and 0 take all. Of clips so many whole ones are drawn.
     frames, fps, window, bands: of a path, how clips, levels and bands become pictures, as in `read_task`; the model
@@ -139,7 +144,7 @@ def fit(
     if method == AUTO and views is None:
         views = "center"  # others are encoded for a method that is named
     store = open_store() if store is None else store
-    how = How(None, path_column, label_column, group_column, None, padding, frames, fps, window, bands)
+    how = How(None, path_column, label_column, group_column, None, padding, frames, fps, window, bands, several_labels)
     whole = tasks_of(
         data, labels, how, templates, cache=cache_folder(), shots=shots or None, skip_broken=skip_broken,
         lenient=lenient, warned=lambda said: say(f"warning: {said}"),
@@ -152,6 +157,9 @@ def fit(
     around = padding_of(whole, padding)
     tasks = [task.support(shots or None, seed, validation) for task in whole]
     classes = tuple(task.classes for task in tasks)
+    if any(one.several_labels for one in classes):
+        check_alone(len(whole), needs, spare_classes)
+        entered = shortlist(False, several_labels=True) if method == AUTO else entered
     for task in tasks:
         if not task.train:
             raise ShotfitError(f"{task.name} has no train images to fit to: name a folder or manifest that has some.")
@@ -184,13 +192,17 @@ def fit(
     parts = winner.parts if fitted.name != "zero_shot" else []  # it is what others are compared with
     half = with_half(Judge(fitter, support, selection), winner)
     checked = compared(parts, zero_shot(frozen, classes), selection.description)
-    worse = bool(checked) and checked["accuracy"] < checked["zero_shot_accuracy"] and not keep
+    _, ours, plain = figures_of(checked)
+    worse = ours is not None and plain is not None and ours < plain and not keep
     if worse:
         _warn_of_fallback(fitted.name, checked)
         winner = _as_it_is(Judge(fitter, support, selection), zero_shot(frozen, classes))
     result, held = winner.fitted, winner.held_out()
-    trust = None if held is None else trust_of(held, result.sizes)
     rule = rule_of(item for task in whole for item in (*task.train, *task.val))
+    if result.judges_alone:
+        trust: Trust | None = several_trust_of(_own_logits(fitter, support, result) if held is None else held)
+    else:
+        trust = None if held is None else trust_of(held, result.sizes)
     judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []
     learned = marks([*support, *judged_by] if result.name != "zero_shot" else ())
     record = record_of(result, loaded) | {
@@ -275,13 +287,35 @@ def _with_found(selection: str, fitted: Method) -> str:
 
 
 def _warn_of_fallback(name: str, checked: Mapping[str, Any]) -> None:
+    title, ours, plain = figures_of(checked)
+    said = "" if title == "accuracy" else f"{title} "
+    assert ours is not None and plain is not None
     warnings.warn(
-        f"{name} is worse than zero-shot on held-out images ({100 * checked['accuracy']:.1f} against "
-        f"{100 * checked['zero_shot_accuracy']:.1f} %), so zero-shot is what you get; "
+        f"{name} is worse than zero-shot on held-out images ({said}{100 * ours:.1f} against "
+        f"{100 * plain:.1f} %), so zero-shot is what you get; "
         "--keep, or keep=True, keeps the fit.",
         FallbackWarning,
         stacklevel=4,
     )
+
+
+def check_alone(tasks: int, needs: Needs | None, spare_classes: bool | None) -> None:
+    """Refuse what does not go with several labels a picture. Raises UsageError."""
+    if tasks > 1:
+        raise UsageError(f"Several labels a picture are fitted one task at a time, but {tasks} were given.")
+    if needs is not None or spare_classes:
+        raise UsageError(
+            "With several labels a picture a model knows its own classes alone, as each has a threshold of its own: "
+            "leave out what asks for new classes."
+        )
+
+
+def _own_logits(fitter: Fitter, support: Sequence[Item], fitted: Method) -> HeldOut:
+    """What a method says of the images that it was fitted to, where none can be held out: it is too sure of them."""
+    pool = fitter.pool(support)
+    logits = held_out_by(fitted, Fold(torch.arange(0), pool.all(), pool.labels))
+    source = "the images that were learned, as none could be held out: thresholds are too sure"
+    return HeldOut(logits, pool.labels, torch.zeros(len(logits), 0), source)
 
 
 def _as_it_is(judge: Judge, fitted: Method) -> Entrant:

@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shotfit.data.shots import cross_validation
+from shotfit.data.shots import cross_validation, folds_of_sets
 from shotfit.data.tasks import ClassList, Item, Task, joined
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.errors import DivergedError
 from shotfit.fitting.epochs import Epochs
 from shotfit.fitting.together import train_together
-from shotfit.fitting.train import hits, train
+from shotfit.fitting.train import quality, train
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation
 from shotfit.methods.recipe import Recipe
@@ -163,30 +163,43 @@ class Fitter:
         return method, recipe, support
 
     def _right(self, method: Method, support: Support) -> float:
-        """The share of support images that a method puts into their class, of LOOKED_AT at most."""
+        """The share of support images that a method puts into their class, of LOOKED_AT at most; see `quality`."""
         some = torch.arange(len(support.labels))
         some = some[:: max(1, len(some) // LOOKED_AT)][:LOOKED_AT]
-        return float(hits(method, support.center.take(some), support.labels[some]).double().mean())
+        return quality(method, support.center.take(some), support.labels[some])
 
     def support(self, items: Sequence[Item], recipe: Recipe | None) -> Support:
         """The items in the views that the recipe asks for."""
-        center = ImagePool(items)
+        center = self.pool(items)
         views = (recipe.views if recipe else 0) if self.views in (None, "fresh") else self.views
         count = 0 if views == "center" else int(views or 0)
-        random = ImagePool(items, count) if count else center
-        return Support(center, random, int(torch.bincount(center.labels).max()))
+        random = center.in_views(count) if count else center
+        counts = center.labels.sum(dim=0) if self.sets else torch.bincount(center.labels)
+        return Support(center, random, int(counts.max()))
+
+    @property
+    def sets(self) -> int:
+        """The number of classes, where an image may have several labels; else 0."""
+        return len(self.classes[0].names) if self.classes[0].several_labels else 0
+
+    def pool(self, items: Sequence[Item]) -> ImagePool:
+        """The items in their center views, with their labels as this task has them."""
+        return ImagePool(items, sets=self.sets)
 
     def validation(self, tasks: Sequence[Task], support: Sequence[Item]) -> Validation:
         """What selection may judge by: the validation parts where every task has one, else folds of the support."""
         if all(task.val for task in tasks):
-            pool = ImagePool(joined([(task.classes, task.val) for task in tasks]))
+            pool = self.pool(joined([(task.classes, task.val) for task in tasks]))
             return Validation("validation part", (Fold(torch.arange(len(support)), pool.all(), pool.labels),))
         return self.folds(support)
 
     def folds(self, items: Sequence[Item]) -> Validation:
         """Stratified folds of the support, in whole groups; none where too few classes have a second image."""
-        pool, folds = ImagePool(items), []
-        held_out = cross_validation(pool.labels.tolist(), [item.group for item in items], FOLDS, self.seed)
+        pool, folds, groups = self.pool(items), [], [item.group for item in items]
+        if self.sets:
+            held_out = folds_of_sets([item.strata for item in items], groups, FOLDS, self.seed)
+        else:
+            held_out = cross_validation(pool.labels.tolist(), groups, FOLDS, self.seed)
         for held in map(torch.tensor, held_out):
             learned = torch.ones(len(items), dtype=torch.bool).index_fill(0, held, False)
             folds.append(Fold(learned.nonzero().flatten(), pool.take(held), pool.labels[held]))

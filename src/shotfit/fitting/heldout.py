@@ -12,8 +12,9 @@ from torch import Tensor
 
 from shotfit.data.tasks import Item
 from shotfit.engine.frozen import Frozen, ImagePool, Images, normalize
-from shotfit.fitting.train import right_of
+from shotfit.fitting.train import quality_of, right_of
 from shotfit.methods.numbering import among_own
+from shotfit.methods.several_labels import are_sets, set_log_likelihoods
 
 __all__ = [
     "HeldOut",
@@ -34,8 +35,8 @@ TOGETHER = 256  # stored images whose features are read at once
 class HeldOut:
     """Logits of images that the predictor had not learned from.
 
-    logits: [images, classes of all tasks], float32. labels: [images]. features: [images, embed] of the frozen image
-    tower, of unit length. source: what the images are, in words.
+    logits: [images, classes of all tasks], float32. labels: [images], or sets [images, classes]. features: [images,
+    embed] of the frozen image tower, of unit length. source: what the images are, in words.
     """
 
     logits: Tensor
@@ -49,6 +50,10 @@ class HeldOut:
     def right(self, sizes: Sequence[int]) -> Tensor:
         """Whether each image is put into its class, among the classes of its task: [images], bool."""
         return right_of(self.logits, self.labels, sizes)
+
+    def quality(self, sizes: Sequence[int]) -> float:
+        """The share of images that are right, or of sets the mean average precision."""
+        return quality_of(self.logits, self.labels, sizes)
 
 
 @torch.no_grad()
@@ -78,7 +83,8 @@ def log_likelihoods(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Ten
     """The log probability of each image's class at the temperature that suits all of them best: [images], float64.
 
     Two methods whose logits differ in scale alone are equal by it, and it moves where the count of right images does
-    not. logits: [images, classes]; labels: [images]; sizes: classes of each task.
+    not. logits: [images, classes]; labels: [images], or sets [images, classes], of which all classes of an image are
+    added up; sizes: classes of each task.
     """
     own = among_own(logits.double(), labels, sizes)
     return _scores(own, labels, best_temperature(logits, labels, sizes))
@@ -112,4 +118,6 @@ def standard_error(values: Tensor) -> float:
 
 
 def _scores(own: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    if are_sets(labels):
+        return set_log_likelihoods(own / temperature, labels)
     return (own / temperature).log_softmax(dim=1).gather(1, labels[:, None]).squeeze(1)

@@ -36,10 +36,10 @@ from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.asked import NOTHING_MORE, Asked, judge
 from shotfit.fitting.batches import BATCH
-from shotfit.fitting.decoded import best_of, not_finite
+from shotfit.fitting.decoded import not_finite, said_of
 from shotfit.fitting.learned import LEARNED
 from shotfit.fitting.model import Model
-from shotfit.fitting.predict import COLUMNS, rows_of
+from shotfit.fitting.predict import COLUMNS, SEVERAL, rows_of
 from shotfit.fitting.predictions import Prediction
 from shotfit.fitting.record import weights_of
 from shotfit.towers.backbone import Backbone
@@ -173,16 +173,16 @@ class Predicting(Job):
     def __init__(
         self,
         model: Model,
-        top: int = 1,
+        top: int | None = None,
         asked: Asked = NOTHING_MORE,
         lenient: bool = False,
         broken: Literal["keep", "skip", "stop"] = "keep",
     ) -> None:
-        if top < 1:
+        if top is not None and top < 1:
             raise UsageError(f"--top is {top}; expected 1 or more.")
         arrow()
         self.model, self.top, self.question = model, top, asked
-        self.frozen = model.frozen
+        self.frozen, self.columns = model.frozen, SEVERAL if model.several_labels else COLUMNS
         self.names = model.one_task().names
         self.answers = judge(asked, model.own_trust, model.record, self.names)
         self.shown = Shown(_rule(self.frozen), self.frozen.savings.reduced_images, lenient, broken, model.rule)
@@ -200,9 +200,9 @@ class Predicting(Job):
             "task": self.model.one_task().task,
             "parents": list(self.model.one_task().parents),
             "classes": _digest(list(self.names)),
-            "top": min(self.top, len(self.names)),
+            "top": min(self.top or 1, len(self.names)) if self.top or not self.model.several_labels else None,
             **asdict(self.question),
-            "columns": list(COLUMNS),
+            "columns": list(self.columns),
         } | ({"pictures": self.model.rule.as_json()} if self.model.rule else {})  # fmt: skip
 
     @torch.no_grad()
@@ -224,11 +224,10 @@ class Predicting(Job):
                     if self.shown.broken == "stop":
                         raise ShotfitError(why)
                 if why is None:
-                    best = best_of(values, self.names, self.top)
-                    found.append(Prediction(source, *best, None, verdict.set, verdict.unknown))
+                    found.append(said_of(self.model, source, values, verdict, self.top))
                 elif self.shown.broken == "keep":
-                    found.append(Prediction(source, (), (), error=why))
-        return table_of(COLUMNS, list(rows_of(found)))
+                    found.append(Prediction(source, (), (), error=why, several_labels=self.model.several_labels))
+        return table_of(self.columns, list(rows_of(found)))
 
 
 class Embedding(Job):

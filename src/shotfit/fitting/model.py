@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,14 +36,14 @@ from shotfit.data.tasks import ClassList, Item, Task, composed, expand_templates
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
-from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.errors import NewClassesError, ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.fitting.addresses import called, local_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
 from shotfit.fitting.batches import growing
 from shotfit.fitting.card import card
 from shotfit.fitting.clips import averaged
-from shotfit.fitting.decoded import best_of, not_finite
+from shotfit.fitting.decoded import not_finite, said_of
 from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import HeldOut, frozen_features
@@ -51,6 +52,7 @@ from shotfit.fitting.notebook import model_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.fitting.record import encoded, portable, record_of, weights_of
+from shotfit.fitting.several_labels import SeveralTrust
 from shotfit.fitting.task_parts import digests
 from shotfit.fitting.trust import Trust
 from shotfit.methods.base import Method
@@ -121,6 +123,11 @@ class Model:
         """Where it was opened from or saved to: hf://owner/name@COMMIT, or the folder; None for neither."""
         return None if self.opened is None else called(self.opened["folder"])
 
+    @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.method.judges_alone
+
     def one_task(self) -> ClassList:
         """The classes of the one task that it predicts; a model of several asks which one is meant.
 
@@ -134,7 +141,7 @@ class Model:
         return self.classes[0]
 
     def logits(self, images: Images, calibrated: bool = True) -> Tensor:
-        """Logits [images, classes] of the task that it predicts; probabilities are the softmax of calibrated ones."""
+        """Logits [images, classes] of the task that it predicts; calibrated ones make probabilities."""
         self.one_task()
         if self.task is None:
             logits = self.method.logits(images).float()
@@ -169,7 +176,7 @@ class Model:
         parts = []
         for rows in torch.arange(len(items)).split(SCORED):
             logits = self.logits(pool.take(rows), calibrated).cpu()
-            parts.append(logits.masked_fill(barred, -torch.inf).softmax(dim=-1))
+            parts.append(self.method.probabilities(logits.masked_fill(barred, -torch.inf)))
         found = torch.cat(parts)
         wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
         if wrong:
@@ -181,7 +188,7 @@ class Model:
     def predict(
         self,
         images: PictureLike | Sequence[PictureLike],
-        top: int = 1,
+        top: int | None = None,
         task: str | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
@@ -189,8 +196,9 @@ class Model:
     ) -> Predictions:
         """The `top` most probable classes of each image: paths, bytes, PIL images or arrays [height, width, 3].
 
-        task: which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction
-        with an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
+        top: None is the most probable class, or of a model of several labels all classes above their thresholds. task:
+        which one is meant, of a model of several. keep_broken: an image that cannot be read becomes a prediction with
+        an `error` and no labels, and the others are predicted. asked: sets and unknown images, as in
         Asked(coverage=0.95, unknown=True). lenient: an image that is cut off is predicted by what is there of it.
 
         Raises ShotfitError for an image that cannot be read, or whose prediction is not finite, without keep_broken.
@@ -203,7 +211,7 @@ class Model:
     def predict_each(
         self,
         images: Iterable[Picture | None],
-        top: int = 1,
+        top: int | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
         lenient: bool = False,
@@ -218,11 +226,10 @@ class Model:
             if isinstance(answer, ShotfitError):
                 if not keep_broken:
                     raise answer
-                yield Prediction(source, (), (), error=str(answer), picture=picture)
+                several = self.several_labels
+                yield Prediction(source, (), (), error=str(answer), picture=picture, several_labels=several)
                 continue
-            values, verdict = answer
-            best = best_of(values, names, top)
-            yield Prediction(source, *best, None, verdict.set, verdict.unknown, picture, timeline=timeline)
+            yield replace(said_of(self, source, *answer, top, picture), timeline=timeline)
 
     def _each(
         self, images: Iterable[Picture | None], answers: Answer[T], lenient: bool
@@ -233,6 +240,11 @@ class Model:
                 if number == 1:  # what one batch freed, the system has back sooner
                     kept.enter_context(kept_memory())
                 yield from zip(batch, self.answered(batch, answers, lenient), strict=True)
+
+    @property
+    def cutoffs(self) -> Tensor:
+        """[classes] the probability from which on an image has a class, of a model of several labels a picture."""
+        return self.trust.cutoffs if isinstance(self.trust, SeveralTrust) else torch.tensor(0.5)
 
     def predict_proba(
         self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
@@ -327,7 +339,7 @@ class Model:
 
     def judged(self, images: Images, answers: Answer[T]) -> list[tuple[Tensor, T]]:
         """Probabilities [classes] of each image, in the order of `class_names`, and what else was asked."""
-        probabilities = self.logits(images).float().softmax(dim=-1).cpu()
+        probabilities = self.method.probabilities(self.logits(images)).cpu()
         features = partial(frozen_features, self.frozen, images)
         return list(zip(probabilities, answers(probabilities, features), strict=True))
 
@@ -375,6 +387,10 @@ class Model:
             model = Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
             model.opened = self.opened
             return model
+        if self.several_labels:
+            raise NewClassesError(
+                "A model of several labels a picture has a threshold for each of its own classes, and none for others."
+            )
         counts = Counter(map(plain_name, classes))
         twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
         if twice is not None:

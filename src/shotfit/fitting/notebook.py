@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shotfit.data.images import open_image
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.fitting.figures import figures_of
 
 if TYPE_CHECKING:
     import pandas
@@ -83,13 +84,13 @@ def _cell(value: Any) -> str:
 
 def model_table(model: Model) -> str:
     """A fitted model as a table of HTML."""
-    scores = model.record.get("scores", {}).get("accuracy")
+    title, score, _ = figures_of(model.record.get("scores", {}))
     rows = [
         ("method", model.method.name),
         ("backbone", model.frozen.backbone.name),
         ("classes", f"{len(model.class_names):,}: {first_few(model.class_names, 8)}"),
         ("learned from", f"{model.record.get('support_images', 0):,} images"),
-        *([] if scores is None else [("accuracy on held-out images", f"{100 * scores:.1f} %")]),
+        *([] if score is None else [(f"{title} on held-out images", f"{100 * score:.1f} %")]),
     ]
     return html_table([{"": name, "model": value} for name, value in rows])
 

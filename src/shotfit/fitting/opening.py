@@ -25,9 +25,11 @@ from shotfit.data.rules import Rule
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
 from shotfit.errors import ShotfitError
+from shotfit.fitting.figures import PRECISION
 from shotfit.fitting.folder import RECORD, WEIGHTS
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.record import damaged, here, kind_of, read_record, read_tensors
+from shotfit.fitting.several_labels import SeveralTrust
 from shotfit.fitting.task_parts import BY_CLASS, for_task, has_parts, one_task, trust_of_task
 from shotfit.fitting.trust import PREFIX, Trust
 from shotfit.methods.base import Method
@@ -130,10 +132,7 @@ def read_saved(
         fitted = kind(**record["options"])
         if fitted.wanted:  # a fit has found them all
             raise damaged(folder)
-        classes = tuple(
-            ClassList(own["task"], tuple(own["names"]), tuple(own["templates"]), tuple(own.get("parents", ())))
-            for own in record["classes"]
-        )
+        classes = tuple(map(_class_list, record["classes"]))
     except ShotfitError as error:
         raise _refused(folder / RECORD, str(error)) from None
     if len({own.task for own in classes}) < len(classes):
@@ -144,12 +143,20 @@ def read_saved(
     sizes = [len(own.names) for own in classes]
     try:
         held = tensors if number is None else trust_of_task(tensors, sizes, number)
-        trust = Trust.restore(held, record.get("trust"), sizes if number is None else [sizes[number]])
+        if classes[0].several_labels:
+            trust: Trust | None = SeveralTrust.read(held, record.get("trust"), sizes[0])
+        else:
+            trust = Trust.restore(held, record.get("trust"), sizes if number is None else [sizes[number]])
     except ValueError:
         raise damaged(folder) from None
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
     record = record if number is None else _of_one(record, number)
     return Saved(folder, record, fitted, classes, own, marks(()) if learned is None else learned, trust, number)
+
+
+def _class_list(own: Mapping[str, Any]) -> ClassList:
+    names, templates, parents = (tuple(own.get(name, ())) for name in ("names", "templates", "parents"))
+    return ClassList(own["task"], names, templates, parents, own.get("several_labels", False))
 
 
 def _alone(record: Mapping[str, Any], kind: type[Method], task: str) -> int | None:
@@ -184,9 +191,10 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "found": (list,), "padding": (*_NUMBER, type(None)),
     "preprocessing": (dict,), "versions": (dict,), "pictures": (dict,), "race": (list,), "card": (str,),
 }  # fmt: skip
+PRECISIONS_OF_SETS = (PRECISION, f"zero_shot_{PRECISION}")
 _FIGURES = {
-    "scores": ("accuracy", "zero_shot_accuracy", "test_images"),
-    "checked": ("accuracy", "zero_shot_accuracy", "images"),
+    "scores": ("accuracy", "zero_shot_accuracy", *PRECISIONS_OF_SETS, "micro_f1", "macro_f1", "test_images"),
+    "checked": ("accuracy", "zero_shot_accuracy", *PRECISIONS_OF_SETS, "images"),
     "trust": ("images", "log_loss", "log_loss_before"),
     "training": (
         *("steps", "first_loss", "last_loss", "right_before", "right_after"),

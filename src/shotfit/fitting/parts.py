@@ -89,7 +89,7 @@ def predict_parts(
     sources: Sequence[str],
     out: Path,
     *,
-    top: int = 1,
+    top: int | None = None,
     asked: Asked = NOTHING_MORE,
     lenient: bool = False,
     broken: Literal["keep", "skip", "stop"] = "keep",

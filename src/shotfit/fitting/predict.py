@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "SEVERAL",
     "TOGETHER",
     "Broken",
     "Format",
@@ -60,6 +61,9 @@ COLUMNS: Columns = {
 }
 
 TOGETHER: Columns = {**COLUMNS, "transductive": "flag"}  # of images that were predicted together
+
+# Of several labels a picture: a row for each image, with all its classes. In CSV it is a manifest of such labels.
+SEVERAL: Columns = {"image": "text", "label": "texts", "probability": "numbers", "error": "text"}
 
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
@@ -139,7 +143,7 @@ class Predictor(Protocol):
     """What predicts images: `fitting.model.Model`, or an export as the light runtime opens it."""
 
     def predict_each(
-        self, images: Iterable[Picture | None], top: int, keep_broken: bool, asked: Asked, lenient: bool
+        self, images: Iterable[Picture | None], top: int | None, keep_broken: bool, asked: Asked, lenient: bool
     ) -> Iterator[Prediction]:
         """The prediction of each image, as `Model.predict_each` gives it."""
 
@@ -147,7 +151,7 @@ class Predictor(Protocol):
 def predictions(
     model: Predictor,
     images: Peeked,
-    top: int = 1,
+    top: int | None = None,
     broken: Broken = "stop",
     tell: Callable[[Prediction], None] = lambda _: None,
     asked: Asked = NOTHING_MORE,
@@ -161,7 +165,7 @@ def predictions(
     Raises UsageError for `top` below 1, or a model of several tasks; with "stop" ShotfitError for an image that cannot
     be read.
     """
-    if top < 1:
+    if top is not None and top < 1:
         raise UsageError(f"--top is {top}; expected 1 or more.")
     found = model.predict_each(images, top, broken != "stop", asked, lenient)
     # a bar for one batch would be gone before it is seen
@@ -185,7 +189,7 @@ def as_lines(
     what a spreadsheet would run begins with an apostrophe (`as_cell`). jsonl: an object an image. label-studio: one
     JSON list (`written.label_studio`).
     names, first: of all classes, and of the first images, by which a table's columns are as wide as they are. columns:
-    TOGETHER for images that were predicted together.
+    TOGETHER for images that were predicted together, SEVERAL for several labels a picture.
 
     Raises UsageError for a format that has no lines.
     """
@@ -204,7 +208,7 @@ def lines(
     model: Model,
     images: Iterable[Picture | None],
     form: Format = "table",
-    top: int = 1,
+    top: int | None = None,
     broken: Broken = "stop",
     tell: Callable[[Prediction], None] = lambda _: None,
     asked: Asked = NOTHING_MORE,
@@ -213,7 +217,8 @@ def lines(
     """The lines of the predictions of images: see `predictions` and `as_lines`."""
     peeked = Peeked(images)
     found = predictions(model, peeked, top, broken, tell, asked, lenient)
-    return as_lines(found, form, model.one_task().names, peeked.first)
+    columns = SEVERAL if model.several_labels else COLUMNS
+    return as_lines(found, form, model.one_task().names, peeked.first, columns)
 
 
 def write(
@@ -246,6 +251,7 @@ def _table(predictions: Iterable[Prediction], first: Sequence[str], names: Seque
         together = "  transductive" if one.transductive else ""
         pairs = zip(one.labels, one.probabilities, strict=True)
         line = begin + "".join(f"  {_padded(name, label)} {100 * value:5.1f} %" for name, value in pairs)
+        line += "" if one.labels else "  none of the classes"
         line += "" if one.set is None else f"  {{{printable(', '.join(one.set))}}}"
         yield line + ("  unknown" if one.unknown else "") + together
 
@@ -271,8 +277,11 @@ def as_object(prediction: Prediction) -> dict[str, object]:
 
 
 def rows_of(predictions: Iterable[Prediction]) -> Iterator[tuple[object, ...]]:
-    """Rows of COLUMNS, or TOGETHER: one for each class, or one with the error."""
+    """Rows of COLUMNS, or TOGETHER: one for each class, or one with the error; of SEVERAL one for each image."""
     for one in predictions:
+        if one.several_labels:
+            yield one.source, *((None, None) if one.error else (one.labels, one.probabilities)), one.error
+            continue
         together = (True,) if one.transductive else ()
         if one.error is not None:
             yield one.source, None, None, None, None, None, one.error, *together

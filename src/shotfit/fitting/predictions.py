@@ -50,7 +50,7 @@ class Prediction:
     error: why there is no prediction, in a sentence. set: the classes of its prediction set; unknown: whether it
     belongs to no class. Both are None where nobody asked. transductive: it depends on the images that were predicted
     with it. picture: the image itself. timeline: of a clip, what its frames say. maps: what was drawn of it; None where
-    nobody asked.
+    nobody asked. several_labels: the classes do not exclude each other, and there may be none.
     """
 
     source: str
@@ -63,6 +63,7 @@ class Prediction:
     transductive: bool = False
     timeline: Timeline | None = field(default=None, repr=False, compare=False)
     maps: tuple[MapFiles, ...] | None = None
+    several_labels: bool = False
 
 
 class Predictions(list[Prediction]):

@@ -29,6 +29,7 @@ __all__ = ["ALONE", "AUTO", "OF_SEVERAL", "Entrant", "check_size", "decided", "r
 
 AUTO = "auto"  # in place of a method's name
 # Chosen on the development sets; docs/log has the table. Methods that only look at stored features of center views.
+OF_LABELS = ("zero_shot", "linear_probe", "taskres", "dualadapter")  # of several labels a picture
 SHORTLIST = ("zero_shot", "linear_probe", "taskres", "dualadapter")
 WITH_NEW_CLASSES = ("zero_shot", "clip_adapter", "coop")
 OF_SEVERAL = "softcpt"  # of several tasks at once, beside a race for each
@@ -36,9 +37,9 @@ UP_TO = {"dualadapter": 3000}  # support images: it learns rows for each, so tha
 ALONE = "dualadapter"  # where nothing can be held out: best of one shot on the mean, and above zero-shot everywhere
 
 
-def shortlist(new_classes: bool) -> list[Method]:
+def shortlist(new_classes: bool, several_labels: bool = False) -> list[Method]:
     """The methods that run, or those of them that predict classes that they were not fitted to."""
-    return [find(name)() for name in (WITH_NEW_CLASSES if new_classes else SHORTLIST)]
+    return [find(name)() for name in (OF_LABELS if several_labels else WITH_NEW_CLASSES if new_classes else SHORTLIST)]
 
 
 def check_size(prototype: Method, images: int) -> None:
@@ -81,6 +82,8 @@ def decided(entrants: Sequence[Entrant]) -> tuple[Entrant, list[dict[str, Any]]]
     first = min(number for number in order if not _better(scores[order[0]], scores[number]))
     winner = entrants[first]
     best: tuple[float, Entrant] | None = None
+    if winner.fitted.judges_alone:  # an ensemble averages over classes that exclude each other
+        return winner, rows
     for count in range(2, min(MOST, len(order)) + 1):
         together = _ensemble([entrants[number] for number in order[:count]], sizes)
         found = together.spared or together.held_out()
@@ -128,7 +131,7 @@ def refused_row(prototype: Method, reason: str) -> dict[str, Any]:
 
 
 def _row(entrant: Entrant, held: HeldOut | None, score: Tensor | None) -> dict[str, Any]:
-    right = None if held is None else float(held.right(entrant.fitted.sizes).double().mean())
+    right = None if held is None else held.quality(entrant.fitted.sizes)
     score_of_all = None if score is None else float(score.mean())
     row: dict[str, Any] = {"method": entrant.fitted.name, "accuracy": right, "score": score_of_all}
     return row | entrant.choice.record()

@@ -156,6 +156,7 @@ def _is_class_list(plain: Any) -> bool:
         case {"task": str(), "names": [*names], "templates": [*templates]}:
             parents = plain.get("parents", [])
             whole = isinstance(parents, list) and len(parents) <= DEEPEST
+            whole &= plain.get("several_labels", True) is True
             return whole and all(isinstance(text, str) for text in (*names, *templates, *parents))
     return False
 

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from shotfit.data.tasks import Item
-from shotfit.engine.frozen import ImagePool
 from shotfit.engine.ranks import agreed_rows, world
 from shotfit.errors import DivergedError
 from shotfit.files import LIST_BYTES, sha256
@@ -65,7 +64,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate on one rung: how long it trained, on how many held-out images it was judged, and how."""
+    """One candidate on one rung: how long it trained, on how many held-out images it was judged, and how.
+
+    accuracy: of several labels a picture the mean average precision.
+    """
 
     rung: int
     point: Mapping[str, Any]
@@ -147,7 +149,7 @@ def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[F
     """
     validation = judge.validation
     if fitted.name == "zero_shot" and not validation.folds:  # it learns from no image, so that none need be spared
-        pool = ImagePool(judge.items)
+        pool = judge.fitter.pool(judge.items)
         whole = Fold(torch.arange(len(judge.items)), pool.all(), pool.labels)
         source = f"the {len(judge.items):,} support images, which zero-shot does not learn from"
         return [(whole, replace(judge.known(held_out_by(fitted, whole), whole), source=source))]
@@ -259,7 +261,7 @@ class Judge:
             score = right = None
             if found is not None:
                 score = float(log_likelihoods(found.logits, found.labels, self.fitter.sizes).mean())
-                right = float(found.right(self.fitter.sizes).double().mean())
+                right = found.quality(self.fitter.sizes)
             self.told.append(Trial(rung, dict(one.point), steps, images, right or 0.0, score))
 
     def _fitted(
@@ -309,7 +311,7 @@ class Judge:
             "files": [sha256(file, LIST_BYTES, "a file of an option") for file in method.files()],
             "savings": asdict(self.fitter.frozen.savings),  # one of them is not exact
             "classes": [one.as_json() for one in self.fitter.classes],
-            "train": [(item.digest or str(item.picture), item.label, item.group) for item in part],
+            "train": [(item.digest or str(item.picture), item.label, item.group, *item.also) for item in part],
             "held": [*zip(held.pool.keys(), held.pool.labels.tolist(), strict=True)],
             "rows": held.rows.tolist(),
             "spared": spared,

@@ -15,6 +15,7 @@ from shotfit.errors import ShotfitError, first_few
 from shotfit.files import standing
 from shotfit.fitting.addresses import called
 from shotfit.fitting.card import said_of_support
+from shotfit.fitting.figures import figures_of
 from shotfit.fitting.folder import RECORD
 from shotfit.fitting.opening import check_record
 from shotfit.fitting.record import read_record
@@ -66,7 +67,8 @@ def described(record: Mapping[str, Any]) -> dict[str, Any]:
         "selection": record.get("selection"),
         "backbone": record["backbone"] | {"terms": terms_of(record["backbone"]["name"])},
         "precision": record["precision"],
-        "tasks": [{"name": task["task"], "classes": task["names"], "templates": task["templates"]}
+        "tasks": [{"name": task["task"], "classes": task["names"], "templates": task["templates"],
+                   "several_labels": task.get("several_labels", False)}
                   for task in record["classes"]],
         "learned_from": said_of_support(record),
         "pictures": record.get("pictures") or {},
@@ -100,13 +102,15 @@ def summary_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows.append(("backbone", f"{backbone['name']}, fingerprint {backbone['fingerprint'][:12]}, {found['precision']}"))
     rows += [("terms", backbone["terms"])] if backbone["terms"] else []
     for task in tasks:
-        rows.append(("task", f"{task['name']}: {len(task['classes']):,} classes ({first_few(task['classes'], SHOWN)})"))
+        several = ", several labels a picture" if task["several_labels"] else ""
+        listed = first_few(task["classes"], SHOWN)
+        rows.append(("task", f"{task['name']}: {len(task['classes']):,} classes{several} ({listed})"))
         rows.append(("templates", first_few([repr(template) for template in task["templates"]])))
     rows.append(("learned from", found["learned_from"]))
     rows += [("pictures", f"read with {Rule.from_json(found['pictures']).flags()}")] if found["pictures"] else []
-    if checked.get("accuracy") is not None:
+    if figures_of(checked)[1] is not None:
         rows.append(("checked", f"{_percent(checked)} on {checked.get('on', 'held-out images')}"))
-    if scores.get("accuracy") is not None:
+    if figures_of(scores)[1] is not None:
         rows.append(("held out", f"{_percent(scores)} of {scores['test_images']:,} images"))
     else:
         rows.append(("held out", "no figure: no image was held out"))
@@ -124,7 +128,9 @@ def training_lines(record: Mapping[str, Any]) -> list[str]:
         return []
     before, after = 100 * training["right_before"], 100 * training["right_after"]
     losses = f"loss {training['first_loss']:.3g} to {training['last_loss']:.3g}"
-    lines = [f"training: {training['steps']:,} steps, {losses}, support images right {before:.1f} to {after:.1f} %"]
+    several = record["classes"][0].get("several_labels")
+    judged = "mean average precision of support images" if several else "support images right"
+    lines = [f"training: {training['steps']:,} steps, {losses}, {judged} {before:.1f} to {after:.1f} %"]
     noise = 100 * (0.25 / training["looked_at"]) ** 0.5
     if abs(after - 100 * training["right_zero_shot"]) <= noise:
         lines.append(
@@ -147,9 +153,9 @@ def half_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def _percent(found: Mapping[str, Any]) -> str:
-    plain = found.get("zero_shot_accuracy")
+    title, own, plain = figures_of(found)
     beside = "" if plain is None else f" (zero-shot {100 * plain:.1f} %)"
-    return f"accuracy {100 * found['accuracy']:.1f} %{beside}"
+    return f"{title} {100 * (own or 0.0):.1f} %{beside}"
 
 
 def _said_of_trust(trust: Mapping[str, Any]) -> str:

@@ -21,9 +21,10 @@ from shotfit.fitting.replay import Replay
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.methods.numbering import MANY, among_own, labels_among, parts_of, shown_in, step_labels
 from shotfit.methods.recipe import Recipe
+from shotfit.methods.several_labels import are_sets, mean_average_precision
 from shotfit.progress import lasting, say, track
 
-__all__ = ["Average", "Forecast", "Stepper", "correct", "drawn_batches", "hits", "right_of", "train"]
+__all__ = ["Average", "Forecast", "Stepper", "drawn_batches", "hits", "quality", "quality_of", "right_of", "train"]
 
 SHORT = 10  # steps of a training that is not worth a recording
 LONG = 20.0  # seconds from which on a forecast is worth a line
@@ -180,7 +181,7 @@ def train(
         say(f"note: {method.name} looks at a batch as a whole, so that every process takes all of its images.")
     stepper = Stepper(method, recipe, epochs, each, steps)
     judge = validation if recipe.best_epoch and validation and validation.source == "validation part" else None
-    history, best, kept = [], -1, method.state_dict()
+    history, best, kept = [], -1.0, method.state_dict()
     average = Average(method, recipe, epochs) if recipe.average else None
     forecast = Forecast(what, stepper.planned, device, trainings) if trainings else None
     for _ in track(range(epochs), what):
@@ -200,7 +201,7 @@ def train(
         history.append(total / left)
         if average is not None:
             average.add()
-        right = correct(method, judge.folds[0].held, judge.folds[0].labels) if judge else 0
+        right = quality(method, judge.folds[0].held, judge.folds[0].labels) if judge else 0.0
         if judge and (right > best or (recipe.latest and right == best)):
             best, kept = right, {name: value.clone() for name, value in method.state_dict().items()}
     if judge:
@@ -212,9 +213,18 @@ def train(
 
 
 @torch.no_grad()
-def correct(method: Method, images: Images, labels: Tensor) -> int:
-    """How many of the images the method puts into their class."""
-    return int(hits(method, images, labels).sum())
+def quality(method: Method, images: Images, labels: Tensor) -> float:
+    """The share of the images that the method puts into their class, or of sets their mean average precision."""
+    if are_sets(labels):
+        return mean_average_precision(method.logits(images).cpu(), labels)
+    return float(hits(method, images, labels).double().mean())
+
+
+def quality_of(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> float:
+    """The same of logits [images, classes]."""
+    if are_sets(labels):
+        return mean_average_precision(logits, labels)
+    return float(right_of(logits, labels, sizes).double().mean())
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ from shotfit.fitting.batches import growing
 from shotfit.fitting.decoded import best_of
 from shotfit.fitting.model import Model
 from shotfit.fitting.predictions import Prediction
+from shotfit.fitting.several_labels import refuse
 from shotfit.methods.class_features import class_features
 
 __all__ = ["MOST_TOGETHER", "Together", "assigned"]
@@ -48,13 +49,15 @@ class Together:
     """A model that predicts all images of a call together, in place of `Model`."""
 
     def __init__(self, model: Model) -> None:
+        if model.several_labels:
+            raise refuse("Images that are predicted together")
         self.model = model
 
     @torch.no_grad()
     def predict_each(
         self,
         images: Iterable[Picture | None],
-        top: int = 1,
+        top: int | None = None,
         keep_broken: bool = False,
         asked: Asked = NOTHING_MORE,
         lenient: bool = False,
@@ -89,7 +92,7 @@ class Together:
             rows = iter(assigned(torch.stack(probabilities), torch.stack(features), texts))
         for one in found:
             if one.error is None:
-                labels, shares = best_of(next(rows).float(), names, top)
+                labels, shares = best_of(next(rows).float(), names, top or 1)
                 one = replace(one, labels=labels, probabilities=shares)
             yield one
 

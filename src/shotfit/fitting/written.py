@@ -38,8 +38,9 @@ def label_studio(
             continue
         if before:
             yield f"{before},"
-        score = round(prediction.probabilities[0], _DIGITS)
-        value = {"choices": [prediction.labels[0]]}
+        count = len(prediction.labels) if prediction.several_labels else 1
+        score = round(min(prediction.probabilities[:count], default=0.0), _DIGITS)
+        value = {"choices": list(prediction.labels[:count])}
         result = {"from_name": choice, "to_name": image, "type": "choices", "value": value}
         task = {
             "data": {image: f"/data/local-files/?d={quote(os.fsencode(os.path.abspath(prediction.source)))}"},  # noqa: PTH100

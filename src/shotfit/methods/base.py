@@ -33,6 +33,7 @@ from shotfit.methods.numbering import (
     shown_in,
 )
 from shotfit.methods.recipe import Grid, ParameterGroup, Recipe
+from shotfit.methods.several_labels import are_sets, set_loss
 from shotfit.towers.backbone import Backbone
 
 __all__ = ["AUTO", "Fold", "Method", "Support", "Validation", "check_prompts", "check_texts", "option"]
@@ -73,7 +74,7 @@ class Support:
 
     @property
     def labels(self) -> Tensor:
-        """[images] class of each image."""
+        """[images] class of each image, or [images, classes] of 0 and 1."""
         return self.center.labels
 
 
@@ -83,7 +84,7 @@ class Fold:
 
     train: Tensor  # [n] indices of support images
     held: Images
-    labels: Tensor  # [m] of the held images
+    labels: Tensor  # [m] of the held images, or [m, classes] of 0 and 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +121,7 @@ class Method(nn.Module):
     grid: ClassVar[Grid | None] = None  # what `auto` chooses; None: nothing, the paper's recipe is also `auto`'s
     accepts_new_classes: ClassVar[bool] = False
     several_tasks: ClassVar[bool] = False
+    several_labels: ClassVar[bool] = False  # its logits may judge every class by itself (`methods/several_labels.py`)
     edits_towers: ClassVar[bool] = False  # it puts prompts or adapters into the towers, which closed encoders have not
     verified: ClassVar[bool] = False  # by recorded results of its authors' program (tests/parity); is not inherited
 
@@ -178,8 +180,11 @@ class Method(nn.Module):
     def loss(self, images: Images, labels: Tensor) -> Tensor:
         """The training loss, []: mean cross-entropy, of several tasks among the classes of each image's own.
 
-        labels: [images] numbers through all tasks, or [images, tasks] numbers within each (`numbering`).
+        labels: [images] numbers through all tasks, or [images, tasks] numbers within each (`numbering`), or sets
+        [images, classes], whose loss is the binary cross-entropy of each class.
         """
+        if are_sets(labels):
+            return set_loss(self.logits(images), labels)
         if len(self.classes) == 1 and labels.dim() == 1:
             return F.cross_entropy(self.logits(images), labels)
         shown = self.shown(labels)
@@ -229,7 +234,7 @@ class Method(nn.Module):
         """Whether `loss` is a mean over the images, and maybe what looks at none, so that processes can share a batch
         out.
         """
-        return True
+        return not self.judges_alone
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What is trained: all parameters, at the recipe's rate."""
@@ -250,6 +255,11 @@ class Method(nn.Module):
             raise UsageError(
                 f"{self.name} changes the towers inside, and {frozen.backbone.name} is closed: choose a method on "
                 "features, such as tip_adapter_f, taskres or clip_adapter, or a backbone of shotfit's own towers."
+            )
+        if any(task.several_labels for task in classes) and not self.several_labels:
+            raise UsageError(
+                f"{self.name} gives each image one label, and several are asked for: choose one of "
+                f"{', '.join(_of_several_labels())}."
             )
         object.__setattr__(self, "frozen", frozen)  # not a submodule: its weights are not the method's
         self.classes = tuple(classes)
@@ -274,6 +284,15 @@ class Method(nn.Module):
     def sizes(self) -> tuple[int, ...]:
         """The number of classes of each task."""
         return tuple(len(task.names) for task in self.classes)
+
+    @property
+    def judges_alone(self) -> bool:
+        """Whether an image may have several labels, so that each class is judged by itself."""
+        return self.classes[0].several_labels
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of logits [images, classes]: of classes that exclude each other, or of each by itself."""
+        return logits.float().sigmoid() if self.judges_alone else logits.float().softmax(dim=-1)
 
     @property
     def class_names(self) -> list[str]:
@@ -436,6 +455,12 @@ class Method(nn.Module):
                     expected += f", at most {LARGEST:,}"
                 expected += ", or auto" if rule["auto"] else ""
                 raise UsageError(f"{self.name}: {field.name} must be {expected}, but is {value!r}.")
+
+
+def _of_several_labels() -> list[str]:
+    from shotfit.methods import METHODS, find  # the table names this module's subclasses
+
+    return [name for name in METHODS if find(name).several_labels]
 
 
 def check_prompts(backbone: Backbone, classes: Sequence[ClassList]) -> None:

@@ -40,6 +40,7 @@ class ClipAdapter(Method):
     title: ClassVar[str] = "CLIP-Adapter"
     paper: ClassVar[str] = "Gao et al., IJCV 2023, arXiv 2110.04544"
     verified: ClassVar[bool] = True
+    several_labels: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
         Optimizer("sgd", lr=0.002, weight_decay=5e-4),
         Schedule("cosine", warmup=1, warmup_lr=1e-5),

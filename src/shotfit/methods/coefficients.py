@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from shotfit.errors import UsageError
+from shotfit.methods.several_labels import are_sets, precision_along
 
-__all__ = ["best_first", "grid", "parse_grid", "parse_values", "right_along"]
+__all__ = ["best_first", "grid", "judged_along", "parse_grid", "parse_values", "right_along"]
 
 MOST_STEPS = 10_000  # of one axis of a search
 ENTRIES = {"cpu": 2**18, "cuda": 2**21}  # logits that are looked at together: on a CPU, what its caches hold
@@ -91,6 +92,14 @@ def right_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[
     return torch.stack([_right(part, slope, truth, tried) for part, slope, truth in parts]).sum(dim=0).cpu()
 
 
+def judged_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[float]) -> Tensor:
+    """What a search adds up for each x of `values`, [values] float64: `right_along`, or of sets their mean average
+    precision.
+    """
+    along = precision_along if are_sets(labels) else right_along
+    return along(fixed, sloped, labels, values).double()
+
+
 def _right(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Tensor) -> Tensor:
     fixed, sloped, truth = fixed.double(), sloped.double(), labels[:, None]
     ahead = fixed.gather(1, truth) - fixed  # [images, classes] lead of the true class at x = 0
@@ -107,7 +116,7 @@ def _right(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Tensor) -> Ten
 
 
 def best_first(right: Tensor) -> tuple[int, ...] | None:
-    """Indices of the largest count, the first of equals; None where nothing is right anywhere."""
+    """Indices of the largest count or score, the first of equals; None where nothing is right anywhere."""
     if not right.any():
         return None
     flat = int(np.argmax(right.numpy()))  # numpy promises the first of equals, torch does not

@@ -9,6 +9,12 @@ the search for C is that of Zhou et al., IJCV 2022, arXiv 2109.01134.
 What is frozen: the image tower; the text tower is not used. What is solved for: W and b, by scikit-learn's L-BFGS in
 float64 on center views. C is searched on validation images: seven powers of 100, then eight halvings around the best.
 
+With several labels a picture each class has a regression of its own, against the images without it:
+
+    objective   = sum_i BCE(w_c f_i + b_c, y_ic) + ||w_c||^2 / (2 C)   for each class c
+
+all solved together by L-BFGS, since they share f; C is one number, chosen by the mean average precision.
+
 With two classes scikit-learn fits one row w (its penalty is ||w||^2 / (2 C)); here the classes get -w/2 and w/2.
 Published: see docs/methods.md#linear_probe.
 """
@@ -25,6 +31,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -35,6 +43,7 @@ from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.methods.base import Fold, Method, Support, Validation, option
 from shotfit.methods.declared import Declared
+from shotfit.methods.several_labels import mean_average_precision
 
 __all__ = ["LinearProbe", "Search", "search_c"]
 
@@ -43,6 +52,7 @@ Solution = tuple[Matrix, Matrix]  # W [classes, embed] and b [classes], float64
 
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 ROUNDS = 8
+EPSILON = float(np.finfo(np.float64).eps)
 NO_IMAGES = -1e6  # bias of a class that has none
 
 
@@ -93,6 +103,7 @@ class LinearProbe(Method):
     title: ClassVar[str] = "linear probe"
     paper: ClassVar[str] = "Radford et al., ICML 2021, arXiv 2103.00020"
     verified: ClassVar[bool] = True
+    several_labels: ClassVar[bool] = True
 
     search: bool = option(True, "search C on validation images; false: take `c`")
     c: float = option(0.316, "inverse strength of the penalty where nothing is searched, as in CLIP's example", above=0)
@@ -130,7 +141,7 @@ class LinearProbe(Method):
         features = self._features(support.center.all())
         labels = support.labels.numpy()
         c = self.c
-        whole = cache(partial(self._fit, features, labels))  # where a validation part judges, the search fits it too
+        whole = cache(partial(self._solved, features, labels))  # where a validation part judges, the search fits it too
         with _one_thread_a_fit():
             if self.search and validation.folds:
                 self.course = self._searched(features, labels, validation.folds, whole)
@@ -146,17 +157,20 @@ class LinearProbe(Method):
 
         def fits(train: Matrix) -> Callable[[float], Solution]:
             everything = np.array_equal(train, np.arange(len(labels)))
-            return whole if everything else partial(self._fit, features[train], labels[train])
+            return whole if everything else partial(self._solved, features[train], labels[train])
 
         parts = [(fits(fold.train.numpy()), self._features(fold.held), fold.labels.numpy()) for fold in folds]
         workers = thread_pool(torch.get_num_threads())
 
-        def right(c: float, fit: Callable[[float], Solution], held: Matrix, truth: Matrix) -> int:
+        def right(c: float, fit: Callable[[float], Solution], held: Matrix, truth: Matrix) -> float:
             weight, bias = fit(c)
-            return int(((held @ weight.T + bias).argmax(axis=1) == truth).sum())
+            logits = held @ weight.T + bias
+            if self.judges_alone:
+                return mean_average_precision(torch.from_numpy(logits), torch.from_numpy(truth))
+            return int((logits.argmax(axis=1) == truth).sum())
 
         @cache  # a round tries the end again that the one before has kept
-        def start(c: float) -> list[Future[int]]:
+        def start(c: float) -> list[Future[float]]:
             return [workers.submit(right, c, *part) for part in parts]
 
         try:
@@ -166,6 +180,34 @@ class LinearProbe(Method):
 
     def _features(self, images: Images) -> Matrix:
         return self.frozen.image(images).cpu().double().numpy()  # in this order: MPS has no float64
+
+    def _solved(self, features: Matrix, labels: Matrix, c: float) -> Solution:
+        return (self._fit_sets if self.judges_alone else self._fit)(features, labels, c)
+
+    def _fit_sets(self, features: Matrix, sets: Matrix, c: float) -> Solution:
+        """W [classes, embed] and b [classes], float64. A class that none or all have gets the odds of half an image."""
+        (count, classes), width = sets.shape, features.shape[1]
+        known = np.flatnonzero((sets.sum(axis=0) > 0) & (sets.sum(axis=0) < count))
+        own = sets[:, known].astype(np.float64)
+        signs = 2 * own - 1
+
+        def objective(point: Matrix) -> tuple[float, Matrix]:
+            weight, bias = np.split(point.reshape(width + 1, len(known)), [width])
+            logits = features @ weight + bias
+            loss = np.logaddexp(0, -signs * logits).sum() + (weight**2).sum() / (2 * c)
+            slope = expit(logits) - own
+            slopes = np.concatenate([features.T @ slope + weight / c, slope.sum(axis=0, keepdims=True)])
+            return loss / count, slopes.ravel() / count  # the mean, as scikit-learn's tolerance is of it
+
+        odds = np.log((sets.sum(axis=0) + 0.5) / (count - sets.sum(axis=0) + 0.5))
+        weight, bias = np.zeros((classes, width)), odds
+        if len(known):
+            begin = np.concatenate([np.zeros((width, len(known))), odds[None, known]]).ravel()
+            options = {"maxiter": self.max_iterations, "gtol": self.tolerance, "maxls": 50, "ftol": 64 * EPSILON}
+            found = minimize(objective, begin, jac=True, method="L-BFGS-B", options=options).x
+            solved = found.reshape(width + 1, len(known))
+            weight[known], bias[known] = solved[:-1].T, solved[-1]
+        return weight, bias
 
     def _fit(self, features: Matrix, labels: Matrix, c: float) -> Solution:
         """W [classes, embed] and b [classes], float64."""

@@ -45,6 +45,7 @@ class TaskRes(Method):
     title: ClassVar[str] = "TaskRes"
     paper: ClassVar[str] = "Yu et al., CVPR 2023, arXiv 2211.10277"
     verified: ClassVar[bool] = True
+    several_labels: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
         Optimizer("adam", lr=2e-3, weight_decay=5e-4),
         Schedule("cosine", warmup=1, warmup_lr=1e-5),

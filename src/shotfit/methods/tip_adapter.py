@@ -14,6 +14,8 @@ not normalized again, with the initial beta and alpha, and searches them afterwa
 the checkpoint says (`temperature=100` restores it).
 # differs: the last epoch's keys are kept and nothing is chosen on test images, as the official program chooses F's
 epoch.
+With several labels a picture the values are sets, and each class counts as if it had the mean number of images.
+
 # differs: F trains on the views drawn once for the cache (`--views fresh` draws a new crop at every step, as the
 official program does).
 Published: see docs/methods.md#tip_adapter.
@@ -22,6 +24,7 @@ Published: see docs/methods.md#tip_adapter.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -32,7 +35,7 @@ from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, option
 from shotfit.methods.class_features import class_features, scaled_cosines
-from shotfit.methods.coefficients import MOST_STEPS, best_first, grid, right_along
+from shotfit.methods.coefficients import MOST_STEPS, best_first, grid, judged_along
 from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import VIEWS, Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.methods.support_features import support_features
@@ -49,6 +52,7 @@ class TipAdapter(Method):
     title: ClassVar[str] = "Tip-Adapter"
     paper: ClassVar[str] = "Zhang et al., ECCV 2022, arXiv 2207.09519"
     verified: ClassVar[bool] = True
+    several_labels: ClassVar[bool] = True
 
     alpha: float = option(1.17, "weight of the cache where nothing is searched; F trains with it", at_least=0)
     beta: float = option(1.0, "sharpness of the cache where nothing is searched; F trains with it", at_least=0)
@@ -74,8 +78,17 @@ class TipAdapter(Method):
         del self.prepared
         self.base = class_features(frozen, classes)  # [classes, embed]
         self.keep(keys)
-        self.register_buffer("cache_values", nn.functional.one_hot(labels, len(self.base)).to(keys))
+        self.register_buffer("cache_values", self._values(labels).to(keys))
         self.register_buffer("beta_alpha", torch.tensor([self.beta, self.alpha]).to(keys.device))
+
+    def _values(self, labels: Tensor) -> Tensor:
+        """[support, classes]: one-hot; of sets each class as if it had the mean number of images, so that alpha means
+        the same for all.
+        """
+        if not self.judges_alone:
+            return nn.functional.one_hot(labels, len(self.base))
+        counts = labels.sum(dim=0)
+        return labels * (counts.mean() / counts.clamp(min=1))
 
     def keep(self, keys: Tensor) -> None:
         """Hold the keys as a buffer: they are not trained."""
@@ -132,19 +145,23 @@ class TipAdapter(Method):
     def search_on(self, validation: Validation) -> None:
         """Keep the pair with the most held images right, the first of equals with beta outermost.
 
-        Nothing right anywhere keeps the defaults.
+        Of sets the mean average precision decides, for every tenth beta: each point is ranked by itself. Nothing right
+        anywhere keeps the defaults.
         """
-        betas = grid(LOW, self.beta_scale, self.beta_steps)
+        steps = max(1, self.beta_steps // 10) if self.judges_alone else self.beta_steps
+        betas = grid(LOW, self.beta_scale, steps)
         alphas = grid(LOW, self.alpha_scale, self.alpha_steps)
-        self.correct = torch.zeros(len(betas), len(alphas), dtype=torch.long)  # held images right of each pair
+        self.correct = torch.zeros(len(betas), len(alphas), dtype=torch.double)  # held images right of each pair
         for fold in validation.folds:
             features = normalize(self.image_features(fold.held))
             train = fold.train.to(features.device)
             affinity = features @ self.keys()[train].T  # [held, train]
-            cache, zero_shot = _cache_of(affinity, self.get_buffer("cache_values")[train]), self.text_logits(features)
+            values = self.get_buffer("cache_values")[train]
+            cache = partial(cached, affinity, values) if self.judges_alone else _cache_of(affinity, values)
+            zero_shot = self.text_logits(features)
             labels = fold.labels.to(features.device)
             for row, beta in enumerate(betas):
-                self.correct[row] += right_along(zero_shot, cache(beta), labels, alphas)
+                self.correct[row] += judged_along(zero_shot, cache(beta), labels, alphas)
         best = best_first(self.correct)
         if best is not None:
             self.get_buffer("beta_alpha").copy_(torch.tensor([betas[best[0]], alphas[best[1]]]))

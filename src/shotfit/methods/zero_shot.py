@@ -30,6 +30,7 @@ class ZeroShot(Method):
     title: ClassVar[str] = "zero-shot CLIP"
     paper: ClassVar[str] = "Radford et al., ICML 2021, arXiv 2103.00020"
     verified: ClassVar[bool] = True
+    several_labels: ClassVar[bool] = True
     accepts_new_classes: ClassVar[bool] = True
     several_tasks: ClassVar[bool] = True
 

@@ -16,6 +16,7 @@ from shotfit.data.tasks import Task
 from shotfit.evaluation.clean import DoublePictures, Suspect
 from shotfit.evaluation.evaluate import ClassScores, Scores
 from shotfit.evaluation.intervals import Interval, interval_by_image
+from shotfit.fitting.figures import figures_of
 from shotfit.fitting.learned import said_of_learned
 from shotfit.progress import track
 from shotfit.report.facts import Facts, Seen
@@ -115,10 +116,12 @@ def page_of_record(record: Mapping[str, Any], model: str) -> str:
             (checked, str(checked.get("on", "held-out images")), checked.get("images")),
         )
     ):
+        title, own, plain = figures_of(found)
+        counted = images if title == "accuracy" else None  # else it is no share of the images
         rows = [
-            (name, share, _interval(share, images, len(tasks)))
-            for name, key in (("zero-shot", "zero_shot_accuracy"), (method, "accuracy"))
-            if (share := _share(found.get(key))) is not None
+            (name, share, _interval(share, counted, len(tasks)))
+            for name, value in (("zero-shot", plain), (method, own))
+            if (share := _share(value)) is not None
         ]
         if rows:
             chart = accuracies(rows, f"accuracy-{number}")

@@ -68,6 +68,11 @@ def write_report(
         write_page(place, page_of_record(record, name))
         return place
     opened = model if isinstance(model, Model) else load(model, store=open_store(), device=device)
+    if opened.several_labels:
+        raise UsageError(
+            "A report on images is about one label a picture, and this model may give several: leave the images out "
+            "for a report of what its record knows, and score it with `shotfit evaluate`."
+        )
     told = list[str]()
     how = AS_IT_IS.under(opened.rule, opened.record.get("padding"))
     tasks = tasks_of(data, labels, how, cache=cache_folder(), to_fit=False, warned=told.append)

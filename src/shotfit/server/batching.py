@@ -123,6 +123,8 @@ class Batches:
         """
         assert self._loop is not None
         with self.waiting.taken(len(pictures)):
+            if question.top is None and not self.model.several_labels:
+                question = replace(question, top=1)
             request = _Request(question, self._loop.create_future(), [None] * len(pictures), len(pictures))
             with self._changed:
                 self._coming += len(pictures)
@@ -190,7 +192,8 @@ class Batches:
 
     def _answered(self, batch: list[_Entry]) -> list[tuple[_Entry, Answered | Exception]]:
         kind = _kind(batch[0])
-        top = max(entry.request.question.top for entry in batch)
+        tops = [entry.request.question.top for entry in batch]
+        top = None if tops[0] is None else max(one or 1 for one in tops)
         begun = time.monotonic()
         try:
             pixels = torch.stack([entry.pixels for entry in batch if entry.pixels is not None])
@@ -242,11 +245,12 @@ def _deliver(answers: list[tuple[_Entry, Answered | Exception]]) -> None:
 
 
 def _kind(entry: _Entry) -> Question:
-    return replace(entry.request.question, top=1)
+    question = entry.request.question
+    return replace(question, top=None if question.top is None else 1)  # several labels have no one number
 
 
-def _cut(one: Prediction, top: int) -> Prediction:
-    if len(one.labels) <= top:
+def _cut(one: Prediction, top: int | None) -> Prediction:
+    if top is None or len(one.labels) <= top:
         return one
     return replace(one, labels=one.labels[:top], probabilities=one.probabilities[:top])
 

@@ -14,7 +14,7 @@ from shotfit.server.questions import FIELDS
 __all__ = ["ERRORS", "PREDICT", "page"]
 
 _TYPES: dict[str, dict[str, Any]] = {
-    "top": {"type": "integer", "minimum": 1, "default": 1},
+    "top": {"type": "integer", "minimum": 1},
     "coverage": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
     "unknown": {"type": "boolean", "default": False},
     "classes": {"type": "string"},

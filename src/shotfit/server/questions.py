@@ -20,7 +20,8 @@ from shotfit.server.limits import RefusedError
 __all__ = ["FIELDS", "Question", "as_field", "question"]
 
 FIELDS = {
-    "top": "How many classes of each picture, the most probable first; 1 without it.",
+    "top": "How many classes of each picture, the most probable first; 1 without it, or of a model of several labels "
+    "those above their thresholds.",
     "coverage": "Also a set of classes that holds the true one of this share of pictures, such as 0.95.",
     "unknown": "true: also whether the picture belongs to no class.",
     "classes": "Other class names, between commas, of a method that can predict them; quotes keep a comma.",
@@ -36,9 +37,9 @@ _FLAG = re.compile(r"--(?=[a-z])")
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of each picture of a request. Pictures with equal questions, but for `top`, run together."""
+    """What is asked of each picture of a request. Pictures with equal questions, but for a `top`, run together."""
 
-    top: int = 1
+    top: int | None = None
     asked: Asked = NOTHING_MORE
     task: str | None = None
     classes: tuple[str, ...] = ()
@@ -57,8 +58,8 @@ def question(fields: Mapping[str, Sequence[str]], most_classes: int) -> Question
     twice = next((name for name, values in fields.items() if len(values) > 1), None)
     if twice is not None:
         raise RefusedError(400, f"The field {twice} is there {len(fields[twice])} times: give it once.")
-    top = _number("top", texts.get("top", "1"), "a whole number of 1 or more, such as 3")
-    if top != int(top) or not 1 <= top <= MOST_TOP:
+    top = None if "top" not in texts else _number("top", texts["top"], "a whole number of 1 or more, such as 3")
+    if top is not None and (top != int(top) or not 1 <= top <= MOST_TOP):
         raise RefusedError(400, f"The field top is {texts['top'][:100]!r}; expected a whole number of 1 or more.")
     coverage = None if "coverage" not in texts else _number("coverage", texts["coverage"], "a share such as 0.95")
     try:
@@ -68,7 +69,8 @@ def question(fields: Mapping[str, Sequence[str]], most_classes: int) -> Question
     task = texts.get("task")
     if task is not None and not 0 < len(task) <= NAME_LENGTH:
         raise RefusedError(400, f"The field task has {len(task):,} characters; expected 1 to {NAME_LENGTH}.")
-    return Question(int(top), asked, task, _classes(texts["classes"], most_classes) if "classes" in texts else ())
+    classes = _classes(texts["classes"], most_classes) if "classes" in texts else ()
+    return Question(None if top is None else int(top), asked, task, classes)
 
 
 def as_field(sentence: str) -> str:

@@ -70,16 +70,18 @@ class _Stage:
         memory: int | None = None,
         dtype: torch.dtype = torch.float64,
         device: str = "cpu",
+        several_labels: bool = False,
     ) -> None:
         self.task, backbone = _surroundings(folder)
+        self.task = _of_sets(self.task) if several_labels else self.task
         self.backbone = deepcopy(backbone).to(device, dtype)
         self.frozen = Frozen(self.backbone, MemoryStore(), savings, memory)
         self.method = make()
         recipe = self.method.training_recipe()
-        center = ImagePool(self.task.train)
-        views = ImagePool(self.task.train, recipe.views) if recipe and recipe.views else center
+        center = ImagePool(self.task.train, sets=len(self.task.classes.names) if several_labels else 0)
+        views = center.in_views(recipe.views) if recipe and recipe.views else center
         self.support = Support(center, views, 4)
-        classes = _three(self.task) if self.method.several_tasks else (self.task.classes,)
+        classes = _three(self.task) if self.method.several_tasks and not several_labels else (self.task.classes,)
         self.method.attach(self.frozen, classes)
         torch.manual_seed(0)
         self.method.prepare(self.support)
@@ -100,6 +102,18 @@ class _Stage:
             parameters = [p for group in self.method.parameter_groups() for p in group.parameters]
             tensors += [loss, *torch.autograd.grad(loss, parameters)]
         return [tensor.detach().cpu() for tensor in tensors]
+
+
+def _of_sets(task: Task) -> Task:
+    """The task with several labels a picture: every third has the next class too, and one has none."""
+    count = len(task.classes.names)
+
+    def sets(items: Sequence[Item]) -> tuple[Item, ...]:
+        held = [[item.label, (item.label + 1) % count][: 1 + (place % 3 == 0)] for place, item in enumerate(items)]
+        return tuple(item.with_labels(own) for item, own in zip(items, [[], *held[1:]], strict=True))
+
+    classes = replace(task.classes, several_labels=True)
+    return replace(task, classes=classes, train=sets(task.train), held_out=sets(task.test))
 
 
 def _three(task: Task) -> tuple[ClassList, ...]:
@@ -326,6 +340,24 @@ def several_tasks_as_declared(make: Make, folder: Path) -> None:
     _refused(lambda: opened.for_task("third"), "no task 'third'")
 
 
+def several_labels_as_declared(make: Make, folder: Path) -> None:
+    """Several labels a picture: refused by name, or fitted, saved and opened, and no saving moves loss or gradients."""
+    task, backbone = _of_sets(tiny_task(folder / "images")), tiny_backbone(folder / "backbone")
+    given: dict[str, Any] = {"epochs": _epochs(make, 2), "recipe": "paper", "backbone": backbone, "keep": True}
+    if not make().several_labels:
+        _refused(lambda: fit(task, make(), store=MemoryStore(), **given), "gives each image one label")
+        return
+    expected, outcome = (
+        _Stage(make, folder, one, several_labels=True).outcome() for one in (Savings.none(), Savings())
+    )
+    _same(expected, outcome, 1e-12, "logits, loss and gradients of several labels")
+    model = fit(task, make(), store=MemoryStore(), **given)
+    again = Model.open(model.save(folder / "several"), method=type(make()), trust_backbone=True)
+    pictures = [item.picture for item in task.test]
+    assert model.predict(pictures) == again.predict(pictures), "a model that is opened predicts otherwise"
+    assert all(len(one.labels) == 2 for one in again.predict(pictures, top=2))
+
+
 def chunks_change_nothing(make: Make, folder: Path) -> None:
     """With a memory budget that holds a single class and image at a time, logits and gradients are the same."""
     _same(_Stage(make, folder).outcome(), _Stage(make, folder, memory=1).outcome(), 1e-12, "chunks")
@@ -490,6 +522,7 @@ _CHECKS: tuple[Callable[[Make, Path], None], ...] = (
     seeds_decide,
     new_classes_as_declared,
     several_tasks_as_declared,
+    several_labels_as_declared,
     chunks_change_nothing,
     bfloat16_is_close,
     options_are_documented,

@@ -19,6 +19,7 @@ from typing import Any
 from shotfit.data.formats.lines import BEYOND, LABELS, LeftOut, columns_of, list_text, rows_of
 from shotfit.data.images import SUFFIXES as IMAGES
 from shotfit.data.images import shown
+from shotfit.data.label_sets import FLAG
 from shotfit.data.listing import How, Listing, Part, Row, listed
 from shotfit.data.lists import PATHS, plain_column
 from shotfit.errors import ShotfitError, first_few
@@ -59,7 +60,9 @@ def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], li
         left_out = LeftOut()
         rows = rows_of(source, _first(lines, left_out), columns_of("", header, how), how, otherwise=Path.cwd())
         return rows, left_out.notes()
-    if how.label_column is None and not any(plain_column(name) in LABELS for name in header):
+    if how.several_labels and {"probability", "error"} <= set(header):  # what `predict` writes
+        lines = ((number, line) for number, line in lines if not line.get("error"))
+    elif how.label_column is None and not any(plain_column(name) in LABELS for name in header):
         _refuse_unlabeled(shown(source), header, list(islice(lines, 50)))
     columns = columns_of(shown(source), header, how)
     twice = [name for name in (columns.path, columns.label) if header.count(name) > 1]
@@ -133,9 +136,9 @@ def _refuse_unlabeled(where: str, header: list[str], lines: list[tuple[int, dict
     ]
     if len(binary) > 1:
         raise ShotfitError(
-            f"{where} has no column of labels, but columns of 0 and 1, as for a class each ({first_few(binary)}); "
-            "expected one column with the name of each image's class, such as label (in pandas: "
-            "table[columns].idxmax(axis=1))."
+            f"{where} has no column of labels, but columns of 0 and 1, as for a class each ({first_few(binary)}); say "
+            f"{FLAG} if a picture may be of several or none of them, else expected one column with the name of each "
+            "image's class, such as label (in pandas: table[columns].idxmax(axis=1))."
         )
     if any(Path(name).suffix.lower() in IMAGES for name in header):
         raise ShotfitError(

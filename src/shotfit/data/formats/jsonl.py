@@ -45,7 +45,7 @@ def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], li
     keys = dict.fromkeys(key for _, line in lines_of(source) for key in line) or {"path": None, "label": None}
     if "predictions" in keys and "image" in keys and how.label_column is None and not keys.keys() & set(LABELS):
         left_out = LeftOut()
-        lines = _first(lines_of(source), left_out)
+        lines = (_every if how.several_labels else _first)(lines_of(source), left_out)
         rows = rows_of(source, lines, Columns("image", "label"), how, part=part, otherwise=Path.cwd())
         return rows, left_out.notes()
     return rows_of(source, lines_of(source), columns_of(shown(source), keys, how), how, part=part), None
@@ -63,6 +63,16 @@ def _first(lines: Iterator[tuple[int, dict[str, Any]]], left_out: LeftOut) -> It
                 yield number, {**line, "label": label}
             case _:
                 yield number, line
+
+
+def _every(lines: Iterator[tuple[int, dict[str, Any]]], left_out: LeftOut) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of predictions of several labels, with all of them."""
+    for number, line in lines:
+        match line:
+            case {"error": _}:
+                left_out.errors += 1
+            case {"predictions": [*found]}:
+                yield number, {**line, "label": [one["label"] for one in found if isinstance(one, dict)]}
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

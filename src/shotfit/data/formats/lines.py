@@ -12,6 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from shotfit.data.images import SUFFIXES, shown
+from shotfit.data.label_sets import BAR, FLAG, Forms, labels_in_columns, labels_of
 from shotfit.data.listing import How, Part, Row, part_named, parts_named
 from shotfit.data.lists import PATHS, plain_column
 from shotfit.data.pictures import Picture
@@ -43,12 +44,16 @@ BEYOND = "cells beyond the columns"
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a source hold paths, labels, parts and groups; None: there is none."""
+    """Which columns of a source hold paths, labels, parts and groups; None: there is none.
+
+    classes: the columns of 0 and 1, one a class, that stand in the place of a column of labels (then "").
+    """
 
     path: str
     label: str
     split: str | None = None
     group: str | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -101,14 +106,18 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
 
     path = named(how.path_column, PATHS, "path", "--path-column")
     label = named(how.label_column, tuple(name for name in LABELS if name != path), "label", "--label-column")
+    split = named(None, SPLITS, "split", "")
+    group = named(how.group_column, (), "group", "--group-column")
+    if path is not None and label is None and how.several_labels:
+        classes = tuple(name for name in found if name not in (path, split, group))
+        if classes:
+            return Columns(path, "", split, group, classes)
     if path is None or label is None:
         missing, flag = ("path", "--path-column") if path is None else ("label", "--label-column")
         raise ShotfitError(
             f"{where} has the columns {told}; expected path,label or path,label,split in "
             f"its first line, or {flag} NAME for the column of the {missing}s."
         )
-    split = named(None, SPLITS, "split", "")
-    group = named(how.group_column, (), "group", "--group-column")
     if group is not None and group in (path, label, split):
         raise UsageError(f"the group column is {group!r}; expected a column of its own, such as patient or track.")
     return Columns(path, label, split, group)
@@ -137,12 +146,18 @@ def rows_of(
     places = Places(how.images or path.parent, otherwise)
     said = f"{shown(path)}, {unit}"
     found, known = list[tuple[Picture, str, str, str]](), dict[str, Part | None]({"": part})
+    forms, beside = Forms(), set[str]()  # and columns with a cell of 0 or 1
     for number, line in lines:
         where = f"{said} {number}"
         if line.get(BEYOND):
             raise ShotfitError(f"{where} has more cells than there are columns; put text with a delimiter in quotes.")
         pictured = places.picture(_path(where, line, columns.path)) if picture is None else picture(number)
-        label = _field(where, line, columns.label)
+        if columns.classes:
+            label = labels_in_columns(line, columns.classes, where)
+        elif how.several_labels:
+            label = labels_of(line.get(columns.label), where, forms)
+        else:
+            label = _field(where, line, columns.label)
         if columns.split and line.get(columns.split, "") is None:  # a line of CSV that ends before it
             raise ShotfitError(f"{where} has no {columns.split}; expected path,label[,split] in every line.")
         split = text_of(where, line, columns.split) if columns.split else ""
@@ -151,10 +166,18 @@ def rows_of(
         if known[split] is None:
             raise ShotfitError(f"{where}: the split is {split[:80]!r}; expected train, val or test.")
         group = text_of(where, line, columns.group) if columns.group else ""
+        beside |= {name for name in line if str(line[name]).strip() in ("0", "1")} if how.several_labels else set()
         if pictured.inside is not None or pictured.file != path:
             found.append((pictured, label, split, group))
     parts = {**known, **parts_named(known)}
     rows = [Row(pictured, label, parts.get(split) or part, group) for pictured, label, split, group in found]
+    if how.several_labels and not columns.classes:
+        both = sorted(beside & {name for row in rows for name in row.label.split(BAR)} - {columns.path, columns.label})
+        if both:
+            raise ShotfitError(
+                f"{shown(path)} has a column of labels, {columns.label!r}, and one of 0 and 1 for {both[0]!r}; leave "
+                "one of the two forms out."
+            )
     if not rows and some:
         raise ShotfitError(f"{shown(path)} lists no image; expected one a {unit}, as path,label[,split].")
     if columns.group and some and not any(row.group for row in rows):
@@ -217,7 +240,8 @@ def text_of(where: str, line: Mapping[str, Any], key: str) -> str:
     """The text, or number, under a key; "" where there is none. Raises ShotfitError for a value of another type."""
     value = "" if line.get(key) is None else line[key]
     if not isinstance(value, (str, int)) or isinstance(value, bool):
-        raise ShotfitError(f"{where}: the {key} is {_written(value)}; expected text or a whole number.")
+        hint = f", or {FLAG} for pictures of several classes" if isinstance(value, list) else ""
+        raise ShotfitError(f"{where}: the {key} is {_written(value)}; expected text or a whole number{hint}.")
     try:
         return str(value).strip()
     except ValueError:  # a number of more digits than Python writes

@@ -72,7 +72,7 @@ def rows_in(path: Path, how: How, part: Part = "train", names: Mapping[str, tupl
     schema = schema_of(path)
     names = names or class_names_in(schema.metadata)
     columns, in_bytes = _columns(path, schema, names, how)
-    wanted = [name for name in (columns.label, columns.split, columns.group) if name]
+    wanted = [name for name in (columns.label, columns.split, columns.group, *columns.classes) if name]
     known, unlabeled = names.get(columns.label, ()), 0
 
     def lines() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -80,12 +80,23 @@ def rows_in(path: Path, how: How, part: Part = "train", names: Mapping[str, tupl
         for number, line in _lines(path, wanted if in_bytes else [columns.path, *wanted]):
             if known and line[columns.label] in (None, -1):  # as test parts of the hub are
                 unlabeled += 1
+            elif known and how.several_labels:
+                yield number, line | {columns.label: _named(line[columns.label], known, f"{shown(path)}, row {number}")}
             else:
                 yield number, line
 
     picture = (lambda number: Picture(path, number)) if in_bytes else None
     rows = rows_of(path, lines(), columns, how, unit="row", part=part, picture=picture, some=False)
-    return Found(rows, known, unlabeled)
+    return Found(rows, () if how.several_labels else known, unlabeled)
+
+
+def _named(values: Any, names: Sequence[str], where: str) -> list[str]:
+    """The names of a picture's classes, by their numbers. Raises ShotfitError."""
+    numbers = values if isinstance(values, list) else [values]
+    wrong = [one for one in numbers if not isinstance(one, int) or not 0 <= one < len(names)]
+    if wrong:
+        raise ShotfitError(f"{where} has the label {wrong[0]!r:.80}, which is none of the {len(names):,} class names.")
+    return [names[number] for number in numbers]
 
 
 def class_names_in(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
@@ -98,11 +109,15 @@ def class_names_in(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[st
 
 
 def names_of_features(features: object) -> dict[str, tuple[str, ...]]:
-    """The names of each ClassLabel among the features of a dataset."""
+    """The names of each ClassLabel among the features of a dataset, or of a list of them."""
     found: dict[str, tuple[str, ...]] = {}
     for column, feature in features.items() if isinstance(features, dict) else ():
         match feature:
-            case {"_type": "ClassLabel", "names": [*names]} if all(isinstance(name, str) for name in names):
+            case (
+                {"_type": "ClassLabel", "names": [*names]}
+                | {"feature": {"_type": "ClassLabel", "names": [*names]}}
+                | [{"_type": "ClassLabel", "names": [*names]}]
+            ) if all(isinstance(name, str) for name in names):
                 found[column] = tuple(names)
     return found
 

@@ -21,6 +21,9 @@ Coefficients (beta, alpha, lambda) are searched on a validation part. Without on
 only where nothing was trained, with the cache, its negatives and its weights made anew from the training images of each
 fold; trained residuals have seen every support image, so with them the coefficients keep their defaults.
 
+With several labels a picture an image is in the cache once for each of its classes, a class's negative keys are means
+of images without it (`negative_cache.cache_of_sets`), the cross-entropy is binary, and rerank is left out.
+
 # differs: the consistency loss compares classes. The official program compares dimensions of the embedding, over all
 classes (`consistency_axis=dimension` restores it).
 # differs: one draw of shots; the official program draws the cache by one seed and the training images by another, and
@@ -56,14 +59,15 @@ from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, check_prompts
 from shotfit.methods.class_features import class_features, mean_features
-from shotfit.methods.coefficients import best_first, right_along
+from shotfit.methods.coefficients import best_first, judged_along
 from shotfit.methods.declared import Declared
 from shotfit.methods.descriptions import read_descriptions
-from shotfit.methods.dualadapter.negative_cache import Cache, check_left_out, negative_keys, trust
+from shotfit.methods.dualadapter.negative_cache import Cache, cache_of_sets, check_left_out, negative_keys, trust
 from shotfit.methods.dualadapter.options import NEGATIVE, POSITIVE, DualAdapterOptions, given_templates
 from shotfit.methods.dualadapter.paired_templates import PAIRED_TEMPLATES, negated, with_templates
 from shotfit.methods.dualadapter.prototype_losses import away_from, rerank
 from shotfit.methods.recipe import Axis, Grid, Optimizer, ParameterGroup, Recipe, Schedule
+from shotfit.methods.several_labels import set_loss
 
 __all__ = ["DualAdapter"]
 
@@ -78,6 +82,7 @@ class DualAdapter(DualAdapterOptions):
     title: ClassVar[str] = "DualAdapter"
     paper: ClassVar[str] = "Zhang et al., arXiv 2403.12964; SimNL: WACV 2025"
     verified: ClassVar[bool] = True
+    several_labels: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
         Optimizer("adamw", lr=1e-4, weight_decay=0.1, eps=1e-3),
         Schedule("cosine", unit="step"),
@@ -133,7 +138,10 @@ class DualAdapter(DualAdapterOptions):
         views = [self.frozen.image(pool.take(items, view)) for view in range(max(pool.views, 1))]
         keys = normalize(torch.stack(views).mean(dim=0))
         labels = support.labels.to(keys.device)
-        self.prepared = Cache(keys, labels, labels.clone(), support.shots)
+        if self.judges_alone:
+            self.prepared = cache_of_sets(keys, labels)
+        else:
+            self.prepared = Cache(keys, labels, labels.clone(), support.shots)
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """Text features [classes, embed], the caches [support, embed], residuals, and (beta, alpha, lambda)."""
@@ -164,7 +172,7 @@ class DualAdapter(DualAdapterOptions):
 
     def hold(self, cache: Cache) -> None:
         """Take a cache: its keys, the opposite ones, and the weights of the rows in both."""
-        opposite = negative_keys(cache, self.left_out)
+        opposite = negative_keys(cache, self.left_out) if cache.opposite is None else cache.opposite
         plain = torch.ones_like(cache.keys[:, 0])
         weights = trust(cache, self._softness()) if self.refinement else plain
         self.register_buffer("keys", cache.keys)
@@ -173,7 +181,8 @@ class DualAdapter(DualAdapterOptions):
         self.register_buffer("groups", cache.groups)
         self.register_buffer("weights", weights)
         known = opposite.norm(dim=1) > 0  # a class alone has no opposite
-        self.register_buffer("negative_weights", known * (weights if self.revision == "simnl" else plain))
+        trusted = weights if self.revision == "simnl" else cache.evenly() if self.judges_alone else plain
+        self.register_buffer("negative_weights", known * trusted)
 
     def declared(self) -> dict[str, Declared]:
         """Text features, the caches, residuals, and (beta, alpha, lambda)."""
@@ -251,7 +260,11 @@ class DualAdapter(DualAdapterOptions):
     def loss(self, images: Images, labels: Tensor) -> Tensor:
         """Cross-entropy, and what is asked of the positive text classifier."""
         features = normalize(self.image_features(images))
-        loss = F.cross_entropy(self.logits_of(features), labels)
+        logits = self.logits_of(features)
+        if self.judges_alone:  # rerank asks for one class to be nearest
+            loss = set_loss(logits, labels)
+            return loss if self.paths == "negative" else loss + self.consistency_weight * self.consistency()
+        loss = F.cross_entropy(logits, labels)
         if self.paths == "negative":
             return loss
         return loss + self.rerank_weight * self.rerank(features, labels) + self.consistency_weight * self.consistency()
@@ -277,7 +290,8 @@ class DualAdapter(DualAdapterOptions):
         self.get_buffer("coefficients").copy_(fitted.get_buffer("coefficients"))
 
     def _searches(self, validation: Validation) -> bool:
-        seen = validation.source == "cross-validation" and self.trained()  # the residuals know the held images
+        # trained residuals know the held images, and of several labels the negatives are made of all images together
+        seen = validation.source == "cross-validation" and (self.trained() or self.judges_alone)
         return self.search and bool(validation.folds) and not seen
 
     def selection(self, validation: Validation) -> str:
@@ -295,17 +309,18 @@ class DualAdapter(DualAdapterOptions):
 
         Nothing right anywhere keeps the defaults.
         """
-        axes, whole = self.grids(), self._whole()
-        self.right = torch.zeros([len(axis) for axis in axes], dtype=torch.long)  # held images right at each point
+        axes, whole, crossed = self.grids(), self._whole(), validation.source == "cross-validation"
+        self.right = torch.zeros([len(axis) for axis in axes], dtype=torch.double)  # held images right at each point
         for fold in validation.folds:
-            if validation.source == "cross-validation":
+            if crossed:
                 self.hold(whole.take(fold.train.to(whole.labels.device)))
             features = normalize(self.image_features(fold.held))
             rows = max(1, SEARCH_ENTRIES // max(len(self.get_buffer("template")), len(self.get_buffer("keys"))))
             labels = fold.labels.to(features.device)
             for some, their in zip(features.split(rows), labels.split(rows), strict=True):
                 self._count(some, their, axes)
-        self.hold(whole)
+        if crossed:
+            self.hold(whole)
         best = best_first(self.right)
         if best is not None:
             found = [axis[index] for axis, index in zip(axes, best, strict=True)]
@@ -325,7 +340,7 @@ class DualAdapter(DualAdapterOptions):
             for column, weight in enumerate(weights):
                 fixed = weight * positive + (1 - weight) * negative
                 sloped = weight * near + (1 - weight) * far
-                self.right[row, :, column] += right_along(fixed, sloped, labels, alphas)
+                self.right[row, :, column] += judged_along(fixed, sloped, labels, alphas)
 
 
 def _cached(

@@ -25,13 +25,18 @@ class Cache:
 
     keys: [support, embed], of unit length. labels: [support]. groups: [support] whose negatives and whose residual a
     row takes; these are the labels, unless labels were made wrong on purpose after the images had been drawn. shots:
-    the nominal images a class.
+    the nominal images a class. opposite: [support, embed] negative keys, where they do not follow from the rows.
     """
 
     keys: Tensor
     labels: Tensor
     groups: Tensor
     shots: int
+    opposite: Tensor | None = None
+
+    def evenly(self) -> Tensor:
+        """Weights [support] with which the rows of every label sum to the nominal shots."""
+        return self.shots / torch.bincount(self.labels)[self.labels].to(self.keys)
 
     def take(self, rows: Tensor) -> Cache:
         """The cache of some rows alone."""
@@ -79,6 +84,24 @@ def negative_keys(cache: Cache, left_out: int = 1) -> Tensor:
             place = own[start : start + DEPTH]
             result[place] = opposite[index, : len(place)]
     return result
+
+
+def cache_of_sets(keys: Tensor, sets: Tensor) -> Cache:
+    """The cache of images with several labels: a row for each image and class that it has, class by class.
+
+    A class with k images has k negative keys: the images without it are dealt into k parts, and each key is the mean of
+    one. A row is zero where no image is left. keys: [images, embed], of unit length. sets: [images, classes].
+    """
+    labels, images = sets.T.nonzero(as_tuple=True)  # [rows]
+    opposite = torch.zeros_like(keys[images])
+    for label in labels.unique().tolist():
+        own, without = labels == label, keys[sets[:, label] == 0]
+        count = int(own.sum())
+        parts = [without[start::count] for start in range(count)]
+        # with fewer images than keys, those that there are come again
+        parts = [parts[number % len(without)] if len(without) else part for number, part in enumerate(parts)]
+        opposite[own] = torch.stack([F.normalize(part.sum(dim=0), dim=0) for part in parts])
+    return Cache(keys[images], labels, labels.clone(), int(sets.sum(dim=0).max()), opposite)
 
 
 def trust(cache: Cache, temperature: float) -> Tensor:
