@@ -23,9 +23,10 @@ from benchmarks.standings import (
     mean_ranks,
     read,
 )
+from shotfit.evaluation.published import published_of
 from shotfit.methods import METHODS, find
 
-__all__ = ["choices", "page", "write"]
+__all__ = ["TITLES", "cells_of", "choices", "page", "row_of", "write"]
 
 DOCS = Path(__file__).parent.parent / "docs"
 TITLES = {"caltech101": "Caltech101", "dtd": "DTD", "flowers17": "Flowers17", "gtsrb": "GTSRB",
@@ -34,6 +35,7 @@ PARTS = (("auto", 16), ("paper", 16), ("paper", 1))
 ANCHORS = dict(  # the section of each method, which some share
     re.findall(r"^\| \[`(\w+)`\]\(#([\w-]+)\)", (DOCS / "methods.md").read_text(encoding="utf-8"), re.MULTILINE)
 )
+AVERAGE = "average of 11"  # as published.csv calls it
 SHOWN = 6  # methods of a table of the chooser
 QUICK = 30.0  # seconds of a fit
 BEGIN, END = "<!-- table: {} -->\n", "<!-- end of the table -->\n"
@@ -62,7 +64,7 @@ def page(found: Standings) -> str:
     """The page of the leaderboard."""
     lines = [
         "# Leaderboard", "", MADE, "",
-        f"Every method on six data sets with the backbone `mini`, in per cent of the test images. {_summary(found)}",
+        f"Every method on six data sets with the backbone `mini`, in percent of the test images. {_summary(found)}",
         "", *_best(found),
     ]  # fmt: skip
     for recipe, shots in PARTS:
@@ -133,7 +135,7 @@ def _part(found: Standings, recipe: str, shots: int) -> list[str]:
             f"![Mean accuracy against the seconds of a fit](leaderboard/cost_{name}.svg)", "",
         ]  # fmt: skip
     head = ["method", "rank", "mean", *TITLES.values(), "seconds", "memory", "model"]
-    lines += [_row(head), "|---" * len(head) + "|"]
+    lines += [row_of(head), "|---" * len(head) + "|"]
     order = [*ranked, *(name for name in rows if name not in ranked)]
     for name in order:
         own = rows[name]
@@ -143,14 +145,18 @@ def _part(found: Standings, recipe: str, shots: int) -> list[str]:
             f"{ranked[name]:.1f}" if name in ranked else "",
             f"{mean_accuracy(own):.1f}" if whole else "",
         ]
-        cells += [_accuracy(own.get(data)) for data in SETS]
-        lines.append(_row([*cells, *_costs(own.values())]))
+        lines.append(row_of([*cells, *cells_of(own)]))
     return lines
 
 
 def _linked(name: str) -> str:
     """A method's name, leading to its page."""
     return PLAIN if name == RACE else f"[`{name}`](methods.md#{ANCHORS[name]})"
+
+
+def cells_of(own: Mapping[str, Figure]) -> list[str]:
+    """Accuracies by data set, then seconds, memory and size."""
+    return [*(_accuracy(own.get(data)) for data in SETS), *_costs(own.values())]
 
 
 def _accuracy(figure: Figure | None) -> str:
@@ -177,7 +183,8 @@ def _size(count: float) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
 
 
-def _row(cells: Sequence[str]) -> str:
+def row_of(cells: Sequence[str]) -> str:
+    """A row of a table."""
     return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
 
 
@@ -222,10 +229,10 @@ def choices(found: Standings) -> dict[str, str]:
         kept = {key: own for key, own in rows.items() if keep(key[0], own)}
         means = {key: fmean(own[data].accuracy for data in sets) for key, own in kept.items()} if sets else {}
         head = ["method", "recipe", "accuracy", "seconds", "memory", "model"]
-        lines = [_row(head), "|---" * len(head) + "|"]
+        lines = [row_of(head), "|---" * len(head) + "|"]
         for name, recipe in sorted(means, key=lambda key: -means[key])[:SHOWN]:
             own = kept[name, recipe]
-            lines.append(_row([_linked(name), recipe, f"{means[name, recipe]:.1f}", *_costs(own.values())]))
+            lines.append(row_of([_linked(name), recipe, f"{means[name, recipe]:.1f}", *_costs(own.values())]))
         return "\n".join(lines) + "\n"
 
     def new_classes(name: str, _: Mapping[str, Figure]) -> bool:
@@ -239,6 +246,7 @@ def choices(found: Standings) -> dict[str, str]:
 
     return {
         "any": best(whole, SETS),
+        "published": _published(),
         "quick": best(whole, SETS, quick),
         "new classes": best(whole, SETS, new_classes),
         "one shot": best(single, SETS),
@@ -246,3 +254,17 @@ def choices(found: Standings) -> dict[str, str]:
         "like": best(whole, like),
         "several tasks": best(whole, SETS, several),
     }
+
+
+def _published() -> str:
+    """What authors publish of base and new classes, the best H first."""
+    rows = []
+    for name in METHODS:
+        found = {(one.column, one.backbone): one for one in published_of(name) if one.data_set == AVERAGE}
+        values = [found.get((column, "ViT-B/16")) for column in ("base", "new", "H")]
+        if name != "zero_shot" and (last := values[-1]) is not None:
+            percents = ["" if one is None else f"{100 * one.value:.2f}" for one in values]
+            rows.append((last.value, [_linked(name), *percents, last.source]))
+    head = ["method", "base", "new", "H", "from"]
+    ordered = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
+    return "\n".join([row_of(head), "|---" * len(head) + "|", *map(row_of, ordered)]) + "\n"
