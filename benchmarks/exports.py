@@ -41,7 +41,7 @@ from shotfit.export.traced import Traced
 from shotfit.export.write import in_float32
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model, load
-from shotfit.methods import METHODS
+from shotfit.methods import METHODS, find
 from shotfit.methods.ensemble import Ensemble
 from shotfit.testing.tiny import tiny_backbone
 from shotfit.towers.backbone import Backbone
@@ -55,7 +55,7 @@ def models(task: Task, backbone: Backbone) -> Iterator[Model]:
     """A short fit of each method that the backbone takes, then an ensemble of two."""
     fitted = {}
     for name in METHODS:
-        epochs = None if name in ("zero_shot", "linear_probe", "tip_adapter") else EPOCHS
+        epochs = None if find(name)().training_recipe() is None else EPOCHS
         try:
             fitted[name] = fit(
                 task, name, shots=SHOTS, epochs=epochs, recipe="paper", backbone=backbone, precision="float32",
