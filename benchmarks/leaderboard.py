@@ -7,11 +7,11 @@
     python -m benchmarks.leaderboard --again mma,apex    run these anew, after a change of their programs
     python -m benchmarks.leaderboard page                docs/leaderboard.md and the tables of docs/choose.md
 
-Runs of `compare`, one after the other: 16 shots by the paper's recipe first, then by `auto`, then one shot, then two
-more seeds; in each part the cheapest method first. A finished run is a line of leaderboard.jsonl and is not done again,
-whatever changes in shotfit, unless `--again` names its method. Seconds of a step are measured on two data sets before a
-method's first run, and with them a run is forecast: one of more than LONGEST seconds is left out, and the page shows it
-empty.
+Runs of `compare`, one after the other, in five parts: 16 shots by the paper's recipe first, then by `auto`, then one
+shot, then two more seeds of 16 shots, and of one; in each part the cheapest method first. A finished run is a line of
+leaderboard.jsonl and is not done again, whatever changes in shotfit, unless `--again` names its method. Seconds of a
+step are measured on two data sets before a method's first run, and with them a run is forecast: one of more than
+LONGEST seconds is left out, and the page shows it empty.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 from benchmarks import leaderboard_page
 from benchmarks.standings import RACE, RESULTS, SETS, key_of
 from shotfit.checkpoints.weights import load_backbone
-from shotfit.commands.arguments import as_list
+from shotfit.commands.arguments import as_list, as_numbers
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.engine.store import Store, cache_folder, open_store
@@ -119,25 +119,28 @@ def seconds_of(cell: Cell, counts: Sequence[int], rates: Mapping[str, float]) ->
 class Leaderboard:
     """The runs, what is finished of them, and what they are carried out with."""
 
-    def __init__(self, data: Path, methods: Sequence[str], again: Sequence[str] = (), results: Path = RESULTS) -> None:
-        self.results, self.parts = results, cells(methods)
+    def __init__(
+        self, data: Path, methods: Sequence[str], parts: Sequence[int], again: Sequence[str] = (), file: Path = RESULTS
+    ) -> None:
+        found = cells(methods)
+        self.results, self.parts = file, [found[number - 1] for number in parts]
         self.tasks = {name: read_task(data / name, cache=cache_folder()) for name in SETS}
-        found = {name: Counter(item.label for item in task.train) for name, task in self.tasks.items()}
-        self.counts = {name: [own[label] for label in sorted(own)] for name, own in found.items()}
+        images = {name: Counter(item.label for item in task.train) for name, task in self.tasks.items()}
+        self.counts = {name: [own[label] for label in sorted(own)] for name, own in images.items()}
         self.backbone: Backbone = load_backbone("mini")
         self.store: Store = open_store()
         if again:
-            _forget(results, again)
+            _forget(file, again)
         self.done: dict[Cell, float] = {}
-        for run in read_runs(results).values():
+        for run in read_runs(file).values():
             (method, recipe, shots), name, seed = key_of(run)
             self.done[Cell(method, recipe, shots, seed, name)] = float(run["seconds"])
         self.rates: dict[str, dict[str, float]] = json.loads(RATES.read_text()) if RATES.is_file() else {}
 
     def measure(self) -> None:
         """Time the steps of the methods whose steps are not timed yet."""
-        for name in dict.fromkeys(cell.method for cell in self.parts[0]):
-            if name in self.rates or find(name)().training_recipe() is None:
+        for name in dict.fromkeys(cell.method for part in self.parts for cell in part):
+            if name == RACE or name in self.rates or find(name)().training_recipe() is None:
                 continue
             rates = {}
             for data in MEASURED:
@@ -234,13 +237,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of this call (default: no end)")
     parser.add_argument("--longest", type=float, default=LONGEST, help=f"seconds of a run at most (default {LONGEST})")
     parser.add_argument("--methods", default=",".join(METHODS), help="names between commas")
+    parser.add_argument("--parts", default="1,2,3,4,5", help="numbers between commas, of the parts above")
     parser.add_argument("--again", default="", help="methods whose runs are done anew")
     given = parser.parse_args()
     if given.what == "page":
         leaderboard_page.write()
         return
     again = as_list("--again", given.again) if given.again else []
-    board = Leaderboard(given.data, as_list("--methods", given.methods), again)
+    parts = as_numbers("--parts", given.parts)
+    board = Leaderboard(given.data, as_list("--methods", given.methods), parts, again)
     if given.what == "run":
         board.measure()
     board.say_forecast()

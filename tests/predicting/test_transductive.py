@@ -88,7 +88,7 @@ def test_every_output_says_that_images_depend_on_each_other(model: Path, run: Ru
 
 
 def test_python_predicts_together_and_says_so(model: Path) -> None:
-    opened, photos = load(model, backbone=model.parent / "backbone"), model.parent / "images"
+    opened, photos = load(model, backbone=str(model.parent / "backbone")), model.parent / "images"
     together, alone = predict_together(opened, str(photos)), opened.predict(str(photos))
     assert [one.source for one in together] == [one.source for one in alone]
     assert all(one.transductive for one in together) and not any(one.transductive for one in alone)
@@ -109,7 +109,7 @@ def test_evaluation_of_images_together_says_so_everywhere(
     with (tmp_path / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["transductive"] for row in rows} == {"true"} and len(rows) == found["images"]
-    opened = load(model, backbone=model.parent / "backbone")
+    opened = load(model, backbone=str(model.parent / "backbone"))
     scores = evaluate_together(opened, model.parent / "images", everything=True)
     assert scores.accuracy == found["accuracy"] and scores.transductive and "transductive" in scores._repr_html_()
     alone = evaluate(opened, model.parent / "images", everything=True)
