@@ -32,7 +32,7 @@ from shotfit.checkpoints.weights import load_backbone
 from shotfit.commands.arguments import as_list, as_numbers
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
-from shotfit.engine.store import Store, cache_folder, open_store
+from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import ShotfitError
 from shotfit.evaluation.compare import compare
 from shotfit.evaluation.runs import read_runs
@@ -128,7 +128,7 @@ class Leaderboard:
         images = {name: Counter(item.label for item in task.train) for name, task in self.tasks.items()}
         self.counts = {name: [own[label] for label in sorted(own)] for name, own in images.items()}
         self.backbone: Backbone = load_backbone("mini")
-        self.store: Store = open_store()
+        self.store: Store | MemoryStore = open_store()
         if again:
             _forget(file, again)
         self.done: dict[Cell, float] = {}

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import leaderboard_page
 from benchmarks.leaderboard import UNTRAINED, Cell, cells, seconds_of, steps_of
-from benchmarks.standings import SETS, Standings, critical_difference, friedman, mean_ranks, read
+from benchmarks.standings import SETS, Standings, accuracies, critical_difference, friedman, mean_ranks, read
 from shotfit.methods import METHODS, find
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +55,7 @@ def test_forecast_counts_steps_by_classes() -> None:
 
 
 def test_ranks_are_those_of_whole_rows(found: Standings) -> None:
-    table = leaderboard_page.accuracies(found, "paper", 16)
+    table = accuracies(found, "paper", 16)
     assert mean_ranks(table) == {"mma": 1, "coop": 2, "knn": 3, "zero_shot": 4}
     assert (
         found["mma", "paper", 16]["dtd"].accuracy == pytest.approx(65)
