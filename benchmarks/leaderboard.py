@@ -37,6 +37,7 @@ from shotfit.errors import ShotfitError
 from shotfit.evaluation.compare import compare
 from shotfit.evaluation.runs import read_runs
 from shotfit.fitting.fit import fit
+from shotfit.fitting.race import shortlist
 from shotfit.methods import METHODS, find
 from shotfit.towers.backbone import Backbone
 
@@ -47,7 +48,8 @@ SEEDS = (1, 2, 3)
 LONGEST = 20 * 60  # seconds of a run
 MEASURED = ("dtd", "gtsrb")  # on which steps are timed
 FEW, MANY = 2, 6  # steps whose difference is timed
-UNTRAINED = 20.0  # seconds of a fit without steps, and of what a fit does beside its steps
+UNTRAINED = 5.0  # seconds of a fit without steps, and of what a fit does beside its steps,
+EACH = 0.05  # and for each image that it learns from
 TRIED = 2.5  # trainings of the longest length that `auto` takes
 
 
@@ -104,16 +106,17 @@ def seconds_of(cell: Cell, counts: Sequence[int], rates: Mapping[str, float]) ->
 
     rates: seconds of a step, by the number of classes of two data sets; empty where there are no steps.
 
-    >>> seconds_of(Cell("zero_shot", "paper", 16, 1, "dtd"), [80] * 47, {})
-    20.0
+    >>> seconds_of(Cell("zero_shot", "paper", 16, 1, "dtd"), [80] * 10, {})
+    13.0
     """
+    fixed = UNTRAINED + EACH * sum(min(cell.shots, count) for count in counts)
     if cell.method == RACE:
-        return 10 * UNTRAINED
+        return TRIED * len(shortlist(False)) * fixed
     if not rates:
-        return UNTRAINED
+        return fixed
     (few, low), (many, high) = sorted((int(count), rate) for count, rate in rates.items())
     slope = max(0.0, (high - low) / (many - few))
-    return UNTRAINED + steps_of(cell, counts) * max(low + slope * (len(counts) - few), 0.0)
+    return fixed + steps_of(cell, counts) * max(low + slope * (len(counts) - few), 0.0)
 
 
 class Leaderboard:
