@@ -32,7 +32,7 @@ from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Images
 from shotfit.engine.store import MemoryStore
-from shotfit.errors import UsageError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.export.comparing import compared, pixels_of
 from shotfit.export.graph import run_graph, write_graph
 from shotfit.export.lower import in_int8
@@ -75,7 +75,11 @@ def compare_methods(task: Task, backbone: Backbone, pictures: Sequence[Picture])
         with TemporaryDirectory() as place:
             graph, start = Path(place) / "model.onnx", time.perf_counter()
             reference = in_float32(model)
-            write_graph(Traced(reference), graph)
+            try:
+                write_graph(Traced(reference), graph)
+            except ShotfitError as error:
+                yield {"method": model.method.name, "refused": str(error)}
+                continue
             seconds = time.perf_counter() - start
             found = compared(reference, pictures, run_graph(graph))
         yield {

@@ -201,7 +201,7 @@ def _manner(found: Standings) -> list[str]:
         "`benchmarks/leaderboard.jsonl`, a line a run of `shotfit compare`. Shots are drawn by CoOp's rule, with the "
         "seeds 1 to 3 (`auto`: 1), views are drawn once, and class names are those of the folders. Figures with ± are "
         "means and standard deviations over the seeds. Seconds are those of a fit on one core of a machine that did "
-        "other work beside it, with features in the store where another method had left them; memory is the most of "
+        "other work beside it, with the frozen model's features in the store already; memory is the most of "
         "the whole process; a model's size is that of its folder, without the backbone.", "",
         "Empty: not run yet, or a run that was forecast to take more than 20 minutes"
         + (f" ({', '.join(f'`{name}`' for name in empty)})." if empty else "."), "",
