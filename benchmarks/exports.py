@@ -32,7 +32,7 @@ from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Images
 from shotfit.engine.store import MemoryStore
-from shotfit.errors import UsageError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.export.comparing import compared, pixels_of
 from shotfit.export.graph import run_graph, write_graph
 from shotfit.export.lower import in_int8
@@ -41,7 +41,7 @@ from shotfit.export.traced import Traced
 from shotfit.export.write import in_float32
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model, load
-from shotfit.methods import METHODS
+from shotfit.methods import METHODS, find
 from shotfit.methods.ensemble import Ensemble
 from shotfit.testing.tiny import tiny_backbone
 from shotfit.towers.backbone import Backbone
@@ -55,7 +55,7 @@ def models(task: Task, backbone: Backbone) -> Iterator[Model]:
     """A short fit of each method that the backbone takes, then an ensemble of two."""
     fitted = {}
     for name in METHODS:
-        epochs = None if name in ("zero_shot", "linear_probe", "tip_adapter") else EPOCHS
+        epochs = None if find(name)().training_recipe() is None else EPOCHS
         try:
             fitted[name] = fit(
                 task, name, shots=SHOTS, epochs=epochs, recipe="paper", backbone=backbone, precision="float32",
@@ -75,7 +75,11 @@ def compare_methods(task: Task, backbone: Backbone, pictures: Sequence[Picture])
         with TemporaryDirectory() as place:
             graph, start = Path(place) / "model.onnx", time.perf_counter()
             reference = in_float32(model)
-            write_graph(Traced(reference), graph)
+            try:
+                write_graph(Traced(reference), graph)
+            except ShotfitError as error:
+                yield {"method": model.method.name, "refused": str(error)}
+                continue
             seconds = time.perf_counter() - start
             found = compared(reference, pictures, run_graph(graph))
         yield {

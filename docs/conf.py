@@ -17,6 +17,7 @@ import shotfit
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import method_pages  # noqa: E402
 from docstrings import as_rst  # noqa: E402
 
 project = "shotfit"
@@ -62,6 +63,12 @@ def without_links_outside(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(([^):#]+)(?:#[^)]*)?\)", kept, source[0])
 
 
+def to_pages_of_methods(_: Sphinx, page: str, source: list[str]) -> None:
+    """Links to sections about a method lead to its page."""
+    if "/" not in page:
+        source[0] = method_pages.linked(source[0])
+
+
 def readable(_: Sphinx, kind: str, __: str, thing: object, ___: object, lines: list[str]) -> None:
     """What a docstring says of parameters, or of the fields of a dataclass, becomes a list."""
     names: set[str] = set()
@@ -92,5 +99,7 @@ def accessible(_: Sphinx, __: str, ___: str, context: dict[str, Any], ____: obje
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("html-page-context", accessible, priority=900)  # once the theme has made its parts
+    app.connect("builder-inited", lambda _: method_pages.write())
+    app.connect("source-read", to_pages_of_methods)
     app.connect("source-read", without_links_outside)
     app.connect("autodoc-process-docstring", readable)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -38,7 +39,7 @@ from shotfit.data.tasklist import read_tasks
 from shotfit.evaluation.variants import read_variant
 from shotfit.fitting.fit import fit
 from shotfit.methods import METHODS, find
-from shotfit.testing import check
+from shotfit.testing import CONTRACT, check
 from shotfit.towers.texts import Texts
 
 from .exports import by_hand
@@ -195,10 +196,26 @@ def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str]
     assert printed in capsys.readouterr().out
 
 
-def test_method_of_the_page_keeps_the_contract(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", CONTRACT)
+def test_method_of_the_page_keeps_the_contract(name: str, place: Path, tmp_path: Path) -> None:
     offset = importlib.import_module("my_method").Offset
-    for name in ("options_are_documented", "options_are_found", "stored_equals_full", "saved_equals_fitted"):
-        check(name, lambda: offset(), tmp_path / name)
+    check(name, lambda: offset(), tmp_path)
+
+
+def test_method_of_a_package_is_listed_shown_and_compared(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packaged = tmp_path / "offset-1.0.dist-info"
+    packaged.mkdir()
+    (packaged / "METADATA").write_text("Metadata-Version: 2.1\nName: offset\nVersion: 1.0\n")
+    (packaged / "entry_points.txt").write_text("[shotfit.methods]\noffset = my_method:Offset\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["methods"]) == 0 and "offset " in capsys.readouterr().out
+    assert main(["show", "offset"]) == 0 and "where the vector begins" in capsys.readouterr().out
+    words = ["--shots", "1", "--seeds", "1", "--out", str(tmp_path / "runs.jsonl"), "--json"]
+    assert main(["compare", "photos", "--methods", "offset+start=0.1,my_method.py:Offset", *words]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["method"] for row in rows] == ["offset+start=0.1", "my_method.py:Offset"]
 
 
 def test_contract_of_the_page_is_a_test_of_every_check(place: Path) -> None:
@@ -260,7 +277,9 @@ def test_every_public_name_is_on_a_page_of_the_interface(module: ModuleType) -> 
 def test_every_page_is_in_the_table_of_contents() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     listed = re.findall(r"^(?:[\w -]+ <)?([\w/-]+)>?$", index, re.MULTILINE)
-    pages = [page for kind in ("md", "ipynb") for page in (ROOT / "docs").rglob(f"*.{kind}") if "log" not in page.parts]
+    others = {"log", "method"}  # the log is of the repository alone, and pages of methods are made with the site
+    pages = [page for kind in ("md", "ipynb") for page in (ROOT / "docs").rglob(f"*.{kind}")]
+    pages = [page for page in pages if page.parent.name not in others]
     assert sorted(listed) == sorted(
         page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in pages if page.stem != "index"
     )

@@ -27,6 +27,7 @@ from shotfit.export import graph, write
 from shotfit.export.write import export_model
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
+from shotfit.methods import find
 from shotfit.methods.ensemble import Ensemble
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
@@ -53,7 +54,7 @@ def backbones(place: Path) -> dict[str, Backbone]:
 
 
 def fitted(task: Task | list[Task], method: str, backbone: Backbone, **more: Any) -> Model:
-    epochs = None if method in ("zero_shot", "linear_probe", "tip_adapter") else 2
+    epochs = None if find(method)().training_recipe() is None else 2
     settings: dict[str, Any] = {"shots": 3, "precision": "float32", "check": False} | more
     return fit(task, method, epochs=epochs, recipe="paper", backbone=backbone, store=MemoryStore(), **settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.fit import fit
+from shotfit.fitting.model import load
 from shotfit.methods.base import Method
 from shotfit.methods.clip_lora import ClipLora
 from shotfit.methods.clip_svd import ClipSVD
 from shotfit.methods.fine_tune import FineTune, WiseFT
+from shotfit.methods.fine_tune.cite import contrasted, diverged
 from shotfit.methods.tuned import chosen_blocks
 from shotfit.methods.two_stage import TwoStage
 from shotfit.testing.tiny import random_backbone, tiny_backbone, tiny_task
@@ -129,6 +132,70 @@ def test_wise_ft_is_between_zero_shot_and_fine_tuning(tmp_path: Path, backbone: 
     for name, start in begin.state().items():
         torch.testing.assert_close(none[name], start)
         torch.testing.assert_close(half[name], 0.75 * start + 0.25 * tuned[name], rtol=1e-5, atol=1e-6)
+
+
+# CLIP-CITE's terms of the loss of full fine-tuning
+
+
+def test_contrast_is_against_texts_of_other_classes() -> None:
+    scores = torch.randn(4, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 0, 2])
+    other = scores.clone()
+    other[0, 2] += 5  # image and text of one class
+    other[2, 0] -= 3
+    assert contrasted(other, labels) == contrasted(scores, labels) > 0
+    assert contrasted(scores, torch.zeros(4, dtype=torch.long)) == 0  # nothing to tell apart
+    assert contrasted(scores + 100 * torch.eye(4), labels) < 1e-9
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(contrasted(scores[order][:, order], labels[order]), contrasted(scores, labels))
+    torch.testing.assert_close(contrasted(scores.T, labels), contrasted(scores, labels))
+    expected = sum(torch.nn.functional.cross_entropy(own, torch.arange(4)) for own in (scores, scores.T))
+    torch.testing.assert_close(contrasted(scores, torch.arange(4)), torch.as_tensor(expected))
+
+
+def test_divergence_is_none_from_itself_and_counts_no_shift() -> None:
+    scores, frozen = torch.randn(2, 5, 5, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    assert abs(diverged(frozen + 3, frozen)) < 1e-12 < diverged(scores, frozen)
+    p, p0 = scores.softmax(dim=1), frozen.softmax(dim=1)
+    torch.testing.assert_close(diverged(scores, frozen), (p * (p / p0).log()).sum(dim=1).mean())
+
+
+def test_divergence_pulls_nowhere_from_the_frozen_model(tmp_path: Path, backbone: Backbone) -> None:
+    pool = ImagePool(tiny_task(tmp_path / "images", images=1).train)
+    found = []
+    for distill in (0.0, 100.0):
+        method = attached(FineTune(distill=distill, towers="both" if distill else "image"), backbone)
+        method.loss(pool.all(), torch.tensor([0, 1, 0])).backward()
+        found.append({name: value.grad for name, value in method.named_parameters()})
+    for name, gradient in found[0].items():
+        assert gradient is not None
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_both_towers_learn_and_texts_predict_new_classes(tmp_path: Path, backbone: Backbone) -> None:
+    task = tiny_task(tmp_path / "images")
+    model = fit(
+        task, WiseFT(towers="both", contrast=0.7, distill=0.1), shots=4, epochs=3, lr=1e-3, recipe="paper",
+        backbone=backbone, store=MemoryStore(), keep=True, check=False,
+    )  # fmt: skip
+    start = WiseFT(towers="both", contrast=0.7)
+    start.attach(model.frozen, [task.classes])
+    start.build(model.frozen, [task.classes])
+    learned = dict(model.method.named_parameters())
+    moved = {name.partition("_")[0] for name, own in start.named_parameters() if not torch.equal(own, learned[name])}
+    assert moved == {"image", "text", "head", "bias"}
+    names = [task.classes.names[1], "another"]
+    rows = model.for_classes(names).method.class_features()
+    torch.testing.assert_close(rows[0], model.method.class_features()[1])
+    saved = model.save(tmp_path / "model")
+    again = load(saved, backbone=backbone, trust_backbone=True).for_classes(names).method.class_features()
+    torch.testing.assert_close(again, rows)
+
+
+@pytest.mark.parametrize("options", [{"towers": "both"}, {"variant": "linear", "contrast": 1.0}])
+def test_terms_that_would_train_nothing_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="contrast"):
+        FineTune(**options)
 
 
 def test_dropout_leaves_out_the_same_inputs_for_the_same_seed(tmp_path: Path, backbone: Backbone) -> None:

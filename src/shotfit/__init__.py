@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shotfit.data.tasks import Task
     from shotfit.evaluation.clean import clean
     from shotfit.evaluation.compare import compare
-    from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.evaluation.evaluate import evaluate, evaluate_tasks, evaluate_together
     from shotfit.evaluation.suggest import suggest
     from shotfit.export.write import export_model
     from shotfit.fitting.align import align
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from shotfit.fitting.parts import embed_parts, predict_parts
     from shotfit.fitting.pushing import push
     from shotfit.fitting.start import zero_shot
+    from shotfit.fitting.transductive import predict_together
     from shotfit.report.writing import write_report
 
 __version__: str
@@ -55,12 +56,14 @@ __all__ = [
     "embed_parts",
     "evaluate",
     "evaluate_tasks",
+    "evaluate_together",
     "export_model",
     "fit",
     "load",
     "load_backbone",
     "open_joined",
     "predict_parts",
+    "predict_together",
     "push",
     "read_task",
     "read_tasks",
@@ -81,12 +84,14 @@ _HOMES = {
     "embed_parts": "fitting.parts",
     "evaluate": "evaluation.evaluate",
     "evaluate_tasks": "evaluation.evaluate",
+    "evaluate_together": "evaluation.evaluate",
     "export_model": "export.write",
     "fit": "fitting.fit",
     "load": "fitting.model",
     "load_backbone": "checkpoints.weights",
     "open_joined": "checkpoints.joined",
     "predict_parts": "fitting.parts",
+    "predict_together": "fitting.transductive",
     "push": "fitting.pushing",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",

@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from shotfit.commands.cli import main
 from shotfit.engine.frozen import normalize
-from shotfit.fitting.transductive import assigned
+from shotfit.evaluation.evaluate import evaluate, evaluate_together
+from shotfit.fitting.model import load
+from shotfit.fitting.transductive import assigned, predict_together
 
 from .conftest import Run
 
@@ -82,6 +85,45 @@ def test_every_output_says_that_images_depend_on_each_other(model: Path, run: Ru
     objects = [json.loads(line) for line in run(photos, "--transductive", "--format", "jsonl")[1]]
     assert len(objects) == len(rows) and all(one["transductive"] is True for one in objects)
     assert "transductive" not in "".join(run(photos, "--format", "csv")[1])
+
+
+def test_python_predicts_together_and_says_so(model: Path) -> None:
+    opened, photos = load(model, backbone=str(model.parent / "backbone")), model.parent / "images"
+    together, alone = predict_together(opened, str(photos)), opened.predict(str(photos))
+    assert [one.source for one in together] == [one.source for one in alone]
+    assert all(one.transductive for one in together) and not any(one.transductive for one in alone)
+    assert "transductive" in together._repr_html_() and "transductive" not in alone._repr_html_()
+    assert together.to_frame().transductive.all() and "transductive" not in alone.to_frame()
+
+
+def test_evaluation_of_images_together_says_so_everywhere(
+    model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["evaluate", str(model), str(model.parent / "images"), "--all", "--transductive"]
+    words += ["--backbone", str(model.parent / "backbone"), "--out", str(tmp_path / "rows.csv")]
+    assert main([*words, "--json"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert printed.err.count("transductive: the images were predicted together") == 1
+    assert "each image alone: accuracy" in printed.err and found["transductive"] is True
+    with (tmp_path / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["transductive"] for row in rows} == {"true"} and len(rows) == found["images"]
+    opened = load(model, backbone=str(model.parent / "backbone"))
+    scores = evaluate_together(opened, model.parent / "images", everything=True)
+    assert scores.accuracy == found["accuracy"] and scores.transductive and "transductive" in scores._repr_html_()
+    alone = evaluate(opened, model.parent / "images", everything=True)
+    assert alone.accuracy == found["accuracy_alone"] and not alone.transductive
+    said = {one.source: one.labels[0] for one in predict_together(opened, str(model.parent / "images"))}
+    assert {row["image"]: row["predicted"] for row in rows} == said
+
+
+@pytest.mark.parametrize("more", [["--coverage", "0.9"], ["--unknown-images", "photos"]])
+def test_what_is_measured_on_images_alone_is_refused(
+    model: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    assert main(["evaluate", str(model), str(model.parent / "images"), "--transductive", *more]) == 2
+    assert "--transductive scores one model and task" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [["--unknown"], ["--format", "label-studio"], ["--copy-to", "sorted"]])

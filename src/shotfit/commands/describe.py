@@ -30,7 +30,7 @@ from shotfit.towers.closed import Encoder
 from shotfit.towers.layout import Savings
 from shotfit.towers.preprocess import preprocess
 
-__all__ = ["Phase", "describe", "dry_run", "facts", "options_of", "overview"]
+__all__ = ["Phase", "describe", "dry_run", "facts", "options_of", "overview", "recipe_lines", "shown", "verified"]
 
 CLASSES = ("cat", "dog", "traffic light")
 
@@ -109,7 +109,7 @@ def describe(
     if rows:
         width, default = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
         lines += [f"  {option:{width}}  {value:{default}}  {text}" for option, value, text in rows]
-    lines += ["", *_recipe_lines(prototype.training_recipe()), "", *_grid_lines(prototype), ""]
+    lines += ["", *recipe_lines(prototype.training_recipe()), "", *_grid_lines(prototype), ""]
     lines.append(f"New class names after the fit: {_yes(method.accepts_new_classes)}")
     lines.append(f"Verified against results of its authors' program: {_yes(verified(method))}")
     loaded = load_in(backbone, device="cpu")
@@ -176,7 +176,8 @@ def _made_up(classes: int) -> list[Item]:
     return [Item(picture, label, picture.digest()) for label, picture in enumerate(pictures)]
 
 
-def _recipe_lines(recipe: Recipe | None) -> list[str]:
+def recipe_lines(recipe: Recipe | None) -> list[str]:
+    """How a method is trained by the paper's recipe."""
     if recipe is None:
         return ["Recipe: none (no gradient steps)"]
     by_shots = [f"{epochs} from {shots} shots" for shots, epochs in sorted(recipe.epochs.items())]
@@ -201,9 +202,9 @@ def _grid_lines(prototype: Method) -> list[str]:
     if prototype.grid is None or prototype.training_recipe() is None:
         return ["Recipe auto: chooses nothing"]
     grid = prototype.grid.without(prototype.given)
-    values = {axis.name: ", ".join(map(_value, axis.values)) for axis in grid.axes}
+    values = {axis.name: ", ".join(map(shown, axis.values)) for axis in grid.axes}
     width, column = (max(map(len, words), default=0) for words in (values, values.values()))
-    robust = ", ".join(f"{name}={_value(value)}" for name, value in grid.robust.items())
+    robust = ", ".join(f"{name}={shown(value)}" for name, value in grid.robust.items())
     return [
         "Recipe auto, a cosine by step, chooses on held-out images:",
         *(f"  {axis.name:{width}}  {values[axis.name]:{column}}  {axis.reason}" for axis in grid.axes),
@@ -211,7 +212,8 @@ def _grid_lines(prototype: Method) -> list[str]:
     ]
 
 
-def _value(value: object) -> str:
+def shown(value: object) -> str:
+    """A value of a grid."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

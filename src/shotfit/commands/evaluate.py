@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +52,14 @@ def evaluate(
             show_default="none",
         ),
     ] = None,
+    transductive: Annotated[
+        bool,
+        typer.Option(
+            "--transductive",
+            help="Score predictions in which the images help each other (StatA), as of predict --transductive.",
+            show_default="off",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -86,6 +95,8 @@ def evaluate(
 
     Where images are boxes of pictures, the pictures are judged too: how many have all their boxes right, and how many
     the right classes.
+    With --transductive all images are predicted together: every output says so, and the accuracy of each image alone
+    stands beside it.
 
     \b
     Examples:
@@ -95,6 +106,7 @@ def evaluate(
       shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
       shotfit evaluate shotfit-model photos/ --out rows.csv   which images are wrong?
       shotfit evaluate shotfit-model photos/ --coverage 0.9 --unknown-images holiday/
+      shotfit evaluate shotfit-model photos/ --transductive   the images are predicted together
     """
     say = to(sys.stderr if as_json else sys.stdout)
     *between, folder = [None] if not others else [None, *others] if len(others) == 1 else others
@@ -103,6 +115,11 @@ def evaluate(
         raise UsageError(f"{len(models)} models were named; expected one or two, and the folder of images last.")
     if out is not None and len(models) == 2:
         raise UsageError("--out writes the rows of one model: evaluate the two one after the other.")
+    if transductive:
+        _check_together({
+            "--tasks": tasks, "two models": len(models) == 2, "--coverage": coverage is not None,
+            "--unknown-images": unknown_images,
+        })  # fmt: skip
     from shotfit.data.listing import How
 
     check_order("evaluate", model, [str(folder)] if folder is not None else [])
@@ -115,7 +132,14 @@ def evaluate(
         raise UsageError("--coverage-per-class is about prediction sets: add --coverage, such as --coverage 0.9.")
     from shotfit.data.reading import Reading
     from shotfit.engine.store import open_store
-    from shotfit.evaluation.evaluate import answers, answers_of_tasks, labelled_for, model_for, scores_of_tasks
+    from shotfit.evaluation.evaluate import (
+        answers,
+        answers_of_tasks,
+        answers_together,
+        labelled_for,
+        model_for,
+        scores_of_tasks,
+    )
     from shotfit.evaluation.learned import judged_on_learned
     from shotfit.evaluation.paired import compare_models
     from shotfit.evaluation.pictures import picture_lines, picture_scores
@@ -187,10 +211,11 @@ def evaluate(
         if as_json:
             print_json({"models": [called(place) for place in folders]} | paired.as_json())
         return
-    alone = not any(item.picture.clip for item in items[0])
-    if not alone:
+    clips = any(item.picture.clip for item in items[0])
+    if clips:
         check_alone(replace(asked, unknown=unknown_images is not None))
-    said = answers(opened[0], items[0])
+    alone = answers(opened[0], items[0])
+    said = answers_together(opened[0], items[0]) if transductive else alone
     scores = said.scores()
     stream = sys.stderr if as_json else sys.stdout
     lines = score_lines(scores, per_class)
@@ -202,21 +227,35 @@ def evaluate(
         lines = classes[-1:] if classes[-1].startswith("  and ") else []
     for line in lines:
         say(line)
+    more: dict[str, object] = {}
     pictures = picture_scores(items[0], said)
-    for line in [] if pictures is None else picture_lines(pictures):
-        say(line)
-    strangers = [] if unknown_images is None else items_of(unknown_images)
-    if not alone:
+    if pictures is not None:
+        more["by_picture"] = pictures.as_json()
+        for line in picture_lines(pictures):
+            say(line)
+    if clips:
         say(f"{len(items[0]):,} frames of clips were looked at; a clip counts once, by the mean of its frames")
-    trusted = evaluate_trust(opened[0], items[0], asked, strangers)
-    for line in trust_lines(trusted):
-        say(line)
-    if out is not None:
+    if transductive:
+        more["accuracy_alone"] = float(alone.right.mean())
+        say(f"each image alone: accuracy {100 * alone.right.mean():.1f} %")
+    else:
+        strangers = [] if unknown_images is None else items_of(unknown_images)
+        trusted = evaluate_trust(opened[0], items[0], asked, strangers)
+        for line in trust_lines(trusted):
+            say(line)
         asked = replace(asked, unknown=trusted.known_marked is not None)
-        write_answers(out, {labelled.name: said}, verdicts_of(opened[0], items[0], asked) if alone else ())
+        more["trust"] = trusted.as_json()
+    if out is not None:
+        verdicts = [] if transductive or clips else verdicts_of(opened[0], items[0], asked)
+        write_answers(out, {labelled.name: said}, verdicts)
         say(f"written: {out}")
     known = judged_on_learned([(opened[0], [labelled])], everything, say)
     if as_json:
-        by_picture = {} if pictures is None else {"by_picture": pictures.as_json()}
-        told = scores.as_json() | by_picture | {"trust": trusted.as_json()} | known
-        print_json({"model": called(folders[0])} | told)
+        print_json({"model": called(folders[0])} | scores.as_json() | more | known)
+
+
+def _check_together(given: Mapping[str, object]) -> None:
+    """Refuse what --transductive does not go with. given: whether each was given, by how it is called."""
+    other = next((name for name, value in given.items() if value), None)
+    if other is not None:
+        raise UsageError(f"--transductive scores one model and task, and does not go with {other}: leave that out.")

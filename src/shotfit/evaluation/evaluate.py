@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
@@ -34,6 +34,7 @@ from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.model import Model, load
 from shotfit.fitting.notebook import frame, html_table
 from shotfit.fitting.padding import check_same_padding
+from shotfit.fitting.transductive import probabilities_together
 
 if TYPE_CHECKING:
     import pandas
@@ -46,9 +47,11 @@ __all__ = [
     "TaskScores",
     "answers",
     "answers_of_tasks",
+    "answers_together",
     "calibration_error",
     "evaluate",
     "evaluate_tasks",
+    "evaluate_together",
     "labelled_for",
     "model_for",
     "score",
@@ -85,7 +88,8 @@ class Scores:
     over the classes that have images or were predicted. calibration_error: the expected calibration error, in 15 bins
     of equal width. confusion: counts [true class][predicted class]. top5_accuracy: how often the right class is among
     the five most probable ones; None for five classes or fewer. log_loss: the mean of -log(probability of the right
-    class). The intervals are 95 % bootstrap intervals by image. per_class: in the order of the classes.
+    class). The intervals are 95 % bootstrap intervals by image. per_class: in the order of the classes. transductive:
+    the images were predicted together, and the answer for each depends on the others.
     """
 
     images: int
@@ -100,6 +104,7 @@ class Scores:
     accuracy_interval: Interval
     mean_class_accuracy_interval: Interval
     per_class: tuple[ClassScores, ...]
+    transductive: bool = False
 
     def most_confused(self, limit: int = 10) -> list[tuple[str, str, int]]:
         """(true class, predicted class, images), the most frequent mistakes first."""
@@ -122,6 +127,7 @@ class Scores:
     def _repr_html_(self) -> str:
         low, high = self.accuracy_interval
         title = f"accuracy {100 * self.accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f}) of {self.images:,} images"
+        title += ", predicted together (transductive)" if self.transductive else ""
         return html_table([asdict(one) for one in self.per_class], title=title)
 
 
@@ -161,13 +167,15 @@ class TaskScores:
 class Answers:
     """What a model says of labelled images: labels [images], probabilities [images, classes].
 
-    items: the images, of a clip its middle frame; none where nobody asked.
+    items: the images, of a clip its middle frame; none where nobody asked. transductive: of images that were predicted
+    together.
     """
 
     labels: NDArray[Any]
     probabilities: NDArray[Any]
     class_names: tuple[str, ...]
     items: tuple[Item, ...] = ()
+    transductive: bool = False
 
     @property
     def predicted(self) -> NDArray[Any]:
@@ -181,7 +189,7 @@ class Answers:
 
     def scores(self) -> Scores:
         """What they are worth."""
-        return score(self.labels, self.probabilities, self.class_names)
+        return replace(score(self.labels, self.probabilities, self.class_names), transductive=self.transductive)
 
 
 @checked
@@ -215,6 +223,20 @@ def evaluate(
     return answers(model, _items_of(model, data, labels, everything), among).scores()
 
 
+@checked
+def evaluate_together(
+    model: Model | str | Path, data: Sequence[Item] | Data, labels: Labels | None = None, *, everything: bool = False
+) -> Scores:
+    """Score transductive predictions, as of `predict_together`: all images of the call are predicted together.
+
+    The scores say so by `transductive`. Labels are read to score alone. The arguments are those of `evaluate`.
+
+    Raises as `evaluate` does, and UsageError for more than 50,000 images.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    return answers_together(model, _items_of(model, data, labels, everything)).scores()
+
+
 def _items_of(model: Model, data: Sequence[Item] | Data, labels: Labels | None, everything: bool) -> Sequence[Item]:
     if labels is None and isinstance(data, (list, tuple)) and all(isinstance(one, Item) for one in data):
         return cast("Sequence[Item]", data)
@@ -242,21 +264,34 @@ def answers(model: Model, items: Sequence[Item], among: Sequence[int] = (), fram
 
     Raises ShotfitError if there is no image, or a label that the model has no class for.
     """
-    if model.several_labels:
-        raise UsageError("This model gives a picture several labels: score it with evaluate_labels.")
-    if not items:
-        raise ShotfitError("There are no images to evaluate on; give a folder with a test part, or use all its images.")
-    labels = np.asarray([item.label for item in items], dtype=np.int64)  # [images]
-    if labels.min() < 0 or labels.max() >= len(model.class_names):
-        raise ShotfitError(
-            f"The images have labels up to {labels.max()}, but the model has {len(model.class_names)} classes: "
-            "evaluate on a task with the model's classes."
-        )
-    probabilities = model.probabilities(items, among)
+    _check_items(model, items)
+    return _answers(model, items, model.probabilities(items, among), frames)
+
+
+def answers_together(model: Model, items: Sequence[Item]) -> Answers:
+    """As `answers`, of images that are predicted together; raises UsageError for too many, too."""
+    _check_items(model, items)
+    return replace(_answers(model, items, probabilities_together(model, items), False), transductive=True)
+
+
+def _answers(model: Model, items: Sequence[Item], probabilities: Tensor, frames: bool) -> Answers:
     if not frames:
         items, probabilities = by_clip(items, probabilities)
     labels = np.asarray([item.label for item in items], dtype=np.int64)
     return Answers(labels, probabilities.double().numpy(), model.class_names, tuple(items))
+
+
+def _check_items(model: Model, items: Sequence[Item]) -> None:
+    if model.several_labels:
+        raise UsageError("This model gives a picture several labels: score it with evaluate_labels.")
+    if not items:
+        raise ShotfitError("There are no images to evaluate on; give a folder with a test part, or use all its images.")
+    largest = max(item.label for item in items)
+    if min(item.label for item in items) < 0 or largest >= len(model.class_names):
+        raise ShotfitError(
+            f"The images have labels up to {largest}, but the model has {len(model.class_names)} classes: evaluate on "
+            "a task with the model's classes."
+        )
 
 
 @checked

@@ -72,14 +72,17 @@ def write_answers(
     """Write a row for each image, in the format that the file's ending says.
 
     said: by task, which has a column where there are `several`. verdicts: of the images of all tasks; where one asks
-    for a set, or a mark of unknown images, there is a column for it.
+    for a set, or a mark of unknown images, there is a column for it; so there is where images were predicted together.
 
     Raises as `write_rows` does.
     """
     asks_set = any(one.set is not None for one in verdicts)
     asks_unknown = any(one.unknown is not None for one in verdicts)
+    together = any(answers.transductive for answers in said.values())
     columns: dict[str, Kind] = {"task": "text", **_COLUMNS, "right": "flag", "set": "texts", "unknown": "flag"}
-    for name, is_asked in (("task", several), ("set", asks_set), ("unknown", asks_unknown)):
+    columns |= {"transductive": "flag"}
+    asked_for = {"task": several, "set": asks_set, "unknown": asks_unknown, "transductive": together}
+    for name, is_asked in asked_for.items():
         if not is_asked:
             del columns[name]
     more = iter(verdicts)
@@ -89,7 +92,7 @@ def write_answers(
             for row, right in zip(_rows(answers), answers.right.tolist(), strict=True):
                 verdict = next(more, Verdict())
                 asked = [*([verdict.set] if asks_set else []), *([verdict.unknown] if asks_unknown else [])]
-                yield (*([task] if several else []), *row, right, *asked)
+                yield (*([task] if several else []), *row, right, *asked, *([answers.transductive] if together else []))
 
     write_rows(path, form_of(path) or "csv", columns, rows())
 

@@ -24,6 +24,8 @@ NAMES = 22  # width of the column of names
 def score_lines(scores: Scores, every_class: bool = False) -> list[str]:
     """Figures, intervals, mistakes and classes of one model. every_class: all of them, else the worst ten."""
     lines = [f"{title:{NAMES}} {value}" for title, value in _figures(scores)]
+    if scores.transductive:
+        lines.insert(0, "transductive: the images were predicted together, and each answer depends on the others")
     ends = f"accuracy {_between(scores.accuracy_interval)}"
     ends += f", mean class accuracy {_between(scores.mean_class_accuracy_interval)}"
     lines.append(f"{'95 % intervals':{NAMES}} {ends} (bootstrap by image)")

@@ -19,7 +19,7 @@ import shotfit
 from shotfit.evaluation.protocols import Plan
 from shotfit.evaluation.rows import Row
 
-__all__ = ["Published", "caption", "published", "with_published"]
+__all__ = ["Published", "caption", "published", "published_of", "with_published"]
 
 ALIKE = {  # other names of the data sets, as folders are called
     "caltech": "caltech101", "describabletextures": "dtd", "describabletexturesdataset": "dtd", "fgvc": "fgvcaircraft",
@@ -57,6 +57,15 @@ def published(
     found = _by_case()
     case = method.removesuffix("@paper"), _plain(data_set)
     return found.get((*case, shots, protocol, column)) or found.get((*case, None, protocol, column))
+
+
+def published_of(method: str) -> list[Published]:
+    """All figures of a method and its variants, in the order of the file.
+
+    >>> len(published_of("coop")) < len(published_of("apex")) > 0
+    True
+    """
+    return [own for own in _by_case().values() if own.method.partition("+")[0] == method]
 
 
 def with_published(rows: Sequence[Row], plan: Plan, protocol: str) -> list[Row]:

@@ -48,7 +48,7 @@ def _attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
 ) -> Tensor:
     if attn_mask is not None or is_causal:
-        raise ShotfitError("An image tower with masked attention cannot be exported.")
+        raise ShotfitError("its attention is masked, as a text tower's is, which would run for each image")
     return ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).softmax(dim=-1) @ value
 
 

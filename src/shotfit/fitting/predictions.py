@@ -72,14 +72,16 @@ class Predictions(list[Prediction]):
     def to_frame(self) -> pandas.DataFrame:
         """A row for each class of each image: image, rank, label, probability, set, unknown, error.
 
+        Where images were predicted together, `transductive` too.
+
         Raises UsageError where pandas is not installed.
         """
         return frame([row for prediction in self for row in _rows(prediction)])
 
     def _repr_html_(self) -> str:
         best = [next(_rows(prediction)) for prediction in self]
-        kept = [name for name in ("image", "label", "probability", "set", "unknown", "error")
-                if name in ("image", "label", "probability") or any(row[name] is not None for row in best)]  # fmt: skip
+        plain, more = ("image", "label", "probability"), ("set", "unknown", "error", "transductive")
+        kept = [*plain, *(name for name in more if any(row.get(name) is not None for row in best))]
         rows = [{name: row[name] for name in kept} for row in best]
         return html_table(rows, [thumbnail(prediction.picture) for prediction in self[:MOST]], f"{len(self):,} images")
 
@@ -96,4 +98,4 @@ def _rows(prediction: Prediction) -> Iterator[dict[str, Any]]:
             "set": None if prediction.set is None else ", ".join(prediction.set),
             "unknown": prediction.unknown,
             "error": prediction.error,
-        }
+        } | ({"transductive": True} if prediction.transductive else {})

@@ -17,7 +17,7 @@ The answer for an image depends on the others, so every output names it, and it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,18 +25,22 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from shotfit.data.pictures import Picture
+from shotfit.calls import checked
+from shotfit.data.finding import pictures_in
+from shotfit.data.pictures import Picture, PictureLike
+from shotfit.data.tasks import Item
 from shotfit.engine.frozen import normalize
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.asked import NOTHING_MORE, Asked
 from shotfit.fitting.batches import growing
 from shotfit.fitting.decoded import best_of
+from shotfit.fitting.heldout import features_of_items
 from shotfit.fitting.model import Model
-from shotfit.fitting.predictions import Prediction
+from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.fitting.several_labels import refuse
 from shotfit.methods.class_features import class_features
 
-__all__ = ["MOST_TOGETHER", "Together", "assigned"]
+__all__ = ["MOST_TOGETHER", "Together", "assigned", "predict_together", "probabilities_together"]
 
 ROUNDS, STEPS, NEIGHBOURS = 10, 5, 3
 SOFTNESS, NEAR = 50.0, 6.0  # what divides the likelihood, and what divides the neighbours' say
@@ -83,10 +87,7 @@ class Together:
                     probabilities.append(answer[0])
                     features.append(answer[1])
                 found.append(one)
-            if len(features) > MOST_TOGETHER:
-                raise UsageError(
-                    f"--transductive compares all images with all, at most {MOST_TOGETHER:,} of them: predict fewer."
-                )
+            _check_count(len(features))
         if features:
             texts = class_features(self.model.frozen, self.model.classes).cpu()
             rows = iter(assigned(torch.stack(probabilities), torch.stack(features), texts))
@@ -95,6 +96,47 @@ class Together:
                 labels, shares = best_of(next(rows).float(), names, top or 1)
                 one = replace(one, labels=labels, probabilities=shares)
             yield one
+
+
+@checked
+def predict_together(
+    model: Model,
+    images: PictureLike | Sequence[PictureLike],
+    top: int = 1,
+    task: str | None = None,
+    keep_broken: bool = False,
+    lenient: bool = False,
+) -> Predictions:
+    """Transductive predictions, as of `predict --transductive`: the images help each other, and no label is read.
+
+    The answer for an image depends on the others of the call, so each prediction has `transductive` true. The arguments
+    are those of `Model.predict`.
+
+    Raises as `Model.predict` does, and UsageError for more than 50,000 images.
+
+    Example (needs a saved model):
+        predict_together(load("shotfit-model"), "photos/")[0].labels
+    """
+    one = model if task is None else model.for_task(task)
+    return Predictions(Together(one).predict_each(pictures_in(images), top, keep_broken, lenient=lenient))
+
+
+@torch.no_grad()
+def probabilities_together(model: Model, items: Sequence[Item]) -> Tensor:
+    """As `Model.probabilities`, of images that are predicted together: [images, classes].
+
+    Raises as `Model.probabilities` does, and UsageError for more images than MOST_TOGETHER.
+    """
+    _check_count(len(items))
+    texts = class_features(model.frozen, model.classes).cpu()
+    return assigned(model.probabilities(items), features_of_items(model.frozen, items), texts)
+
+
+def _check_count(images: int) -> None:
+    if images > MOST_TOGETHER:
+        raise UsageError(
+            f"--transductive compares all images with all, at most {MOST_TOGETHER:,} of them: predict fewer."
+        )
 
 
 def _features(probabilities: ArrayLike, features: Callable[[], Any]) -> list[Tensor]:

@@ -68,17 +68,22 @@ class KNN(Method):
     def logits(self, images: Images) -> Tensor:
         """[images, classes]."""
         likeness = self._likeness(images, self.get_buffer("features"))
-        return self._voted(likeness, self.get_buffer("labels"), int(self.get_buffer("neighbours")))
+        return self._voted(likeness, self.get_buffer("labels"), self.get_buffer("neighbours"))
 
     def _likeness(self, images: Images, rows: Tensor) -> Tensor:
         """Cosines [images, support] to support images of these features."""
         return normalize(self.frozen.image(images)) @ rows.T
 
-    def _voted(self, likeness: Tensor, labels: Tensor, k: int) -> Tensor:
+    def _values(self) -> list[int]:
+        return [max(1, round(value)) for value in parse_values("ks", self.ks)]
+
+    def _voted(self, likeness: Tensor, labels: Tensor, k: Tensor | int) -> Tensor:
         """Logits [images, classes] by the k nearest of the support images that have these labels."""
-        near, which = likeness.topk(min(k, len(labels)), dim=1)  # [images, k]
+        most = min(max(self.k, *self._values()), len(labels))  # known beforehand, as an export needs it
+        near, which = likeness.topk(most, dim=1)  # [images, most]
         weights = torch.exp((near - near[:, :1]) / self.sharpness)  # the nearest counts 1: shares are the same
-        votes = near.new_zeros(len(near), len(self.class_names)).scatter_add_(1, labels[which], weights)
+        weights = weights * (torch.arange(most, device=near.device) < k)
+        votes = near.new_zeros(near.shape[0], len(self.class_names)).scatter_add_(1, labels[which], weights)
         return torch.log(votes / votes.sum(dim=1, keepdim=True) + LEAST)
 
     def keep_chosen(self, fitted: Method) -> None:
@@ -94,7 +99,7 @@ class KNN(Method):
         """Search k on the folds, by neighbours among their own images."""
         if not (self.search and validation.folds):
             return
-        ks = [max(1, round(value)) for value in parse_values("ks", self.ks)]
+        ks = self._values()
         self.correct = torch.zeros(len(ks), dtype=torch.long)
         for fold in validation.folds:
             rows, labels = (self.get_buffer(name)[fold.train] for name in ("features", "labels"))

@@ -23,6 +23,7 @@ official program counts both from the bottom (`pairing=index`). With equal depth
 # differs: views are drawn once, of half an image at least (`--views fresh` draws a new crop at every step, of 8 % at
 least, as the official program does).
 # differs: with `dropout` the masks of a call that runs in chunks (`--memory`) are the same in each.
+
 Beside the paper, the options that MMA++ changes (`mma_plus_plus`): a list of texts for each class in place of one
 prompt (`texts`, `descriptions`), of which each step draws one and prediction averages all; the cosine to features at a
 random smaller scale (`consistency`); dropout; another scale at prediction.
