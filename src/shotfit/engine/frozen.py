@@ -423,7 +423,7 @@ class Frozen:
         return found
 
     def _kind(self) -> dict[str, str | int | float | bool]:
-        return {"backbone": self.backbone.fingerprint, "dtype": str(self.backbone.dtype)}
+        return {"backbone": self.backbone.fingerprint, "dtype": f"torch.{self.backbone.precision}"}
 
     def _note(self, plan: Callable[[], Plan]) -> None:
         if self.plans is not None:
