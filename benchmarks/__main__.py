@@ -64,6 +64,7 @@ FUNCTIONS: tuple[Callable[[Size, int], Line], ...] = (
     prediction.mini_images,
     serving.serve_rate,
     hardware.bf16_step,
+    hardware.int8_images,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 ON_GPU = (

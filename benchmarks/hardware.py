@@ -1,4 +1,4 @@
-"""How close a training step comes to what the processor can do, and what bfloat16 adds where it has it."""
+"""How close a training step comes to what the processor can do, and what bfloat16 and int8 add where it has them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from benchmarks.measure import Line, Target, alternate, line, operations_of, seconds
 from benchmarks.sizes import Size
 from benchmarks.steps import pair
-from shotfit.checkpoints.weights import load_backbone
+from shotfit.checkpoints.weights import load_backbone, load_in
 from shotfit.data.readers import read_task
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.store import MemoryStore
+from shotfit.errors import ShotfitError
 from shotfit.evaluation.evaluate import evaluate
 from shotfit.fitting.fit import fit
+from shotfit.towers.backbone import Backbone
 from shotfit.towers.precision import fast_precision
 
-__all__ = ["bf16_step", "coop_gemm_share"]
+__all__ = ["bf16_step", "coop_gemm_share", "int8_images"]
 
 CALTECH101 = Path("data/caltech101")
 
@@ -86,3 +89,26 @@ def _accuracies(size: Size) -> Line:
         )
         found[f"accuracy_{name}"] = 100 * evaluate(model, task.test).accuracy
     return found | {"accuracy_target": 0.3}  # points between the two, at most
+
+
+def int8_images(size: Size, repeats: int) -> Line:
+    """The image tower in int8 against float32, batches of 32."""
+    sizes, target, batch = {"backbone": size.name, "batch": 32}, Target(1.3, "times faster"), 32
+    if size.device.type != "cpu":
+        return line("int8_images", None, target, torch.int8, sizes, note="int8 runs on a CPU alone")
+    exact = size.backbone()
+    rough = load_in(exact, "int8")
+    pixels = torch.randn(batch, 3, size.image_size, size.image_size, generator=torch.Generator().manual_seed(0))
+
+    def features(backbone: Backbone) -> Tensor:
+        return backbone.image.finish(backbone.image.start(pixels.to(backbone.dtype)))
+
+    with torch.inference_mode(), kept_memory():
+        cosine = float(torch.cosine_similarity(features(exact), features(rough)).min())
+        if cosine < 0.95:
+            raise ShotfitError(f"In int8 a feature has a cosine of {cosine:.3f} to that in float32.")
+        timing = alternate(partial(features, rough), partial(features, exact), repeats, steady=True).fields()
+        half = load_in(exact, "bfloat16")
+        features(half)
+        more = {"bfloat16_s": median(seconds(partial(features, half)) for _ in range(repeats)), "cosine": cosine}
+    return line("int8_images", timing["ratio"], target, torch.int8, sizes, **timing, **more)

@@ -23,7 +23,7 @@ from benchmarks.sizes import SIZES, Size
 from shotfit.errors import ShotfitError
 from shotfit.methods.coop import CoOp
 
-__all__ = ["measured_apart"]
+__all__ = ["measured_apart", "peak_of", "status"]
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PROBES = (4, 20)  # classes of the two small steps that tell what a class takes
@@ -34,12 +34,13 @@ def peak_of(action: Callable[[], object]) -> int:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     RESET.write_text("5")  # the peak counts from now on
-    before = _status("VmRSS")
+    before = status("VmRSS")
     action()
-    return _status("VmHWM") - before
+    return status("VmHWM") - before
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
+    """Bytes of this process by the system's name: VmRSS is what is resident, VmHWM its peak."""
     (row,) = (row for row in STATUS.read_text().splitlines() if row.startswith(f"{field}:"))
     return 1024 * int(row.split()[1])
 

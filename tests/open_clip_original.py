@@ -28,7 +28,10 @@ from shotfit.checkpoints.timm_trunks import TRUNKS, Trunk
 
 from .originals import open_clip, timm
 
-__all__ = ["CONFIGURATIONS", "CONTEXT", "VOCABULARY", "Original", "build", "randomize", "reduced_trunks"]
+__all__ = [
+    "CONFIGURATIONS", "CONTEXT", "VOCABULARY", "Original", "build", "pad_of", "randomize", "reduced_libraries",
+    "reduced_trunks",
+]  # fmt: skip
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     path.stem: config
@@ -94,14 +97,14 @@ def reduced_trunks() -> Iterator[None]:
         yield
 
 
-def build(name: str | dict[str, Any], seed: int = 0) -> Original:
-    """One of the configurations, or one that is given, at reduced size, with random weights."""
-    config = reduced(CONFIGURATIONS[name] if isinstance(name, str) else name)
+def build(name: str | dict[str, Any], seed: int = 0, vocabulary: int = VOCABULARY) -> Original:
+    """One of the configurations, or one that is given, at reduced size, with random weights.
+
+    vocabulary: of text towers of open_clip's own.
+    """
+    config = reduced(CONFIGURATIONS[name] if isinstance(name, str) else name, vocabulary)
     text = config["text_cfg"] | {"hf_model_pretrained": False}  # its weights are random as the others
-    with (
-        mock.patch("timm.create_model", _small_model),
-        mock.patch.object(transformers.AutoConfig, "from_pretrained", _small_text),
-    ):
+    with reduced_libraries():
         kind = open_clip.model.CustomTextCLIP if config.get("custom_text") else open_clip.model.CLIP
         kwargs = {key: value for key, value in config.items() if key not in ("custom_text", "multimodal_cfg")}
         if "hf_model_name" in config["text_cfg"]:
@@ -114,7 +117,17 @@ def build(name: str | dict[str, Any], seed: int = 0) -> Original:
     return Original(randomize(model, seed).eval(), config)
 
 
-def reduced(config: dict[str, Any]) -> dict[str, Any]:
+@contextmanager
+def reduced_libraries() -> Iterator[None]:
+    """Within it, timm and transformers build what open_clip names at reduced size."""
+    with (
+        mock.patch("timm.create_model", _small_model),
+        mock.patch.object(transformers.AutoConfig, "from_pretrained", _small_text),
+    ):
+        yield
+
+
+def reduced(config: dict[str, Any], vocabulary: int = VOCABULARY) -> dict[str, Any]:
     """A configuration with small sizes; only the names of trunks and text towers stay to be reduced by `build`."""
     config = copy.deepcopy(config)
     vision, text = config["vision_cfg"], config["text_cfg"]
@@ -130,10 +143,10 @@ def reduced(config: dict[str, Any]) -> dict[str, Any]:
         head = vision.get("head_width", 64)
         vision |= {"layers": 2, "width": 2 * head, "image_size": 3 * vision["patch_size"] + 1}
     if "hf_model_name" not in text:
-        text |= _TEXT
+        text |= _TEXT | {"vocab_size": vocabulary}
         text["width"] = config["embed_dim"] if text.get("proj_type") == "none" else text["width"]
     if "multimodal_cfg" in config:
-        config["multimodal_cfg"] |= {**_TEXT, "attn_pooler_heads": 2}
+        config["multimodal_cfg"] |= {**_TEXT, "vocab_size": vocabulary, "attn_pooler_heads": 2}
     return config
 
 
@@ -142,7 +155,27 @@ def _small_model(name: str, **kwargs: Any) -> nn.Module:
     if name in TRUNKS:
         trunk = small_trunk(name)
         kwargs |= {"depth": trunk.layers, "num_heads": trunk.heads, "embed_dim": trunk.width, "img_size": trunk.size}
+    else:
+        kwargs |= _other_trunk(name)
     return _create_model(name, **kwargs)
+
+
+def _other_trunk(name: str) -> dict[str, Any]:
+    """What makes a trunk small for which shotfit has no tower of its own; pixels stay as they are."""
+    kind = name.partition("_")[0]
+    if kind == "convnext":
+        return {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
+    if kind == "swin":
+        return {"embed_dim": 16, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 2, 4)}
+    if kind == "fastvit":
+        stages = 5 if name in ("fastvit_mci3", "fastvit_mci4") else 4
+        return {"layers": (1,) * stages, "embed_dims": tuple(32 * (stage + 1) for stage in range(stages))}
+    if kind == "vitamin":
+        sizes: dict[str, Any] = {"embed_dim": (8, 16, 32), "depths": (1, 1, 1), "stem_width": 8, "head_type": "1d"}
+        layers = timm.models.vitamin.VitConvCfg(norm_layer="layernorm2d", norm_eps=1e-6)
+        cfg = timm.models.vitamin.VitCfg(**sizes, conv_cfg=layers)
+        return {"embed_dim": 32, "depth": 2, "num_heads": 2, "embed_cfg": cfg}
+    return {"embed_dim": 32, "depth": 2, "num_heads": 2}  # a ViT
 
 
 _create_model = timm.create_model
@@ -153,6 +186,11 @@ def _small_text(name: str, **_: Any) -> Any:
     if name not in _HF_TEXT:
         raise OSError(f"no configuration of {name} here")
     return _HF_TEXT[name](**_HF_SMALL)
+
+
+def pad_of(name: str) -> int:
+    """The id of padding of a text tower of Hugging Face."""
+    return int(_small_text(name).pad_token_id)
 
 
 def randomize(model: nn.Module, seed: int) -> nn.Module:

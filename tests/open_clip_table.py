@@ -21,20 +21,16 @@ from shotfit.errors import ShotfitError
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.texts import Texts
 
+from .open_clip_closed import closed_difference
 from .open_clip_original import CONFIGURATIONS, CONTEXT, VOCABULARY, Original, build, reduced_trunks
 from .originals import open_clip
 
-__all__ = ["Outcome", "architectures", "difference", "outcome", "table", "with_table"]
+__all__ = ["Outcome", "architectures", "by_closed_way", "difference", "outcome", "rows", "table", "with_table"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
 ARCHITECTURES = Path(__file__).parents[1] / "src" / "shotfit" / "assets" / "architectures.json"
 START, END = "<!-- configurations of open_clip: start -->", "<!-- configurations of open_clip: end -->"
 
-
-_KINDS = {
-    **{"vit_pe_core": "Perception Encoder", "eva": "EVA", "vit_base_mci": "MobileCLIP-B", "fastvit": "FastViT"},
-    **{"convnext": "ConvNeXt", "swin": "Swin", "vitamin": "ViTamin", "vit_relpos": "ViT, relative positions"},
-}
 
 _PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
 
@@ -43,12 +39,20 @@ _PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
 class Outcome:
     """What became of one configuration.
 
-    `difference`: the largest of any image or text feature from open_clip's, in shares of the largest feature, where own
-    towers read it. `refusal`: the one line that refuses it, else.
+    `difference`: the largest of any image or text feature from open_clip's, in shares of the largest feature, where it
+    is read. `refusal`: the one line that refuses it, else.
     """
 
     difference: float | None
     refusal: str = ""
+
+
+def by_closed_way(name: str, folder: Path) -> Outcome:
+    """Build a configuration at reduced size by open_clip, open it as a closed encoder, compare in float32."""
+    try:
+        return Outcome(closed_difference(name, folder))
+    except ShotfitError as error:
+        return Outcome(None, str(error))
 
 
 def outcome(name: str, folder: Path) -> Outcome:
@@ -102,27 +106,40 @@ def _trunk(name: str) -> str | None:
     return trunk
 
 
-def table(outcomes: Mapping[str, Outcome]) -> str:
-    """The page's part: how many, and a row for each kind of model."""
-    own = [name for name, found in outcomes.items() if found.difference is not None]
+def table(own: Mapping[str, Outcome], closed: Mapping[str, Outcome]) -> str:
+    """The page's part: how many, and a row for each kind of model. closed: of those that own towers do not read."""
+    read = [name for name, found in closed.items() if found.difference is not None]
+    rest = len(closed) - len(read)
+    return "\n".join(
+        [
+            START,
+            "",
+            f"shotfit reads {len(own) - len(closed)} of the {len(own)} image-text configurations of open_clip "
+            f"{open_clip.__version__} with its own towers, which every method may change inside, and {len(read)} by "
+            f"the closed way. {f'{rest} are read by neither.' if rest else 'None is left.'} A folder of one without an "
+            "own tower is refused by name.",
+            "",
+            "| image tower | text tower | read by | configurations |",
+            "|---|---|---|---|",
+            *rows(own, "own tower"),
+            *rows(closed, "closed way"),
+            "",
+            END,
+        ]
+    )
+
+
+def rows(outcomes: Mapping[str, Outcome], way: str) -> list[str]:
+    """A row for each kind of model among those that are read in a way; for closed ones, the others with the reason."""
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for name in sorted(outcomes, key=lambda name: (name not in own, name)):
-        groups.setdefault((_image(name), _text(name), "own tower" if name in own else "closed way"), []).append(name)
-    lines = [
-        START,
-        "",
-        f"shotfit reads {len(own)} of the {len(outcomes)} image-text configurations of open_clip "
-        f"{open_clip.__version__} with its own towers, which every method may change inside. A folder of one of "
-        f"the other {len(outcomes) - len(own)} is refused by name.",
-        "",
-        "| image tower | text tower | read by | configurations |",
-        "|---|---|---|---|",
+    for name, found in sorted(outcomes.items()):
+        if found.difference is not None or way == "closed way":
+            said = way if found.difference is not None else f"none: {found.refusal}"
+            groups.setdefault((_image(name), _text(name), said), []).append(name)
+    return [
+        f"| {image} | {text} | {said} | {', '.join(f'`{name}`' for name in names)} |"
+        for (image, text, said), names in groups.items()
     ]
-    lines += [
-        f"| {image} | {text} | {way} | {', '.join(f'`{name}`' for name in names)} |"
-        for (image, text, way), names in groups.items()
-    ]
-    return "\n".join([*lines, "", END])
 
 
 def _image(name: str) -> str:
@@ -175,4 +192,6 @@ if __name__ == "__main__":
     ARCHITECTURES.write_text(architectures())
     with tempfile.TemporaryDirectory() as scratch:
         found = {name: outcome(name, Path(scratch)) for name in CONFIGURATIONS}
-    PAGE.write_text(with_table(PAGE.read_text(), table(found)))
+        others = [name for name, what in found.items() if what.difference is None]
+        closed = {name: by_closed_way(name, Path(scratch)) for name in others}
+    PAGE.write_text(with_table(PAGE.read_text(), table(found, closed)))

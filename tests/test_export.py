@@ -272,7 +272,7 @@ def test_bfloat16_fit_is_compared_in_both(saved: Path, tmp_path: Path) -> None:
     model = Model.open(saved, trust_backbone=True, precision="bfloat16")
     model.record["precision"] = "bfloat16"
     found = export_model(model, out=tmp_path / "export").record["compared"]
-    assert found["same"] == 1 and 0 < found["bfloat16"] <= 1
+    assert found["same"] == 1 and 0 < found["as_fitted"]["same"] <= 1
 
 
 # What is not written

@@ -88,12 +88,12 @@ def test_archive_gives_tensors_by_their_dotted_names(tmp_path: Path) -> None:
     body = module(training=b"\x88", inner=module(weight=ROW, hook=b"N", sizes=b"]" + number(3) + b"a"))
     tensors = read_tensors(write(tmp_path / "a.pt", body, {"data/0": FOUR}))
     assert list(tensors) == ["inner.weight"]
-    assert tensors["inner.weight"].tolist() == [0, 1, 2, 3]
+    assert tensors["inner.weight"].read().tolist() == [0, 1, 2, 3]
 
 
 def test_archive_tensor_may_be_a_part_of_its_storage(tmp_path: Path) -> None:
     body = module(weight=tensor("0", 4, numbers(2, 1), numbers(1, 4), offset=1))
-    assert read_tensors(write(tmp_path / "a.pt", body, {"data/0": FOUR}))["weight"].tolist() == [[1], [2]]
+    assert read_tensors(write(tmp_path / "a.pt", body, {"data/0": FOUR}))["weight"].read().tolist() == [[1], [2]]
 
 
 def test_archive_of_torch_itself_is_read(tmp_path: Path) -> None:
@@ -181,8 +181,9 @@ def test_archive_member_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[content.index(FOUR) + 5] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ShotfitError, match=r"a\.pt is truncated, damaged .*\(Bad CRC"):
-        read_tensors(path)
+    (weight,) = read_tensors(path).values()
+    with pytest.raises(ShotfitError, match=r"a\.pt is damaged: 16 bytes from \d+ on have a wrong checksum"):
+        weight.read()
 
 
 # Pickles that are small and never end
@@ -254,7 +255,8 @@ def test_any_change_of_a_file_gives_tensors_or_one_line(data: st.DataObject) -> 
         path = Path(folder) / "a.pt"
         path.write_bytes(changed[: data.draw(st.integers(0, len(changed)))])
         with contextlib.suppress(ShotfitError):
-            read_tensors(path)
+            for tensor in read_tensors(path).values():
+                tensor.read()
 
 
 # The zip file around it
@@ -322,7 +324,7 @@ def test_no_pickle_is_given_to_torch(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.delattr(module, name)
     tensors = read_tensors(tmp_path / "clip.pt")
     assert tensors.keys() == openai_weights().keys()
-    assert all(torch.equal(tensors[name], value) for name, value in openai_weights().items())
+    assert all(torch.equal(tensors[name].read(), value) for name, value in openai_weights().items())
 
 
 def test_damaged_safetensors_are_not_replaced_by_the_pickled_twin(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from shotfit.checkpoints import weights
 from shotfit.checkpoints.weights import load_in
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.testing.tiny import tiny_backbone, tiny_task
+from shotfit.towers import precision
 from shotfit.towers.precision import fast_precision
 
 
@@ -23,7 +23,7 @@ def test_auto_is_what_the_processor_is_fast_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
     tiny_backbone(tmp_path)
-    monkeypatch.setattr(weights, "fast_precision", lambda device: dtype)
+    monkeypatch.setattr(precision, "fast_precision", lambda device: dtype)
     assert load_in(str(tmp_path)).dtype == dtype
     assert load_in(str(tmp_path), "float32").dtype == torch.float32
 
@@ -43,7 +43,7 @@ def test_a_backbone_that_is_given_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_unknown_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="There is no precision 'half': use auto, float32 or bfloat16"):
+    with pytest.raises(UsageError, match="There is no precision 'half': use auto, float32, bfloat16, int8"):
         load_in(tiny_backbone(tmp_path), "half")  # type: ignore[arg-type]
 
 

@@ -3,7 +3,8 @@
 Two kinds have the same container. A TorchScript archive, as OpenAI publishes its CLIP models, pickles the tree of
 modules: joined by dots, the attributes' names are the tensors' names. What `torch.save` writes pickles dicts. In both,
 `NAME/data.pkl` describes tensors as parts of storages, which lie in `NAME/data/K`. `pickles.py` follows the pickle;
-this file reads those storages that are asked for, and checks what a member claims before memory is taken for it.
+this file reads those storages that are asked for, when they are taken, and checks what a member claims before memory
+is taken for it.
 
     with Archive(Path("clip.pt")) as archive:
         values = archive.values()
@@ -16,19 +17,20 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import torch
 from torch import Tensor
 
 from shotfit.checkpoints.pickles import LARGEST_PICKLE, Described, Machine, Node, Storage
+from shotfit.checkpoints.unread import Source, Unread, of_storages
 from shotfit.errors import ShotfitError
 
 __all__ = ["Archive", "is_zip"]
 
 LARGEST_DIRECTORY = 8 * 2**20  # bytes of a zip file's table of members; a thousand members take 0.1 MiB
-PIECE = 2**18  # bytes that are read at once
+HEADER = 30  # bytes in front of a member, and as many more as two of them say
 DEEPEST = 64  # modules within modules
 MOST_MODULES = 100_000  # modules that are walked; one that stands in several places is walked in each
 LONGEST_NAME = 500  # characters of a tensor's name
@@ -62,7 +64,6 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._storages: dict[str, Tensor] = {}
         self._file = path.open("rb")
         try:
             table = _Table(self._file)
@@ -108,18 +109,6 @@ class Archive:
         except _DAMAGED as error:
             raise self._damaged(error) from None
 
-    def _read_into(self, name: str, size: int) -> bytearray:
-        """As `_read`, in pieces, so that no more memory is taken than the storage has bytes."""
-        content, place = bytearray(size), 0
-        try:
-            with self._zip.open(name) as member:
-                while piece := member.read(PIECE):
-                    content[place : place + len(piece)] = piece
-                    place += len(piece)
-        except _DAMAGED as error:
-            raise self._damaged(error) from None
-        return content
-
     def values(self) -> Any:
         """What the pickle describes: dicts by name, with a `Described` in place of each tensor."""
         order = f"{self.folder}/byteorder"
@@ -153,26 +142,33 @@ class Archive:
             waiting += reversed(inner)
         raise ShotfitError(f"{self.path} is refused: it has more than {MOST_MODULES:,} modules.")
 
-    def tensors(self, described: Mapping[str, Described]) -> dict[str, Tensor]:
-        """Tensors with their numbers, which are read from the file here."""
+    def tensors(self, described: Mapping[str, Described]) -> dict[str, Unread]:
+        """Tensors whose numbers stay in the file until they are taken."""
         # several names may share a storage (tied weights), but not so that the file is read many times over
         if sum(tensor.bytes for tensor in described.values()) > 2 * self.path.stat().st_size:
             raise ShotfitError(f"{self.path} is refused: its tensors claim more bytes than the file has.")
-        return {
-            name: torch.as_strided(self._content(tensor.storage), tensor.size, tensor.stride, tensor.offset)
-            for name, tensor in described.items()
-        }
+        return of_storages(described, partial(_content, Source(self.path, self._file), self._places(described)))
 
-    def _content(self, storage: Storage) -> Tensor:
-        if storage.key not in self._storages:
-            name = f"{self.folder}/data/{storage.key}"
-            expected = storage.entries * storage.dtype.itemsize
+    def _places(self, described: Mapping[str, Described]) -> dict[str, tuple[int, int]]:
+        """Where the bytes of each storage begin, and their checksum, by its key."""
+        found = {}
+        for storage in {tensor.storage.key: tensor.storage for tensor in described.values()}.values():
+            name, expected = f"{self.folder}/data/{storage.key}", storage.entries * storage.dtype.itemsize
             if name not in self.members or self.members[name].file_size != expected:
-                found = f"{self.members[name].file_size:,}" if name in self.members else "none"
+                size = f"{self.members[name].file_size:,}" if name in self.members else "none"
                 raise ShotfitError(
-                    f"{self.path} is damaged: {name} should have {expected:,} bytes, found {found}. Fetch it again."
+                    f"{self.path} is damaged: {name} should have {expected:,} bytes, found {size}. Fetch it again."
                 )
-            content = self._read_into(name, expected)
-            empty = torch.empty(0, dtype=storage.dtype)
-            self._storages[storage.key] = torch.frombuffer(content, dtype=storage.dtype) if content else empty
-        return self._storages[storage.key]
+            member = self.members[name]
+            self._file.seek(member.header_offset)
+            header = self._file.read(HEADER)
+            if len(header) < HEADER or header[:4] != b"PK\x03\x04":
+                raise self._damaged(ValueError(f"no header of {name}"))
+            beside = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+            found[storage.key] = member.header_offset + HEADER + beside, member.CRC
+        return found
+
+
+def _content(source: Source, places: Mapping[str, tuple[int, int]], storage: Storage) -> Tensor:
+    place, checksum = places[storage.key]
+    return source.read(place, storage.dtype, storage.entries, checksum)

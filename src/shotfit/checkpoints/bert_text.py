@@ -24,6 +24,7 @@ from torch import Tensor
 
 from shotfit.checkpoints.settings import Settings, read_json, shown
 from shotfit.checkpoints.state_dict import StateDict
+from shotfit.checkpoints.unread import Tensors
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import Activation, BertConfig, BlocksConfig
 
@@ -284,7 +285,7 @@ def bert_of_dual_encoder(settings: Settings, kind: str, text: Settings) -> tuple
     return config, tables
 
 
-def image_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def image_names(tensors: Tensors) -> Tensors:
     """The tensors of a dual encoder with the image tower's names as CLIP has them.
 
     `VisionTextDualEncoder` used to write its image tower's name twice, and AltCLIP's blocks are `layer` in newer files.

@@ -30,6 +30,7 @@ from shotfit.checkpoints.openai import CLIP_MEAN, CLIP_STD
 from shotfit.checkpoints.settings import Settings, read_json, shown
 from shotfit.checkpoints.state_dict import StateDict
 from shotfit.checkpoints.tokenizers import TokenizerKind
+from shotfit.checkpoints.unread import Tensors
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import (
     Activation,
@@ -147,9 +148,9 @@ def tokenizer_kind(folder: Path) -> TokenizerKind:
 
 
 def read_huggingface(
-    folder: Path, tensors: Callable[[], dict[str, Tensor]], where: str
+    folder: Path, tensors: Callable[[], Tensors], where: str
 ) -> tuple[BackboneConfig, dict[str, Tensor]]:
-    """Configuration and weights (shotfit's names, float32) of a Hugging Face folder.
+    """Configuration and weights (shotfit's names) of a Hugging Face folder.
 
     tensors: reads those of the weights file `where`, once the configuration is known to be one that is supported.
 
@@ -315,7 +316,7 @@ def _resize(settings: Settings, size: int, crops: bool) -> Literal["shortest", "
 
 
 def _convert(
-    tensors: dict[str, Tensor], config: BackboneConfig, where: str, kind: str, tables: BertTables | None
+    tensors: Tensors, config: BackboneConfig, where: str, kind: str, tables: BertTables | None
 ) -> dict[str, Tensor]:
     image, text = config.image, config.text
     assert isinstance(image, ImageConfig)

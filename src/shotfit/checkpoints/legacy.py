@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from shotfit.checkpoints.pickles import LARGEST_PICKLE, Described, Machine, Storage
+from shotfit.checkpoints.unread import Source, Unread, of_storages
 from shotfit.errors import ShotfitError
 
 __all__ = ["Legacy"]
@@ -59,14 +60,12 @@ class Legacy:
         machine = Machine(str(self.path), storages=self._storages)
         return machine.run(file)
 
-    def tensors(self, described: Mapping[str, Described]) -> dict[str, Tensor]:
-        """Tensors with their numbers, which are read from the file here."""
+    def tensors(self, described: Mapping[str, Described]) -> dict[str, Unread]:
+        """Tensors whose numbers stay in the file until they are taken."""
         # several names may share a storage (tied weights), but not so that the file is read many times over
         if sum(tensor.bytes for tensor in described.values()) > 2 * self._length:
             raise ShotfitError(f"{self.path} is refused: its tensors claim more bytes than the file has.")
-        wanted = {tensor.storage.key for tensor in described.values()}
-        contents: dict[str, Tensor] = {}
-        place = self._start
+        place, places = self._start, dict[str, int]()
         for key in self._keys:
             storage = self._storages[key]
             size = storage.entries * storage.dtype.itemsize
@@ -78,15 +77,13 @@ class Legacy:
             self._file.seek(place)
             if int.from_bytes(self._file.read(8), "little") != storage.entries:
                 raise ShotfitError(f"{self.path} is damaged: it says two things of the storage {key}. Fetch it again.")
-            if key in wanted:
-                content = bytearray(size)
-                self._file.readinto(content)
-                empty = torch.empty(0, dtype=storage.dtype)
-                contents[key] = torch.frombuffer(content, dtype=storage.dtype) if content else empty
+            places[key] = place + 8
             place += 8 + size
-        if not contents.keys() >= wanted:
-            raise ShotfitError(f"{self.path} is damaged: it lacks {len(wanted - contents.keys())} storages.")
-        return {
-            name: torch.as_strided(contents[tensor.storage.key], tensor.size, tensor.stride, tensor.offset)
-            for name, tensor in described.items()
-        }
+        lacking = {tensor.storage.key for tensor in described.values()} - places.keys()
+        if lacking:
+            raise ShotfitError(f"{self.path} is damaged: it lacks {len(lacking)} storages.")
+        return of_storages(described, partial(_content, Source(self.path, self._file), places))
+
+
+def _content(source: Source, places: Mapping[str, int], storage: Storage) -> Tensor:
+    return source.read(places[storage.key], storage.dtype, storage.entries)

@@ -25,6 +25,7 @@ from shotfit.checkpoints.settings import Settings, shown
 from shotfit.checkpoints.state_dict import StateDict
 from shotfit.checkpoints.timm_trunks import take_trunk, trunk_config
 from shotfit.checkpoints.tokenizers import TokenizerKind
+from shotfit.checkpoints.unread import Tensors, content_of
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import (
     Activation,
@@ -113,9 +114,9 @@ _PREPROCESS = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "f
 
 
 def read_open_clip(
-    settings: Settings, tensors: Callable[[], dict[str, Tensor]], where: str, folder: Path | None = None
+    settings: Settings, tensors: Callable[[], Tensors], where: str, folder: Path | None = None
 ) -> tuple[BackboneConfig, dict[str, Tensor]]:
-    """Configuration and weights (shotfit's names, float32) of an open_clip checkpoint.
+    """Configuration and weights (shotfit's names) of an open_clip checkpoint.
 
     settings: of its `open_clip_config.json`. tensors: reads those of the weights file `where`, once the configuration
     is known to be one that is supported. folder: where the configuration of a text model of another library may lie.
@@ -139,7 +140,7 @@ def read_open_clip(
     )
     read = tensors()
     if isinstance(image_config, ImageConfig):
-        _resize_positions(read, image_config)
+        read = _resized_positions(read, image_config)
     return config, _convert(read, config, where, model, bert[1] if bert else None)
 
 
@@ -274,21 +275,21 @@ def _preprocessing(settings: Settings, size: int) -> Preprocessing:
     )
 
 
-def _resize_positions(tensors: dict[str, Tensor], image: ImageConfig) -> None:
+def _resized_positions(tensors: Tensors, image: ImageConfig) -> Tensors:
     """Fits image positions of another grid, as open_clip does: bicubic, antialiased, the class token's kept."""
-    positions, grid = tensors.get("visual.positional_embedding"), image.image_size // image.patch
-    if positions is None or positions.dim() != 2 or len(positions) == grid * grid + 1:
-        return
-    side = math.isqrt(max(len(positions) - 1, 0))
-    if side < 1 or side * side != len(positions) - 1:
-        return  # no grid: the shape is refused with the others
-    table = positions[1:].float().T.reshape(1, -1, side, side)
+    name, grid = "visual.positional_embedding", image.image_size // image.patch
+    shape = tuple(tensors[name].shape) if name in tensors else ()
+    side = math.isqrt(max(shape[0] - 1, 0)) if len(shape) == 2 else 0
+    if side in (0, grid) or side * side != shape[0] - 1:
+        return tensors  # fitting, or no grid: the shape is refused with the others
+    positions = content_of(tensors[name]).float()
+    table = positions[1:].T.reshape(1, -1, side, side)
     resized = functional.interpolate(table, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
-    tensors["visual.positional_embedding"] = torch.cat([positions[:1].float(), resized.flatten(2)[0].T])
+    return {**tensors, name: torch.cat([positions[:1], resized.flatten(2)[0].T])}
 
 
 def _convert(
-    tensors: dict[str, Tensor], config: BackboneConfig, where: str, model: Settings, tables: BertTables | None
+    tensors: Tensors, config: BackboneConfig, where: str, model: Settings, tables: BertTables | None
 ) -> dict[str, Tensor]:
     weights = StateDict(tensors, where)
     weights.drop(*IGNORED)

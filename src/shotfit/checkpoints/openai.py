@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from shotfit.checkpoints.state_dict import StateDict
+from shotfit.checkpoints.unread import Tensors, content_of
 from shotfit.errors import ShotfitError
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, Preprocessing, ResNetConfig, TextConfig
 
@@ -41,8 +41,8 @@ _FIRST, _SECOND, _KEPT = "positional_embedding", "positional_embedding_res", 20 
 IGNORED = ("input_resolution", "context_length", "vocab_size", r"(text\.)?attn_mask", r".*\.num_batches_tracked")
 
 
-def read_openai(tensors: Mapping[str, Tensor], where: str) -> tuple[BackboneConfig, dict[str, Tensor]]:
-    """Configuration and weights (shotfit's names, float32) of one of OpenAI's files, or of one in their form.
+def read_openai(tensors: Tensors, where: str) -> tuple[BackboneConfig, dict[str, Tensor]]:
+    """Configuration and weights (shotfit's names) of one of OpenAI's files, or of one in their form.
 
     Raises ShotfitError if the file is damaged, of another architecture, or lacks a tensor.
     """
@@ -58,7 +58,7 @@ def read_openai(tensors: Mapping[str, Tensor], where: str) -> tuple[BackboneConf
     return BackboneConfig(image, text, rule, logit_bias=False), converted
 
 
-def one_table(tensors: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
+def one_table(tensors: Tensors, where: str) -> Tensors:
     """The tensors with one table of text positions, where Long-CLIP has two: its second holds from place 20 on.
 
     Zhang et al., "Long-CLIP: Unlocking the Long-Text Capability of CLIP", ECCV 2024, arXiv 2403.15378. Raises
@@ -67,10 +67,10 @@ def one_table(tensors: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]
     if _SECOND not in tensors:
         return tensors
     first, second = tensors.get(_FIRST), tensors[_SECOND]
-    if first is None or first.dim() != 2 or first.shape != second.shape:
+    if first is None or len(first.shape) != 2 or first.shape != second.shape:
         raise ShotfitError(f"{where}: {_FIRST} and {_SECOND} must be two tables of one size; fetch it again.")
     rest = {name: value for name, value in tensors.items() if name != _SECOND}
-    return rest | {_FIRST: torch.cat([first[:_KEPT], second[_KEPT:]])}
+    return rest | {_FIRST: torch.cat([content_of(first)[:_KEPT], content_of(second)[_KEPT:]])}
 
 
 def _blocks(width: int, layers: int, what: str, weights: StateDict) -> BlocksConfig:

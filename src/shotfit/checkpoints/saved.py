@@ -18,6 +18,7 @@ from torch import Tensor
 from shotfit.checkpoints.settings import Settings
 from shotfit.checkpoints.state_dict import StateDict
 from shotfit.checkpoints.tokenizers import TokenizerKind, load_tokenizer
+from shotfit.checkpoints.unread import Tensors
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import write_atomically
 from shotfit.towers.backbone import Backbone
@@ -40,9 +41,9 @@ def is_saved(settings: Settings) -> bool:
 
 
 def read_saved(
-    settings: Settings, tensors: Callable[[], dict[str, Tensor]], where: str
+    settings: Settings, tensors: Callable[[], Tensors], where: str
 ) -> tuple[BackboneConfig, dict[str, Tensor], TokenizerKind]:
-    """Configuration, weights (float32) and kind of tokenizer of a folder that `save_backbone` wrote.
+    """Configuration, weights and kind of tokenizer of a folder that `save_backbone` wrote.
 
     tensors: reads those of the weights file `where`. Raises ShotfitError if a newer shotfit wrote it, or if it is
     incomplete or damaged. (`Backbone` checks the weights.)
@@ -52,7 +53,7 @@ def read_saved(
     config = config_from_dict(settings.section("backbone").entries, settings.where)
     kind = cast(TokenizerKind, settings.choice("tokenizer", get_args(TokenizerKind)))
     weights = StateDict(tensors(), where)
-    return config, {name: weights.floating(name) for name in weights.names()}, kind
+    return config, {name: weights.take_any(name) for name in weights.names()}, kind
 
 
 def save_backbone(
@@ -67,6 +68,8 @@ def save_backbone(
     """
     if backbone.closed:
         raise UsageError(f"{backbone.name} is closed: its weights are its own library's to save.")
+    if backbone.precision == "int8":
+        raise UsageError(f"{backbone.name} is in int8, its weights are rounded: name the backbone again in float32.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     if tokenizer is not None and tokenizer.resolve() != folder.resolve():

@@ -1,20 +1,18 @@
 """From a weights file to named tensors, and the account of which of them were used.
 
-What is read, and how: `.safetensors` by its library; a TorchScript archive and what `torch.save` writes by
-`archive.py` and `legacy.py`, which run nothing. No pickle is given to Python's or torch's unpickler.
+What is read, and how: `.safetensors` by `unread.py`; a TorchScript archive and what `torch.save` writes by `archive.py`
+and `legacy.py`, which run nothing. No pickle is given to Python's or torch's unpickler. Tensors stay in the file until
+they are taken, and are kept in the precision that they have there.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from shotfit.checkpoints.archive import Archive, is_zip
@@ -22,16 +20,17 @@ from shotfit.checkpoints.legacy import Legacy
 from shotfit.checkpoints.pickles import Described
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.training import bare_names, find_weights, listing
+from shotfit.checkpoints.unread import Tensors, Unread, content_of, read_safetensors
 from shotfit.errors import ShotfitError
 from shotfit.files import WEIGHTS_BYTES, open_regular
 
 __all__ = ["StateDict", "read_index", "read_tensors"]
 
-LARGEST_HEADER = 64 * 2**20  # bytes of a safetensors file's header; a thousand tensors take 0.1 MiB
+SMALL = (torch.float32, torch.float16, torch.bfloat16)  # precisions that weights keep; others become float32
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one weights file, on the CPU, in the precision on disk, by their own names.
+def read_tensors(path: Path) -> dict[str, Unread]:
+    """The tensors of one weights file by their own names. Their numbers are read when they are taken.
 
     A training checkpoint gives the weights that it keeps (`training.py` says by which rules), and names lose what
     wrappers put into them. Raises ShotfitError, naming the file, if it is damaged, or not allowed to be read.
@@ -39,17 +38,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return bare_names(_read(path), str(path))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> dict[str, Unread]:
     with open_regular(path, WEIGHTS_BYTES, "the weights of a backbone") as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         raise ShotfitError(f"{path} is a Git LFS pointer, not the weights. Fetch them with `git lfs pull`.")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     return _read_pickle(path)
 
 
-def read_index(path: Path) -> dict[str, Tensor]:
+def read_index(path: Path) -> dict[str, Unread]:
     """The tensors of a checkpoint in shards, from its `*.index.json`.
 
     Raises ShotfitError if a shard is missing, or does not hold what the index says.
@@ -60,7 +59,7 @@ def read_index(path: Path) -> dict[str, Tensor]:
     by_shard: dict[str, set[str]] = {}
     for name, shard in names.items():
         by_shard.setdefault(shard, set()).add(name)
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Unread] = {}
     for shard, expected in sorted(by_shard.items()):
         if not path.with_name(shard).is_file():
             raise ShotfitError(f"{path.with_name(shard)} is missing: {path.name} lists it. Fetch it, too.")
@@ -85,7 +84,7 @@ class StateDict:
         shotfit.errors.ShotfitError: file.pt holds 1 tensor that this architecture has no place for: b.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], where: str) -> None:
+    def __init__(self, tensors: Tensors, where: str) -> None:
         self.where = where
         self._left = dict(tensors)
         self._missing: list[str] = []
@@ -104,27 +103,28 @@ class StateDict:
         return shape
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """The tensor `name` as float32, which must have `shape` (one of a single entry may have any).
+        """The tensor `name`, which must have `shape` (one of a single entry may have any).
 
-        A missing one gives an empty stand-in, so that `close` can name all that are missing.
+        It has the precision that it has in the file: what is computed with it is computed in float32. A missing one
+        gives an empty stand-in, so that `close` can name all that are missing.
         """
         if name not in self._left:
             self._missing.append(name)
             return torch.empty(shape, device="meta")
-        value = self.floating(name)
-        del self._left[name]
-        if tuple(value.shape) != shape and not value.numel() == 1 == torch.Size(shape).numel():
+        found = tuple(self._left[name].shape)
+        if found != shape and not prod(found) == 1 == prod(shape):
             raise ShotfitError(
-                f"{self.where}: {name} has shape {list(value.shape)}, but the configuration asks for {list(shape)}."
+                f"{self.where}: {name} has shape {list(found)}, but the configuration asks for {list(shape)}."
             )
-        return value.reshape(shape)
+        return self.take_any(name).reshape(shape)
 
-    def floating(self, name: str) -> Tensor:
-        """The tensor `name` as float32, not taken. Raises ShotfitError if it holds no floating-point numbers."""
-        value = self._left[name]
-        if not value.is_floating_point():
-            raise ShotfitError(f"{self.where}: {name} is {value.dtype}, expected floating-point weights.")
-        return value.float()
+    def take_any(self, name: str) -> Tensor:
+        """The tensor `name` of any shape. Raises ShotfitError if it holds no floating-point numbers."""
+        tensor = self._left.pop(name)
+        if not tensor.dtype.is_floating_point:
+            raise ShotfitError(f"{self.where}: {name} is {tensor.dtype}, expected floating-point weights.")
+        value = content_of(tensor)
+        return value if value.dtype in SMALL else value.float()
 
     def blocks(self, prefix: str, layers: int) -> range:
         """The numbers of the blocks under `prefix`: `layers` of them, and of those that are missing only the first.
@@ -156,6 +156,7 @@ class StateDict:
         weight, bias = layers[f"{layer}.weight"], layers[f"{layer}.bias"]
         factor = self.take(name, len(bias))
         if not any(part.is_meta for part in (weight, bias, factor)):
+            factor = factor.float()
             layers[f"{layer}.weight"], layers[f"{layer}.bias"] = factor[:, None] * weight, factor * bias
 
     def drop(self, *patterns: str) -> None:
@@ -176,39 +177,12 @@ class StateDict:
             raise ShotfitError(f"{self.where} holds {count} that this architecture has no place for: {names}.")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        found, expected = path.stat().st_size, _safetensors_size(path)
-        if expected is not None and found < expected:
-            reason = f"is truncated (expected {expected:,} bytes, found {found:,})"
-        else:
-            reason = f"is truncated, damaged or no safetensors file ({str(error).splitlines()[0]})"
-        raise ShotfitError(f"{path} {reason}. Fetch it again.") from None
-
-
-def _safetensors_size(path: Path) -> int | None:
-    """How long the header says that the file is, or None if it has none that can be read."""
-    try:
-        with open_regular(path, WEIGHTS_BYTES, "the weights of a backbone") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(path.stat().st_size, LARGEST_HEADER):
-                return None  # cut within the header, or another format
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        end = max(ends, default=0)
-        return 8 + int(length) + end if type(end) is int and end < 2**63 else None
-    except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        return None
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path) -> dict[str, Unread]:
     with Archive(path) if is_zip(path) else Legacy(path) as file:
         if isinstance(file, Archive) and file.scripted:
             return file.tensors(file.modules())
         found = find_weights(file.values(), str(path))
         tensors = file.tensors({name: value for name, value in found.items() if isinstance(value, Described)})
         # OpenAI's three integer entries are plain numbers in some files
-        numbers = {name: value for name, value in found.items() if not isinstance(value, Described)}
-        return {name: tensors[name] if name in tensors else torch.tensor(numbers[name]) for name in found}
+        numbers = {name: torch.tensor(value) for name, value in found.items() if not isinstance(value, Described)}
+        return {name: tensors.get(name) or Unread((), numbers[name].dtype, numbers[name].clone) for name in found}

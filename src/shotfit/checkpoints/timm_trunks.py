@@ -241,8 +241,8 @@ def _take_stem(weights: StateDict, image: ImageConfig) -> dict[str, Tensor]:
             weights.take(f"{old}{index}.bn.{part}", inner) for part in ("weight", "bias", "running_mean", "running_var")
         )
         if not any(part.is_meta for part in (kernel, scale, bias, mean, variance)):
-            scale = scale / (variance + BATCH_NORM_EPSILON).sqrt()
-            kernel, bias = kernel * scale[:, None, None, None], bias - mean * scale
+            scale = scale.float() / (variance.float() + BATCH_NORM_EPSILON).sqrt()
+            kernel, bias = kernel.float() * scale[:, None, None, None], bias.float() - mean.float() * scale
         taken |= {f"{new}.{2 * index}.weight": kernel, f"{new}.{2 * index}.bias": bias}
     return taken
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from copy import deepcopy
 from importlib import resources
@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints import huggingface, names, open_clip, saved
@@ -40,11 +39,12 @@ from shotfit.checkpoints.recorded import check_recorded, recorded_commit
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.state_dict import read_index, read_tensors
 from shotfit.checkpoints.tokenizers import TextAs, TokenizerKind, as_text, load_tokenizer
+from shotfit.checkpoints.unread import Tensors
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.closed import ClosedBackbone, Encoder
 from shotfit.towers.config import BoundsError
-from shotfit.towers.precision import Precision, fast_precision
+from shotfit.towers.precision import Precision, in_precision
 
 __all__ = ["device_of", "is_known", "load_backbone", "load_in", "load_known", "save_backbone"]
 
@@ -84,6 +84,17 @@ def load_backbone(
     Raises UsageError for a name that is unknown, with close ones, and ShotfitError in one sentence for a checkpoint
     that cannot be fetched, is damaged, incomplete or of another architecture.
     """
+    loaded = _loaded(source, revision, text, architecture)
+    return loaded if loaded.closed else loaded.float()
+
+
+def _loaded(
+    source: str | Path | Encoder,
+    revision: str | None = None,
+    text: TextAs | None = None,
+    architecture: str | None = None,
+) -> Backbone:
+    """As `load_backbone`, with weights in the precision that they have in the file: `in_precision` is to follow."""
     asked = Asked(text, architecture)
     if isinstance(source, str) and not os.path.lexists(source):  # else it is the name of a file
         source, asked = asked_of(with_asked(source, text, architecture))
@@ -133,11 +144,16 @@ def is_known(source: str) -> bool:
     return names.find(source) is not None or (hub.is_hub_id(repository) and named and not _MISSPELLED.match(source))
 
 
-def load_known(source: str) -> Backbone:
-    """As `load_backbone`, for a name that a stranger gave: no path is opened, and the network is not asked.
+def load_known(source: str, precision: Precision = "float32", device: str = "cpu") -> Backbone:
+    """As `load_in`, for a name that a stranger gave: no path is opened, and the network is not asked.
 
     Raises ShotfitError for a name that is neither a short name nor a hub id, and for one whose files are not here.
     """
+    check_precision(precision)
+    return in_precision(_known(source), precision, device_of(device))
+
+
+def _known(source: str) -> Backbone:
     if not is_known(source):
         raise ShotfitError(names.retired(source) or f"{source!r} is neither a short name nor a hub id.")
     source, asked = asked_of(source)
@@ -271,7 +287,7 @@ def _load_file(path: Path, name: str, asked: Asked = Asked()) -> Backbone:
     return _backbone("openai", None, path, name, asked=asked)
 
 
-def _described(path: Path, folder: Path, tensors: Mapping[str, Tensor]) -> tuple[str, str | None]:
+def _described(path: Path, folder: Path, tensors: Tensors) -> tuple[str, str | None]:
     """By which rules a file of any name is read, and which file says them, where a configuration lies beside it.
 
     Raises ShotfitError if the tensors are named as another library's than the configuration's.
@@ -304,13 +320,13 @@ def _backbone(
     folder: Path | None,
     file: Path,
     name: str,
-    tensors: dict[str, Tensor] | None = None,
+    tensors: Tensors | None = None,
     config_file: str | None = None,
     asked: Asked = Asked(),
 ) -> Backbone:
     """The backbone of a weights file, by the rules of its kind. `folder`: where its configuration and tokenizer are."""
 
-    def read() -> dict[str, Tensor]:
+    def read() -> Tensors:
         if tensors is not None:
             return tensors
         return read_index(file) if file.suffix == ".json" else read_tensors(file)
@@ -334,7 +350,7 @@ def _backbone(
     except BoundsError as error:
         raise ShotfitError(f"{folder or file}: {error} The configuration is wrong, or not this checkpoint's.") from None
     tokenizer = tokenizer if asked.text is None else as_text(tokenizer, asked.text)
-    return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name + asked.written)
+    return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name + asked.written, None)
 
 
 def load_in(backbone: str | Path | Backbone | Encoder, precision: Precision = "auto", device: str = "auto") -> Backbone:
@@ -345,23 +361,28 @@ def load_in(backbone: str | Path | Backbone | Encoder, precision: Precision = "a
     where a backbone is that is given. Encoders that are closed compute as their own code does, in what is taken for
     float32, and an object stays where it is unless a device is named.
 
-    Raises UsageError for an unknown precision or device, and what `load_backbone` raises.
+    Raises UsageError for an unknown precision or device, and what `load_backbone` and `in_precision` raise.
     """
-    if precision not in get_args(Precision):
-        raise UsageError(f"There is no precision {precision!r}: use auto, float32 or bfloat16.")
+    check_precision(precision)
     place = device_of(device)
-    if not isinstance(backbone, (str, os.PathLike, Backbone)):
-        backbone = load_backbone(backbone)
-    if isinstance(backbone, Backbone):
-        dtype = backbone.dtype if precision == "auto" else getattr(torch, precision)
-        backbone = backbone if backbone.dtype == dtype else deepcopy(backbone).to(dtype)
-        return backbone if device == "auto" else backbone.to(place)
-    loaded = load_backbone(backbone)
-    if isinstance(loaded, ClosedBackbone):
-        loaded = loaded.to(torch.float32 if precision == "auto" else getattr(torch, precision))
-        return loaded if device == "auto" and not loaded.moves else loaded.to(place)
-    loaded = loaded.to(place)
-    return loaded.to(fast_precision(loaded.device) if precision == "auto" else getattr(torch, precision))
+    if isinstance(backbone, (str, os.PathLike)):
+        loaded = _loaded(backbone)
+        stays = loaded.closed and device == "auto" and not _moves(loaded)
+        return in_precision(loaded, precision, loaded.device if stays else place)
+    given = backbone if isinstance(backbone, Backbone) else _loaded(backbone)
+    if precision in ("auto", given.precision):
+        return given if device == "auto" else given.to(place)
+    return in_precision(deepcopy(given), precision, given.device if device == "auto" else place)
+
+
+def _moves(loaded: Backbone) -> bool:
+    return isinstance(loaded, ClosedBackbone) and loaded.moves
+
+
+def check_precision(precision: str) -> None:
+    """Raises UsageError for one that there is not."""
+    if precision not in get_args(Precision):
+        raise UsageError(f"There is no precision {precision!r}: use {', '.join(get_args(Precision))}.")
 
 
 def device_of(device: str) -> torch.device:

@@ -169,9 +169,9 @@ def as_views(text: str | None) -> int | Literal["center", "fresh"] | None:
 
 def as_precision(text: str) -> Precision:
     """Precision of the towers."""
-    if text in ("auto", "float32", "bfloat16"):
+    if text in ("auto", "float32", "bfloat16", "int8"):
         return text  # type: ignore[return-value]  # as above
-    raise UsageError(f"--precision is {text!r}; expected auto, float32 or bfloat16.")
+    raise UsageError(f"--precision is {text!r}; expected auto, float32, bfloat16 or int8.")
 
 
 def as_dtype(text: str) -> FeatureType:

@@ -98,8 +98,9 @@ def summary(record: dict[str, Any]) -> list[str]:
     lines = [f"compared with the model in float32 on {what}: the same class on {100 * found['same']:.1f} %"]
     if record["precision"] == "float32":
         lines[0] += f", logits within {found['difference']:.1g}"
-    if "bfloat16" in found:
-        lines.append(f"the model as it was fitted, in bfloat16, has the same class on {100 * found['bfloat16']:.1f} %")
+    if "as_fitted" in found:
+        own, same = found["as_fitted"]["precision"], 100 * found["as_fitted"]["same"]
+        lines.append(f"the model as it was fitted, in {own}, has the same class on {same:.1f} %")
     if found.get("accuracy"):
         before, after = (100 * found["accuracy"][name] for name in ("model", "export"))
         labelled = plural(found["labelled"], "labelled image")

@@ -306,7 +306,13 @@ Memory = Annotated[
     str | None,
     typer.Option(help="Bound on what a training step keeps of the towers, such as 500MB or 4GB.", show_default="none"),
 ]
-Precision = Annotated[str, typer.Option(help="The towers compute in float32, bfloat16, or auto: the fast one here.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="The towers compute in float32, bfloat16, int8 (matrices in 8 bits, on a CPU), or auto: whichever of the "
+        "first two is fast here."
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(
@@ -316,7 +322,7 @@ Device = Annotated[
 ]
 ModelPrecision = Annotated[
     str | None,
-    typer.Option("--precision", help="The towers compute in float32 or bfloat16.", show_default="as fitted"),
+    typer.Option("--precision", help="The towers compute in float32, bfloat16 or int8.", show_default="as fitted"),
 ]
 Coverage = Annotated[
     float | None,

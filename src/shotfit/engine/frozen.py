@@ -464,7 +464,7 @@ class Frozen:
 
     def kind(self) -> dict[str, str | int | float | bool]:
         """What all that is computed depends on, as a kind of the store."""
-        return {"backbone": self.backbone.fingerprint, "dtype": str(self.backbone.dtype)}
+        return {"backbone": self.backbone.fingerprint, "dtype": f"torch.{self.backbone.precision}"}
 
     def _note(self, plan: Callable[[], Plan]) -> None:
         if self.plans is not None:

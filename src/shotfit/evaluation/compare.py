@@ -272,7 +272,7 @@ def _cells(
     fingerprints: dict[int, str] = {}
     places = {id(lesson): number for number, lesson in enumerate(plan.all_lessons)}
     base = {"backbone": backbone.fingerprint, "views": views, "version": shotfit.__version__}
-    base |= {"precision": str(backbone.dtype).removeprefix("torch.")}
+    base |= {"precision": backbone.precision}
     base |= {} if validation == "few" else {"validation": validation}
     for variant in variants:
         prototype = variant.prototype

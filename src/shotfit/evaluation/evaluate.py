@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import device_of

@@ -25,8 +25,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 import shotfit
 from shotfit.checkpoints import names
 from shotfit.checkpoints.weights import load_in
@@ -71,7 +69,7 @@ __all__ = [
 MEASURED = (
     "accuracy", "mean_class_accuracy", "macro_f1", "calibration_error", "top5_accuracy", "log_loss", "images",
 )  # fmt: skip
-PRECISIONS: dict[torch.dtype, Precision] = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+PRECISIONS: dict[str, Precision] = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8"}
 UNDER_WAY = "runs"  # folder of the runs that are under way, beside the store's rows
 
 
@@ -135,12 +133,12 @@ def name_of(backbone: Backbone) -> str | Backbone:
     if backbone.closed:
         return backbone  # pickled by its name, where it has one
     opens = names.find(name) is not None or "@" in name or (bool(name) and Path(name).exists())
-    return name if opens and backbone.dtype in PRECISIONS else backbone
+    return name if opens and backbone.precision in PRECISIONS else backbone
 
 
 def precision_of(backbone: Backbone) -> Precision:
     """How `load_in` is told the precision of a backbone."""
-    return PRECISIONS.get(backbone.dtype, "auto")
+    return PRECISIONS.get(backbone.precision, "auto")
 
 
 @lru_cache(maxsize=1)

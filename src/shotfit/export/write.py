@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_backbone
@@ -41,6 +40,7 @@ from shotfit.fitting.model import Model, load
 from shotfit.fitting.several_labels import refuse
 from shotfit.printing import printable
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.precision import in_precision
 
 __all__ = ["Export", "Kind", "Precision", "export_model"]
 
@@ -167,8 +167,9 @@ def _compared_record(model: Model, found: Agreement, pictures: Pictures) -> dict
         rows = {"model": found.expected, "export": found.classes}
         told["accuracy"] = {name: float((row == labels)[known].mean()) for name, row in rows.items()}
         told["labelled"] = int(known.sum())
-    if model.record["precision"] == "bfloat16":
-        told["bfloat16"] = float((classes_of(in_bfloat16(model), pictures.measured) == found.classes).mean())
+    if model.record["precision"] in ("bfloat16", "int8"):
+        as_fitted = float((classes_of(as_it_was_fitted(model), pictures.measured) == found.classes).mean())
+        told["as_fitted"] = {"precision": model.record["precision"], "same": as_fitted}
     given = {"images": found.images, "given": pictures.given}
     return given | {"difference": found.difference, "same": found.same} | told
 
@@ -179,16 +180,17 @@ def in_float32(model: Model) -> Model:
     Raises ShotfitError for a backbone that has changed since.
     """
     backbone = model.frozen.backbone
-    if backbone.dtype != torch.float32 or backbone.device.type != "cpu":
+    if backbone.precision != "float32" or backbone.device.type != "cpu":
         backbone = load_backbone(backbone.name)
         if backbone.fingerprint != model.frozen.backbone.fingerprint:
             raise ShotfitError(f"{backbone.name} has changed since the model was opened: open the model again.")
     return _on(backbone, model)
 
 
-def in_bfloat16(model: Model) -> Model:
-    """The model as it was fitted, on a backbone in bfloat16."""
-    return _on(deepcopy(model.frozen.backbone).to(torch.bfloat16), model)
+def as_it_was_fitted(model: Model) -> Model:
+    """The model, opened in float32, on a backbone in the precision that it was fitted in."""
+    backbone = model.frozen.backbone
+    return _on(in_precision(deepcopy(backbone), model.record["precision"], backbone.device), model)
 
 
 def _on(backbone: Backbone, model: Model) -> Model:

@@ -12,10 +12,11 @@ from pathlib import Path
 from shotfit.checkpoints.closed import OBJECT, is_closed, joined_parts, named_by_library, with_places
 from shotfit.checkpoints.code import is_code
 from shotfit.checkpoints.names import retired
-from shotfit.checkpoints.weights import is_known, load_backbone, load_known
+from shotfit.checkpoints.weights import is_known, load_in, load_known
 from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import SETTINGS_BYTES, TEMPORARY, UnreadableError, can_hold, read_bytes, read_text
 from shotfit.towers.backbone import Backbone
+from shotfit.towers.precision import Precision
 
 __all__ = [
     "CARD",
@@ -167,14 +168,16 @@ def check_closed(folder: Path, recorded: str, trusted: bool) -> None:
         )
 
 
-def backbone_of(folder: Path, recorded: str, given: str | None, trusted: bool) -> Backbone:
-    """A model's backbone: one that is given, or the recorded one.
+def backbone_of(
+    folder: Path, recorded: str, given: str | None, trusted: bool, precision: Precision, device: str
+) -> Backbone:
+    """A model's backbone in a precision on a device: one that is given, or the recorded one.
 
     trusted: whatever the record says is opened, but for code. Else it is a short name or a hub id whose files are on
     this machine.
     """
     if given is not None:
-        return load_backbone(given)
+        return load_in(given, precision, device)
     if is_closed(recorded):
         check_closed(folder, recorded, trusted)
     elif not trusted and not is_known(recorded) and retired(recorded) is None:
@@ -184,7 +187,7 @@ def backbone_of(folder: Path, recorded: str, given: str | None, trusted: bool) -
             "trust_backbone=True)."
         )
     try:
-        return load_backbone(recorded) if trusted else load_known(recorded)
+        return load_in(recorded, precision, device) if trusted else load_known(recorded, precision, device)
     except ShotfitError as error:
         missing = f"{folder} needs its backbone {recorded}, or --backbone that says where it is now"
         known = not trusted and is_known(recorded)

@@ -152,7 +152,7 @@ class Job(ABC):
         return {
             "what": self.what,
             "backbone": backbone.fingerprint,
-            "precision": str(backbone.dtype).removeprefix("torch."),
+            "precision": backbone.precision,
             "lenient": self.shown.lenient,
             "broken": "skip" if self.shown.broken == "skip" else "keep",
             "batch": BATCH,

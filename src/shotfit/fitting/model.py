@@ -498,11 +498,12 @@ class Model:
         saved = read_saved(folder, method, asked, None if task is None else composed(task))
         record = saved.record
         name, fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
-        recorded: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
+        kept: dict[str, Precision] = {"bfloat16": "bfloat16", "int8": "int8"}
+        recorded = kept.get(record["precision"], "float32")
         if backbone is not None and not isinstance(backbone, str):
             loaded = load_in(backbone, precision or "auto", device)
         else:
-            loaded = load_in(backbone_of(folder, name, backbone, trust_backbone), precision or recorded, device)
+            loaded = backbone_of(folder, name, backbone, trust_backbone, precision or recorded, device)
             if loaded.dtype == torch.bfloat16 != fast_precision(loaded.device) and precision is None:
                 say(
                     f"note: {folder} computes in bfloat16, as it was fitted, which this processor is slow at; "

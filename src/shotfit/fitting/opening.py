@@ -202,7 +202,7 @@ _FIGURES = {
     ),
     "half_of_the_labels": ("accuracy", "half", "images", "error"),
 }
-_PRECISIONS = ("float32", "bfloat16", "float64")
+_PRECISIONS = ("float32", "bfloat16", "float64", "int8")
 
 
 def check_record(folder: Path, record: Mapping[str, Any]) -> None:

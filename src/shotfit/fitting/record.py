@@ -53,7 +53,7 @@ def record_of(method: Method, backbone: Backbone) -> dict[str, Any]:
         "options": method.options(),
         "classes": [task.as_json() for task in method.classes],
         "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
-        "precision": str(backbone.dtype).removeprefix("torch."),
+        "precision": backbone.precision,
         "preprocessing": backbone.config.preprocessing.as_json(),
         "versions": {name: version(name) for name in ("shotfit", "torch")} | {"python": platform.python_version()},
     }

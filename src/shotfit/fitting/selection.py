@@ -306,7 +306,7 @@ class Judge:
         backbone, method, held = self.fitter.frozen.backbone, candidate.prototype, fold.held
         assert held.pool is not None
         content = {
-            "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device.type)],
+            "backbone": [backbone.fingerprint, f"torch.{backbone.precision}", str(backbone.device.type)],
             "method": [address(type(method)), program_of(method), method.options(), asdict(setting)],
             "files": [sha256(file, LIST_BYTES, "a file of an option") for file in method.files()],
             "savings": asdict(self.fitter.frozen.savings),  # one of them is not exact

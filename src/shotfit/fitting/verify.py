@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
-from shotfit.checkpoints.weights import is_known, load_in
+from shotfit.checkpoints.weights import is_known
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError, first_few
@@ -122,7 +122,7 @@ def _with_backbone(saved: Saved, given: str | None, trusted: bool) -> list[Check
         why = f"it is {name}: --backbone says where that is now"
         return _left_out(("backbone", "tensors"), why)
     try:
-        loaded = load_in(backbone_of(saved.folder, name, given, trusted), "float32", "cpu")
+        loaded = backbone_of(saved.folder, name, given, trusted, "float32", "cpu")
     except (ShotfitError, UsageError) as error:
         return _left_out(("backbone", "tensors"), str(error))
     if loaded.fingerprint != fingerprint:

@@ -156,7 +156,7 @@ def described(model: Model, limits: Limits) -> dict[str, Any]:
     return {
         "method": record["method"],
         "backbone": {"name": record["backbone"]["name"], "fingerprint": backbone.fingerprint},
-        "precision": str(backbone.dtype).removeprefix("torch."),
+        "precision": backbone.precision,
         "tasks": [{"name": own.task, "classes": list(own.names)} for own in model.classes],
         "fields": {
             "coverage": trust,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from shotfit.towers.edits import Edit, Factors, Weights
-from shotfit.towers.linear import Matrix
+from shotfit.towers.int8 import Int8
+from shotfit.towers.linear import Int8Linear, Matrix
 
 __all__ = ["changed", "merged", "parameters_at", "step_of", "weight_of"]
 
@@ -49,9 +50,13 @@ def step_of(tower: nn.Module, step: int) -> nn.Module:
 def parameters_at(tower: nn.Module, step: int) -> dict[str, Tensor]:
     """What a training may change of a step, by name: no statistics of batch norms, no table of rotations."""
     module = step_of(tower, step)
-    found = {name: value for name, value in module.named_parameters() if not name.rpartition(".")[2].startswith("runn")}
+    every: dict[str, Tensor] = dict(module.named_parameters())
+    for name, child in module.named_modules():
+        if isinstance(child, Int8Linear):
+            every[f"{name}.weight"] = child.kept.whole()
+    found = {name: value for name, value in every.items() if not name.rpartition(".")[2].startswith("runn")}
     if module is not tower:
-        return dict(found)
+        return found
     return {
         name: value
         for name, value in found.items()
@@ -62,8 +67,9 @@ def parameters_at(tower: nn.Module, step: int) -> dict[str, Tensor]:
 def weight_of(tower: nn.Module, step: int, name: str) -> Tensor:
     """The frozen value of a weight, by its name in `Weights`."""
     joint, rows = _place(module := step_of(tower, step), name)
-    weight = module.get_parameter(joint).detach()
-    return weight[rows] if rows else weight
+    weight = _frozen(module, joint)
+    weight = weight[rows] if rows else weight
+    return weight.whole() if isinstance(weight, Int8) else weight.detach()
 
 
 def _whole(module: nn.Module, values: Mapping[str, Tensor | Factors]) -> dict[str, Tensor | Matrix]:
@@ -71,11 +77,19 @@ def _whole(module: nn.Module, values: Mapping[str, Tensor | Factors]) -> dict[st
     pieces: dict[str, dict[int, Tensor | Factors]] = {}
     for name, value in values.items():
         joint, rows = _place(module, name)
-        frozen = module.get_parameter(joint)[rows] if rows else module.get_parameter(joint)
+        frozen = _frozen(module, joint)
+        frozen = frozen[rows] if rows else frozen
         if value.shape != frozen.shape:
             raise ValueError(f"{name} has the shape {list(frozen.shape)}, but was given {list(value.shape)}")
         pieces.setdefault(joint, {})[rows.start if rows else 0] = value
-    return {name: _joined(module.get_parameter(name), parts) for name, parts in pieces.items()}
+    return {name: _joined(_frozen(module, name), parts) for name, parts in pieces.items()}
+
+
+def _frozen(module: nn.Module, name: str) -> Tensor | Int8:
+    """A parameter, or a matrix in 8 bits, by its name."""
+    parent, _, leaf = name.rpartition(".")
+    found: Tensor | Int8 = getattr(module.get_submodule(parent), leaf)
+    return found
 
 
 def _place(module: nn.Module, name: str) -> tuple[str, slice | None]:
@@ -85,25 +99,36 @@ def _place(module: nn.Module, name: str) -> tuple[str, slice | None]:
     if own not in THIRDS or not hasattr(module.get_submodule(above), "qkv"):
         return name, None
     joint = f"{above}.qkv.{leaf}"
-    size, number = len(module.get_parameter(joint)) // 3, THIRDS.index(own)
+    size, number = len(_frozen(module, joint)) // 3, THIRDS.index(own)
     return joint, slice(number * size, (number + 1) * size)
 
 
-def _joined(frozen: Tensor, parts: Mapping[int, Tensor | Factors]) -> Tensor | Matrix:
-    """A parameter of which rows from some on have other values."""
-    factors, reached, rows = list[tuple[int, Factors]](), 0, list[Tensor]()
+def _joined(frozen: Tensor | Int8, parts: Mapping[int, Tensor | Factors]) -> Tensor | Matrix:
+    """A parameter of which rows from some on have other values.
+
+    One in 8 bits stays so where all of them are factors; else the others of its rows become float32.
+    """
+    factors = [(first, value) for first, value in sorted(parts.items()) if isinstance(value, Factors)]
+    if isinstance(frozen, Int8):
+        if len(factors) == len(parts):
+            return _with_factors(frozen, factors)
+        frozen = frozen.whole()
+    reached, rows = 0, list[Tensor]()
     for first, value in sorted(parts.items()):
         if isinstance(value, Factors):
-            factors.append((first, value))
-        elif len(parts) == 1 and value.shape == frozen.shape:
+            continue
+        if len(parts) == 1 and value.shape == frozen.shape:
             return value.to(frozen.dtype)
-        else:
-            rows += [frozen[reached:first], value.to(frozen.dtype)]
-            reached = first + len(value)
+        rows += [frozen[reached:first], value.to(frozen.dtype)]
+        reached = first + len(value)
     weight = torch.cat([*rows, frozen[reached:]]) if rows else frozen
+    return _with_factors(weight, factors) if factors else weight
+
+
+def _with_factors(weight: Tensor | Int8, factors: Sequence[tuple[int, Factors]]) -> Matrix:
     if len(factors) > 1 and all(one.beside and one.gains is None for _, one in factors):
         factors = [(0, _side_by_side(len(weight), factors))]
-    return Matrix(weight, tuple(factors)) if factors else weight
+    return Matrix(weight, tuple(factors))
 
 
 def _side_by_side(rows: int, parts: Sequence[tuple[int, Factors]]) -> Factors:

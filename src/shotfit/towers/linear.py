@@ -5,8 +5,8 @@ faster at every size that a tower has (a tenth at 3,000 tokens, a third at 100; 
 trained go there; in bfloat16, where PyTorch takes oneDNN itself, this spares a copy of the bias to every token.
 `torch.backends.mkldnn.flags(enabled=False)` takes MKL again. Each rounds the last digit its own way.
 
-A matrix that an edit gives in factors (`Factors`) is multiplied factor by factor, or put together first, whichever
-takes fewer operations for so many tokens.
+A frozen matrix may be in 8 bits (`int8.py`). A matrix that an edit gives in factors (`Factors`) is multiplied factor by
+factor, or put together first, whichever takes fewer operations for so many tokens.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotfit.towers.edits import Factors
+from shotfit.towers.int8 import Int8
 
-__all__ = ["Linear", "Matrix", "linear"]
+__all__ = ["Int8Linear", "Linear", "Matrix", "linear"]
 
 
 class Linear(nn.Linear):
@@ -33,6 +34,30 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
+class Int8Linear(Linear):
+    """A frozen `Linear` whose weight is kept in 8 bits. An edit gives a copy of it another weight, as of any."""
+
+    values: Tensor
+    scale: Tensor
+
+    def __init__(self, layer: Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
+        kept = Int8.of(layer.weight)
+        self.register_buffer("values", kept.values)
+        self.register_buffer("scale", kept.scale)
+
+    @property
+    def kept(self) -> Int8:
+        """The matrix."""
+        return Int8(self.values, self.scale)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight" and name not in self._parameters:
+            return self.kept
+        return super().__getattr__(name)
+
+
 @dataclass(frozen=True, eq=False)
 class Matrix:
     """A matrix [out, in] of which some rows have factors, in the place of a weight.
@@ -40,7 +65,7 @@ class Matrix:
     parts: first row and factors, in ascending order, each for as many rows as the factors have.
     """
 
-    weight: Tensor
+    weight: Tensor | Int8
     parts: tuple[tuple[int, Factors], ...]
 
     def __getitem__(self, rows: slice) -> Matrix:
@@ -61,12 +86,16 @@ class Matrix:
         tokens, made, together = prod(x.shape[:-1]), list[Tensor](), list[Tensor]()
         begun = 0  # the first row of those that are multiplied together
         for first, last, factors in self._runs():
-            if factors is None or _put_together(factors, tokens):
+            in_8_bits = factors is None and isinstance(self.weight, Int8)
+            if not in_8_bits and (factors is None or _put_together(factors, tokens)):
                 together.append(self._rows((first, last, factors)))
                 continue
             if together:
                 made.append(linear(x, torch.cat(together), None if bias is None else bias[begun:first]))
-            made.append(self._factored(x, first, last, factors, bias))
+            if factors is None:
+                made.append(linear(x, self.weight[first:last], None if bias is None else bias[first:last]))
+            else:
+                made.append(self._factored(x, first, last, factors, bias))
             together, begun = [], last
         if together:
             made.append(linear(x, torch.cat(together), None if bias is None else bias[begun:]))
@@ -84,7 +113,9 @@ class Matrix:
 
     def _rows(self, run: tuple[int, int, Factors | None]) -> Tensor:
         first, last, factors = run
-        return self.weight[first:last] if factors is None else factors.over(self.weight[first:last])
+        frozen = self.weight[first:last]
+        frozen = frozen.whole() if isinstance(frozen, Int8) else frozen
+        return frozen if factors is None else factors.over(frozen)
 
     def _factored(self, x: Tensor, first: int, last: int, factors: Factors, bias: Tensor | None) -> Tensor:
         bias = None if bias is None else bias[first:last]
@@ -114,9 +145,9 @@ def _put_together(factors: Factors, tokens: int) -> bool:
     )
 
 
-def linear(x: Tensor, weight: Tensor | Matrix, bias: Tensor | None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Matrix | Int8, bias: Tensor | None) -> Tensor:
     """x @ weight.T + bias: [..., in] to [..., out]; weight [out, in], bias [out]."""
-    if isinstance(weight, Matrix):
+    if isinstance(weight, (Matrix, Int8)):
         return weight.times(x, bias)
     frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
     alike = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
