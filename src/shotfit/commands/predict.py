@@ -255,7 +255,7 @@ def predict(
             "--transductive": transductive, "--copy-to": copy_to, "--link-to": link_to, "--part": part,
             "--part-size": part_size, "--engine": engine, "--address": address, "--path-column": path_column,
             "an export": (model / "export.json").is_file(),
-        }, rows=top > 1 or coverage is not None or unknown)  # fmt: skip
+        }, rows=(top or 1) > 1 or coverage is not None or unknown)  # fmt: skip
         from shotfit.data.detections.reading import read_boxes
         from shotfit.fitting.asked import Asked
         from shotfit.fitting.padding import padding_for
@@ -270,7 +270,7 @@ def predict(
         opened, _ = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
         asked = Asked(coverage, per_class, unknown, known_share)
         around = padding_for(opened.record, padding)
-        predict_into_boxes(opened, listed, around, out, form, top, asked, strict, skip_broken, lenient)
+        predict_into_boxes(opened, listed, around, out, form, top or 1, asked, strict, skip_broken, lenient)
         return
     if transductive:
         _check_together({
@@ -349,8 +349,8 @@ def predict(
             )  # fmt: skip
         say_parts(done, "predicted", skip_broken)
         return
-    given = {"--part": part, "--part-size": part_size, "--engine": engine, "--address": address}
-    refuse(out, given, into_parts)
+    of_parts = {"--part": part, "--part-size": part_size, "--engine": engine, "--address": address}
+    refuse(out, of_parts, into_parts)
     chosen = form_for(form, out)
     if out is not None:
         check_out(out, chosen)
@@ -404,7 +404,7 @@ def predict(
         from shotfit.fitting.mapped import Mapper
 
         mapped = [] if map_classes is None else as_classes(map_classes)
-        mapper = Mapper(map_to, cast("Model", fitted), mapped, top, lenient)
+        mapper = Mapper(map_to, cast("Model", fitted), mapped, top or 1, lenient)
         found = mapper.drawn(found)
     if out is not None:
         write(found, out, chosen, names, columns)

@@ -141,7 +141,7 @@ def maps_in(
     names, config = model.one_task().names, model.frozen.backbone.config
     (side, pixels), rule = grid_of(config.image), config.preprocessing
     read = picture.as_lenient() if lenient else picture
-    probabilities, logits, places = _said(model, Images.of(decoded(model.frozen, read)[None]))
+    probabilities, logits, places = _said(model, Images.of(decoded(model, read)[None]))
     if not (probabilities.isfinite().all() and places.isfinite().all()):
         raise ShotfitError(not_finite(str(picture), model.frozen))
     width, height, orientation = stored_size(read)
