@@ -127,7 +127,7 @@ def read_saved(
         raise damaged(folder)
     try:
         fitted = kind(**record["options"])
-        if fitted.wanted:  # a fit has found them all
+        if fitted.options_to_find:  # a fit has found them all
             raise damaged(folder)
         classes = tuple(
             ClassList(own["task"], tuple(own["names"]), tuple(own["templates"]), tuple(own.get("parents", ())))
