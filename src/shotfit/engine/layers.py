@@ -77,7 +77,7 @@ def _levels(
 @torch.no_grad()
 def _every_step(frozen: Frozen, name: str, inputs: Any) -> Tensor:
     """[rows, widths of all steps and embed], float32."""
-    tower = frozen.backbone.image if name == "image" else frozen.backbone.text
+    tower: Any = frozen.backbone.image if name == "image" else frozen.backbone.text
     savings = replace(frozen.savings, read_alone=False, shared=False)  # every row has all of its tokens
     given = inputs.to(frozen.backbone.device) if isinstance(inputs, Tensor) else inputs
     stream = tower.start(given, (), savings)

@@ -217,7 +217,7 @@ def fit(
         "padding": around,
         "selection": _with_found(found.said(selection) or fitted.selection(selection), fitted),
         "choice": found.record(),
-        "found": sorted(result.found),
+        "found": sorted(result.found_options),
         "race": rows,
         "training": fitted.course_of_training,
         "half_of_the_labels": half,
@@ -283,7 +283,7 @@ def entrants_of(
 
 def _with_found(selection: str, fitted: Method) -> str:
     """What a result names its selection, with what was found for options that are `auto`."""
-    return f"{fitted.said_of_found} found, {selection}" if fitted.found else selection
+    return f"{fitted.said_of_found} found, {selection}" if fitted.found_options else selection
 
 
 def _warn_of_fallback(name: str, checked: Mapping[str, Any]) -> None:

@@ -151,10 +151,10 @@ class Fitter:
         recipe = method.training_recipe()
         recipe = None if recipe is None else setting.of(recipe)
         method.attach(self.frozen, self.classes)
-        if not method.wanted:  # else not before an image is read: what is found decides whether all fits together
+        if not method.options_to_find:  # else once they are found, for which images may have to be read
             method.check()
         support = self.support(items, recipe)
-        if method.wanted:
+        if method.options_to_find:
             method.find_options(support)
             method.check()
         torch.manual_seed(self.seed)

@@ -130,7 +130,7 @@ def read_saved(
         raise damaged(folder)
     try:
         fitted = kind(**record["options"])
-        if fitted.wanted:  # a fit has found them all
+        if fitted.options_to_find:  # a fit has found them all
             raise damaged(folder)
         classes = tuple(map(_class_list, record["classes"]))
     except ShotfitError as error:

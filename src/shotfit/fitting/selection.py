@@ -164,8 +164,8 @@ def hold_out(judge: Judge, candidate: Candidate, fitted: Method) -> list[tuple[F
 
 def as_found(candidate: Candidate, fitted: Method) -> Candidate:
     """The candidate with what its fit to all images has found out about itself, so that it is not searched anew."""
-    own = fitted.options() | dict.fromkeys(fitted.found, AUTO) | fitted.chosen()  # each fold finds by its own images
-    return replace(candidate, prototype=type(fitted)(**own))
+    again = dict.fromkeys(fitted.found_options, AUTO)  # each fold finds them by its own images
+    return replace(candidate, prototype=type(fitted)(**fitted.options() | again | fitted.chosen()))
 
 
 def _ranked(alive: Sequence[Candidate], held: Mapping[int, HeldOut | None], sizes: Sequence[int]) -> list[Candidate]:

@@ -133,10 +133,11 @@ class Method(nn.Module):
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         values = {field.name: getattr(self, field.name) for field in fields}
         nn.Module.__init__(self)
-        self.wanted = frozenset(one.name for one in fields if one.metadata["auto"] and values[one.name] == AUTO)
-        self.found: dict[str, Any] = {}  # what of `wanted` a fit has found; until then they are as by default
+        auto = [field.name for field in fields if field.metadata["auto"] and values[field.name] == AUTO]
+        self.options_to_find = frozenset(auto)  # as by default until a fit finds them
+        self.found_options: dict[str, Any] = {}
         for field in fields:
-            setattr(self, field.name, field.default if field.name in self.wanted else values[field.name])
+            setattr(self, field.name, field.default if field.name in self.options_to_find else values[field.name])
         self._check()
         self.baked: Tensor | None = None
         self.given: frozenset[str] = frozenset()  # options that the caller named, which `auto` does not choose
@@ -269,16 +270,16 @@ class Method(nn.Module):
     @torch.no_grad()
     def find_options(self, support: Support) -> None:
         """Give every option that is `auto` the value that is found for it, within its bounds."""
-        for name in sorted(self.wanted):
-            self.found[name] = self.find_option(name, support)
-            setattr(self, name, self.found[name])
+        for name in sorted(self.options_to_find):
+            self.found_options[name] = self.find_option(name, support)
+            setattr(self, name, self.found_options[name])
         self._check()
 
     @property
     def said_of_found(self) -> str:
         """What a fit has found for options that are `auto`, for people; nothing where none is."""
         return ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-                         for name, value in sorted(self.found.items()))  # fmt: skip
+                         for name, value in sorted(self.found_options.items()))  # fmt: skip
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -413,7 +414,7 @@ class Method(nn.Module):
     def options(self) -> dict[str, Any]:
         """Option values by name, `auto` where one is still to be found."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return values | dict.fromkeys(self.wanted - self.found.keys(), AUTO)
+        return values | dict.fromkeys(self.options_to_find - self.found_options.keys(), AUTO)
 
     @classmethod
     def with_options(cls, values: Mapping[str, str]) -> Method:
@@ -483,7 +484,8 @@ def check_texts(backbone: Backbone, texts: Sequence[str]) -> None:
 
 
 def _parse(method: str, field: dataclasses.Field[Any], text: str) -> Any:
-    default, key, other = field.default, field.name, ", or auto" if field.metadata["auto"] else ""
+    default: Any = field.default
+    key, other = field.name, ", or auto" if field.metadata["auto"] else ""
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
             raise UsageError(f"{method}: {key} must be true or false{other}, but is {text!r}.")
