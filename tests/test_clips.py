@@ -418,10 +418,14 @@ def test_without_pyav_one_line_names_the_extra(clips: Path) -> None:
         "from shotfit.data.readers import read_task\n"
         "assert '.mp4' not in SUFFIXES\n"
         "print(*[one.message for one in examine(read_task(sys.argv[1])).warnings], sep='\\n')\n"
+        "from shotfit.data.finding import find_images\n"
+        "try: find_images([sys.argv[1]])\n"
+        "except Exception as error: print(error)\n"
         "open_image(sys.argv[1] + '/test/red/0.mp4')\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(clips)], capture_output=True, text=True, check=False)
-    assert "pip install 'shotfit[video]' for clips" in done.stdout
+    assert "to use, or pip install 'shotfit[video]' for clips" in done.stdout
+    assert "holds no images: pip install 'shotfit[video]' for clips." in done.stdout
     assert "0.mp4 is a clip, which is read with PyAV: pip install 'shotfit[video]'." in done.stderr
 
 

@@ -22,13 +22,20 @@ from typing import Any
 
 import PIL
 
-from shotfit.data.dicom import DICOM_SUFFIXES
 from shotfit.data.filecache import FileCache, in_threads
-from shotfit.data.images import BrokenImageError, Facts, TooLargeImageError, inspect, is_truncated, is_unread, shown
+from shotfit.data.images import (
+    BrokenImageError,
+    Facts,
+    TooLargeImageError,
+    extras_for,
+    inspect,
+    is_truncated,
+    is_unread,
+    shown,
+)
 from shotfit.data.namecheck import naming_advice, without_meaning
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import Item, Task, plain_name
-from shotfit.data.video import VIDEO_SUFFIXES
 from shotfit.errors import ShotfitError, first_few
 from shotfit.progress import track
 
@@ -403,13 +410,7 @@ def _has_mode(mode: str, facts: Facts) -> bool:
 def _unread_formats(task: Task) -> Iterator[Problem]:
     unread = tuple(Picture(path) for path in task.ignored if is_unread(path))
     if unread:
-        heif = any(picture.suffix in (".heic", ".heif", ".hif") for picture in unread)
-        use = "save as JPEG or PNG to use" + (", or pip install 'shotfit[heif]' for HEIC" if heif else "")
-        use += "".join(
-            f", or pip install 'shotfit[{extra}]' for {what}"
-            for extra, what, suffixes in (("video", "clips", VIDEO_SUFFIXES), ("medical", "DICOM", DICOM_SUFFIXES))
-            if any(picture.suffix in suffixes for picture in unread)
-        )
+        use = ", or ".join(["save as JPEG or PNG to use", *extras_for(picture.path for picture in unread)])
         said = f"{_count(len(unread), 'image', 'is', 'are')} of a format that is not read, or without an ending"
         yield Problem("format", f"{said}, e.g. {shown(unread[0])}; {use}", unread)
 

@@ -22,7 +22,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TextIO, TypeAlias
 
 from shotfit.data.containers import ARCHIVES, TABLES, is_container, is_table, members, row_count
-from shotfit.data.images import SUFFIXES, UNREAD_SUFFIXES, BrokenImageError, is_truncated, is_unread, open_image, shown
+from shotfit.data.images import (
+    SUFFIXES,
+    UNREAD_SUFFIXES,
+    BrokenImageError,
+    extras_for,
+    is_truncated,
+    is_unread,
+    open_image,
+    shown,
+)
 from shotfit.data.lists import AS_THEY_ARE, LISTS, Paths, is_list, paths_in
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.remote.addresses import Address, check_address, is_address
@@ -267,7 +276,8 @@ class Stream:
                     self.passed_over.append(path)
             self.passed_over.extend(path for name in folders if (path := Path(parent, name)).is_symlink())
         if not found and not containers:
-            raise ShotfitError(f"The folder {folder} holds no images.")
+            extras = extras_for(self.passed_over)
+            raise ShotfitError(f"The folder {folder} holds no images{': ' * bool(extras)}{', '.join(extras)}.")
         if not found:  # a folder of shards, or a saved data set; beside pictures an archive may be a copy of them
             yield from containers
 

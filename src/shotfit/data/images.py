@@ -36,7 +36,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +71,7 @@ __all__ = [
     "as_jpeg",
     "as_stored",
     "digest",
+    "extras_for",
     "image_size",
     "inspect",
     "is_truncated",
@@ -102,6 +103,12 @@ UNREAD_SUFFIXES = (
     - SUFFIXES
 )
 """Endings of pictures that are not read, which people are told of."""
+
+_EXTRAS = (
+    ("heif", "HEIC", (".heic", ".heif", ".hif")),
+    ("video", "clips", VIDEO_SUFFIXES),
+    ("medical", "DICOM", DICOM_SUFFIXES),
+)
 
 _SIGNS = (
     b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"8BPS", b"\xff\x0a", b"\0\0\0\x0cJXL ",
@@ -244,6 +251,12 @@ def is_unread(path: Path) -> bool:
         or (begin[:4] == b"RIFF" and begin[8:] == b"WEBP")
         or (begin[4:8] == b"ftyp" and begin[8:] in _BRANDS)
     )
+
+
+def extras_for(paths: Iterable[Path]) -> list[str]:
+    """What to install so that those of these files are read that are not: "pip install 'shotfit[video]' for clips"."""
+    found = {path.suffix.lower() for path in paths} - SUFFIXES
+    return [f"pip install 'shotfit[{extra}]' for {what}" for extra, what, suffixes in _EXTRAS if found & set(suffixes)]
 
 
 def shown(path: Path | Picture) -> str:

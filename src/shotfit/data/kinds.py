@@ -16,6 +16,7 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"
 
 _AGAIN = "Download it again."
 _CONVERT = "Save it as JPEG or PNG."
+_VIDEO = "is a video, not a picture. Save a frame of it, or name it as the clip that it is (.mp4, .webm)."
 
 _SIGNS: tuple[tuple[bytes, str], ...] = (
     (rb"version https://git-lfs", "is a Git LFS pointer, not the picture: run `git lfs pull`."),
@@ -34,10 +35,10 @@ _SIGNS: tuple[tuple[bytes, str], ...] = (
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", f"is a JPEG 2000 picture, which is not read. {_CONVERT}"),
     (rb"....ftypcrx |FUJIFILMCCD-RAW|IIRO|IIU\0|II\x1a\0\0\0HEAPCCDR|MMOR|\0MRM",
      f"is a camera's raw file. {_CONVERT}"),
-    (rb"....ftyp(?!avi[fs])", "is a video, not a picture. Save a frame of it as JPEG or PNG."),
-    (rb"\x1a\x45\xdf\xa3|RIFF....AVI ", "is a video, not a picture. Save a frame of it as JPEG or PNG."),
+    (rb"....ftyp(?!avi[fs])", _VIDEO),
+    (rb"\x1a\x45\xdf\xa3|RIFF....AVI ", _VIDEO),
     (rb"\0\0[\1\2]\0[^\0]\0", f"is an icon or a cursor, which is not read. {_CONVERT}"),
-    (rb"DDS |\x76\x2f\x31\x01|qoif|SIMPLE  =|.{128}DICM", f"is a picture of a format that is not read. {_CONVERT}"),
+    (rb"DDS |\x76\x2f\x31\x01|qoif|SIMPLE  =", f"is a picture of a format that is not read. {_CONVERT}"),
     (rb"PK\x03\x04", "is a ZIP archive, not a picture. Unpack it."),
     (rb"\x1f\x8b", "is compressed with gzip. Unpack it."),
     (rb"BZh[1-9]|\xfd7zXZ\0|7z\xbc\xaf\x27\x1c|Rar!|\x28\xb5\x2f\xfd",

@@ -165,8 +165,8 @@ def _named(sources: Sequence[str], how: How) -> tuple[Iterable[_Named], int | No
                 _Named(item.picture, task.classes.names[item.label], part) for part in parts for item in parts[part]
             ]
             return found, len(found), len(task.classes.names)
-    found = framed(Stream(sources, remote=True), apart=True)
-    return (_Named(picture) for picture in found if picture is not None), None, 0
+    pictures = framed(Stream(sources, remote=True), apart=True)
+    return (_Named(picture) for picture in pictures if picture is not None), None, 0
 
 
 def _rows(frozen: Frozen, named: Iterable[_Named]) -> Iterator[_Row]:

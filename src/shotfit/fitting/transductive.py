@@ -78,6 +78,8 @@ class Together:
         for batch in growing(images):
             told = self.model.answered(batch, _features, lenient)
             for picture, answer in zip(batch, told, strict=True):
+                if picture.clip:
+                    raise UsageError(f"{picture.clip} is a clip, and --transductive is of pictures: add --each-frame.")
                 one = Prediction(str(picture), (), (), picture=picture, transductive=True)
                 if isinstance(answer, ShotfitError):
                     if not keep_broken:
