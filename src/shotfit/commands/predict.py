@@ -219,8 +219,8 @@ def predict(
     if out is not None and into_parts:
         share = as_share(part)
         exported = (model / "export.json").is_file()
-        given = {"an export": exported, "--copy-to": copy_to, "--link-to": link_to, "--map": map_to, "--points": points}
-        refuse(out, given, into_parts)
+        sorts = {"--copy-to": copy_to, "--link-to": link_to, "--map": map_to, "--points": points}
+        refuse(out, {"an export": exported, **sorts}, into_parts)
         from shotfit.fitting.parts import check_call, predict_parts
 
         check_call(out, images, share)

@@ -28,6 +28,7 @@ RAMP = (
 """Viridis at nine even steps."""
 PAPER, INK = (250, 250, 248), (31, 41, 51)
 SIZE, MARGIN = 15, 8  # of letters and around them, in pixels
+LETTERS = 200  # of a name, more than fit
 NOT_SEEN = "in color: outside of what the model looks at"
 
 
@@ -67,7 +68,7 @@ def _with_legend(picture: Image.Image, found: Map, ends: tuple[float, float], al
     canvas = Image.new("RGB", (width, picture.height + lines * line + MARGIN), PAPER)
     canvas.paste(picture)
     draw, top = ImageDraw.Draw(canvas), picture.height + MARGIN // 2
-    share, name = f"  {100 * found.probability:.1f} %", printable(found.label)
+    share, name = f"  {100 * found.probability:.1f} %", printable(found.label)[:LETTERS]
     while len(name) > 1 and draw.textlength(name + share, font) > width - 2 * MARGIN:
         name = f"{name[:-2]}\u2026"
     draw.text((MARGIN, top), name + share, INK, font)
