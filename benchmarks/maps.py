@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -53,7 +54,7 @@ def given(tower: VisionTransformer, pixels: Tensor) -> dict[str, Tensor]:
     first = tower.start(pixels, (), Savings.none())
     upper = tower.run(first, until=tower.last - 2)
     rows = [stream.hidden.unflatten(0, (len(pixels), -1)) for stream in (first, upper, tower.run(upper))]
-    block = tower.blocks[tower.last - 2]
+    block: Any = tower.blocks[tower.last - 2]
     values = block.attention.out(block.attention.qkv(block.seen(rows[1])).chunk(3, dim=-1)[2])
     tokens = {"values of the last block": values, "tokens of the last block": rows[2], "tokens of step 0": rows[0]}
     read = {name: tower.projection(tower.post_norm(x))[:, 1:] for name, x in tokens.items()}

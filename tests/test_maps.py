@@ -239,6 +239,12 @@ def test_an_overlay_leaves_what_is_not_seen_as_it_is() -> None:
     assert drawn.shape[0] > 600 and drawn.shape[1] == 400
 
 
+def test_where_nothing_is_seen_an_overlay_is_dark() -> None:
+    found = made([[-3, -2], [-2, -1]], 400, 600)
+    drawn = np.asarray(overlay(found))[101:499, :400]  # what is seen, which the ring stands in
+    assert (drawn[5, 5] == drawn[200, 390]).all() and (drawn[5, 5] == drawn[390, 10]).all()
+
+
 def test_a_long_name_is_cut_in_the_legend_and_a_flat_map_is_drawn() -> None:
     found = replace(made([[1, 1], [1, 1]], 20, 900), label="x" * 10_000)
     assert overlay(found).width == 320

@@ -89,8 +89,7 @@ class Map:
         rows, columns = self.places.shape
         left, top, right, bottom = self.seen
         down = _between(height, self.height, rows, top, bottom)
-        found: Grid = down @ self.places @ _between(width, self.width, columns, left, right).T
-        return found
+        return (down @ self.places @ _between(width, self.width, columns, left, right).T).astype(np.float32)
 
 
 def scaled(width: int, height: int, least: int = 1, most: int = LONGEST) -> tuple[int, int]:
@@ -192,6 +191,6 @@ def _between(pixels: int, length: int, count: int, first: float, last: float) ->
     """
     middles = (np.arange(pixels) + 0.5) * length / pixels
     place = np.clip((middles - first) / (last - first) * count - 0.5, 0, count - 1)
-    weights = np.clip(1 - np.abs(place[:, None] - np.arange(count)), 0, 1).astype(np.float32)
+    weights = np.clip(1 - np.abs(place[:, None] - np.arange(count)), 0, 1)
     weights[(middles < first) | (middles > last)] = np.nan
-    return weights
+    return weights.astype(np.float32)

@@ -60,6 +60,7 @@ def at_places(
     What an edit has the tower give behind its features (`read`) is the same at every place: [n, places, embed + width].
     """
     stream, own = tower.start(pixels, edits, savings), changed(tower, tower.last, edits)
+    last: nn.Linear | None
     if isinstance(own, ModifiedResNet):
         stream = tower.run(stream, edits)
         parts, last = _of_attention_pool(own.pool, stream.hidden), own.pool.out
