@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import shotfit
 from shotfit.commands.cli import main
 from shotfit.data.images import as_stored, open_image, upright
 from shotfit.data.pictures import Crop, Picture
-from shotfit.engine.frozen import Frozen, ImagePool, Images
+from shotfit.data.tasks import ClassList
+from shotfit.engine.frozen import Frozen, Images
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import UsageError
 from shotfit.evaluation.points import pointed, summary
@@ -27,11 +30,11 @@ from shotfit.fitting.model import Model
 from shotfit.fitting.overlay import overlay
 from shotfit.fitting.predictions import Prediction
 from shotfit.methods import find
-from shotfit.methods.base import Method, Support, Validation
+from shotfit.methods.base import Method
 from shotfit.testing.tiny import random_backbone, tiny_backbone, tiny_task
 from shotfit.towers.config import BackboneConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
 from shotfit.towers.pixels import square, square_in
-from shotfit.towers.places import at_places, grid_of
+from shotfit.towers.places import SHARE, at_places, grid_of
 from shotfit.towers.preprocess import clip_preprocessing
 
 from .encoders import Both
@@ -70,7 +73,7 @@ def run(model: Model, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple
     return ran
 
 
-def noise(seed: int = 0, *shape: int) -> torch.Tensor:
+def noise(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -107,46 +110,54 @@ def test_features_are_the_mean_of_those_of_their_places(kind: str) -> None:
 
 def test_a_class_token_is_read_block_by_block_and_token_by_token() -> None:
     config = ImageConfig(48, 16, blocks(1), 24, True, False, True, "token", True)
-    tower = random_backbone(BackboneConfig(config, TEXT, clip_preprocessing(32), False)).double().image
+    tower: Any = random_backbone(BackboneConfig(config, TEXT, clip_preprocessing(32), False)).double().image
     pixels = noise(2, 1, 3, 48, 48)
-    x, block = tower.start(pixels).hidden, tower.blocks[0]  # type: ignore[union-attr]
-    query, key, value = block.attention.qkv(block.norm1(x)).chunk(3, dim=-1)  # type: ignore[operator, union-attr]
+    x, block = tower.start(pixels).hidden, tower.blocks[0]
+    query, key, value = block.attention.qkv(block.norm1(x)).chunk(3, dim=-1)
     given = torch.zeros(10, 16, dtype=torch.float64)
     for head in (slice(0, 8), slice(8, 16)):
         weights = (key[:, head] @ query[0, head] / 8**0.5).softmax(dim=0)
-        given += (weights[:, None] * value[:, head]) @ block.attention.out.weight[:, head].T  # type: ignore[union-attr]
+        given += (weights[:, None] * value[:, head]) @ block.attention.out.weight[:, head].T
     whole = tower.run(tower.start(pixels)).hidden[0]
     spread = (whole.var(correction=0) + 1e-5).sqrt()
     apart = 9 * (given[1:] - given[1:].mean(dim=0))
-    shift = ((apart - apart.mean(dim=1, keepdim=True)) / spread * tower.post_norm.weight) @ tower.projection.weight.T  # type: ignore[union-attr]
+    shift = ((apart - apart.mean(dim=1, keepdim=True)) / spread * tower.post_norm.weight) @ tower.projection.weight.T
     features = tower.finish(tower.start(pixels))
-    assert (at_places(tower, pixels)[0] - features - shift).abs().max() < 1e-12
+    assert (at_places(tower, pixels)[0] - features - SHARE * shift).abs().max() < 1e-12
 
 
-def at_work(name: str, folder: Path, kind: str) -> Method:
-    """A method that is fitted to a few images, in float64."""
-    task, frozen = (
-        tiny_task(folder / "images"),
-        Frozen(tiny_backbone(folder / "backbone", kind).double(), MemoryStore()),
-    )
-    method, pool = find(name)(), ImagePool(task.train)
-    support = Support(pool, pool, 4)
-    method.attach(frozen, (task.classes,))
-    method.prepare(support)
-    method.build(frozen, (task.classes,))
-    method.solve(support, Validation("none", ()))
+class Linear(Method):
+    """A head that is linear in the features, in the towers' precision."""
+
+    name, title, paper = "linear", "linear", "none"
+
+    def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
+        """W [3, embed] and b [3]."""
+        self.weight, self.bias = noise(7, 3, frozen.embed), noise(8, 3)
+
+    def logits(self, images: Images) -> Tensor:
+        """[images, 3]."""
+        return self.image_features(images) @ self.weight.T + self.bias
+
+
+def at_work(kind: str, method: Method, folder: Path) -> Method:
+    """A method on a tiny backbone in float64."""
+    frozen, classes = Frozen(tiny_backbone(folder, kind).double(), MemoryStore()), [ClassList("task", ("a", "b", "c"))]
+    method.attach(frozen, classes)
+    method.build(frozen, classes)
     return method
 
 
-def test_logits_of_places_have_the_images_as_mean_where_the_head_is_linear(tmp_path: Path) -> None:
-    method, pixels = at_work("linear_probe", tmp_path, "post_norm"), noise(3, 2, 3, 32, 32)
+@pytest.mark.parametrize("kind", ["vit", "post_norm", "siglip", "perception", "eva"])
+def test_logits_of_places_have_the_images_as_mean_where_the_head_is_linear(kind: str, tmp_path: Path) -> None:
+    method, pixels = at_work(kind, Linear(), tmp_path), noise(3, 2, 3, 32, 32)
     whole, places = (method.logits(Images(None, pixels, places)) for places in (False, True))
     assert (places.unflatten(0, (2, -1)).mean(dim=1) - whole).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("kind", ["vit", "post_norm", "siglip"])
 def test_cosines_of_places_weighted_by_their_length_are_the_images(kind: str, tmp_path: Path) -> None:
-    method, pixels = at_work("zero_shot", tmp_path, kind), noise(4, 2, 3, 32, 32)
+    method, pixels = at_work(kind, find("zero_shot")(), tmp_path), noise(4, 2, 3, 32, 32)
     whole, places = Images.of(pixels), Images(None, pixels, places=True)
     image = method.image_features(whole).norm(dim=1)  # [images]
     lengths = method.image_features(places).norm(dim=1).unflatten(0, (2, -1))  # [images, places]
@@ -162,7 +173,7 @@ def test_cosines_of_places_weighted_by_their_length_are_the_images(kind: str, tm
 @pytest.mark.parametrize("size", [(200, 300), (301, 120), (64, 64), (33, 90)])
 def test_the_square_lies_where_it_is_said_to(resize: str, size: tuple[int, int]) -> None:
     width, height = size
-    rule = replace(clip_preprocessing(64), resize=resize, interpolation="bilinear")
+    rule = replace(clip_preprocessing(64), interpolation="bilinear", **{"resize": resize})  # type: ignore[arg-type]
     across, down = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     ramps = np.stack(np.broadcast_arrays(across[None], down[:, None], 0 * across[None]), axis=-1)
     seen = np.asarray(square(Image.fromarray((255 * ramps).round().astype(np.uint8)), rule))[32, 32] / 255
@@ -215,7 +226,7 @@ def made(places: list[list[float]], width: int = 40, height: int = 60, picture: 
     pixels = np.full((height, width, 3), (200, 30, 30), dtype=np.uint8)
     middle = (height - width) / 2
     return Map(
-        picture or Picture.of(pixels), "a class", 0.5, 1.0, np.array(places, dtype=np.float32),
+        picture or Picture.of(pixels), "a class", 0.5, np.array(places, dtype=np.float32),
         (0, middle, width, width + middle), width, height, 1,
     )  # fmt: skip
 
@@ -226,6 +237,12 @@ def test_an_overlay_leaves_what_is_not_seen_as_it_is() -> None:
     low, high = drawn[110, 10].astype(int), drawn[490, 390].astype(int)
     assert low[2] > low[1] and high[0] > high[2] and high.sum() > low.sum()
     assert drawn.shape[0] > 600 and drawn.shape[1] == 400
+
+
+def test_where_nothing_is_seen_an_overlay_is_dark() -> None:
+    found = made([[-3, -2], [-2, -1]], 400, 600)
+    drawn = np.asarray(overlay(found))[101:499, :400]  # what is seen, which the ring stands in
+    assert (drawn[5, 5] == drawn[200, 390]).all() and (drawn[5, 5] == drawn[390, 10]).all()
 
 
 def test_a_long_name_is_cut_in_the_legend_and_a_flat_map_is_drawn() -> None:
@@ -267,7 +284,7 @@ def test_predict_draws_maps_and_names_the_files(run: Callable[..., tuple[int, li
 
 
 def test_names_of_classes_and_pictures_stay_within_the_folder(model: Model, tmp_path: Path) -> None:
-    other = Mapper(tmp_path / "out", model.for_classes(["../../a/b", "x" * 400]), top=2)
+    other = Mapper(tmp_path / "out", model.for_classes(["../../a/b", "x:y"]), top=2)
     picture = Picture.of(np.zeros((40, 40, 3), dtype=np.uint8), "../evil\n.png")
     (drawn,) = other.drawn([Prediction("", ("x",), (1.0,), picture=picture)])
     assert drawn.maps is not None and len(drawn.maps) == 2
@@ -312,7 +329,8 @@ def test_points_are_judged_by_the_boxes_of_a_set(
             f"<annotation><filename>{number}.png</filename><size><width>50</width><height>40</height></size>{boxes}"
             "</annotation>"
         )
-    code, out, _ = run(tmp_path, "--points", "--format", "jsonl", "--map", tmp_path.parent / "drawn")
+    code, out, err = run(tmp_path, "--points", "--format", "jsonl", "--map", tmp_path.parent / "drawn")
+    assert not err or code == 0, err
     *rows, last = [json.loads(line) for line in out]
     assert code == 0 and [(row["label"], row["share"]) for row in rows] == [("blue", 0.4), ("green thing", 0.4)]
     hits = [row["point"][0] < 20 if row["label"] == "blue" else 20 <= row["point"][0] < 40 for row in rows]
@@ -326,7 +344,7 @@ def test_pictures_without_boxes_are_no_set_to_judge_points_by(
 ) -> None:
     assert model.opened is not None
     code, _, err = run(model.opened["folder"].parent / "images", "--points")
-    assert code == 2 and "is no box of a picture" in err
+    assert "is no box of a picture" in err and code == 2
 
 
 def test_a_closed_encoder_is_refused_by_name(tmp_path: Path) -> None:

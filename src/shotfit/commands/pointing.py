@@ -39,7 +39,7 @@ def say_points(model: Model, sources: list[str], how: Reading, form: str, folder
     mapper = None if folder is None else Mapper(folder, model)
     (task,) = read_all(Path(sources[0]), how, to(sys.stderr))
     names = model.one_task().names
-    found = list[Point]()
+    found: list[Point] = []
     for point in track(points(model, labelled_for(names, task), names, how.lenient), "Pointing"):
         found.append(point)
         files = None if mapper is None else mapper.write(point.map)

@@ -335,8 +335,8 @@ def predict(
     if out is not None and into_parts:
         share = as_share(part)
         exported = (model / "export.json").is_file()
-        given = {"an export": exported, "--copy-to": copy_to, "--link-to": link_to, "--map": map_to, "--points": points}
-        refuse(out, given | of_clips, into_parts)
+        sorts = {"--copy-to": copy_to, "--link-to": link_to, "--map": map_to, "--points": points}
+        refuse(out, {"an export": exported, **sorts} | of_clips, into_parts)
         from shotfit.fitting.parts import check_call, predict_parts
 
         check_call(out, images, share)
@@ -349,8 +349,8 @@ def predict(
             )  # fmt: skip
         say_parts(done, "predicted", skip_broken)
         return
-    of_parts = {"--part": part, "--part-size": part_size, "--engine": engine, "--address": address}
-    refuse(out, of_parts, into_parts)
+    given = {"--part": part, "--part-size": part_size, "--engine": engine, "--address": address}
+    refuse(out, given, into_parts)
     chosen = form_for(form, out)
     if out is not None:
         check_out(out, chosen)

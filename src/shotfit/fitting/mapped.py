@@ -58,14 +58,15 @@ class Mapper:
             if one.error is not None or one.picture is None:
                 yield one
                 continue
-            found_maps = maps_in(self.model, one.picture, self.classes, self.top, self.lenient)
-            yield replace(one, maps=tuple(self.write(own) for own in found_maps))
+            own = [*maps_in(self.model, one.picture, self.classes, self.top, self.lenient)]
+            highest = max(float(found.places.max()) for found in own)  # one scale for the classes of a picture
+            yield replace(one, maps=tuple(self.write(found, highest) for found in own))
 
-    def write(self, found: Map) -> MapFiles:
-        """Write a map's two files."""
+    def write(self, found: Map, highest: float | None = None) -> MapFiles:
+        """Write a map's two files. highest: as in `overlay`."""
         stem = self._stem(found.picture, self.names[found.label])
         drawn, array = io.BytesIO(), io.BytesIO()
-        overlay(found).save(drawn, "PNG")
+        overlay(found, highest).save(drawn, "PNG")
         np.save(array, found.array())
         files = [self.folder / f"{stem}{ending}" for ending in (".png", ".npy")]
         for file, content in zip(files, (drawn, array), strict=True):

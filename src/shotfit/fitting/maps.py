@@ -1,15 +1,18 @@
-"""Where in a picture a model sees a class: what it would say of each place of the image tower's grid.
+"""Where in a picture a model sees a class: what it would say if more of the picture were like one place of it.
 
     for found in maps(model, ["street.jpg"], classes=["car"]):
         found.point                     # where most is seen of it: x and y, in stored pixels
         found.array()                   # [height, width], NaN where the model does not look
 
-    m_c(p) = logit_c(g_p)       g_p: the features of place p (`towers/places.py`), of which the image's are the mean
+    e_c(p) = logit_c(g_p) - mean over classes of logit(g_p)          [places, classes]
+    m_c(p) = e_c(p) |g_p - f| / mean over places of |g_p - f|
 
-The method's own head reads g_p as it reads the features of an image, whatever it is: text features, a cache of support
-images, a probe, an average of members. So every edit of a method acts, and nothing needs a gradient. A head that is
-linear in the features makes m_c's mean over places the image's logit; one of cosines makes it their mean weighted by
-|g_p| / |f|.
+g_p are the features of place p (`towers/places.py`), of which those of the image, f, are the mean. The method's own
+head reads g_p as it reads the features of an image, whatever it is: text features, a cache of support images, a probe,
+an average of members. So every edit of a method acts, and nothing needs a gradient. Where the head is linear in the
+features, the mean of e_c over places is what the image's own logits say; where it is a cosine, the mean weighted by
+|g_p| / |f|. The second factor says how much a place stands out, to the frozen tower: what is like the rest of the
+picture shows no class in particular.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from shotfit.towers.places import grid_of
 if TYPE_CHECKING:
     from shotfit.fitting.model import Model
 
-__all__ = ["LONGEST", "MOST", "Map", "at_places", "check_maps", "maps", "maps_in", "scaled"]
+__all__ = ["LONGEST", "MOST", "Map", "check_maps", "maps", "maps_in", "scaled", "seen_of"]
 
 LONGEST = 1024
 """Pixels of the longer side of a map's array; a larger picture's is reduced."""
@@ -51,14 +54,13 @@ Grid = NDArray[np.float32]
 class Map:
     """A class in a picture. Places and pixels are those of the picture as it lies in its file, before any EXIF turn.
 
-    places: [rows, columns] m_c, logits. probability, logit: of the class in the whole picture. seen: left, top, right
+    places: [rows, columns] m_c. probability: of the class in the whole picture. seen: left, top, right
     and bottom of what the places cover, in pixels of the picture. width, height, orientation: of the picture.
     """
 
     picture: Picture
     label: str
     probability: float
-    logit: float
     places: Grid
     seen: tuple[float, ...]
     width: int
@@ -87,8 +89,7 @@ class Map:
         rows, columns = self.places.shape
         left, top, right, bottom = self.seen
         down = _between(height, self.height, rows, top, bottom)
-        found: Grid = down @ self.places @ _between(width, self.width, columns, left, right).T
-        return found
+        return (down @ self.places @ _between(width, self.width, columns, left, right).T).astype(np.float32)
 
 
 def scaled(width: int, height: int, least: int = 1, most: int = LONGEST) -> tuple[int, int]:
@@ -141,36 +142,33 @@ def maps_in(
     names, config = model.one_task().names, model.frozen.backbone.config
     (side, pixels), rule = grid_of(config.image), config.preprocessing
     read = picture.as_lenient() if lenient else picture
-    probabilities, logits, places = _said(model, Images.of(decoded(model, read)[None]))
+    probabilities, places = _said(model, Images.of(decoded(model, read)[None]))
     if not (probabilities.isfinite().all() and places.isfinite().all()):
         raise ShotfitError(not_finite(str(picture), model.frozen))
     width, height, orientation = stored_size(read)
-    seen = _seen(width, height, orientation, side * pixels / rule.size, rule)
+    seen = seen_of(width, height, orientation, side * pixels / rule.size, rule)
     best = probabilities.topk(min(max(top, 1), len(names))).indices.tolist()
     for number in [names.index(name) for name in classes] or best:
         grid = Image.fromarray(places[:, number].view(side, side).numpy())
         yield Map(
-            picture, names[number], float(probabilities[number]), float(logits[number]),
+            picture, names[number], float(probabilities[number]),
             np.asarray(as_stored(grid, orientation)), seen, width, height, orientation,
         )  # fmt: skip
 
 
 @torch.no_grad()
-def at_places(model: Model, images: Images) -> Tensor:
-    """m, [images, places, classes], as the model's logits are before they are calibrated."""
-    logits = model.logits(replace(images, places=True), calibrated=False)
-    return logits.unflatten(0, (len(images), -1))
+def _said(model: Model, image: Images) -> tuple[Tensor, Tensor]:
+    """Of one image: probabilities [classes], and m [places, classes]."""
+    probabilities, places = model.logits(image).softmax(dim=-1)[0], replace(image, places=True)
+    logits = model.logits(places, calibrated=False)  # [places, classes]
+    if logits.shape[1] > 1:
+        logits = logits - logits.mean(dim=1, keepdim=True)
+    features = model.frozen.image(places)  # [places, embed]
+    apart = (features - features.mean(dim=0)).norm(dim=1, keepdim=True).float()
+    return probabilities.cpu(), (logits * apart / apart.mean().clamp(min=1e-30)).cpu()
 
 
-@torch.no_grad()
-def _said(model: Model, images: Images) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one image: probabilities [classes], logits [classes], and logits of its places [places, classes]."""
-    found = model.logits(images).softmax(dim=-1), model.logits(images, calibrated=False), at_places(model, images)
-    probabilities, logits, places = (one[0].float().cpu() for one in found)
-    return probabilities, logits, places
-
-
-def _seen(width: int, height: int, orientation: int, share: float, rule: Preprocessing) -> tuple[float, ...]:
+def seen_of(width: int, height: int, orientation: int, share: float, rule: Preprocessing) -> tuple[float, ...]:
     """Left, top, right and bottom of what the grid covers, in pixels of a picture of this stored size.
 
     share: of a side of the tower's input that the grid covers, from its left or top on.
@@ -193,6 +191,6 @@ def _between(pixels: int, length: int, count: int, first: float, last: float) ->
     """
     middles = (np.arange(pixels) + 0.5) * length / pixels
     place = np.clip((middles - first) / (last - first) * count - 0.5, 0, count - 1)
-    weights = np.clip(1 - np.abs(place[:, None] - np.arange(count)), 0, 1).astype(np.float32)
+    weights = np.clip(1 - np.abs(place[:, None] - np.arange(count)), 0, 1)
     weights[(middles < first) | (middles > last)] = np.nan
-    return weights
+    return weights.astype(np.float32)

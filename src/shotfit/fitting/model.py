@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ from shotfit.fitting.embedding import features_of
 from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_keep, check_target
 from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
+from shotfit.fitting.maps import Map, maps
 from shotfit.fitting.notebook import model_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
@@ -61,9 +62,6 @@ from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.closed import Encoder
 from shotfit.towers.precision import Precision, fast_precision
-
-if TYPE_CHECKING:
-    from shotfit.fitting.maps import Map
 
 __all__ = ["Model", "Prediction", "load"]
 
@@ -296,8 +294,6 @@ class Model:
         lenient: bool = False,
     ) -> list[Map]:
         """Where in each picture these classes are seen, or its `top` most probable ones; see `maps.maps`."""
-        from shotfit.fitting.maps import maps  # which asks a model
-
         return [*maps(self, images, classes, top, lenient)]
 
     _repr_html_ = model_table

@@ -2,7 +2,7 @@
 
     overlay(found).save("street.car.png")
 
-The picture is gray where places lie, and from dark blue over green to yellow the more is seen of the class (viridis,
+The picture is gray where places lie, and from dark violet over green to yellow the more is seen of the class (viridis,
 which people who see few colors read too, and which is a ramp of light in gray). Where no place lies it keeps its own
 colors. A ring stands where most is seen. The legend has a ground of its own, for light and dark pages.
 """
@@ -28,24 +28,29 @@ RAMP = (
 """Viridis at nine even steps."""
 PAPER, INK = (250, 250, 248), (31, 41, 51)
 SIZE, MARGIN = 15, 8  # of letters and around them, in pixels
+LETTERS = 200  # of a name, more than fit
 NOT_SEEN = "in color: outside of what the model looks at"
 
 
-def overlay(found: Map) -> Image.Image:
-    """The picture upright with the map over it, and the legend below. Raises as `open_image` does."""
+def overlay(found: Map, highest: float | None = None) -> Image.Image:
+    """The picture upright with the map over it, and the legend below. Raises as `open_image` does.
+
+    highest: what the lightest color stands for, by default the map's maximum. The darkest is 0 and below, where the
+    class has no more than other classes.
+    """
     width, height = scaled(found.width, found.height, SHORTEST, LONGEST)
     with opened_image(found.picture, shorter=2 * min(width, height)) as image:
         picture = as_stored(image, found.orientation).resize((width, height), Image.Resampling.LANCZOS)
     values = found.over(width, height)
-    lowest, highest = float(found.places.min()), float(found.places.max())
-    shade = colors((values - lowest) / max(highest - lowest, 1e-12))
+    highest = max(0.0, float(found.places.max()) if highest is None else highest)
+    shade = colors(values / max(highest, 1e-12))
     drawn = np.asarray(picture, dtype=np.float32)
     mixed = SHARE * shade + (1 - SHARE) * drawn @ np.array([0.299, 0.587, 0.114], dtype=np.float32)[:, None]
     seen = np.isfinite(values)
     picture = Image.fromarray(np.where(seen[..., None], mixed, drawn).round().astype(np.uint8))
     x, y = found.point
     _ring(picture, x * width / found.width, y * height / found.height)
-    return _with_legend(upright(picture, found.orientation), found, (lowest, highest), bool(seen.all()))
+    return _with_legend(upright(picture, found.orientation), found, highest, bool(seen.all()))
 
 
 def colors(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -60,18 +65,18 @@ def _ring(picture: Image.Image, x: float, y: float) -> None:
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=width)
 
 
-def _with_legend(picture: Image.Image, found: Map, ends: tuple[float, float], all_seen: bool) -> Image.Image:
+def _with_legend(picture: Image.Image, found: Map, highest: float, all_seen: bool) -> Image.Image:
     """Below the picture: class and probability, the ramp between its ends, and what the picture's own colors mean."""
     font, line = ImageFont.load_default(SIZE), SIZE + MARGIN
     width, lines = max(picture.width, SHORTEST), 2 if all_seen else 3
     canvas = Image.new("RGB", (width, picture.height + lines * line + MARGIN), PAPER)
     canvas.paste(picture)
     draw, top = ImageDraw.Draw(canvas), picture.height + MARGIN // 2
-    share, name = f"  {100 * found.probability:.1f} %", printable(found.label)
+    share, name = f"  {100 * found.probability:.1f} %", printable(found.label)[:LETTERS]
     while len(name) > 1 and draw.textlength(name + share, font) > width - 2 * MARGIN:
         name = f"{name[:-2]}\u2026"
     draw.text((MARGIN, top), name + share, INK, font)
-    first, last = (f"{value:.1f}" for value in ends)
+    first, last = "0", f"{highest:.1f}"
     left = 2 * MARGIN + draw.textlength(first, font)
     right = width - 2 * MARGIN - draw.textlength(last, font)
     draw.text((MARGIN, top + line), first, INK, font)

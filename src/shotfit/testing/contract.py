@@ -434,10 +434,11 @@ def shapes_of_all_kinds(make: Make, folder: Path) -> None:
 
 def places_sum_to_the_image(make: Make, folder: Path) -> None:
     """Of each place of the grid a method says something finite; features of places have the image's as their mean."""
-    stage, found = _Stage(make, folder), list[Tensor]()
-    image, pixels = stage.frozen.image, torch.linspace(-1, 1, 2 * 3 * 32 * 32).double().view(2, 3, 32, 32).sin()
-    with torch.no_grad(), mock.patch.object(stage.frozen, "image", lambda *of: found.append(image(*of)) or found[-1]):
-        of_places, _ = (stage.method.logits(Images(None, pixels, places)) for places in (True, False))
+    stage, pixels = _Stage(make, folder), torch.linspace(-1, 1, 2 * 3 * 32 * 32).double().view(2, 3, 32, 32).sin()
+    with torch.no_grad():
+        with mock.patch.object(stage.frozen, "image", wraps=stage.frozen.image) as asked:
+            of_places, _ = (stage.method.logits(Images(None, pixels, places)) for places in (True, False))
+        found = [stage.frozen.image(*call.args) for call in asked.call_args_list]
     assert len(of_places) % len(pixels) == 0 and of_places.isfinite().all(), "logits of places"
     means = [one.unflatten(0, (len(pixels), -1)).mean(dim=1) for one in found[: len(found) // 2]]
     _same(found[len(found) // 2 :], means, 1e-10, "mean of the features of places")

@@ -1,9 +1,10 @@
 """What each place of an image tower's grid says: features that the image's own are the mean of.
 
-    g_p = f + u_p - mean over places of u           [n, places, embed]; f: the image's features
+    g_p = f + SHARE (u_p - mean over places of u)      [n, places, embed]; f: the image's features
 
-u_p is what the features' last sum would be if every place gave it what place p gives. What no place gives is the same
-in all: the class token's start, MLPs beside it, prompt tokens, biases. How P places reach that sum:
+u_p is what the features' last sum would be if every place gave it what place p gives, so that g_p is of an image of
+which a share is like place p. What no place gives is the same in all: the class token's start, MLPs beside it, prompt
+tokens, biases. How P places reach that sum:
 
     class token     x = start + sum over blocks of (attention + MLP + what stands beside). The attention at the class
                     token is a sum over tokens, weight a_p times value W v_p: u_p has P a_p W v_p of every block
@@ -34,7 +35,9 @@ from shotfit.towers.linear import linear
 from shotfit.towers.resnet import AttentionPool, ModifiedResNet
 from shotfit.towers.transformer import VisionTransformer
 
-__all__ = ["at_places", "grid_of"]
+__all__ = ["SHARE", "at_places", "grid_of"]
+
+SHARE = 0.5  # of the image that is like a place; docs/log/ has what other shares hit
 
 
 def grid_of(config: ImageConfig | StemConfig | ResNetConfig) -> tuple[int, float]:
@@ -57,6 +60,7 @@ def at_places(
     What an edit has the tower give behind its features (`read`) is the same at every place: [n, places, embed + width].
     """
     stream, own = tower.start(pixels, edits, savings), changed(tower, tower.last, edits)
+    last: nn.Linear | None
     if isinstance(own, ModifiedResNet):
         stream = tower.run(stream, edits)
         parts, last = _of_attention_pool(own.pool, stream.hidden), own.pool.out
@@ -70,7 +74,7 @@ def at_places(
         parts, last = _of_tokens(own, tower.ready(stream, edits), attended), own.projection
     if last is not None and not ends_unprojected(edits):
         parts = linear(parts, last.weight, None)
-    apart = parts - parts.mean(dim=1, keepdim=True)  # [n, places, embed]
+    apart = SHARE * (parts - parts.mean(dim=1, keepdim=True))  # [n, places, embed]
     features = tower.finish(stream, edits)[:, None]
     return features + F.pad(apart, (0, features.shape[-1] - apart.shape[-1]))
 
