@@ -169,7 +169,7 @@ def _other_trunk(name: str) -> dict[str, Any]:
         return {"embed_dim": 16, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 2, 4)}
     if kind == "fastvit":
         stages = 5 if name in ("fastvit_mci3", "fastvit_mci4") else 4
-        return {"layers": (1,) * stages, "embed_dims": tuple(32 * (stage + 1) for stage in range(stages))}
+        return {"layers": (1,) * stages, "embed_dims": tuple(16 * 2**stage for stage in range(stages))}
     if kind == "vitamin":
         sizes: dict[str, Any] = {"embed_dim": (8, 16, 32), "depths": (1, 1, 1), "stem_width": 8, "head_type": "1d"}
         layers = timm.models.vitamin.VitConvCfg(norm_layer="layernorm2d", norm_eps=1e-6)
