@@ -36,7 +36,7 @@ from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store, cache_folder, open_store
 from shotfit.errors import ShotfitError
 from shotfit.evaluation.compare import compare
-from shotfit.evaluation.runs import read_runs
+from shotfit.evaluation.runs import append_run, read_runs
 from shotfit.fitting.fit import fit
 from shotfit.fitting.race import shortlist
 from shotfit.methods import METHODS, find
@@ -52,6 +52,10 @@ MEASURED = ("dtd", "gtsrb")  # on which steps are timed
 FEW, MANY = 2, 6  # steps whose difference is timed
 UNTRAINED = 5.0  # seconds of a fit without steps, and of what a fit does beside its steps,
 EACH = 0.05  # and for each image that it learns from
+KEPT = (  # of a run: nothing of this machine
+    "key", "method", "shots", "seed", "scores", "refusal", "seconds", "selection", "support_images", "peak_memory",
+    "model_bytes", "backbone", "version", "date",
+)  # fmt: skip
 TRIED = 2.5  # trainings of the longest length that `auto` takes
 
 
@@ -212,7 +216,7 @@ class Leaderboard:
                 self._encode(cell)
                 compare(
                     self.tasks[cell.data], [cell.variant], [cell.shots], [cell.seed], backbone=self.backbone,
-                    store=self.store, out=self.results, report=partial(self._note, cell),
+                    store=self.store, report=partial(self._note, cell),
                 )  # fmt: skip
             except ShotfitError as error:
                 print(f"  {error}", flush=True)
@@ -225,6 +229,7 @@ class Leaderboard:
 
     def _note(self, cell: Cell, run: Mapping[str, Any]) -> None:
         self.done[cell] = float(run["seconds"])
+        append_run(self.results, {name: run[name] for name in KEPT if name in run} | {"data": [cell.data]})
         scores = run["scores"][cell.data]
         said = run["refusal"] if scores is None else f"{100 * scores['accuracy']:.1f} %"
         print(f"  {said}, {run['seconds']:.1f} s", flush=True)

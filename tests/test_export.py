@@ -111,6 +111,9 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     [
         ("vit", "linear_probe"),
         ("vit", "tip_adapter_f"),
+        ("vit", "knn"),
+        ("vit", "mmrl"),
+        ("siglip", "clip_svd"),
         ("vit", "dualadapter"),
         ("vit", "apex"),
         ("siglip", "mma"),
@@ -128,6 +131,13 @@ def test_export_equals_model(
     pictures = [item.picture.path for item in task.test]
     assert np.abs(softmax(logits) - model.predict_proba(pictures)).max() < 1e-4
     assert np.abs(features - model.embed(pictures)).max() < 1e-5
+
+
+def test_method_that_asks_texts_for_each_image_is_refused(
+    task: Task, backbones: dict[str, Backbone], tmp_path: Path
+) -> None:
+    with pytest.raises(ShotfitError, match="a text tower's is, which would run for each image"):
+        export_model(fitted(task, "cocoop", backbones["vit"]), out=tmp_path / "export")
 
 
 def test_ensemble_is_one_graph_and_its_tower_runs_once(
