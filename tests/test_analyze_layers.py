@@ -128,11 +128,18 @@ def test_findings_are_held_against_the_paper() -> None:
     def level(image: float, text: float, gap: float) -> Level:
         return Level("block", "block", (image,), (text,), gap)
 
-    high = level(0.8, 0.9, 0.5)
-    as_there = Layers("b", (("x", 2, 2), ("y", 2, 2)), (1,), (level(0.5, 0.6, 0.9), high, high), 1)
-    assert all(as_there.findings().values())
-    turned = Layers("b", as_there.samples, (1,), (level(0.8, 0.7, 0.5), level(0.5, 0.5, 0.9), level(1, 1, 1)), 1)
-    assert not any(turned.findings().values())
+    samples = (("x", 2, 2), ("y", 2, 2))
+    as_there = Layers("b", samples, (1,), (level(0.5, 0.6, 0.9), level(0.8, 0.9, 0.5)), 1)
+    assert [one.holds for one in as_there.findings()] == [True] * 4
+    turned = Layers("b", samples, (1,), (level(0.8, 0.7, 0.5), level(0.5, 0.5, 0.9)), 1)
+    assert [one.holds for one in turned.findings()] == [False] * 4
+
+
+def test_finding_that_the_seeds_do_not_bear_out_does_not_hold() -> None:
+    first = Level("block 1", "block 1", (0.4, 0.5), (0.4, 0.5), None)
+    last = Level("block 2", "block 2", (0.5, 0.6), (0.8, 0.9), None)
+    image, text, _ = Layers("b", (("x", 2, 2), ("y", 2, 2)), (1, 2), (first, last), 1).findings()
+    assert (image.holds, text.holds) == (False, True)
 
 
 def test_what_cannot_be_judged_is_refused(tmp_path: Path, tasks: list[Task]) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isnan
 from statistics import fmean, stdev
 from typing import Any
@@ -29,9 +29,9 @@ from shotfit.data.tasks import DEFAULT_TEMPLATE, Item, Task
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.layers import image_levels, text_levels
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.methods.levels import alignment, first_block, told_apart
+from shotfit.methods.levels import FEWEST, alignment, first_block, told_apart
 
-__all__ = ["IMAGES", "SEEDS", "Layers", "Level", "evenly_drawn", "layers"]
+__all__ = ["IMAGES", "SEEDS", "Finding", "Layers", "Level", "evenly_drawn", "layers", "spread"]
 
 SEEDS = (1, 2, 3)
 IMAGES = 512  # of a data set, at most
@@ -61,6 +61,21 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A claim of the paper: that one figure is above another, by more than their deviations over the seeds."""
+
+    claim: str
+    here: float
+    against: float
+    deviations: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is so here."""
+        return self.here - self.against > self.deviations
+
+
+@dataclass(frozen=True)
 class Layers:
     """The levels from below; how many samples of which data sets, and the block that follows.
 
@@ -78,20 +93,17 @@ class Layers:
         """What guessing tells."""
         return 1 / len(self.samples)
 
-    def findings(self) -> dict[str, bool]:
-        """What the paper's figure says, and whether it is so here."""
-        image = [fmean(level.image_told) for level in self.levels if level.image_told]
-        text = [fmean(level.text_told) for level in self.levels if level.text_told]
-        both = [level for level in self.levels if level.gap is not None]
-        gaps = [level.gap for level in both if level.gap is not None]
-        half = len(gaps) // 2
-        more = fmean(fmean(level.text_told) - fmean(level.image_told) for level in both)
-        return {
-            "the last block of the image tower tells data sets better than its embedding": image[-2] > image[0],
-            "the last block of the text tower tells data sets better than its embedding": text[-2] > text[0],
-            "texts tell data sets better than images": more > 0,
-            "the towers are farther from each other in lower layers": fmean(gaps[:half]) > fmean(gaps[-half:]),
-        }
+    def findings(self) -> tuple[Finding, ...]:
+        """What the paper's figure says, and what is so here, by the first and the last block of each tower."""
+        blocks = [level for level in self.levels if "block" in level.image or "block" in level.text]
+        image = [level.image_told for level in blocks if "block" in level.image]
+        text = [level.text_told for level in blocks if "block" in level.text]
+        gaps = [level.gap for level in blocks if level.gap is not None and "block" in level.image and level.text]
+        return (
+            *(_rises(tower, told[0], told[-1]) for tower, told in (("image", image), ("text", text))),
+            Finding("texts tell data sets better than images", fmean(map(fmean, text)), fmean(map(fmean, image))),
+            *(Finding("the towers are farther apart in lower blocks", gaps[0], gaps[-1]) for _ in gaps[:1]),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -100,13 +112,18 @@ class Layers:
         return told | {
             "levels": [level.as_json() for level in self.levels],
             "start": self.start,
-            "findings": self.findings(),
+            "findings": [asdict(one) | {"holds": one.holds} for one in self.findings()],
         }
 
 
 def spread(told: Sequence[float]) -> float | None:
     """The standard deviation over seeds; None of one."""
     return stdev(told) if len(told) > 1 else None
+
+
+def _rises(tower: str, first: Sequence[float], last: Sequence[float]) -> Finding:
+    deviations = (spread(first) or 0.0) + (spread(last) or 0.0)
+    return Finding(f"higher blocks of the {tower} tower tell data sets better", fmean(last), fmean(first), deviations)
 
 
 def layers(frozen: Frozen, tasks: Sequence[Task], *, seeds: Sequence[int] = SEEDS, images: int = IMAGES) -> Layers:
@@ -173,8 +190,10 @@ def _named(step: int, steps: int) -> str:
     return "embedding" if step == 0 else "features" if step == steps - 1 else f"block {step}"
 
 
-def _gap(images: Tensor, classes: Tensor, texts: Tensor) -> float:
+def _gap(images: Tensor, classes: Tensor, texts: Tensor) -> float | None:
     """1 - CKA of the mean image [classes, width] and the text [classes, width] of each class that has images."""
     there = classes.unique()
+    if len(there) < FEWEST:
+        return None
     means = torch.stack([images[classes == one].mean(dim=0) for one in there])
     return 1 - alignment(means, texts[there])

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from shotfit.analysis.layers import Layers, spread
+from shotfit.report.page import named_place
 from shotfit.report.svg import LINES, MUTED, plot_file
 
 __all__ = ["plot_layers"]
@@ -38,7 +39,7 @@ def plot_layers(found: Layers, out: Path) -> None:
             below.tick_params(axis="x", rotation=45)
         for axes in (above, below):
             axes.axvline(_place(found) - 0.5, color=MUTED, linewidth=1, linestyle="--")
-        above.set_title(f"{found.backbone}: mma would adapt what is right of the dashed line", fontsize=9)
+        above.set_title(f"{named_place(found.backbone)}: mma would adapt what is right of the dashed line", fontsize=9)
 
 
 def _place(found: Layers) -> int:

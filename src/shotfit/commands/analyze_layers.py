@@ -112,6 +112,7 @@ def _say(seen: Layers, say: Say) -> None:
         f"deviation over {plural(len(seen.seeds), 'seed')}"
     )
     say("gap: 1 - CKA of the classes' mean images and of their names")
-    for claim, holds in seen.findings().items():
-        say(f"{'as in the paper' if holds else 'unlike in the paper'}: {claim}: {'yes' if holds else 'no'}")
+    say("what the paper reports, and what is so here:")
+    for one in seen.findings():
+        say(f"  {'yes' if one.holds else 'no':3}  {one.claim} ({one.here:.3f} against {one.against:.3f})")
     say(f"mma on this backbone: --set start={seen.start}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from shotfit.data.shots import deal
 from shotfit.methods.gda import gaussians
 
-__all__ = ["alignment", "first_block", "told_apart"]
+__all__ = ["FEWEST", "alignment", "first_block", "told_apart"]
 
 FEWEST = 4  # paired rows that the alignment can be estimated from
 
