@@ -154,10 +154,8 @@ class Model:
     def probabilities(self, items: Sequence[Item], among: Sequence[int] = (), calibrated: bool = True) -> Tensor:
         """Probabilities [images, classes] of images that belong to a task; their features are kept in the store.
 
-        They are read under the model's rule. Raises UsageError for images that were read under another one.
-
         among: positions of the classes that are candidates; the others get 0. All are where it is empty. calibrated: as
-        the images that were held out say, where there were any.
+        the images that were held out say, where there were any. Images that were read under another rule are refused.
         """
         items = [item.under(self.rule) for item in items]
         pool, barred = ImagePool(items), torch.zeros(len(self.class_names), dtype=torch.bool)
