@@ -85,6 +85,7 @@ class Model:
         trust: Trust | None = None,
     ) -> None:
         self.method, self.frozen, self.record = method, frozen, dict(record)
+        self.rule = Rule.from_json(self.record.get("pictures", {}))  # window and bands that every picture is read under
         self.task = task  # of several, the one that it predicts
         self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
         self.trust = trust  # of all tasks; None: nothing was held out
@@ -107,11 +108,6 @@ class Model:
     def class_names(self) -> tuple[str, ...]:
         """All class names, in the order of the probabilities."""
         return tuple(name for task in self.classes for name in task.names)
-
-    @property
-    def rule(self) -> Rule:
-        """What its pictures are read under: the window and bands that it was fitted with."""
-        return Rule.from_json(self.record.get("pictures", {}))
 
     @property
     def source(self) -> str | None:
