@@ -88,6 +88,7 @@ class Model:
         trust: Trust | None = None,
     ) -> None:
         self.method, self.frozen, self.record = method, frozen, dict(record)
+        self.rule = Rule.from_json(self.record.get("pictures", {}))  # window and bands that every picture is read under
         self.task = task  # of several, the one that it predicts
         self.learned = marks(()) if learned is None else learned  # [images] marks of those that it has learned
         self.trust = trust  # of all tasks; None: nothing was held out
@@ -110,11 +111,6 @@ class Model:
     def class_names(self) -> tuple[str, ...]:
         """All class names, in the order of the probabilities."""
         return tuple(name for task in self.classes for name in task.names)
-
-    @property
-    def rule(self) -> Rule:
-        """What its pictures are read under: the window and bands that it was fitted with."""
-        return Rule.from_json(self.record.get("pictures", {}))
 
     @property
     def source(self) -> str | None:
@@ -162,10 +158,8 @@ class Model:
     def probabilities(self, items: Sequence[Item], among: Sequence[int] = (), calibrated: bool = True) -> Tensor:
         """Probabilities [images, classes] of images that belong to a task; their features are kept in the store.
 
-        They are read under the model's rule. Raises UsageError for images that were read under another one.
-
         among: positions of the classes that are candidates; the others get 0. All are where it is empty. calibrated: as
-        the images that were held out say, where there were any.
+        the images that were held out say, where there were any. Images that were read under another rule are refused.
         """
         items = [item.under(self.rule) for item in items]
         pool, barred = ImagePool(items), torch.zeros(len(self.class_names), dtype=torch.bool)
