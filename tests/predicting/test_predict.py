@@ -113,6 +113,8 @@ def test_set_and_unknown_have_columns_of_their_own(model: Path, monkeypatch: pyt
     one = Prediction("a.png", ("cat",), (0.5,), set=("cat", "dog"), unknown=False)
 
     class Fake:
+        several_labels = False
+
         def one_task(self) -> object:
             return type("Classes", (), {"names": ("cat", "dog")})
 
