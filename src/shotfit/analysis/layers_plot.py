@@ -33,7 +33,7 @@ def plot_layers(found: Layers, out: Path) -> None:
         both = [place for place in places if levels[place].gap is not None]
         below.plot(both, [levels[place].gap for place in both], color=LINES[2], marker="^")
         below.set_ylabel("gap of the towers (1 - CKA)")
-        below.set_ylim(bottom=0)
+        below.set_ylim(0, 1.05)
         below.set_xticks(places, [level.text or level.image for level in levels])
         if len(levels) > 8:
             below.tick_params(axis="x", rotation=45)
