@@ -18,6 +18,7 @@ from torch import Tensor
 __all__ = ["Int8"]
 
 LARGEST = 127
+ROWS = 64  # that are rounded together
 SMALLEST = 1e-30  # of a scale: a row of zeros stays one
 
 
@@ -30,8 +31,13 @@ class Int8:
 
     @classmethod
     def of(cls, weight: Tensor) -> Int8:
-        """The nearest to a matrix [out, in]."""
-        return cls(*_rounded(weight.detach().float()))
+        """The nearest to a matrix [out, in]. Few rows at a time are in float32, so that no memory is left in holes."""
+        values = torch.empty(weight.shape, dtype=torch.int8)
+        scale = torch.empty(len(weight), 1)
+        for first in range(0, len(weight), ROWS):
+            rows = slice(first, first + ROWS)
+            values[rows], scale[rows] = _rounded(weight[rows].detach().float())
+        return cls(values, scale)
 
     @property
     def shape(self) -> torch.Size:
