@@ -12,6 +12,8 @@ from shotfit.report.svg import INK, LINES, MUTED, drawing
 __all__ = ["PLAIN", "cost_drawn", "ranks_drawn"]
 
 PLAIN = "plain command"
+SHORTEST = 0.1  # seconds that are drawn
+TALL, LINE, WIDE = 290, 7.5, 5  # height of the drawing and of a line in points; a name's width as a factor of seconds
 
 
 def ranks_drawn(found: Standings, recipe: str, shots: int) -> str:
@@ -44,38 +46,40 @@ def cost_drawn(found: Standings, recipe: str, shots: int) -> str:
     if len(ranked) < 3:
         return ""
     rows = {name: found[name, recipe, shots] for name in ranked}
-    points = {name: (fmean(one.seconds for one in own.values()), mean_accuracy(own)) for name, own in rows.items()}
+    points = {
+        name: (max(fmean(one.seconds for one in own.values()), SHORTEST), mean_accuracy(own))
+        for name, own in rows.items()
+    }
     told = "; ".join(f"{name} {accuracy:.1f} % in {seconds:.0f} s" for name, (seconds, accuracy) in points.items())
-    with drawing(6.6, 5.0, f"Mean accuracy against seconds of a fit: {told}.", f"cost-{recipe}-{shots}") as drawn:
+    title, offsets = f"Mean accuracy against seconds of a fit: {told}.", _offsets(points)
+    with drawing(6.6, 5.0, title, f"cost-{recipe}-{shots}") as drawn:
         axes = drawn.figure.subplots()
         for name, (seconds, accuracy) in points.items():
             new = name != RACE and find(name).accepts_new_classes
-            axes.plot([max(seconds, 0.1)], [accuracy], "o" if new else "s", color=LINES[2 if new else 1], markersize=5)
-        for (name, (seconds, accuracy)), offset in zip(points.items(), _offsets(points), strict=True):
+            axes.plot([seconds], [accuracy], "o" if new else "s", color=LINES[2 if new else 1], markersize=5)
             axes.annotate(
-                PLAIN if name == RACE else name, (max(seconds, 0.1), accuracy), xytext=(5, offset),
+                PLAIN if name == RACE else name, (seconds, accuracy), xytext=(5, offsets[name]),
                 textcoords="offset points", fontsize=6.5, color=INK, va="center",
             )  # fmt: skip
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
         axes.set_xlabel("seconds of a fit (circles: predicts new classes; squares: does not)")
         axes.set_ylabel("mean accuracy in percent")
-        axes.margins(x=0.16)
+        axes.set_xlim(right=4 * max(seconds for seconds, _ in points.values()))  # room for the last one's name
     return _on_paper(drawn.svg)
 
 
-def _offsets(points: Mapping[str, tuple[float, float]]) -> list[float]:
-    """How far above its point each name stands, so that names side by side are not on top of each other."""
-    placed: list[tuple[float, float, float]] = []
-    for seconds, accuracy in points.values():
-        offset = 0.0
-        while any(
-            abs(accuracy + offset / 5 - other) < 1.6 and 0.25 < max(seconds, 0.1) / max(at, 0.1) < 4
-            for at, other, _ in placed
-        ):
-            offset += 4 if offset >= 0 else -4
-        placed.append((seconds, accuracy + offset / 5, offset))
-    return [offset for *_, offset in placed]
+def _offsets(points: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """How far below its point each name stands, in points, so that names side by side are not on top of each other."""
+    values = [accuracy for _, accuracy in points.values()]
+    scale = TALL / max(max(values) - min(values), 1.0)
+    placed: dict[str, tuple[float, float]] = {}
+    for name, (seconds, accuracy) in sorted(points.items(), key=lambda pair: -pair[1][1]):
+        height = scale * accuracy
+        while any(abs(height - other) < LINE and 1 / WIDE < seconds / at < WIDE for at, other in placed.values()):
+            height -= 1
+        placed[name] = seconds, height
+    return {name: height - scale * points[name][1] for name, (_, height) in placed.items()}
 
 
 def _on_paper(svg: str) -> str:
