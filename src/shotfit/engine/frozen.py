@@ -26,7 +26,8 @@ from shotfit.data.views import CROP_SCALE, Box, draw_box
 from shotfit.engine import ranks
 from shotfit.engine.decoding import center_view, cut, read_ahead
 from shotfit.engine.plans import Plan, activation_bytes, plan_images, plan_texts
-from shotfit.engine.shards import DamagedRowsError, Held
+from shotfit.engine.resident import Rows
+from shotfit.engine.shards import DamagedRowsError
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import UsageError
 from shotfit.towers.backbone import Backbone
@@ -469,26 +470,6 @@ class Frozen:
     def _note(self, plan: Callable[[], Plan]) -> None:
         if self.plans is not None:
             self.plans.append(plan())
-
-
-class Rows:
-    """Rows of the store, [n, ...] in all, for batches on a device.
-
-    whole: held there as one tensor. Otherwise each batch is read from where the rows lie, which is files but for a
-    store in memory, so that a pool's streams take no memory of their own. A GPU that has room for twice as much holds
-    them whole too: a training step would wait for each copy.
-    """
-
-    def __init__(self, rows: Held, device: torch.device, whole: bool) -> None:
-        self.rows, self.device = rows, device
-        room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        self.all = rows.stack().to(device) if whole or 2 * rows.nbytes <= room else None
-
-    def take(self, chosen: Tensor) -> Tensor:
-        """Rows by number, [len(chosen), ...]."""
-        if self.all is not None:
-            return self.all.index_select(0, chosen.to(self.device))
-        return self.rows.stack(chosen.tolist()).to(self.device)
 
 
 def _in_parts(run: Callable[[Any], Tensor], parts: Iterable[Any]) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,12 +30,11 @@ from shotfit.data.given import Data, Labels
 from shotfit.data.images import BrokenImageError, shown
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.rules import Rule
-from shotfit.data.tasklist import paths_above
-from shotfit.data.tasks import ClassList, Item, Task, composed, expand_templates, plain_name
+from shotfit.data.tasks import ClassList, Item, Task, composed
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store, cache_folder
-from shotfit.errors import NewClassesError, ShotfitError, UsageError, first_few
+from shotfit.errors import ShotfitError, UsageError, first_few
 from shotfit.files import standing, write_folder
 from shotfit.fitting.addresses import called, local_folder
 from shotfit.fitting.asked import NOTHING_MORE, Answer, Asked, judge
@@ -52,7 +50,7 @@ from shotfit.fitting.maps import Map, maps
 from shotfit.fitting.notebook import model_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
-from shotfit.fitting.record import encoded, portable, record_of, weights_of
+from shotfit.fitting.record import encoded, portable, weights_of
 from shotfit.fitting.several_labels import SeveralTrust
 from shotfit.fitting.task_parts import digests
 from shotfit.fitting.trust import Trust
@@ -366,39 +364,9 @@ class Model:
         Example (needs a saved model):
             Model.open("shotfit-model").for_task("garden birds", ["robin", "wren"]).predict("a.jpg")
         """
-        name = composed(name)
-        known = name in self.tasks
-        if not classes and not known:
-            raise UsageError(
-                f"The model has no task {name!r}; its tasks: {first_few(self.tasks, NAMED)}. To predict a new task "
-                "from its name, give its class names (--classes a,b,c)."
-            )
-        if not classes:
-            model = Model(self.method, self.frozen, self.record, name, self.learned, self.trust)
-            model.opened = self.opened
-            return model
-        if self.several_labels:
-            raise NewClassesError(
-                "A model of several labels a picture has a threshold for each of its own classes, and none for others."
-            )
-        counts = Counter(map(plain_name, classes))
-        twice = next((own for own in classes if counts[plain_name(own)] > 1), None)
-        if twice is not None:
-            raise UsageError(f"The other classes name {twice!r} twice: give each class once, under a name of its own.")
-        fitted = self.method.classes[self.tasks.index(name)] if known else ClassList(name, tuple(classes))
-        above = self._path(name, [parent] if isinstance(parent, str) else parent) or fitted.parents
-        other = ClassList(name, tuple(classes), expand_templates(templates) or fitted.templates, above)
-        method = self.method.for_classes((other,))
-        measured = ("checked", "fell_back", "scores", "trust")  # on the classes of the fit
-        kept = {name: value for name, value in self.record.items() if name not in measured}
-        trust = None if self.trust is None else self.trust.for_new_classes()
-        kept |= record_of(method, self.frozen.backbone) | ({} if trust is None else {"trust": trust.summary})
-        return Model(method, self.frozen, kept, learned=self.learned, trust=trust)
+        from shotfit.fitting.other_tasks import for_task  # which makes models
 
-    def _path(self, name: str, parents: Sequence[str]) -> tuple[str, ...]:
-        """The names above a task, of the parents given; where the model knows what is above one, the path goes on."""
-        known = {task.task: task.parents for task in self.method.classes if task.task != name} if parents else {}
-        return paths_above(known | {name: parents})[name]
+        return for_task(self, name, classes, templates, parent)
 
     @checked
     def save(self, folder: str | Path) -> Path:

@@ -20,21 +20,19 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shotfit.data.tasks import ClassList, Item, Task
-from shotfit.engine.frozen import Frozen, ImagePool, Images
+from shotfit.engine.frozen import ImagePool, Images
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import NewClassesError, ShotfitError
 from shotfit.fitting.fit import fit
@@ -42,130 +40,35 @@ from shotfit.fitting.learned import LEARNED
 from shotfit.fitting.model import Model
 from shotfit.fitting.train import Stepper, train
 from shotfit.methods import address
-from shotfit.methods.base import Method, Support, Validation
 from shotfit.methods.numbering import step_labels
+from shotfit.testing.stage import Make, Stage, of_sets, same, some_savings
 from shotfit.testing.tiny import tiny_backbone, tiny_task
-from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 
 __all__ = ["CONTRACT", "check"]
 
-Make = Callable[[], Method]
 FORWARD, BACKWARD = 1e-5, 5e-5  # what rounding in float32 may move, of the largest entry
-
-
-@lru_cache(maxsize=4)
-def _surroundings(folder: Path) -> tuple[Task, Backbone]:
-    return tiny_task(folder / "images"), tiny_backbone(folder / "backbone")
-
-
-class _Stage:
-    """A method at work on a tiny backbone, in float64 unless said."""
-
-    def __init__(
-        self,
-        make: Make,
-        folder: Path,
-        savings: Savings = Savings(),
-        memory: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: str = "cpu",
-        several_labels: bool = False,
-    ) -> None:
-        self.task, backbone = _surroundings(folder)
-        self.task = _of_sets(self.task) if several_labels else self.task
-        self.backbone = deepcopy(backbone).to(device, dtype)
-        self.frozen = Frozen(self.backbone, MemoryStore(), savings, memory)
-        self.method = make()
-        recipe = self.method.training_recipe()
-        center = ImagePool(self.task.train, sets=len(self.task.classes.names) if several_labels else 0)
-        views = center.in_views(recipe.views) if recipe and recipe.views else center
-        self.support = Support(center, views, 4)
-        classes = _three(self.task) if self.method.several_tasks and not several_labels else (self.task.classes,)
-        self.method.attach(self.frozen, classes)
-        torch.manual_seed(0)
-        self.method.prepare(self.support)
-        self.method.build(self.frozen, classes)
-        if recipe is None:
-            self.method.solve(self.support, Validation("none", ()))
-
-    def images(self) -> Images:
-        return self.support.random.all()
-
-    def outcome(self) -> list[Tensor]:
-        """Logits, loss and gradients for all images."""
-        images, labels = self.images(), self.support.labels.to(self.backbone.device)
-        torch.manual_seed(0)  # a loss may draw
-        tensors = [self.method.logits(images)]
-        if self.method.training_recipe() is not None:
-            loss = self.method.loss(images, labels)
-            parameters = [p for group in self.method.parameter_groups() for p in group.parameters]
-            tensors += [loss, *torch.autograd.grad(loss, parameters)]
-        return [tensor.detach().cpu() for tensor in tensors]
-
-
-def _of_sets(task: Task) -> Task:
-    """The task with several labels a picture: every third has the next class too, and one has none."""
-    count = len(task.classes.names)
-
-    def sets(items: Sequence[Item]) -> tuple[Item, ...]:
-        held = [[item.label, (item.label + 1) % count][: 1 + (place % 3 == 0)] for place, item in enumerate(items)]
-        return tuple(item.with_labels(own) for item, own in zip(items, [[], *held[1:]], strict=True))
-
-    classes = replace(task.classes, several_labels=True)
-    return replace(task, classes=classes, train=sets(task.train), held_out=sets(task.test))
-
-
-def _three(task: Task) -> tuple[ClassList, ...]:
-    """The classes of a task as those of two tasks, one class that has no images, and a task that has none.
-
-    The tasks lie in a hierarchy, for methods that look at it.
-    """
-    first, *others = task.classes.names
-    return (
-        ClassList("one thing", (first,), parents=("any thing",)),
-        ClassList("other_things", (*others, "another"), parents=("rest", "any thing")),
-        ClassList("nothing at all", ("empty", "void")),
-    )
-
-
-def _some_savings(combinations: int = 4) -> Iterator[Savings]:
-    """All, each without and each alone, and random combinations."""
-    names = [field.name for field in fields(Savings)]
-    yield Savings()
-    for name in names:
-        yield Savings.without([name])
-        yield replace(Savings.none(), **{name: True})
-    for values in np.random.default_rng(0).integers(2, size=(combinations, len(names)), dtype=bool).tolist():
-        yield Savings(*values)
-
-
-def _same(first: Sequence[Tensor], second: Sequence[Tensor], tolerance: float, what: str) -> None:
-    for one, other in zip(first, second, strict=True):
-        scale = max(float(one.abs().max()), 1e-30)
-        error = float((one - other).abs().max()) / scale
-        assert error <= tolerance, f"{what}: differs by {error:.1e} of the largest entry, allowed {tolerance:.0e}"
 
 
 def stored_equals_full(make: Make, folder: Path) -> None:
     """Logits and gradients from stored streams equal those from pixels and ids."""
-    full = _Stage(make, folder, replace(Savings(), frozen_beginning=False)).outcome()
-    _same(full, _Stage(make, folder).outcome(), 1e-12, "stored against full")
+    full = Stage(make, folder, replace(Savings(), frozen_beginning=False)).outcome()
+    same(full, Stage(make, folder).outcome(), 1e-12, "stored against full")
 
 
 def savings_change_nothing(make: Make, folder: Path) -> None:
     """No combination of savings moves logits, loss or gradients: in float64 by 1e-12, in float32 by rounding."""
     for dtype, tolerances in ((torch.float64, [1e-12] * 2), (torch.float32, [FORWARD, BACKWARD])):
-        expected = _Stage(make, folder, Savings.none(), dtype=dtype).outcome()
-        for savings in _some_savings():
-            outcome = _Stage(make, folder, savings, dtype=dtype).outcome()
-            _same(expected[:2], outcome[:2], tolerances[0], f"logits and loss in {dtype} with {savings}")
-            _same(expected[2:], outcome[2:], tolerances[1], f"gradients in {dtype} with {savings}")
+        expected = Stage(make, folder, Savings.none(), dtype=dtype).outcome()
+        for savings in some_savings():
+            outcome = Stage(make, folder, savings, dtype=dtype).outcome()
+            same(expected[:2], outcome[:2], tolerances[0], f"logits and loss in {dtype} with {savings}")
+            same(expected[2:], outcome[2:], tolerances[1], f"gradients in {dtype} with {savings}")
 
 
 def twenty_steps_agree(make: Make, folder: Path) -> None:
     """Twenty training steps in the fast and in the reference manner end at the same parameters, in float64 to 1e-9."""
-    _agree(_Stage(make, folder), _Stage(make, folder, Savings.none()))
+    _agree(Stage(make, folder), Stage(make, folder, Savings.none()))
 
 
 def gpu_agrees(make: Make, folder: Path) -> None:
@@ -173,12 +76,12 @@ def gpu_agrees(make: Make, folder: Path) -> None:
 
     Not closer: the temperature is a number in float32, and solvers stop where their gradient is small.
     """
-    gpu, cpu = _Stage(make, folder, device="cuda"), _Stage(make, folder)
-    _same(cpu.outcome(), gpu.outcome(), 1e-6, "logits, loss and gradients")
+    gpu, cpu = Stage(make, folder, device="cuda"), Stage(make, folder)
+    same(cpu.outcome(), gpu.outcome(), 1e-6, "logits, loss and gradients")
     _agree(gpu, cpu, 1e-6)
 
 
-def _agree(fast: _Stage, reference: _Stage, tolerance: float = 1e-9) -> None:
+def _agree(fast: Stage, reference: Stage, tolerance: float = 1e-9) -> None:
     """Both end at the same parameters."""
     recipe = fast.method.training_recipe()
     if recipe is None:
@@ -189,15 +92,15 @@ def _agree(fast: _Stage, reference: _Stage, tolerance: float = 1e-9) -> None:
         history = train(stage.method, stage.support, short, 7, torch.Generator().manual_seed(1))  # 3 steps an epoch
         losses.append(torch.tensor(history, dtype=torch.double))
     assert len(set(losses[0].tolist())) > 1, "nothing was trained"
-    _same(losses[:1], losses[1:], tolerance, "losses of 21 steps")
+    same(losses[:1], losses[1:], tolerance, "losses of 21 steps")
     states = [list(stage.method.state().values()) for stage in (fast, reference)]
-    _same(states[0], states[1], tolerance, "state after 21 steps")
-    _same(fast.outcome(), reference.outcome(), tolerance, "logits, loss and gradients after 21 steps")
+    same(states[0], states[1], tolerance, "state after 21 steps")
+    same(fast.outcome(), reference.outcome(), tolerance, "logits, loss and gradients after 21 steps")
 
 
 def gpu_never_waits(make: Make, folder: Path) -> None:
     """On a GPU no step of a replayable recipe waits for what the GPU has computed."""
-    stage = _Stage(make, folder, device="cuda")
+    stage = Stage(make, folder, device="cuda")
     recipe = stage.method.training_recipe()
     if recipe is None or not recipe.replayable:
         return
@@ -342,15 +245,13 @@ def several_tasks_as_declared(make: Make, folder: Path) -> None:
 
 def several_labels_as_declared(make: Make, folder: Path) -> None:
     """Several labels a picture: refused by name, or fitted, saved and opened, and no saving moves loss or gradients."""
-    task, backbone = _of_sets(tiny_task(folder / "images")), tiny_backbone(folder / "backbone")
+    task, backbone = of_sets(tiny_task(folder / "images")), tiny_backbone(folder / "backbone")
     given: dict[str, Any] = {"epochs": _epochs(make, 2), "recipe": "paper", "backbone": backbone, "keep": True}
     if not make().several_labels:
         _refused(lambda: fit(task, make(), store=MemoryStore(), **given), "gives each image one label")
         return
-    expected, outcome = (
-        _Stage(make, folder, one, several_labels=True).outcome() for one in (Savings.none(), Savings())
-    )
-    _same(expected, outcome, 1e-12, "logits, loss and gradients of several labels")
+    expected, outcome = (Stage(make, folder, one, several_labels=True).outcome() for one in (Savings.none(), Savings()))
+    same(expected, outcome, 1e-12, "logits, loss and gradients of several labels")
     model = fit(task, make(), store=MemoryStore(), **given)
     again = Model.open(model.save(folder / "several"), method=type(make()), trust_backbone=True)
     pictures = [item.picture for item in task.test]
@@ -360,12 +261,12 @@ def several_labels_as_declared(make: Make, folder: Path) -> None:
 
 def chunks_change_nothing(make: Make, folder: Path) -> None:
     """With a memory budget that holds a single class and image at a time, logits and gradients are the same."""
-    _same(_Stage(make, folder).outcome(), _Stage(make, folder, memory=1).outcome(), 1e-12, "chunks")
+    same(Stage(make, folder).outcome(), Stage(make, folder, memory=1).outcome(), 1e-12, "chunks")
 
 
 def bfloat16_is_close(make: Make, folder: Path) -> None:
     """With towers in bfloat16 a method trains float32 parameters, and its first loss differs by a few hundredths."""
-    exact, rough = _Stage(make, folder), _Stage(make, folder, dtype=torch.bfloat16)
+    exact, rough = Stage(make, folder), Stage(make, folder, dtype=torch.bfloat16)
     images = ImagePool(exact.task.train).all()
     cosine = torch.cosine_similarity(rough.frozen.image(images).double(), exact.frozen.image(images), dim=-1)
     assert float(cosine.min()) > 0.99, f"bfloat16 features differ: cosine {float(cosine.min()):.3f}"
@@ -434,14 +335,14 @@ def shapes_of_all_kinds(make: Make, folder: Path) -> None:
 
 def places_sum_to_the_image(make: Make, folder: Path) -> None:
     """Of each place of the grid a method says something finite; features of places have the image's as their mean."""
-    stage, pixels = _Stage(make, folder), torch.linspace(-1, 1, 2 * 3 * 32 * 32).double().view(2, 3, 32, 32).sin()
+    stage, pixels = Stage(make, folder), torch.linspace(-1, 1, 2 * 3 * 32 * 32).double().view(2, 3, 32, 32).sin()
     with torch.no_grad():
         with mock.patch.object(stage.frozen, "image", wraps=stage.frozen.image) as asked:
             of_places, _ = (stage.method.logits(Images(None, pixels, places)) for places in (True, False))
         found = [stage.frozen.image(*call.args) for call in asked.call_args_list]
     assert len(of_places) % len(pixels) == 0 and of_places.isfinite().all(), "logits of places"
     means = [one.unflatten(0, (len(pixels), -1)).mean(dim=1) for one in found[: len(found) // 2]]
-    _same(found[len(found) // 2 :], means, 1e-10, "mean of the features of places")
+    same(found[len(found) // 2 :], means, 1e-10, "mean of the features of places")
 
 
 class _Untouchable(tuple[Item, ...]):
