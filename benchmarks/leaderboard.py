@@ -50,8 +50,8 @@ SEEDS = (1, 2, 3)
 LONGEST = 20 * 60  # seconds of a run
 MEASURED = ("dtd", "gtsrb")  # on which steps are timed
 FEW, MORE, MOST = 2, 8, 512  # steps whose difference is timed: so many more, until that takes a second
-UNTRAINED = 5.0  # seconds of a fit without steps, and of what a fit does beside its steps,
-EACH = 0.05  # and for each image that it learns from
+UNTRAINED = 2.0  # seconds of a fit without steps, and of what a fit does beside its steps,
+EACH = 0.01  # and for each image that it learns from
 KEPT = (  # of a run: nothing of this machine
     "key", "method", "shots", "seed", "scores", "refusal", "seconds", "selection", "support_images", "peak_memory",
     "model_bytes", "backbone", "version", "date",
@@ -113,7 +113,7 @@ def seconds_of(cell: Cell, counts: Sequence[int], rates: Mapping[str, float]) ->
     rates: seconds of a step, by the number of classes of two data sets; empty where there are no steps.
 
     >>> seconds_of(Cell("zero_shot", "paper", 16, 1, "dtd"), [80] * 10, {})
-    13.0
+    3.6
     """
     fixed = UNTRAINED + EACH * sum(min(cell.shots, count) for count in counts)
     if cell.method == RACE:
