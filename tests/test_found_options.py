@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -153,16 +154,34 @@ def found_beta(backbone: Backbone, *names: str) -> float:
     return method.beta
 
 
-def test_beta_weighs_a_class_that_is_as_far_as_those_of_the_fit_by_one_over_e(backbone: Backbone) -> None:
-    beta = found_beta(backbone, "cat", "dog", "traffic light")
+def distances(backbone: Backbone, *names: str) -> torch.Tensor:
     frozen = Frozen(backbone)
-    features = frozen.text(frozen.encode([f"a photo of a {name}." for name in ("cat", "dog", "traffic light")]))
+    features = frozen.text(frozen.encode([f"a photo of a {name}." for name in names]))
     features = features / features.norm(dim=1, keepdim=True)
-    distances = 1 - features @ features.T
-    mean = float(distances[~torch.eye(3, dtype=torch.bool)].mean())
-    assert math.exp(-beta * mean) == pytest.approx(math.exp(-1), rel=1e-3)
+    return 1 - features @ features.T
 
 
-def test_beta_of_names_that_have_no_distance_is_the_default(backbone: Backbone) -> None:
-    assert found_beta(backbone, "cat") == 4.0
-    assert found_beta(backbone, "cat", "cat") == 4.0
+def test_beta_is_by_how_much_nearer_the_nearest_class_is(backbone: Backbone) -> None:
+    names = ("cat", "cats", "traffic light", "a red traffic light")
+    apart, others = distances(backbone, *names), ~torch.eye(4, dtype=torch.bool)
+    mean, near = float(apart[others].mean()), float(apart.where(others, 9.0).min(dim=1).values.mean())
+    assert math.exp(-found_beta(backbone, *names) * mean) == pytest.approx(1 - near / mean, rel=1e-3)
+
+
+def test_beta_of_names_without_neighbours_keeps_the_coefficient_above_nothing(backbone: Backbone) -> None:
+    with patch.object(Frozen, "text", lambda *_: torch.eye(4)):
+        beta = found_beta(backbone, "a", "b", "c", "d")
+    assert math.exp(-beta) == pytest.approx(0.05)
+
+
+def test_beta_of_fewer_than_three_classes_or_of_one_name_is_the_default(backbone: Backbone) -> None:
+    assert found_beta(backbone, "cat", "dog") == 4.0
+    assert found_beta(backbone, "cat", "cat", "cat") == 4.0
+
+
+def test_start_is_within_the_blocks_and_by_depth_where_nothing_can_be_held_out(task: Task, backbone: Backbone) -> None:
+    starts = {shots: fitted(task, backbone, MMA(start="auto", end=2), shots=shots, check=False)  # type: ignore[arg-type]
+              for shots in (1, 4)}  # fmt: skip
+    assert starts[1].record["options"]["start"] == 2  # of three blocks
+    assert 1 <= starts[4].record["options"]["start"] <= 2
+    assert starts[4].method.state().keys() >= {"parameter.image_2_down_weight"}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shotfit.evaluation.clean import clean
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks, evaluate_together
+    from shotfit.evaluation.several_labels import evaluate_labels
     from shotfit.evaluation.suggest import suggest
     from shotfit.export.write import export_model
     from shotfit.fitting.align import align
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from shotfit.fitting.model import Model, load
     from shotfit.fitting.parts import embed_parts, predict_parts
     from shotfit.fitting.pushing import push
+    from shotfit.fitting.relabelling import relabel
     from shotfit.fitting.start import zero_shot
     from shotfit.fitting.transductive import predict_together
     from shotfit.report.writing import write_report
@@ -55,6 +57,7 @@ __all__ = [
     "embed",
     "embed_parts",
     "evaluate",
+    "evaluate_labels",
     "evaluate_tasks",
     "evaluate_together",
     "export_model",
@@ -67,6 +70,7 @@ __all__ = [
     "push",
     "read_task",
     "read_tasks",
+    "relabel",
     "suggest",
     "write_report",
     "zero_shot",
@@ -83,6 +87,7 @@ _HOMES = {
     "embed": "fitting.embedding",
     "embed_parts": "fitting.parts",
     "evaluate": "evaluation.evaluate",
+    "evaluate_labels": "evaluation.several_labels",
     "evaluate_tasks": "evaluation.evaluate",
     "evaluate_together": "evaluation.evaluate",
     "export_model": "export.write",
@@ -95,6 +100,7 @@ _HOMES = {
     "push": "fitting.pushing",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
+    "relabel": "fitting.relabelling",
     "suggest": "evaluation.suggest",
     "write_report": "report.writing",
     "zero_shot": "fitting.start",

@@ -35,6 +35,7 @@ Published: see docs/methods.md#apex.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -58,6 +59,7 @@ from shotfit.towers.texts import Texts
 
 __all__ = ["Apex"]
 
+LEAST_NEAR = 0.05  # what is learned counts as little as that where no class is nearer than the others
 ROUNDING = 1e-6  # a distance that is 0 but for rounding
 ADADELTA = Optimizer("adadelta", lr=0.15, weight_decay=0.001, eps=1e-6)
 
@@ -175,15 +177,18 @@ class Apex(Method):
         return found | {f"parameter.{name}": shape for name, shape in maps[self.adapter].items()}
 
     def find_option(self, name: str, support: Support) -> float:
-        """beta: 1 over the mean distance of two classes of the fit, by their names; one class alone has the default.
+        """beta: with which a class as far from those of the fit as they are from one another has 1 - near / mean.
 
-        exp(-beta d) moves most with the distance, and so with the class, where beta is 1 / d. A class as far from those
-        of the fit as they are from one another then has alpha 1 / e, near the best fixed one in the paper (0.4).
+        near, mean: the distance of a class of the fit from the nearest other, and from all others, by their names and
+        averaged over the classes. Where classes have near neighbours, what is learned of one serves another, and alpha
+        is large; it is LEAST_NEAR at least. Fewer than three classes have the default.
         """
         features = F.normalize(self.reference_features().to(self._like()), dim=-1)
-        pairs = len(features) * (len(features) - 1)
-        distance = float((1 - features @ features.T).fill_diagonal_(0).sum()) / max(pairs, 1)
-        return 1 / distance if distance > ROUNDING else 4.0
+        others = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
+        if len(features) < 3 or (mean := float((1 - features @ features.T)[others].mean())) <= ROUNDING:
+            return type(self)().beta
+        near = float((1 - (features @ features.T).where(others, -1.0).max(dim=1).values).mean())
+        return math.log(1 / min(max(1 - near / mean, LEAST_NEAR), 1.0)) / mean
 
     def check(self) -> None:
         """Refuse options that do not fit one another, the backbone or the template."""

@@ -32,7 +32,7 @@ def told_apart(features: Tensor, labels: Sequence[int], seed: int, groups: Seque
     if not held.any():
         return nan
     learned, features = features[~held].double(), features.double()
-    spread = learned.std(dim=0).clamp(min=1e-12)
+    spread = learned.std(dim=0, correction=0).clamp(min=1e-12)
     found = gaussians((learned - learned.mean(dim=0)) / spread, classes[~held], int(classes.max()) + 1)
     asked = (features[held] - learned.mean(dim=0)) / spread
     right = (asked @ found.weight.T + found.bias).argmax(dim=1) == classes[held]
@@ -47,21 +47,20 @@ def alignment(first: Tensor, second: Tensor) -> float:
     Linear CKA (Kornblith et al., ICML 2019, arXiv 1905.00414) with the unbiased estimate of HSIC (Song et al., JMLR
     2012), which few rows of many columns do not raise. n is at least FEWEST.
     """
-    one, other = (_similarities(features.double()) for features in (first, second))
+    one, other = (features.double() - features.double().mean(dim=0) for features in (first, second))
     between, own = _hsic(one, other), (_hsic(one, one) * _hsic(other, other)).clamp(min=0).sqrt()
     return float(between / own) if own > 0 else 0.0
 
 
-def _similarities(features: Tensor) -> Tensor:
-    """Products of centred rows, [n, n], each with others alone."""
-    centred = features - features.mean(dim=0)
-    return (centred @ centred.T).fill_diagonal_(0)
-
-
 def _hsic(one: Tensor, other: Tensor) -> Tensor:
+    """Of centred rows, with the products K = X X^T and L = Y Y^T of rows with others alone, never written out:
+
+    sum K L + sum K sum L / ((n - 1) (n - 2)) - 2 sum_i (K 1)_i (L 1)_i / (n - 2), over n (n - 3)
+    """
     n = len(one)
-    across = one.sum(dim=0) @ other.sum(dim=0)
-    found = (one * other).sum() + one.sum() * other.sum() / ((n - 1) * (n - 2)) - 2 * across / (n - 2)
+    own, others = one.square().sum(dim=1), other.square().sum(dim=1)  # what K and L leave out; centred, K 1 is -own
+    both = own @ others
+    found = (one.T @ other).square().sum() - both + own.sum() * others.sum() / ((n - 1) * (n - 2)) - 2 * both / (n - 2)
     return found / (n * (n - 3))
 
 
