@@ -25,7 +25,7 @@ from shotfit.checkpoints.weights import load_in
 from shotfit.data.given import Data, Labels, tasks_of
 from shotfit.data.listing import How
 from shotfit.data.rules import AS_STORED, Rule
-from shotfit.data.tasks import Item, joined
+from shotfit.data.tasks import Item, Task, joined
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.ranks import world
@@ -137,6 +137,11 @@ def fit(
         views = "center"  # others are encoded for a method that is named
     store = open_store() if store is None else store
     how = How(None, path_column, label_column, group_column, None, frames, fps, window, bands)
+    listed = isinstance(data, (str, os.PathLike)) and os.fspath(data).endswith(".toml")
+    if how.sees and (listed or any(isinstance(one, Task) for one in (data if isinstance(data, list) else [data]))):
+        raise UsageError(
+            "frames, fps, window and bands say how one task is read: give them to read_task, and fit what that gives."
+        )
     whole = tasks_of(
         data, labels, how, templates, cache=cache_folder(), shots=shots or None, skip_broken=skip_broken,
         lenient=lenient, warned=lambda said: say(f"warning: {said}"),
@@ -147,6 +152,7 @@ def fit(
             "method of several, such as softcpt."
         )
     tasks = [task.support(shots or None, seed, validation) for task in whole]
+    rule = rule_of(item for task in whole for item in (*task.train, *task.val))
     classes = tuple(task.classes for task in tasks)
     for task in tasks:
         if not task.train:
@@ -186,7 +192,6 @@ def fit(
         winner = _as_it_is(Judge(fitter, support, selection), zero_shot(frozen, classes))
     result, held = winner.fitted, winner.held_out()
     trust = None if held is None else trust_of(held, result.sizes)
-    rule = rule_of(item for task in whole for item in (*task.train, *task.val))
     judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []
     learned = marks([*support, *judged_by] if result.name != "zero_shot" else ())
     record = record_of(result, loaded) | {
