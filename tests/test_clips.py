@@ -104,6 +104,8 @@ def test_moment_is_written_as_a_media_fragment_and_has_its_own_digest(tmp_path: 
     picture = Picture.of(f"{path}#t=0.50")
     assert str(picture) == f"{path}#t=0.5" and picture == Picture.of(path).at(0.5) and picture.whole == Picture.of(path)
     assert len({picture.digest(), Picture.of(path).digest(), Picture.of(path).at(0.6).digest()}) == 3
+    for seconds in (0, 0.001, 0.25, 59.999, 12345.678):
+        assert Picture.of(str(Picture.of(path).at(seconds))).moment == seconds
     (tmp_path / "odd.mp4#t=1").write_bytes(b"x")  # an existing path wins
     assert Picture.of(tmp_path / "odd.mp4#t=1").moment is None
 

@@ -264,6 +264,8 @@ def test_images_of_two_rules_are_not_fitted_together(deep: Path, backbone: str) 
     one, other = read_task(deep, window=(0, 9)), read_task(deep)
     with pytest.raises(UsageError, match="read all in one way"):
         fit(replace(one, train=(*one.train[:2], *other.train[4:6])), "zero_shot", backbone=backbone, check=False)
+    with pytest.raises(UsageError, match="give them to read_task"):
+        fit(other, "zero_shot", backbone=backbone, window=(0, 9))
 
 
 # DICOM

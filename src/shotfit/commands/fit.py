@@ -158,7 +158,7 @@ def fit(
       shotfit fit --tasks tasks.toml --method softcpt --shots 4 --out many
       shotfit fit photos/ --needs new-classes --out open
       shotfit fit clips/ --frames 16 --out actions      CLASS/CLIP.mp4
-      shotfit fit scans/ --window=-160,240 --out organs      DICOM, or pictures of 16 bits
+      shotfit fit scans/ --window -160,240 --out organs      DICOM, or pictures of 16 bits
       shotfit fit photos/ --method mma --recipe paper
       shotfit fit photos/ --method coop --set length=4 --steps 200
       torchrun --nproc-per-node 2 -m shotfit fit photos/ --method mma --steps 2000

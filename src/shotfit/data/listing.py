@@ -116,6 +116,11 @@ class How:
         """How levels and bands become pixels. Raises UsageError."""
         return Rule.of(self.window, self.bands or ())
 
+    @property
+    def sees(self) -> bool:
+        """Whether anything was said of clips, levels or bands."""
+        return self.sampling.asked or bool(self.rule)
+
     def under(self, rule: Rule, padding: float | None) -> How:
         """The same with the window and bands of a rule, and with that padding."""
         return replace(self, window=rule.window, bands=rule.bands or None, padding=padding)

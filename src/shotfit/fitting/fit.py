@@ -25,7 +25,7 @@ from shotfit.checkpoints.weights import load_in
 from shotfit.data.given import Data, Labels, tasks_of
 from shotfit.data.listing import How
 from shotfit.data.rules import AS_STORED, Rule
-from shotfit.data.tasks import Item, joined
+from shotfit.data.tasks import Item, Task, joined
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.ranks import world
@@ -145,6 +145,11 @@ def fit(
         views = "center"  # others are encoded for a method that is named
     store = open_store() if store is None else store
     how = How(None, path_column, label_column, group_column, None, padding, frames, fps, window, bands, several_labels)
+    listed = isinstance(data, (str, os.PathLike)) and os.fspath(data).endswith(".toml")
+    if how.sees and (listed or any(isinstance(one, Task) for one in (data if isinstance(data, list) else [data]))):
+        raise UsageError(
+            "frames, fps, window and bands say how one task is read: give them to read_task, and fit what that gives."
+        )
     whole = tasks_of(
         data, labels, how, templates, cache=cache_folder(), shots=shots or None, skip_broken=skip_broken,
         lenient=lenient, warned=lambda said: say(f"warning: {said}"),
@@ -156,6 +161,7 @@ def fit(
         )
     around = padding_of(whole, padding)
     tasks = [task.support(shots or None, seed, validation) for task in whole]
+    rule = rule_of(item for task in whole for item in (*task.train, *task.val))
     classes = tuple(task.classes for task in tasks)
     if any(one.several_labels for one in classes):
         check_alone(len(whole), needs, spare_classes)

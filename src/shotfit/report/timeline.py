@@ -6,6 +6,7 @@ draw_timelines(gathered.of, Path("timeline.svg"))       # or .png
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def draw_timelines(timelines: Mapping[str, Timeline], out: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = list(timelines.items())[:MOST_CLIPS]
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "shotfit"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "shotfit"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=(8, 1.9 * len(shown) + 0.4), layout="constrained")
         panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
         for axes, (clip, one) in zip(panels, shown, strict=True):
