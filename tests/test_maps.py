@@ -301,6 +301,7 @@ def test_names_of_classes_and_pictures_stay_within_the_folder(model: Model, tmp_
         (["--map", "out", "--transductive"], "does not go with --map"),
         (["--map", "out", "--out", "parts"], "--map"),
         (["--points", "--format", "csv"], "--points prints a table"),
+        (["--points", "--out", "points.jsonl"], "does not go with --out"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused_in_a_line(
@@ -337,6 +338,21 @@ def test_points_are_judged_by_the_boxes_of_a_set(
     assert [row["hit"] for row in rows] == hits and all(Path(row["overlay"]).exists() for row in rows)
     assert last["points"][-1] == {"label": "all", "asked": 2, "hits": sum(hits) / 2, "chance": pytest.approx(0.4)}
     assert run(tmp_path, "--points")[1][0].split()[:2] == ["class", "asked"]
+
+
+def test_a_picture_that_is_cut_off_is_mapped_as_far_as_it_is_there(model: Model, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(9).integers(0, 256, (60, 40, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
+    (found,) = model.maps(tmp_path / "a.jpg", lenient=True)
+    assert overlay(found).height > 60 and np.isfinite(found.places).all()
+
+
+@pytest.mark.parametrize("kind", ["vit", "siglip", "resnet"])
+def test_places_in_bfloat16_are_close(kind: str, tmp_path: Path) -> None:
+    tower, pixels = tiny_backbone(tmp_path, kind).image, noise(10, 2, 3, 32, 32).float()
+    exact, rough = at_places(tower, pixels), at_places(tower.to(torch.bfloat16), pixels.to(torch.bfloat16))
+    assert torch.cosine_similarity(exact, rough.float(), dim=-1).min() > 0.98
 
 
 def test_pictures_without_boxes_are_no_set_to_judge_points_by(

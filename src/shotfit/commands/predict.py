@@ -294,6 +294,14 @@ def predict(
         raise UsageError("--copy-to makes copies, and --link-to links: give one.")
     if map_to is not None and (copy_to is not None or link_to is not None):
         raise UsageError("--map draws maps, and --copy-to and --link-to sort pictures: do one after the other.")
+    other = next((name for name, value in {
+        "--out": out, "--copy-to": copy_to, "--link-to": link_to, "--map-classes": map_classes, "--unknown": unknown,
+        "--coverage": coverage,
+    }.items() if points and value), None)  # fmt: skip
+    if other is not None:
+        raise UsageError(
+            f"--points prints how often maps point into boxes, and does not go with {other}: leave it out."
+        )
     if map_classes is not None and map_to is None:
         raise UsageError("--map-classes are those that --map draws: add --map DIR.")
     from shotfit.data.clips import Sampling, framed

@@ -151,7 +151,7 @@ def maps_in(
     for number in [names.index(name) for name in classes] or best:
         grid = Image.fromarray(places[:, number].view(side, side).numpy())
         yield Map(
-            picture, names[number], float(probabilities[number]),
+            read, names[number], float(probabilities[number]),
             np.asarray(as_stored(grid, orientation)), seen, width, height, orientation,
         )  # fmt: skip
 
