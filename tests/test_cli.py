@@ -431,7 +431,7 @@ def test_limit_of_the_cache_that_is_no_size_is_named(shell: Shell, monkeypatch: 
         (
             ["fit", "PHOTOS", "--precision", "half"],
             2,
-            "--precision is 'half'; expected auto, float32, bfloat16 or int8.",
+            "--precision is 'half'; expected auto, float32, bfloat16 or int8",
         ),
         (["fit", "PHOTOS", "--without", "cut,gelu"], 2, "There is no saving 'gelu': use frozen_beginning, cut, shared"),
         (["fit", "PHOTOS", "--out", "PHOTOS"], 2, "is not a shotfit model: choose another --out"),
