@@ -428,7 +428,7 @@ def test_limit_of_the_cache_that_is_no_size_is_named(shell: Shell, monkeypatch: 
         (["compare", "PHOTOS", "--seeds", "4294967296"], 2, "seed is 4294967296"),
         (["fit", "PHOTOS", "--views", "many"], 2, "--views is 'many'"),
         (["fit", "PHOTOS", "--memory", "lots"], 2, "'lots' is no size"),
-        (["fit", "PHOTOS", "--precision", "half"], 2, "--precision is 'half'; expected auto, float32 or bfloat16."),
+        (["fit", "PHOTOS", "--precision", "half"], 2, "--precision is 'half'; expected auto, float32, bfloat16"),
         (["fit", "PHOTOS", "--without", "cut,gelu"], 2, "There is no saving 'gelu': use frozen_beginning, cut, shared"),
         (["fit", "PHOTOS", "--out", "PHOTOS"], 2, "is not a shotfit model: choose another --out"),
         (["fit", "PHOTOS", "--template", "a photo", "--out", "NEW"], 3, "the template 'a photo' holds {} 0 times"),

@@ -93,7 +93,8 @@ class Source:
         if not same or found != len(view):
             raise ShotfitError(f"{self.path} was changed while it was read. Load it again.")
         if crc is not None and checksum != crc:
-            raise ShotfitError(f"{self.path} is damaged: {len(view):,} bytes from {place:,} on have a wrong checksum.")
+            damage = f"{len(view):,} bytes from {place:,} on have a wrong checksum"
+            raise ShotfitError(f"{self.path} is damaged: {damage}. Fetch it again.")
         return content.view(dtype)
 
 

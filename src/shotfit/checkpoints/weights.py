@@ -150,7 +150,7 @@ def load_known(source: str, precision: Precision = "float32", device: str = "cpu
     Raises ShotfitError for a name that is neither a short name nor a hub id, and for one whose files are not here.
     """
     check_precision(precision)
-    return in_precision(_known(source), precision, device_of(device))
+    return _placed(_known(source), precision, device, device_of(device))
 
 
 def _known(source: str) -> Backbone:
@@ -366,17 +366,17 @@ def load_in(backbone: str | Path | Backbone | Encoder, precision: Precision = "a
     check_precision(precision)
     place = device_of(device)
     if isinstance(backbone, (str, os.PathLike)):
-        loaded = _loaded(backbone)
-        stays = loaded.closed and device == "auto" and not _moves(loaded)
-        return in_precision(loaded, precision, loaded.device if stays else place)
+        return _placed(_loaded(backbone), precision, device, place)
     given = backbone if isinstance(backbone, Backbone) else _loaded(backbone)
     if precision in ("auto", given.precision):
         return given if device == "auto" else given.to(place)
     return in_precision(deepcopy(given), precision, given.device if device == "auto" else place)
 
 
-def _moves(loaded: Backbone) -> bool:
-    return isinstance(loaded, ClosedBackbone) and loaded.moves
+def _placed(loaded: Backbone, precision: Precision, device: str, place: torch.device) -> Backbone:
+    """In a precision at a place; encoders that are closed and cannot move stay where they are for "auto"."""
+    stays = isinstance(loaded, ClosedBackbone) and not loaded.moves and device == "auto"
+    return in_precision(loaded, precision, loaded.device if stays else place)
 
 
 def check_precision(precision: str) -> None:

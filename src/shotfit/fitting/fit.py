@@ -204,7 +204,6 @@ def fit(
         _warn_of_fallback(fitted.name, checked)
         winner = _as_it_is(Judge(fitter, support, selection), zero_shot(frozen, classes))
     result, held = winner.fitted, winner.held_out()
-    rule = rule_of(item for task in whole for item in (*task.train, *task.val))
     if result.judges_alone:
         trust: Trust | None = several_trust_of(_own_logits(fitter, support, result) if held is None else held)
     else:
