@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shotfit.commands.console import print_json, read_all, show_table, to
-from shotfit.errors import UsageError
+from shotfit.errors import ShotfitError, UsageError
 
 if TYPE_CHECKING:
     from shotfit.data.reading import Reading
@@ -49,6 +49,8 @@ def say_points(model: Model, sources: list[str], how: Reading, form: str, folder
                 "hit": point.hit, "share": round(point.share, 6),
             }  # fmt: skip
             print_json(line | ({} if files is None else {"overlay": files.overlay, "array": files.array}))
+    if not found:
+        raise ShotfitError(f"The test part of {task.name} has no box to judge points by.")
     rows = summary(found, names)
     if form == "jsonl":
         print_json({"points": [asdict(row) for row in rows]})

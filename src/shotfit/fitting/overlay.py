@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from shotfit.data.images import as_stored, opened_image, upright
-from shotfit.fitting.maps import Map, scaled
+from shotfit.fitting.maps import LONGEST, Map, scaled
 from shotfit.printing import printable
 
 __all__ = ["colors", "overlay"]
 
-SHORTEST, LONGEST = 320, 1024  # pixels of the longer side
+SHORTEST = 320  # pixels of the longer side; smaller pictures are enlarged
 SHARE = 0.6  # of the map's color; the rest is the picture
 RAMP = (
     (68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140), (40, 174, 128), (94, 201, 98),
