@@ -52,7 +52,7 @@ def test_fingerprint_is_that_of_the_weights_in_float32(dtype: torch.dtype, tmp_p
     assert found.fingerprint == whole.fingerprint
     assert (found.precision, whole.precision) == ("float32", "float32")
     for precision in ("bfloat16", "int8"):
-        assert load_in(str(tmp_path / "half"), precision).fingerprint == whole.fingerprint  # type: ignore[arg-type]
+        assert load_in(str(tmp_path / "half"), precision).fingerprint == whole.fingerprint
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
