@@ -25,10 +25,10 @@ from shotfit.checkpoints.weights import load_in
 from shotfit.data.images import as_stored, stored_size
 from shotfit.data.pictures import Crop, Picture
 from shotfit.data.readers import read_task
+from shotfit.engine.decoding import center_view
 from shotfit.engine.frozen import Frozen, Images
 from shotfit.engine.store import open_store
 from shotfit.evaluation.points import pointed
-from shotfit.fitting.decoded import decoded
 from shotfit.fitting.fit import fit
 from shotfit.fitting.maps import Map, seen_of
 from shotfit.methods.base import Method
@@ -69,13 +69,14 @@ def rates(
     """The share of hits by definition, share and reading."""
     tower, names = frozen.backbone.image, method.class_names
     assert isinstance(tower, VisionTransformer)
-    (side, pixels), rule = grid_of(tower.config), frozen.backbone.config.preprocessing
+    (side, patch), rule = grid_of(tower.config), frozen.backbone.config.preprocessing
     hits: dict[tuple[str, float, str], list[bool]] = {}
     for picture, boxes in asked.items():
-        shown = decoded(frozen, picture)[None]
+        pixels = center_view(picture, rule, frozen.savings.reduced_images)
+        shown = pixels.to(frozen.backbone.dtype)[None]
         image = tower.finish(tower.start(shown))[:, None]
         width, height, orientation = stored_size(picture)
-        seen = seen_of(width, height, orientation, side * pixels / rule.size, rule)
+        seen = seen_of(width, height, orientation, side * patch / rule.size, rule)
         for definition, places in given(tower, shown).items():
             for share in SHARES:
                 features = (image + share * (places - image)).flatten(0, 1)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from shotfit.engine.frozen import Frozen, ImagePool, Images, Rows
+from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.plans import activation_bytes
+from shotfit.engine.resident import Rows
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.fitting import train as training
 from shotfit.fitting.fit import fit

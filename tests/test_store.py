@@ -18,7 +18,7 @@ from torch import Tensor
 from shotfit.data import cachefolder
 from shotfit.engine import shards
 from shotfit.engine import store as module
-from shotfit.engine.frozen import Rows
+from shotfit.engine.resident import Rows
 from shotfit.engine.shards import DamagedRowsError, digests_of
 from shotfit.engine.store import MemoryStore, Store, open_store, parse_size
 from shotfit.errors import ShotfitError, UsageError

@@ -226,10 +226,10 @@ def transfer(
     begun, done, total = time.perf_counter(), 0, len(tasks) * len(seeds)
     for seed in seeds:
         for i, task in enumerate(tasks):
-            trained = {} if find(method)().training_recipe() is None else {"steps": steps}
+            trained = None if find(method)().training_recipe() is None else steps
             fitted = fit(
                 task.sealed(), method, shots=shots, seed=seed, backbone=frozen.backbone, store=frozen.store,
-                recipe="paper", views="center", check=False, **trained,
+                recipe="paper", views="center", check=False, steps=trained,
             )  # fmt: skip
             for j, other in enumerate(tasks):
                 own = fitted if i == j else fitted.for_classes(other.classes)
