@@ -3,9 +3,9 @@
     found = layers(frozen, tasks)
     found.start                          # the block from which on `mma` would adapt
 
-After Yang et al., "MMA: Multi-Modal Adapter for Vision-Language Models", CVPR 2024, whose figure says that higher
-layers tell data sets apart and lower ones less, that texts tell them better than images, and that the towers are far
-from each other, most of all in lower layers. The paper's text gives no formula for its gap; here it is 1 - CKA.
+After Yang et al., "MMA: Multi-Modal Adapter for Vision-Language Models", CVPR 2024, which reports that higher layers
+tell data sets apart and lower ones less, that texts tell them better than images, and that the towers are far from each
+other, most of all in lower layers. The measures are ours: of the paper, the abstract alone was at hand.
 
     told_i = share of held-out samples whose data set is recognised after step i, mean over data sets
     gap_i  = 1 - CKA of the classes' mean images and of their prompts after step i
