@@ -37,10 +37,10 @@ def compared(parts: Sequence[tuple[Fold, HeldOut | None]], reference: Method, de
     sizes = reference.sizes
     if reference.judges_alone:
         sets = torch.cat([fold.labels for fold, _ in parts])
-        frozen = torch.cat([held_out_by(reference, fold) for fold, _ in parts])
-        fitted = [torch.zeros(len(fold.labels), sum(sizes)) if held is None else held.logits for fold, held in parts]
-        return {"on": description, "images": len(sets), PRECISION: mean_average_precision(torch.cat(fitted), sets),
-                f"zero_shot_{PRECISION}": mean_average_precision(frozen, sets)}  # fmt: skip
+        zero = torch.cat([held_out_by(reference, fold) for fold, _ in parts])
+        own = [torch.zeros(len(fold.labels), sum(sizes)) if held is None else held.logits for fold, held in parts]
+        return {"on": description, "images": len(sets), PRECISION: mean_average_precision(torch.cat(own), sets),
+                f"zero_shot_{PRECISION}": mean_average_precision(zero, sets)}  # fmt: skip
     right = [
         torch.zeros(len(fold.labels), dtype=torch.bool) if held is None else held.right(sizes) for fold, held in parts
     ]
