@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import leaderboard_page
-from benchmarks.standings import RACE, RESULTS, SETS, key_of
+from benchmarks.standings import LEFT_OUT, RACE, RESULTS, SETS, key_of
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.commands.arguments import as_list, as_numbers
 from shotfit.data.readers import read_task
@@ -144,7 +144,7 @@ class Leaderboard:
         for run in read_runs(file).values():
             (method, recipe, shots), name, seed = key_of(run)
             self.done[Cell(method, recipe, shots, seed, name)] = float(run["seconds"])
-        self.rates: dict[str, dict[str, float]] = json.loads(RATES.read_text()) if RATES.is_file() else {}
+        self.rates: dict[str, dict[str, float]] = _read(RATES) or {}
 
     def measure(self) -> None:
         """Time the steps of the methods whose steps are not timed yet."""
@@ -161,7 +161,7 @@ class Leaderboard:
                     rate, more = max(taken, 0.0) / more, 4 * more
                 rates[str(len(task.classes.names))] = rate
             self.rates[name] = rates
-            RATES.write_text(json.dumps(self.rates, indent=1) + "\n", encoding="utf-8")
+            _write(RATES, self.rates)
             print(f"{name}: seconds of a step by classes: {rates}", flush=True)
 
     def _fit(self, name: str, task: Task, steps: int) -> float:
@@ -190,13 +190,18 @@ class Leaderboard:
                 yield from sorted(own, key=lambda pair: pair[1])
 
     def say_forecast(self) -> None:
-        """What is left, in total."""
-        left = [seconds for _, seconds in self.left()]
-        runs = [seconds for seconds in left if seconds <= LONGEST]
-        long = len(left) - len(runs)
+        """What is left, in total; and keep which runs are left out for their length, for the page."""
+        left = list(self.left())
+        runs = [seconds for _, seconds in left if seconds <= LONGEST]
+        long = [f"{cell.variant} on {cell.data}, {cell.shots} shots" for cell, seconds in left if seconds > LONGEST]
+        own = {name for part in self.parts for name in (cell.method for cell in part)}
+        kept = [said for said in _read(LEFT_OUT) if said.partition("@")[0] not in own]
+        _write(LEFT_OUT, sorted({*kept, *long}))
+        untimed = sum(name not in self.rates and find(name)().training_recipe() is not None for name in own - {RACE})
         print(
             f"{len(self.done):,} runs are done in {sum(self.done.values()) / 3600:.1f} h; {len(runs):,} are left, "
-            f"about {sum(runs) / 3600:.1f} h; {long:,} of more than {LONGEST / 60:.0f} min are left out.",
+            f"about {sum(runs) / 3600:.1f} h; {len(long):,} of more than {LONGEST / 60:.0f} min are left out"
+            + (f"; steps of {untimed} methods are not timed yet, and count as none." if untimed else "."),
             flush=True,
         )
 
@@ -236,6 +241,14 @@ class Leaderboard:
         scores = run["scores"][cell.data]
         said = run["refusal"] if scores is None else f"{100 * scores['accuracy']:.1f} %"
         print(f"  {said}, {run['seconds']:.1f} s", flush=True)
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+
+def _write(file: Path, value: object) -> None:
+    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def _forget(results: Path, methods: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ python -m benchmarks.leaderboard page
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from statistics import fmean
 
 from benchmarks.leaderboard_plots import PLAIN, cost_drawn, ranks_drawn
 from benchmarks.standings import (
+    LEFT_OUT,
     RACE,
     SETS,
     Figure,
@@ -36,6 +38,7 @@ ANCHORS = dict(  # the section of each method, which some share
     re.findall(r"^\| \[`(\w+)`\]\(#([\w-]+)\)", (DOCS / "methods.md").read_text(encoding="utf-8"), re.MULTILINE)
 )
 AVERAGE = "average of 11"  # as published.csv calls it
+UNLIKE = ("gtsrb", "rbc_shapes")  # traffic signs and blood cells: no photographs of daily life
 SHOWN = 6  # methods of a table of the chooser
 QUICK = 30.0  # seconds of a fit
 BEGIN, END = "<!-- table: {} -->\n", "<!-- end of the table -->\n"
@@ -69,7 +72,7 @@ def page(found: Standings) -> str:
     ]  # fmt: skip
     for recipe, shots in PARTS:
         lines += ["", *_part(found, recipe, shots)]
-    return "\n".join([*lines, "", *_manner(found)]) + "\n"
+    return "\n".join([*lines, "", *_manner()]) + "\n"
 
 
 def _summary(found: Standings) -> str:
@@ -188,13 +191,9 @@ def row_of(cells: Sequence[str]) -> str:
     return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
 
 
-def _manner(found: Standings) -> list[str]:
+def _manner() -> list[str]:
     """How the figures were taken, and what was left out."""
-    empty = [
-        name
-        for name in METHODS
-        if any(len(found.get((name, recipe, shots), {})) < len(SETS) for recipe, shots in PARTS)
-    ]
+    long = json.loads(LEFT_OUT.read_text(encoding="utf-8")) if LEFT_OUT.is_file() else []
     return [
         "## How it is measured", "",
         "`python -m benchmarks.leaderboard` carries the runs out and goes on where it stopped; its results are "
@@ -203,8 +202,8 @@ def _manner(found: Standings) -> list[str]:
         "means and standard deviations over the seeds. Seconds are those of a fit on one core of a machine that did "
         "other work beside it, with the frozen model's features in the store already; memory is the most of "
         "the whole process; a model's size is that of its folder, without the backbone.", "",
-        "Empty: not run yet, or a run that was forecast to take more than 20 minutes"
-        + (f" ({', '.join(f'`{name}`' for name in empty)})." if empty else "."), "",
+        "Empty: not run yet" + (f", or left out since a run would take more than 20 minutes: {'; '.join(long)}." if long
+                                else "."), "",
         "Ranks are compared as in Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7, "
         "2006. `mini` is a small backbone: names that say little to it (traffic signs, blood cells) leave more to be "
         "learned than CLIP's would, so the order may differ on yours. `shotfit compare DIR --methods ...` runs your "
@@ -220,14 +219,11 @@ def choices(found: Standings) -> dict[str, str]:
     }  # fmt: skip
     single = {(name, recipe): row for (name, recipe, shots), row in found.items()
               if shots == 1 and recipe == "paper" and len(row) == len(SETS)}  # fmt: skip
-    zero = found.get(("zero_shot", "paper", 16), {})
-    unlike = sorted(zero, key=lambda data: zero[data].accuracy)[:3]
-    like = [data for data in SETS if data in zero and data not in unlike]
 
     def best(rows: Mapping[tuple[str, str], Mapping[str, Figure]], sets: Sequence[str],
              keep: Callable[[str, Mapping[str, Figure]], bool] = lambda *_: True) -> str:  # fmt: skip
         kept = {key: own for key, own in rows.items() if keep(key[0], own)}
-        means = {key: fmean(own[data].accuracy for data in sets) for key, own in kept.items()} if sets else {}
+        means = {key: fmean(own[data].accuracy for data in sets) for key, own in kept.items()}
         head = ["method", "recipe", "accuracy", "seconds", "memory", "model"]
         lines = [row_of(head), "|---" * len(head) + "|"]
         for name, recipe in sorted(means, key=lambda key: -means[key])[:SHOWN]:
@@ -250,8 +246,8 @@ def choices(found: Standings) -> dict[str, str]:
         "quick": best(whole, SETS, quick),
         "new classes": best(whole, SETS, new_classes),
         "one shot": best(single, SETS),
-        "unlike": best(whole, unlike),
-        "like": best(whole, like),
+        "unlike": best(whole, UNLIKE),
+        "like": best(whole, [data for data in SETS if data not in UNLIKE]),
         "several tasks": best(whole, SETS, several),
     }
 

@@ -44,7 +44,7 @@ __all__ = ["CLAP", "ZSLP"]
 RECIPE = Recipe(
     Optimizer("sgd", lr=0.1), Schedule("cosine", warmup=1, warmup_lr=1e-5), epochs={1: 300}, batch=256, replayable=True
 )
-RATE = Axis("lr", (0.1, 1.0, 0.01), "how far a prototype must go depends on the length of the text features")
+RATE = Axis("lr", (0.1, 1.0), "how far a prototype must go depends on the length of the text features")
 STEPS = Axis("steps", (400, 100), "300 epochs are 300 steps for 256 images, where a hundred suffice for few")
 
 
@@ -56,7 +56,7 @@ class ZSLP(Method):
     paper: ClassVar[str] = "Silva-Rodriguez et al., CVPR 2024, arXiv 2312.12730"
     verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = RECIPE
-    grid: ClassVar[Grid | None] = Grid((RATE, STEPS), robust={"lr": 0.1, "steps": 100}, together=True)
+    grid: ClassVar[Grid | None] = Grid((RATE, STEPS), robust={"lr": 1.0, "steps": 400}, together=True)
 
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """The prototypes [classes, embed], and where they start."""
@@ -80,8 +80,8 @@ class CLAP(ZSLP):
     verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = RECIPE
     grid: ClassVar[Grid | None] = Grid(  # not together: `adaptative` counts its epochs step by step
-        (RATE, STEPS, Axis("strength", (1.0, 0.1), "names that say little should hold less")),
-        robust={"lr": 0.1, "steps": 100, "strength": 1.0},
+        (RATE, STEPS, Axis("strength", (1.0, 0.1, 0.01), "names that say little should hold less")),
+        robust={"lr": 1.0, "steps": 100, "strength": 0.1},
     )
 
     distance: str = option("l2", "what holds a prototype near its text", choices=("l2", "cosine"))
