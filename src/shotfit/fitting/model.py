@@ -234,7 +234,8 @@ class Model:
     @property
     def cutoffs(self) -> Tensor:
         """[classes] the probability from which on an image has a class, of a model of several labels a picture."""
-        return self.trust.cutoffs if isinstance(self.trust, SeveralTrust) else torch.tensor(0.5)
+        trust = self.trust
+        return trust.cutoffs if isinstance(trust, SeveralTrust) else torch.full((len(self.class_names),), 0.5)
 
     def predict_proba(
         self, images: PictureLike | Sequence[PictureLike], task: str | None = None, lenient: bool = False
