@@ -102,7 +102,7 @@ def test_halves_decide_as_the_method_does(frozen: Frozen, home: Path) -> None:
     found = pairs_of(frozen, task, shots=4, seeds=(1,))
     items = task.support(4, 1).train
     fitter = Fitter(frozen, (task.classes,), 1, None)
-    for name in HALVES:
+    for name in ("positive text", "positive", "negative text", "negative", "both"):
         options = {"training_free": "true", "search": "false", "paths": name.partition(" ")[0]}
         options |= {"cache": "false"} if name.endswith("text") else {}
         right = []
@@ -111,6 +111,19 @@ def test_halves_decide_as_the_method_does(frozen: Frozen, home: Path) -> None:
             method = fitter.fit(find("dualadapter").with_options(options), part, Validation("none", ()), "")
             right.append(held_out_by(method, fold).argmax(dim=1) == fold.labels)
         assert found.halves[name].mean == pytest.approx(float(torch.cat(right).double().mean())), name
+
+
+def test_a_cache_alone_decides_by_its_nearest_or_farthest_keys(frozen: Frozen, home: Path) -> None:
+    task = tiny_task(home / "colors")
+    found = pairs_of(frozen, task, shots=4, seeds=(1,))
+    items = task.support(4, 1).train
+    fitter, right = Fitter(frozen, (task.classes,), 1, None), []
+    for fold in fitter.folds(items).folds:
+        part = [items[index] for index in fold.train.tolist()]
+        options = {"training_free": "true", "search": "false", "paths": "negative", "negative_scale": "0"}
+        method = fitter.fit(find("dualadapter").with_options(options), part, Validation("none", ()), "")
+        right.append(held_out_by(method, fold).argmax(dim=1) == fold.labels)
+    assert found.halves["negative cache"].mean == pytest.approx(float(torch.cat(right).double().mean()))
 
 
 def test_disagreements_are_what_the_halves_say_differently(frozen: Frozen, home: Path) -> None:

@@ -111,10 +111,15 @@ class _Seed:
             owners = [classes, classes, rows, rows]
             for place, (cosines, owner) in enumerate(zip((*texts, *caches), owners, strict=True)):
                 self._count(place, cosines.cpu(), labels[:, None] == owner)
-            for name in HALVES:
-                method.paths = name.partition(" ")[0]
-                method.cache = not name.endswith("text")
-                self.logits[name].append(method.logits_of(part).float().cpu())
+            for paths in ("positive", "negative", "both"):
+                method.paths, method.cache = paths, True
+                logits = method.logits_of(part).float().cpu()
+                self.logits[paths].append(logits)
+                if paths != "both":
+                    method.cache = False
+                    texts_alone = method.logits_of(part).float().cpu()
+                    self.logits[f"{paths} text"].append(texts_alone)
+                    self.logits[f"{paths} cache"].append(logits - texts_alone)
         assert fold.held.pool is not None
         self.items += [items[index] for index in fold.held.rows.tolist()]
 

@@ -26,8 +26,8 @@ __all__ = ["HALVES", "KINDS", "Disagreement", "Kind", "Overlap", "Pairs", "Share
 
 KINDS = ("positive text", "negative text", "image", "negative cache")
 """What images are compared with, of their own class and of others."""
-HALVES = ("positive text", "negative text", "positive", "negative", "both")
-"""What decides: the texts of one half alone, a half with its cache, both halves."""
+HALVES = ("positive text", "positive cache", "positive", "negative text", "negative cache", "negative", "both")
+"""What decides: the texts of one half alone, its cache alone, a half with both, both halves."""
 NEAR = 0.5  # deviations of the cosines by which the positive text must be nearer than the negative one
 
 

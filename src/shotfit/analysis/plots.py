@@ -69,7 +69,7 @@ def _draw_gains(axes: Axes, found: Sequence[Difficulty], gains: Sequence[Gain]) 
         if own:
             axes.errorbar(
                 [rtd[gain.task] or 0 for gain in own], [100 * gain.mean for gain in own],
-                [100 * (gain.spread or 0) for gain in own], fmt=f"{MARKS[place]}:", color=LINES[place], markersize=5,
+                [100 * (gain.spread or 0) for gain in own], fmt=MARKS[place], color=LINES[place], markersize=5,
                 label=f"{role}: {shortened(own[0].method, 30)}",
             )  # fmt: skip
     _log(axes, [value for value in rtd.values() if value])
@@ -82,7 +82,7 @@ def _draw_gains(axes: Axes, found: Sequence[Difficulty], gains: Sequence[Gain]) 
 def _log(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlim(min(values, default=0.01) / 2, max(1.2, *values) * 1.6)
+    axes.set_xlim(min(values, default=0.01) / 2, max(1.2, *values) * 3)  # names stand to the right
 
 
 def draw_pairs(figure: Figure, found: Pairs) -> None:
