@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from shotfit.fitting.model import Model, load
     from shotfit.fitting.parts import embed_parts, predict_parts
     from shotfit.fitting.pushing import push
+    from shotfit.fitting.relabelling import relabel
     from shotfit.fitting.start import zero_shot
     from shotfit.report.writing import write_report
 
@@ -64,6 +65,7 @@ __all__ = [
     "push",
     "read_task",
     "read_tasks",
+    "relabel",
     "suggest",
     "write_report",
     "zero_shot",
@@ -90,6 +92,7 @@ _HOMES = {
     "push": "fitting.pushing",
     "read_task": "data.readers",
     "read_tasks": "data.tasklist",
+    "relabel": "fitting.relabelling",
     "suggest": "evaluation.suggest",
     "write_report": "report.writing",
     "zero_shot": "fitting.start",
