@@ -12,6 +12,7 @@ import torch
 
 from shotfit.analysis.layers import Layers, Level, layers
 from shotfit.checkpoints.weights import load_in
+from shotfit.commands.analyze import ANALYSES
 from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.layers import image_levels, text_levels
@@ -190,6 +191,13 @@ def test_json_and_plots_have_all_of_it(shell: Shell, tmp_path: Path, tasks: list
 def test_wrong_usage_is_one_line(shell: Shell, words: list[str], sentence: str) -> None:
     result = shell("analyze", "layers", *words)
     assert result.code == 2 and sentence in one_line(result)
+
+
+@pytest.mark.parametrize("command", [command.__name__ for command in ANALYSES])
+def test_help_of_every_analysis_has_an_example_and_the_exit_codes(shell: Shell, command: str) -> None:
+    result = shell("analyze", command, "--help")
+    assert result.code == 0 and f"shotfit analyze {command}" in result.out.split("Example")[1]
+    assert "130  interrupted" in result.out
 
 
 def test_closed_encoders_are_refused(tasks: list[Task]) -> None:
