@@ -3,11 +3,12 @@
     g_p = f + SHARE (u_p - mean over places of u)      [n, places, embed]; f: the image's features
 
 u_p is what the features' last sum would be if every place gave it what place p gives, so that g_p is of an image of
-which a share is like place p. What no place gives is the same in all: the class token's start, MLPs beside it, prompt
-tokens, biases. How P places reach that sum:
+which a share is like place p. What no place gives is the same in all: the class token's start, prompt tokens, biases.
+How P places reach that sum:
 
     class token     x = start + sum over blocks of (attention + MLP + what stands beside). The attention at the class
-                    token is a sum over tokens, weight a_p times value W v_p: u_p has P a_p W v_p of every block
+                    token is a sum over tokens, weight a_p times value W v_p: u_p has P a_p W v_p of every block, and
+                    adapters beside blocks read the class token with what it has of that; MLPs are the image's
     mean            u_p is the token of place p
     pooling head    u_p has P a_p W v_p of the probe's attention, and is what the head's MLP makes of it
     ResNet          likewise of the attention pool, where the mean of the grid is a share of every place's
@@ -20,6 +21,7 @@ Representation via Text-Based Decomposition", ICLR 2024, arXiv 2310.05916.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ from torch.nn import functional as F
 from shotfit.towers.blocks import Block, PoolingHead, rotated, without
 from shotfit.towers.changed import changed
 from shotfit.towers.config import ImageConfig, ResNetConfig, StemConfig
-from shotfit.towers.edits import Edit, ends_unprojected
+from shotfit.towers.edits import Adapter, Edit, Weights, ends_unprojected
 from shotfit.towers.efficientnet import STRIDE
 from shotfit.towers.layout import Savings, Stream
 from shotfit.towers.linear import linear
@@ -66,21 +68,44 @@ def at_places(
         parts, last = _of_attention_pool(own.pool, stream.hidden), own.pool.out
     else:
         assert isinstance(tower, VisionTransformer)
-        attended = pixels.new_zeros(())
-        while stream.step < tower.last - 1:
-            if tower.pooling == "token":
-                attended = attended + _attended(tower, tower.ready(stream, edits), edits)
-            stream = tower.run(stream, edits, until=stream.step + 1)
-        parts, last = _of_tokens(own, tower.ready(stream, edits), attended), own.projection
+        if tower.pooling == "token":
+            stream, parts = _of_class_token(tower, own.post_norm, stream, edits)
+        else:
+            stream = tower.run(stream, edits)
+            parts = _of_tokens(own, tower.ready(stream, edits))
+        last = own.projection
     if last is not None and not ends_unprojected(edits):
         parts = linear(parts, last.weight, None)
-    apart = SHARE * (parts - parts.mean(dim=1, keepdim=True))  # [n, places, embed]
+    apart = parts - parts.mean(dim=1, keepdim=True)  # [n, places, embed]
     features = tower.finish(stream, edits)[:, None]
     return features + F.pad(apart, (0, features.shape[-1] - apart.shape[-1]))
 
 
+def _of_class_token(
+    tower: VisionTransformer, norm: nn.LayerNorm, stream: Stream, edits: Sequence[Edit]
+) -> tuple[Stream, Tensor]:
+    """The stream behind the last block, and u in front of the projection but for a constant, [n, places, width].
+
+    What stands beside a block reads the class token as a place makes it.
+    """
+    beside = [edit for edit in edits if isinstance(edit, (Adapter, Weights))]
+    apart = stream.hidden.new_zeros(())  # of a place's class token from the image's, [n, places, width]
+    ready = tower.ready(stream, edits)
+    while stream.step < tower.last - 1:
+        before = tower.read_tokens(ready)[:, None] + apart
+        added = apart + _attended(tower, ready, edits)
+        stream = tower.run(stream, edits, until=stream.step + 1)
+        ready, token = tower.ready(stream, edits), tower.read_tokens(stream)[:, None]
+        own = replace(
+            stream, hidden=(token + added).flatten(0, 1), layout=None, prompts=0,
+            before=before.expand_as(added).flatten(0, 1),
+        )  # fmt: skip
+        apart = tower.ready(own, beside).hidden.view_as(added) - tower.read_tokens(ready)[:, None]
+    return stream, _held(norm, apart, tower.read_tokens(ready))
+
+
 def _attended(tower: VisionTransformer, stream: Stream, edits: Sequence[Edit]) -> Tensor:
-    """P a_p W v_p: what the next block's attention adds to the class token, by places, [n, places, width]."""
+    """What the next block's attention gives the class token of a place apart from the image's, [n, places, width]."""
     step, places = stream.step + 1, tower.tokens - 1
     block = changed(tower.blocks[step - 1], step, edits)
     assert isinstance(block, Block) and stream.layout is not None
@@ -97,21 +122,20 @@ def _attended(tower: VisionTransformer, stream: Stream, edits: Sequence[Edit]) -
     each = linear(each, attention.out.weight, None)
     if block.norm == "after":
         each = _held(block.norm1, each, attention.out(whole))
-    return places * each[:, 1 : 1 + places]
+    own = each[:, 1 : 1 + places]
+    return SHARE * (places * own - own.sum(dim=1, keepdim=True))
 
 
-def _of_tokens(own: VisionTransformer, stream: Stream, attended: Tensor) -> Tensor:
-    """u in front of the projection: [n, places, width]."""
-    if own.pooling == "token":
-        return _held(own.post_norm, attended, own.read_tokens(stream))
+def _of_tokens(own: VisionTransformer, stream: Stream) -> Tensor:
+    """u in front of the projection, of towers that pool over tokens: [n, places, width]."""
     assert stream.layout is not None
     x = without(stream.hidden, stream.layout, stream.prompts).unflatten(0, (stream.layout.rows, -1))
     x = x if own.norm_after_pool else own.post_norm(x)  # [n, tokens, width]
     first = int(own.has_class_token)
     parts = x[:, first:] if own.pool is None else _of_pooling_head(own.pool, x, first)
-    if not own.norm_after_pool:
-        return parts
-    return _held(own.post_norm, parts, parts.mean(dim=1) if own.pool is None else own.pool(x))
+    if own.norm_after_pool:
+        parts = _held(own.post_norm, parts, parts.mean(dim=1) if own.pool is None else own.pool(x))
+    return SHARE * parts
 
 
 def _of_pooling_head(head: PoolingHead, x: Tensor, first: int) -> Tensor:
@@ -137,7 +161,7 @@ def _of_attention_pool(pool: AttentionPool, x: Tensor) -> Tensor:
     weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1).transpose(-1, -2)
     of_grid = F.linear(grid, pool.value.weight).unflatten(-1, (pool.heads, -1)).transpose(1, 2)
     shares = weights[:, :, :1] * of_grid + grid.shape[1] * weights[:, :, 1:] * value[:, :, 1:]
-    return shares.transpose(1, 2).flatten(2)
+    return SHARE * shares.transpose(1, 2).flatten(2)
 
 
 def _shares(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
