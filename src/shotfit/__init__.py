@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shotfit.evaluation.clean import clean
     from shotfit.evaluation.compare import compare
     from shotfit.evaluation.evaluate import evaluate, evaluate_tasks
+    from shotfit.evaluation.several_labels import evaluate_labels
     from shotfit.evaluation.suggest import suggest
     from shotfit.export.write import export_model
     from shotfit.fitting.align import align
@@ -54,6 +55,7 @@ __all__ = [
     "embed",
     "embed_parts",
     "evaluate",
+    "evaluate_labels",
     "evaluate_tasks",
     "export_model",
     "fit",
@@ -80,6 +82,7 @@ _HOMES = {
     "embed": "fitting.embedding",
     "embed_parts": "fitting.parts",
     "evaluate": "evaluation.evaluate",
+    "evaluate_labels": "evaluation.several_labels",
     "evaluate_tasks": "evaluation.evaluate",
     "export_model": "export.write",
     "fit": "fitting.fit",

@@ -224,7 +224,7 @@ class Model:
 
     @property
     def cutoffs(self) -> Tensor:
-        """[classes] the probability from which on an image has a class, of a model of several labels a picture."""
+        """[classes], or [], the probability from which on an image has a class, of a model of several labels."""
         return self.trust.cutoffs if isinstance(self.trust, SeveralTrust) else torch.tensor(0.5)
 
     def predict_proba(
