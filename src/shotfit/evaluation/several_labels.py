@@ -146,7 +146,8 @@ def labelled_answers(model: Model, items: Sequence[Item]) -> LabelAnswers:
         raise ShotfitError("There are no images to evaluate on; give a list with a test part, or use all its images.")
     sets = ImagePool(items, sets=len(model.class_names)).labels.numpy()
     probabilities = model.probabilities(items).double().numpy()
-    return LabelAnswers(sets, probabilities, model.cutoffs.double().numpy(), model.class_names)
+    thresholds = np.broadcast_to(model.cutoffs.double().numpy(), len(model.class_names))
+    return LabelAnswers(sets, probabilities, thresholds, model.class_names)
 
 
 def label_scores(

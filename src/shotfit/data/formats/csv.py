@@ -62,7 +62,9 @@ def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], li
         return rows, left_out.notes()
     if how.several_labels and {"probability", "error"} <= set(header):  # what `predict` writes
         lines = ((number, line) for number, line in lines if not line.get("error"))
-    elif how.label_column is None and not any(plain_column(name) in LABELS for name in header):
+    elif (
+        not how.several_labels and how.label_column is None and not any(plain_column(name) in LABELS for name in header)
+    ):
         _refuse_unlabeled(shown(source), header, list(islice(lines, 50)))
     columns = columns_of(shown(source), header, how)
     twice = [name for name in (columns.path, columns.label) if header.count(name) > 1]
