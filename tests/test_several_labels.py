@@ -301,7 +301,7 @@ def test_command_line(shell: Shell, tmp_path: Path, backbone: Backbone) -> None:
     tower = ["--backbone", str(backbone.name)]
     done = shell("fit", str(labels), "--several-labels", "--method", "taskres", "--epochs", "3", *tower, "--out", place)
     assert done.code == 0, done.err
-    assert "labels: 1.0 a picture, 5 pictures without any" in done.out
+    assert "labels: 1.2 a picture, 5 pictures without any" in done.out
     assert "mean average precision on" in done.out
     rows = shell("predict", place, str(tmp_path / "02.png"), *tower, "--format", "csv").out.splitlines()
     assert rows[0] == "image,label,probability,error"

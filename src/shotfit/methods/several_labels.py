@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "CACHED",
     "are_sets",
     "average_precision",
     "mean_average_precision",
@@ -30,6 +31,10 @@ __all__ = [
     "set_loss",
 ]
 
+CACHED = 16
+"""Images that each class counts for in a cache, however many it has: what the published weights of caches are for. A
+sum that grew with the images would move the logits from the folds' fits to that of all images, and softmax, in which it
+cancels, is not taken."""
 HALVINGS = 40  # of the interval that an offset lies in
 FAR = 20.0  # beyond the logits, where sigmoid is 0 or 1 for float32
 ENTRIES = 2**22  # logits that are ranked together

@@ -14,7 +14,7 @@ not normalized again, with the initial beta and alpha, and searches them afterwa
 the checkpoint says (`temperature=100` restores it).
 # differs: the last epoch's keys are kept and nothing is chosen on test images, as the official program chooses F's
 epoch.
-With several labels a picture the values are sets, and each class counts as if it had the mean number of images.
+With several labels a picture the values are sets, and each class counts as if it had 16 images.
 
 # differs: F trains on the views drawn once for the cache (`--views fresh` draws a new crop at every step, as the
 official program does).
@@ -38,6 +38,7 @@ from shotfit.methods.class_features import class_features, scaled_cosines
 from shotfit.methods.coefficients import MOST_STEPS, best_first, grid, judged_along
 from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import VIEWS, Axis, Grid, Optimizer, Recipe, Schedule
+from shotfit.methods.several_labels import CACHED
 from shotfit.methods.support_features import support_features
 
 __all__ = ["TipAdapter", "TipAdapterF", "cached"]
@@ -82,13 +83,10 @@ class TipAdapter(Method):
         self.register_buffer("beta_alpha", torch.tensor([self.beta, self.alpha]).to(keys.device))
 
     def _values(self, labels: Tensor) -> Tensor:
-        """[support, classes]: one-hot; of sets each class as if it had the mean number of images, so that alpha means
-        the same for all.
-        """
+        """[support, classes]: one-hot; of sets each class as if it had CACHED images."""
         if not self.judges_alone:
             return nn.functional.one_hot(labels, len(self.base))
-        counts = labels.sum(dim=0)
-        return labels * (counts.mean() / counts.clamp(min=1))
+        return labels * CACHED / labels.sum(dim=0).clamp(min=1)
 
     def keep(self, keys: Tensor) -> None:
         """Hold the keys as a buffer: they are not trained."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shotfit.errors import UsageError
+from shotfit.methods.several_labels import CACHED
 
 __all__ = ["Cache", "check_left_out", "negative_keys", "trust"]
 
@@ -90,7 +91,7 @@ def cache_of_sets(keys: Tensor, sets: Tensor) -> Cache:
     """The cache of images with several labels: a row for each image and class that it has, class by class.
 
     A class with k images has k negative keys: the images without it are dealt into k parts, and each key is the mean of
-    one. A row is zero where no image is left. keys: [images, embed], of unit length. sets: [images, classes].
+    one. A row is zero where no image is left. Each class counts for CACHED images. keys: [images, embed], of unit length. sets: [images, classes].
     """
     labels, images = sets.T.nonzero(as_tuple=True)  # [rows]
     opposite = torch.zeros_like(keys[images])
@@ -101,7 +102,7 @@ def cache_of_sets(keys: Tensor, sets: Tensor) -> Cache:
         # with fewer images than keys, those that there are come again
         parts = [parts[number % len(without)] if len(without) else part for number, part in enumerate(parts)]
         opposite[own] = torch.stack([F.normalize(part.sum(dim=0), dim=0) for part in parts])
-    return Cache(keys[images], labels, labels.clone(), int(sets.sum(dim=0).max()), opposite)
+    return Cache(keys[images], labels, labels.clone(), CACHED, opposite)
 
 
 def trust(cache: Cache, temperature: float) -> Tensor:
