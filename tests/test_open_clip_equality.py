@@ -83,6 +83,7 @@ def test_the_page_has_these_rows(outcomes: dict[str, Outcome]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_all_others_are_read_by_the_closed_way(outcomes: dict[str, Outcome], tmp_path: Path) -> None:
     """Each is opened as `open_clip:NAME@FILE`, and gives open_clip's features; the page says so."""
     from .open_clip_table import PAGE, by_closed_way, table
