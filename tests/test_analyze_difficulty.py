@@ -172,15 +172,26 @@ def test_rank_test_counts_every_order() -> None:
 
 def test_gains_are_those_of_compare(home: Path) -> None:
     tasks = [tiny_task(home / "colors", NAMES), tiny_task(home / "others", NAMES[:3], seed=1)]
-    roles = roles_of(["cross_modal", "nearest_centroid", "tip_adapter"], 2, [1, 2])
+    roles = roles_of(["gda", "nearest_centroid", "knn"], 2, [1, 2])
     backbone, store = tiny_backbone(home / "same"), MemoryStore()
     gains = gains_of(tasks, roles, 2, [1, 2], backbone=backbone, store=store)
     assert [(one.task, one.role) for one in gains[:4]] == [
         ("colors", "text"), ("colors", "image"), ("colors", "combined"), ("others", "text")
     ]  # fmt: skip
-    rows = compare(tasks[1], ["zero_shot", "tip_adapter"], [2], [1, 2], backbone=backbone, store=store)
-    plain, ours = (next(row for row in rows if row.method == name) for name in ("zero_shot", "tip_adapter"))
+    rows = compare(tasks[1], ["zero_shot", "knn"], [2], [1, 2], backbone=backbone, store=store)
+    plain, ours = (next(row for row in rows if row.method == name) for name in ("zero_shot", "knn"))
     assert gains[-1].by_seed == tuple(a - b for a, b in zip(ours.accuracies, plain.accuracies, strict=True))
+
+
+def test_a_gain_that_is_not_known_and_a_set_without_test_part_are_refused(home: Path, frozen: Frozen) -> None:
+    task = tiny_task(home / "others", NAMES[:3], seed=1)
+    with pytest.raises(ShotfitError, match=r"did not converge on others"):
+        gains_of(
+            [task], {"text": "taskres@paper+lr=1e30", "image": "knn", "combined": "gda"}, 2, [1],
+            backbone=frozen.backbone, store=MemoryStore(),
+        )  # fmt: skip
+    with pytest.raises(ShotfitError, match="no test images"):
+        seconds_of(frozen, [replace(task, held_out=())], {"text": "knn"}, 2, [1])
 
 
 def test_a_forecast_counts_what_is_trained(home: Path) -> None:
@@ -205,7 +216,7 @@ def test_a_table_a_plot_and_one_object(shell: Shell, home: Path) -> None:
 
 
 def test_gains_as_typed(shell: Shell) -> None:
-    words = ("--methods", "cross_modal,nearest_centroid,tip_adapter", "--shots", "2", "--seeds", "1")
+    words = ("--methods", "gda,nearest_centroid,knn", "--shots", "2", "--seeds", "1")
     told = shell(
         "analyze", "difficulty", "colors", "others", "--backbone", "tiny", "--gains", *words, "--plot", "hard.png"
     )

@@ -26,7 +26,7 @@ from shotfit.analysis.difficulty import Difficulty
 from shotfit.data.tasks import Task, joined
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import MemoryStore, Store
-from shotfit.errors import UsageError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.compare import compare, plan_of, read_variants
 from shotfit.evaluation.rows import Rows
 from shotfit.evaluation.variants import Variant, read_variant
@@ -81,7 +81,7 @@ class Claim:
     def sentence(self) -> str:
         """For people."""
         said = {True: "holds here", False: "does not show here", None: f"cannot be told of fewer than {FEWEST} sets"}
-        figures = f"rank correlation with rtd {self.correlation:+.2f}, p = {self.p:.2g}, {self.tasks} tasks"
+        figures = f"rank correlation with rtd {self.correlation:+.2f}, p = {self.p:.2g}, {self.tasks} sets"
         return f"{self.what}: {said[self.holds]} ({figures})"
 
 
@@ -120,15 +120,22 @@ def gains_of(
 ) -> list[Gain]:
     """Fit each method to each task with each seed, as `compare` does, and judge it on the task's test part.
 
-    views, out, report: as in `compare`. Raises as `compare` does.
+    views, out, report: as in `compare`. Raises as `compare` does, and ShotfitError for a fit that did not converge.
     """
     several = len(tasks) > 1
-    data = list(tasks) if several else tasks[0]
-    columns = plan_of(data, apart=several).columns[: len(tasks)]
+    columns = _columns(tasks)
     rows = compare(
-        data, ["zero_shot", *roles.values()], [shots], list(seeds), apart=several, backbone=backbone, views=views,
-        store=store, out=out, report=report,
-    )  # fmt: skip
+        list(tasks) if several else tasks[0],
+        ["zero_shot", *roles.values()],
+        [shots],
+        list(seeds),
+        apart=several,
+        backbone=backbone,
+        views=views,
+        store=store,
+        out=out,
+        report=report,
+    )
     return [
         _gain(rows, task.name, column, role, method)
         for task, column in zip(tasks, columns, strict=True)
@@ -136,10 +143,21 @@ def gains_of(
     ]
 
 
+def _columns(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """The column of each task in the table of `compare`, which refuses a task without a test part."""
+    several = len(tasks) > 1
+    return plan_of(list(tasks) if several else tasks[0], apart=several).columns[: len(tasks)]
+
+
 def _gain(rows: Rows, task: str, column: str, role: str, method: str) -> Gain:
-    own, plain = (
-        next(row for row in rows if row.method == name and row.column == column) for name in (method, "zero_shot")
-    )
+    of = {row.method: row for row in rows if row.column == column}
+    plain = of["zero_shot"]
+    own = of.get(method)
+    if own is None or own.seeds != plain.seeds:
+        raise ShotfitError(
+            f"{method} did not converge on {task} with every seed, so that its gain is not known: name another method, "
+            f"or a lower rate, as in {method}+lr=0.001."
+        )
     by_seed = tuple(one - other for one, other in zip(own.accuracies, plain.accuracies, strict=True))
     spread = stdev(by_seed) if len(by_seed) > 1 else None
     return Gain(task, role, method, plain.mean, own.mean, by_seed, fmean(by_seed), spread)
@@ -218,7 +236,10 @@ def seconds_of(
     """How long `gains_of` will take, about: a few steps of each method on each task are timed.
 
     What these steps read is stored, so that the time is not lost. A method that is not trained counts as nothing.
+
+    Raises ShotfitError for a task without a test part.
     """
+    _columns(tasks)  # refused before anything is timed
     total = 0.0
     for task in tasks:
         items = joined([(task.classes, task.support(shots, seeds[0]).train)])
