@@ -127,7 +127,7 @@ def test_groups_of_boxes_have_the_size_of_a_batch(tmp_path: Path) -> None:
     boxes = [Item(Picture(path, crop=Crop(number % 60, 0, 20, 20)), 0, str(number)) for number in range(70)]
     pool = ImagePool([Item(Picture(path), 0, "whole"), *boxes, Item(Picture(path), 0, "again")])
     assert [len(rows) for rows in pool.files(range(72))] == [1, 32, 32, 6, 1]
-    pixels = list(Frozen(tiny_backbone(tmp_path / "backbone"))._pixels(pool, range(72)))
+    pixels = list(Frozen(tiny_backbone(tmp_path / "backbone")).pixels(pool, range(72)))
     assert [len(batch) for batch in pixels] == [33, 32, 7]
     alone = [torch.stack(pool.pixels((row,), *_rule(tmp_path))) for row in (1, 40, 71)]
     assert torch.equal(torch.cat(alone).to(pixels[0].dtype), torch.cat(pixels)[[1, 40, 71]])

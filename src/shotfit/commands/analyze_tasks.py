@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,8 @@ from shotfit.commands.console import Say, print_json, read_all, show_table, to
 from shotfit.errors import UsageError, plural
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from shotfit.analysis.tasks import Likeness
 
 __all__ = ["tasks"]
@@ -147,7 +149,7 @@ def _table(seen: Likeness) -> list[list[str]]:
     return rows
 
 
-def _nearest(values: Sequence[float], names: Sequence[str], own: int, form: str) -> str:
+def _nearest(values: NDArray[Any], names: Sequence[str], own: int, form: str) -> str:
     order = sorted((place for place in range(len(names)) if place != own), key=lambda place: -values[place])
     return ", ".join(f"{names[place]} ({form.format(values[place])})" for place in order[:NEAREST])
 
