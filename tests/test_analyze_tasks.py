@@ -61,7 +61,7 @@ def test_contexts_are_those_of_the_fitted_model(tasks: list[Task], frozen: Froze
     other = replace(tasks[0], classes=replace(tasks[0].classes, task="unseen flowers"))
     again = likenesses(frozen, [other, *tasks[1:]], model)
     assert again.by_context is not None
-    assert again.by_context[1, 2] == pytest.approx(found.by_context[1, 2])  # type: ignore[index]
+    assert again.by_context[1, 2] == pytest.approx(found.by_context[1, 2])
 
 
 def test_transfer_is_judged_on_images_that_no_fit_has_seen(tasks: list[Task], frozen: Frozen) -> None:
@@ -111,7 +111,7 @@ def test_likeness_is_drawn(tmp_path: Path, ending: str) -> None:
 
 
 def test_command_prints_what_belongs_together_and_a_list(tmp_path: Path, shell: Shell) -> None:
-    lines = []
+    lines: list[str] = []
     for name, word in zip(NAMES, ("a", "b", "c"), strict=True):
         tiny_task(tmp_path / word, ("rose", "tulip"), images=4, seed=len(lines))
         lines += ["[[task]]  # one", f'name = "{name}"', f'data = "{word}"', ""]

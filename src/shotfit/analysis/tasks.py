@@ -29,9 +29,10 @@ from shotfit.analysis.layers import evenly_drawn
 from shotfit.data.tasks import Item, Task
 from shotfit.engine.frozen import Frozen, normalize
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.evaluation.evaluate import answers, model_for, zero_shot_of
+from shotfit.evaluation.evaluate import answers, model_for
 from shotfit.evaluation.intervals import Interval, interval_by_image
 from shotfit.fitting.fit import fit
+from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.model import Model
 from shotfit.methods import find
 from shotfit.methods.softcpt import SoftCPT
@@ -221,20 +222,22 @@ def transfer(
             f"{method} predicts no classes but its own, so nothing is transferred: name another, such as coop."
         )
     judged = [_judged(task, shots, seeds, images) for task in tasks]
-    plain: list[NDArray[Any]] = []
+    plain = [
+        answers(Model(zero_shot(frozen, (task.classes,)), frozen, {}), items).right
+        for task, items in zip(tasks, judged, strict=True)
+    ]
     right: dict[tuple[int, int], list[NDArray[Any]]] = {}
     begun, done, total = time.perf_counter(), 0, len(tasks) * len(seeds)
     for seed in seeds:
         for i, task in enumerate(tasks):
-            trained = None if find(method)().training_recipe() is None else steps
+            trained = find(method)().training_recipe() is not None
             fitted = fit(
                 task.sealed(), method, shots=shots, seed=seed, backbone=frozen.backbone, store=frozen.store,
-                recipe="paper", views="center", check=False, steps=trained,
+                recipe="paper", views="center", check=False,
+                steps=steps if trained else None,
             )  # fmt: skip
             for j, other in enumerate(tasks):
                 own = fitted if i == j else fitted.for_classes(other.classes)
-                if len(plain) < len(tasks):
-                    plain.append(answers(zero_shot_of(own), judged[j]).right)
                 right.setdefault((i, j), []).append(answers(own, judged[j]).right)
             done += 1
             if done == 1 and total > 1:
