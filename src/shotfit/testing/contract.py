@@ -44,7 +44,7 @@ from shotfit.fitting.train import Stepper, train
 from shotfit.methods import address
 from shotfit.methods.base import Method, Support, Validation
 from shotfit.methods.numbering import step_labels
-from shotfit.testing.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import of_sets, three_tasks, tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 
@@ -73,7 +73,7 @@ class _Stage:
         several_labels: bool = False,
     ) -> None:
         self.task, backbone = _surroundings(folder)
-        self.task = _of_sets(self.task) if several_labels else self.task
+        self.task = of_sets(self.task) if several_labels else self.task
         self.backbone = deepcopy(backbone).to(device, dtype)
         self.frozen = Frozen(self.backbone, MemoryStore(), savings, memory)
         self.method = make()
@@ -81,7 +81,7 @@ class _Stage:
         center = ImagePool(self.task.train, sets=len(self.task.classes.names) if several_labels else 0)
         views = center.in_views(recipe.views) if recipe and recipe.views else center
         self.support = Support(center, views, 4)
-        classes = _three(self.task) if self.method.several_tasks and not several_labels else (self.task.classes,)
+        classes = three_tasks(self.task) if self.method.several_tasks and not several_labels else (self.task.classes,)
         self.method.attach(self.frozen, classes)
         torch.manual_seed(0)
         self.method.prepare(self.support)
@@ -102,31 +102,6 @@ class _Stage:
             parameters = [p for group in self.method.parameter_groups() for p in group.parameters]
             tensors += [loss, *torch.autograd.grad(loss, parameters)]
         return [tensor.detach().cpu() for tensor in tensors]
-
-
-def _of_sets(task: Task) -> Task:
-    """The task with several labels a picture: every third has the next class too, and one has none."""
-    count = len(task.classes.names)
-
-    def sets(items: Sequence[Item]) -> tuple[Item, ...]:
-        held = [[item.label, (item.label + 1) % count][: 1 + (place % 3 == 0)] for place, item in enumerate(items)]
-        return tuple(item.with_labels(own) for item, own in zip(items, [[], *held[1:]], strict=True))
-
-    classes = replace(task.classes, several_labels=True)
-    return replace(task, classes=classes, train=sets(task.train), held_out=sets(task.test))
-
-
-def _three(task: Task) -> tuple[ClassList, ...]:
-    """The classes of a task as those of two tasks, one class that has no images, and a task that has none.
-
-    The tasks lie in a hierarchy, for methods that look at it.
-    """
-    first, *others = task.classes.names
-    return (
-        ClassList("one thing", (first,), parents=("any thing",)),
-        ClassList("other_things", (*others, "another"), parents=("rest", "any thing")),
-        ClassList("nothing at all", ("empty", "void")),
-    )
 
 
 def _some_savings(combinations: int = 4) -> Iterator[Savings]:
@@ -342,7 +317,7 @@ def several_tasks_as_declared(make: Make, folder: Path) -> None:
 
 def several_labels_as_declared(make: Make, folder: Path) -> None:
     """Several labels a picture: refused by name, or fitted, saved and opened, and no saving moves loss or gradients."""
-    task, backbone = _of_sets(tiny_task(folder / "images")), tiny_backbone(folder / "backbone")
+    task, backbone = of_sets(tiny_task(folder / "images")), tiny_backbone(folder / "backbone")
     given: dict[str, Any] = {"epochs": _epochs(make, 2), "recipe": "paper", "backbone": backbone, "keep": True}
     if not make().several_labels:
         _refused(lambda: fit(task, make(), store=MemoryStore(), **given), "gives each image one label")
