@@ -205,7 +205,8 @@ def fit(
         winner = _as_it_is(Judge(fitter, support, selection), zero_shot(frozen, classes))
     result, held = winner.fitted, winner.held_out()
     if result.judges_alone:
-        trust: Trust | None = several_trust_of(_own_logits(fitter, support, result) if held is None else held)
+        known = _own_logits(fitter, support, result) if held is None else held
+        trust: Trust | None = several_trust_of(known, result.own_offsets)
     else:
         trust = None if held is None else trust_of(held, result.sizes)
     judged_by = [item for task in tasks for item in task.val] if selection.source == "validation part" else []

@@ -20,6 +20,7 @@ from shotfit.fitting.train import quality, train
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, Support, Validation
 from shotfit.methods.recipe import Recipe
+from shotfit.methods.several_labels import offsets
 
 __all__ = ["Fitter", "Setting", "Views", "held_out_by", "zero_shot"]
 
@@ -93,6 +94,7 @@ class Fitter:
                 losses = train(method, support, recipe, epochs, generator, validation, fresh, what, trainings, length)
             with torch.no_grad():
                 method.solve(support, validation)
+                _set_offsets(method, support)
         method.requires_grad_(False)
         method.bake()
         if recipe is not None and trainings:
@@ -135,6 +137,7 @@ class Fitter:
                 with torch.no_grad():
                     for method in methods:
                         method.solve(support, validation)
+                        _set_offsets(method, support)
             while methods:  # what was looked at is forgotten before the next is asked for
                 method = methods.pop(0).requires_grad_(False)
                 method.bake()
@@ -208,8 +211,18 @@ class Fitter:
 
 @torch.no_grad()
 def held_out_by(method: Method, fold: Fold) -> Tensor:
-    """What a fitted method says of a fold's held images: logits [images, classes], float32."""
-    return method.logits(fold.held).float().cpu()
+    """What a fitted method says of a fold's held images: logits [images, classes], float32.
+
+    Of several labels with the offsets that it has by the images it learned from: where its logits begin is its own
+    affair, and another fit's begin elsewhere.
+    """
+    logits = method.logits(fold.held).float().cpu()
+    return logits if method.own_offsets is None else logits + method.own_offsets
+
+
+def _set_offsets(method: Method, support: Support) -> None:
+    if method.judges_alone:
+        method.own_offsets = offsets(method.logits(support.center.all()).float().cpu(), support.labels)
 
 
 def _learned_numbers(method: Method) -> int:

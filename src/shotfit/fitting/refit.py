@@ -16,6 +16,7 @@ from shotfit.errors import UsageError
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.fitting.record import record_of
+from shotfit.fitting.several_labels import SeveralTrust
 from shotfit.methods.base import Method
 from shotfit.methods.ensemble import Ensemble
 
@@ -47,7 +48,9 @@ def refit(model: Model, tasks: Sequence[Task], *, shots: int | None = None, seed
     record = model.record
     measured = {name: record[name] for name in MEASURED if name in record}
     again.record |= measured | {"refit": True, "seconds": round(record["seconds"] + again.record["seconds"], 3)}
-    again.trust = model.trust
+    again.trust, new, old = model.trust, again.method.own_offsets, model.method.own_offsets
+    if isinstance(model.trust, SeveralTrust) and new is not None and old is not None:
+        again.trust = model.trust.moved(new - old)
     return again
 
 

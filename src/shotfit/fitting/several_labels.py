@@ -15,7 +15,7 @@ that is best for all classes together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -46,6 +46,12 @@ class SeveralTrust(Trust):
         """From what it holds."""
         none = torch.zeros(0)
         return cls(calibration, none, none.long(), none, none, none, none, dict(summary), cutoffs)
+
+    def moved(self, by: Tensor) -> SeveralTrust:
+        """For logits [images, classes] that lack `by` [classes]."""
+        known = self.calibration
+        assert known.bias is not None
+        return replace(self, calibration=replace(known, bias=known.bias + by / known.temperature))
 
     def thresholds(self, names: Sequence[str], coverage: float, per_class: bool = False) -> Any:
         """Refuse. Raises UsageError."""
@@ -80,8 +86,10 @@ def refuse(what: str) -> UsageError:
     return UsageError(f"{what} are for models that give each picture one label, and this one may give several.")
 
 
-def several_trust_of(held: HeldOut) -> SeveralTrust:
+def several_trust_of(held: HeldOut, own_offsets: Tensor | None = None) -> SeveralTrust:
     """What held-out images say of a predictor of several labels a picture.
+
+    own_offsets: [classes] of the predictor, which its logits lack and those held out have (`fitter.held_out_by`).
 
     >>> logits, sets = torch.tensor([[9.0], [8.0], [2.0], [1.0]] * 5), torch.tensor([[1.0], [1.0], [0.0], [0.0]] * 5)
     >>> trust = several_trust_of(HeldOut(logits, sets, torch.zeros(20, 2), "by hand"))
@@ -99,7 +107,8 @@ def several_trust_of(held: HeldOut) -> SeveralTrust:
         "log_loss_before": before,
         "log_loss": after,
     }
-    return SeveralTrust.of(calibration, thresholds_of(calibrated.sigmoid(), held.labels), summary)
+    trust = SeveralTrust.of(calibration, thresholds_of(calibrated.sigmoid(), held.labels), summary)
+    return trust if own_offsets is None else trust.moved(own_offsets)
 
 
 def calibrated_sets(held: HeldOut) -> Tensor:

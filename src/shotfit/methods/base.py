@@ -141,6 +141,7 @@ class Method(nn.Module):
         self._check()
         self.baked: Tensor | None = None
         self.given: frozenset[str] = frozenset()  # options that the caller named, which `auto` does not choose
+        self.own_offsets: Tensor | None = None  # [classes] of several labels, by what it learned from; not saved
         self.course_of_training: dict[str, float] = {}  # steps, losses and support images right, of its own fit
 
     # What a method writes.

@@ -41,8 +41,8 @@ from shotfit.fitting.model import Model
 from shotfit.fitting.train import Stepper, train
 from shotfit.methods import address
 from shotfit.methods.numbering import step_labels
-from shotfit.testing.stage import Make, Stage, of_sets, same, some_savings
-from shotfit.testing.tiny import tiny_backbone, tiny_task
+from shotfit.testing.stage import Make, Stage, same, some_savings
+from shotfit.testing.tiny import of_sets, tiny_backbone, tiny_task
 from shotfit.towers.layout import Savings
 
 __all__ = ["CONTRACT", "check"]

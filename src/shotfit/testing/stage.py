@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shotfit.data.tasks import ClassList, Item, Task
+from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Frozen, ImagePool, Images
 from shotfit.engine.store import MemoryStore
 from shotfit.methods.base import Method, Support, Validation
-from shotfit.testing.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import of_sets, three_tasks, tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.layout import Savings
 
-__all__ = ["Make", "Stage", "of_sets", "same", "some_savings", "surroundings", "three"]
+__all__ = ["Make", "Stage", "same", "some_savings", "surroundings"]
 
 Make = Callable[[], Method]
 
@@ -52,7 +52,7 @@ class Stage:
         center = ImagePool(self.task.train, sets=len(self.task.classes.names) if several_labels else 0)
         views = center.in_views(recipe.views) if recipe and recipe.views else center
         self.support = Support(center, views, 4)
-        classes = three(self.task) if self.method.several_tasks and not several_labels else (self.task.classes,)
+        classes = three_tasks(self.task) if self.method.several_tasks and not several_labels else (self.task.classes,)
         self.method.attach(self.frozen, classes)
         torch.manual_seed(0)
         self.method.prepare(self.support)
@@ -73,31 +73,6 @@ class Stage:
             parameters = [p for group in self.method.parameter_groups() for p in group.parameters]
             tensors += [loss, *torch.autograd.grad(loss, parameters)]
         return [tensor.detach().cpu() for tensor in tensors]
-
-
-def of_sets(task: Task) -> Task:
-    """The task with several labels a picture: every third has the next class too, and one has none."""
-    count = len(task.classes.names)
-
-    def sets(items: Sequence[Item]) -> tuple[Item, ...]:
-        held = [[item.label, (item.label + 1) % count][: 1 + (place % 3 == 0)] for place, item in enumerate(items)]
-        return tuple(item.with_labels(own) for item, own in zip(items, [[], *held[1:]], strict=True))
-
-    classes = replace(task.classes, several_labels=True)
-    return replace(task, classes=classes, train=sets(task.train), held_out=sets(task.test))
-
-
-def three(task: Task) -> tuple[ClassList, ...]:
-    """The classes of a task as those of two tasks, one class that has no images, and a task that has none.
-
-    The tasks lie in a hierarchy, for methods that look at it.
-    """
-    first, *others = task.classes.names
-    return (
-        ClassList("one thing", (first,), parents=("any thing",)),
-        ClassList("other_things", (*others, "another"), parents=("rest", "any thing")),
-        ClassList("nothing at all", ("empty", "void")),
-    )
 
 
 def some_savings(combinations: int = 4) -> Iterator[Savings]:

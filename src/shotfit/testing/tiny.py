@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from shotfit.checkpoints.tokenizers import TokenizerKind, load_tokenizer
 from shotfit.checkpoints.weights import save_backbone
 from shotfit.data.readers import read_task
-from shotfit.data.tasks import Task
+from shotfit.data.tasks import ClassList, Item, Task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.bert import text_tower
 from shotfit.towers.config import BackboneConfig, BertConfig, BlocksConfig, ImageConfig, ResNetConfig, TextConfig
@@ -23,7 +24,7 @@ from shotfit.towers.preprocess import clip_preprocessing, siglip_preprocessing
 from shotfit.towers.resnet import ModifiedResNet
 from shotfit.towers.transformer import VisionTransformer
 
-__all__ = ["random_backbone", "tiny_backbone", "tiny_task"]
+__all__ = ["of_sets", "random_backbone", "three_tasks", "tiny_backbone", "tiny_task"]
 
 NAMES = ("red_thing", "green thing", "blue")
 
@@ -122,3 +123,28 @@ def tiny_task(folder: Path, names: Sequence[str] = NAMES, images: int = 6, seed:
             noise[..., index % 3] += 120
             Image.fromarray(noise).save(folder / name / f"{number}.png")
     return read_task(folder)
+
+
+def of_sets(task: Task) -> Task:
+    """The task with several labels a picture: every third has the next class too, and one has none."""
+    count = len(task.classes.names)
+
+    def sets(items: Sequence[Item]) -> tuple[Item, ...]:
+        held = [[item.label, (item.label + 1) % count][: 1 + (place % 3 == 0)] for place, item in enumerate(items)]
+        return tuple(item.with_labels(own) for item, own in zip(items, [[], *held[1:]], strict=True))
+
+    classes = replace(task.classes, several_labels=True)
+    return replace(task, classes=classes, train=sets(task.train), held_out=sets(task.test))
+
+
+def three_tasks(task: Task) -> tuple[ClassList, ...]:
+    """The classes of a task as those of two tasks, one class that has no images, and a task that has none.
+
+    The tasks lie in a hierarchy, for methods that look at it.
+    """
+    first, *others = task.classes.names
+    return (
+        ClassList("one thing", (first,), parents=("any thing",)),
+        ClassList("other_things", (*others, "another"), parents=("rest", "any thing")),
+        ClassList("nothing at all", ("empty", "void")),
+    )

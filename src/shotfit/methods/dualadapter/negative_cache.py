@@ -91,7 +91,8 @@ def cache_of_sets(keys: Tensor, sets: Tensor) -> Cache:
     """The cache of images with several labels: a row for each image and class that it has, class by class.
 
     A class with k images has k negative keys: the images without it are dealt into k parts, and each key is the mean of
-    one. A row is zero where no image is left. Each class counts for CACHED images. keys: [images, embed], of unit length. sets: [images, classes].
+    one. A row is zero where no image is left. Each class counts for CACHED images.
+    keys: [images, embed], of unit length. sets: [images, classes].
     """
     labels, images = sets.T.nonzero(as_tuple=True)  # [rows]
     opposite = torch.zeros_like(keys[images])
