@@ -93,7 +93,7 @@ def _accuracies(size: Size) -> Line:
 
 def int8_images(size: Size, repeats: int) -> Line:
     """The image tower in int8 against float32, batches of 32."""
-    sizes, target, batch = {"backbone": size.name, "batch": 32}, Target(1.3, "times faster"), 32
+    sizes, target, batch = {"backbone": size.name, "batch": 32}, Target(2, "times faster"), 32
     if size.device.type != "cpu":
         return line("int8_images", None, target, torch.int8, sizes, note="int8 runs on a CPU alone")
     exact = size.backbone()
