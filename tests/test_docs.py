@@ -114,9 +114,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / copy).parent.mkdir(exist_ok=True)
         shutil.copy(picture, folder / copy)
     (folder / "list.txt").write_text("new.jpg\nother.jpg\n")
-    listed = {"id": 1, "file_name": f"bird/{next((folder / 'photos' / 'bird').iterdir()).name}"}
+    entry = {"id": 1, "file_name": f"bird/{next((folder / 'photos' / 'bird').iterdir()).name}"}
     box = {"image_id": 1, "bbox": [0, 0, 20, 20]}
-    (folder / "detections.json").write_text(json.dumps({"images": [listed], "annotations": [box]}))
+    (folder / "detections.json").write_text(json.dumps({"images": [entry], "annotations": [box]}))
     pack(folder, pictures[:2])
     example, *_ = blocks(ROOT / "docs" / "methods.md", "python")
     (folder / "my_method.py").write_text(example)
