@@ -173,7 +173,7 @@ def test_no_fold_takes_a_class_away(sets: list[tuple[int, ...]], folds: int, see
 
 def test_folds_are_even_and_keep_groups() -> None:
     random = np.random.default_rng(1)
-    sets = [tuple(np.flatnonzero(random.random(5) < 0.3)) or (-1,) for _ in range(200)]
+    sets = [tuple(np.flatnonzero(random.random(5) < 0.3).tolist()) or (-1,) for _ in range(200)]
     dealt = deal_sets(sets, 4, 1)
     for label in range(-1, 5):
         counts = Counter(fold for fold, own in zip(dealt, sets, strict=True) if label in own)
