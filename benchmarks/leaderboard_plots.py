@@ -45,7 +45,7 @@ def cost_drawn(found: Standings, recipe: str, shots: int) -> str:
     ranked = mean_ranks(accuracies(found, recipe, shots))
     if len(ranked) < 3:
         return ""
-    rows = {name: found[name, recipe, shots] for name in ranked}
+    rows = {name: found[name, recipe, shots] for name in ranked if name != "zero_shot"}  # which is no fit
     points = {
         name: (max(fmean(one.seconds for one in own.values()), SHORTEST), mean_accuracy(own))
         for name, own in rows.items()
@@ -60,6 +60,7 @@ def cost_drawn(found: Standings, recipe: str, shots: int) -> str:
             axes.annotate(
                 PLAIN if name == RACE else name, (seconds, accuracy), xytext=(5, offsets[name]),
                 textcoords="offset points", fontsize=6.5, color=INK, va="center",
+                arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": MUTED} if offsets[name] else None,
             )  # fmt: skip
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")

@@ -48,7 +48,7 @@ class CrossModal(Method):
         (
             Axis("text_share", (0.5, 0.1), "names that say little should count less"),
             Axis("lr", (1e-3, 3e-3, 1e-2), "few images give few steps"),
-            Axis("steps", (1600, 400, 100), "a hundred epochs are 600 steps for a dozen classes, and 5,000 for a hundred"),
+            Axis("steps", (1600, 400, 100), "a hundred epochs are 600 steps for a dozen classes, 5,000 for a hundred"),
         ),
         robust={"text_share": 0.5, "lr": 1e-3, "steps": 100},
         together=True,
