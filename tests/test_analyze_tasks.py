@@ -19,6 +19,7 @@ from shotfit.engine.frozen import Frozen, normalize
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.fit import fit
+from shotfit.fitting.model import load
 from shotfit.methods.softcpt import SoftCPT
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
@@ -44,7 +45,9 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Frozen:
 
 
 @pytest.mark.parametrize("variant", ["nata", "cata"])
-def test_contexts_are_those_of_the_fitted_model(tasks: list[Task], frozen: Frozen, variant: str) -> None:
+def test_contexts_are_those_of_the_fitted_model(
+    tmp_path: Path, tasks: list[Task], frozen: Frozen, variant: str
+) -> None:
     prototype = SoftCPT(variant=variant)
     model = fit(tasks, prototype, backbone=frozen.backbone, store=frozen.store, steps=2, lr=0.01, check=False)
     found = likenesses(frozen, tasks, model)
@@ -54,6 +57,9 @@ def test_contexts_are_those_of_the_fitted_model(tasks: list[Task], frozen: Froze
     if variant == "cata":
         rows = rows.unflatten(0, (3, 2)).mean(dim=1)
     assert found.by_context == pytest.approx((normalize(rows) @ normalize(rows).T).numpy(), abs=1e-6)
+    tiny_backbone(tmp_path / "backbone")
+    saved = load(model.save(tmp_path / "model"), backbone=str(tmp_path / "backbone"), store=MemoryStore())
+    assert likenesses(frozen, tasks, saved).by_context == pytest.approx(found.by_context, abs=1e-6)
     assert found.shared is not None
     assert 0 < found.shared <= 1
     assert found.basis == "contexts"

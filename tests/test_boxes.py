@@ -101,6 +101,7 @@ def test_json_is_changed_in_one_place(value: dict[str, Any], key: str, new: Any,
 def test_coco_keeps_all_other_fields(
     tmp_path: Path, boxes: list[dict[str, Any]], info: dict[str, Any], image: dict[str, Any], named: bool, indent: int
 ) -> None:
+    save(tmp_path / "a.png")
     found = [one | {"image_id": 3, "bbox": [1, 2.5, 3, 1e1]} for one in boxes]
     content: dict[str, Any] = info | {"annotations": found, "images": [image | {"id": 3, "file_name": "a.png"}]}
     if named:
@@ -123,6 +124,7 @@ def test_coco_keeps_all_other_fields(
 def test_label_studio_keeps_all_other_fields(
     tmp_path: Path, regions: list[dict[str, Any]], more: dict[str, Any], value: dict[str, Any], indent: int | None
 ) -> None:
+    save(tmp_path / "a.png")
     sides = {"x": 10.0, "y": 20, "width": 30, "height": 5.5, "rectanglelabels": ["old"]}
     size = {"original_width": WIDTH, "original_height": HEIGHT}
     result = [one | size | {"value": value | sides} for one in regions] + [{"value": {"choices": ["x"]}}, {}]
@@ -150,6 +152,8 @@ TAGS = ["name", "name first", "empty", "none", "cdata", "score", "confidence"]
 def test_voc_keeps_all_else_to_the_byte(
     tmp_path: Path, objects: list[tuple[str, str, str]], note: str, latin: bool
 ) -> None:
+    save(tmp_path / "a.png")
+
     def escaped(text: str) -> str:
         return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -191,6 +195,7 @@ NUMBERS = st.floats(0, 0.4, allow_nan=False).map(repr)
 @SETTINGS
 @given(st.lists(st.tuples(st.integers(0, 9), st.lists(NUMBERS, min_size=4, max_size=8), BLANK), min_size=1, max_size=5))
 def test_yolo_keeps_numbers_and_blanks(tmp_path: Path, lines: list[tuple[int, list[str], str]]) -> None:
+    save(tmp_path / "a.png")
     lines = [(number, words[:6] if len(words) == 7 else words, blank) for number, words, blank in lines]
     text = "".join(f"{number}\t{'  '.join(words)}{blank}\n" for number, words, blank in lines)
     folder = tmp_path / "labels"

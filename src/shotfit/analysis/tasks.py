@@ -190,6 +190,10 @@ def _context(model: Model, task: Task) -> NDArray[Any]:
         raise UsageError(f"--model was fitted by {method.name}, which makes no contexts of names: name one of softcpt.")
     if task.name in model.tasks:
         place, own = model.tasks.index(task.name), method
+        if not hasattr(own, "relations"):  # opened from a folder, which keeps what was learned and no prompts
+            again = method.for_classes(method.classes)
+            assert isinstance(again, SoftCPT)
+            own = again
     else:
         other = model_for(model, task).method
         assert isinstance(other, SoftCPT)
