@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -16,6 +16,7 @@ from shotfit.commands.boxes import check_boxes, predict_into_boxes
 from shotfit.commands.console import check_order, to
 from shotfit.commands.engines import joined
 from shotfit.commands.into_parts import is_parts, refuse, say_parts
+from shotfit.commands.opened import open_export, open_fitted
 from shotfit.errors import LEFT_OUT, UsageError, first_few, plural
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from shotfit.fitting.model import Model
     from shotfit.fitting.predict import Predictor
     from shotfit.fitting.sorting import Sorter
-    from shotfit.towers.precision import Precision
 
 __all__ = ["predict"]
 
@@ -267,7 +267,7 @@ def predict(
         listed = read_boxes(boxes, images_dir, read_as)
         if out is not None:
             check_place(out, listed) if form is None else check_out(out, chosen)
-        opened, _ = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
+        opened, _ = open_fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
         asked = Asked(coverage, per_class, unknown, known_share)
         around = padding_for(opened.record, padding)
         predict_into_boxes(opened, listed, around, out, form, top or 1, asked, strict, skip_broken, lenient)
@@ -349,7 +349,9 @@ def predict(
 
         check_call(out, images, share)
         with joined(engine, address) as cluster:
-            opened, _ = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
+            opened, _ = open_fitted(
+                model, task, classes, parent or [], backbone, method, computing, device, trust_backbone
+            )
             done = predict_parts(
                 opened, images, out, top=top, asked=asked, lenient=lenient, broken=broken, share=share,
                 part_size=SIZE if part_size is None else part_size, listed=lines_of(sys.stdin), paths=paths,
@@ -370,13 +372,15 @@ def predict(
     say = to(sys.stderr)
     fitted: Predictor
     if (model / "export.json").is_file():
-        fitted, names = _exported(model, {
+        fitted, names = open_export(model, {
             "--classes": classes, "--task": task, "--parent": parent, "--backbone": backbone,
             "--trust-backbone": trust_backbone, "--method": method, "--precision": precision,
             "--device": device not in ("auto", "cpu"), "--map": map_to, "--points": points,
         })  # fmt: skip
     else:
-        fitted, names = _fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
+        fitted, names = open_fitted(
+            model, task, classes, parent or [], backbone, method, computing, device, trust_backbone
+        )
     if points:
         from shotfit.commands.pointing import say_points
         from shotfit.data.listing import How
@@ -454,43 +458,6 @@ def _check_together(given: Mapping[str, object]) -> None:
             f"--transductive does not go with {other}: use a fitted model, and --format table, csv, jsonl or parquet "
             "without sets, marks or sorting."
         )
-
-
-def _exported(folder: Path, given: Mapping[str, object]) -> tuple[Predictor, Sequence[str]]:
-    """An export and its class names, opened without torch. given: flags that go with a fitted model alone."""
-    flag = next((flag for flag, value in given.items() if value), None)
-    if flag is not None:
-        raise UsageError(f"{flag} goes with a fitted model, and {folder} is an export: leave it out.")
-    from shotfit.light import load
-
-    exported = load(folder)
-    return exported, exported.class_names
-
-
-def _fitted(
-    folder: Path,
-    task: str | None,
-    classes: str | None,
-    parents: Sequence[str],
-    backbone: str | None,
-    method: str | None,
-    precision: Precision | None,
-    device: str,
-    trust_backbone: bool,
-) -> tuple[Model, Sequence[str]]:
-    """A fitted model, for other classes or a task where they are named, and the names of its classes."""
-    from shotfit.engine.store import open_store
-    from shotfit.evaluation.several import load_task
-
-    if parents and (task is None or classes is None):
-        raise UsageError("--parent is of a new task: name that with --task, and its classes with --classes.")
-    others, store = [] if classes is None else as_classes(classes), open_store()
-    fitted = load_task(folder, task, backbone, method, precision, device, store, trust_backbone, alone=not others)
-    if task is not None:
-        fitted = fitted.for_task(task, others, parent=parents)
-    elif others:
-        fitted = fitted.for_classes(others)
-    return fitted, fitted.one_task().names
 
 
 def _passed_over(stream: Stream) -> str:
