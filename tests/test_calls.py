@@ -34,7 +34,7 @@ CALLS: list[tuple[Callable[[Any], object], str]] = [
     (lambda _: shotfit.load(5), "Model.open: folder is 5; expected a text or a path."),  # type: ignore[arg-type]
     (lambda m: m.predict(None), "images is a NoneType; expected a path, "),
     (lambda m: m.predict([5]), "image 0 is a int; expected a path, "),
-    (lambda m: m.predict("a.png", top="3"), "Model.predict: top is '3'; expected a whole number."),
+    (lambda m: m.predict("a.png", top="3"), "Model.predict: top is '3'; expected a whole number or None."),
     (lambda m: m.for_classes("cat"), "Model.for_classes: classes is 'cat'; expected a list of texts"),
     (lambda m: m.save(None), "Model.save: folder is None; expected "),
     (lambda _: shotfit.read_task(None), "read_task: source is None; expected "),  # type: ignore[arg-type]
