@@ -152,7 +152,7 @@ def test_json_of_fit_keeps_its_keys_and_tells_the_choice(home: Home, shell: Shel
     found = json.loads(result.out)
     kept = {"method", "model", "predicts_with", "shots", "seed", "seconds", "selection", "fell_back", "test_images"}
     new = {"support_images", "labelled_images", "learned_images", "refit", "recipe", "choice", "race", "training"}
-    new |= {"found", "pictures", "checked", "half_of_the_labels", "trust"}
+    new |= {"found", "checked", "half_of_the_labels", "trust"}
     assert found.keys() == kept | {"zero_shot_accuracy", "accuracy"} | new
     assert found["choice"]["chosen"].keys() == {"alpha", "lr"} and found["recipe"] == "auto"
     assert {"rung", "point", "steps", "images", "accuracy", "score"} == found["choice"]["tried"][0].keys()

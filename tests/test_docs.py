@@ -54,6 +54,9 @@ data = "photos"
 [[task]]
 name = "pictures"
 data = "photos"
+[[task]]
+name = "drawings"
+data = "photos"
 """
 SITE = [page for folder in ("", "start", "from") for page in sorted((ROOT / "docs" / folder).glob("*.md"))]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *SITE]
@@ -108,12 +111,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             shutil.copy(image, folder / "photos" / name)
     (folder / "examples").mkdir()
     (folder / "examples" / "clipart").symlink_to(folder / "photos")
+    (folder / "flowers").symlink_to(folder / "photos")
     (folder / "tasks.toml").write_text(TASKS)
     pictures = sorted((CLIPART / "house").glob("*.png"))
     for picture, copy in zip(pictures, ("new.jpg", "other.jpg", "more/a.png", "inbox/b.png"), strict=False):
         (folder / copy).parent.mkdir(exist_ok=True)
         shutil.copy(picture, folder / copy)
     (folder / "list.txt").write_text("new.jpg\nother.jpg\n")
+    (folder / "names.txt").write_text("robin\nhammer\n")
     entry = {"id": 1, "file_name": f"bird/{next((folder / 'photos' / 'bird').iterdir()).name}"}
     box = {"image_id": 1, "bbox": [0, 0, 20, 20]}
     (folder / "detections.json").write_text(json.dumps({"images": [entry], "annotations": [box]}))

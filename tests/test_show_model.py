@@ -38,7 +38,8 @@ def test_show_says_what_a_model_is(photos: Path, tmp_path: Path, capsys: pytest.
     assert rows["task"] == "photos: 2 classes (cat, dog)"
     assert rows["held"].startswith("out")
     found = json.loads(run(capsys, "show", model, "--json")[1])
-    assert found["tasks"] == [{"name": "photos", "classes": ["cat", "dog"], "templates": ["a photo of a {}."]}]
+    assert found["tasks"] == [{"name": "photos", "classes": ["cat", "dog"], "templates": ["a photo of a {}."],
+                               "several_labels": False}]  # fmt: skip
     assert found["bytes"] == sum(path.stat().st_size for path in model.iterdir())
     assert {"method", "recipe", "options", "backbone", "learned_from", "scores", "trust"} <= found.keys()
 

@@ -172,7 +172,6 @@ def fit(
       support_images, labelled_images, learned_images, refit: what it learned from
       recipe, choice: what was tried, what it scored, and what was chosen
       found: values of options that were to be found, such as start=auto of mma
-      pictures: the window and bands that pictures are read with
       race: of --method auto, the accuracy and score of each method on held-out images
       training: steps, first and last loss, support images right before and after
       checked, half_of_the_labels: accuracy on held-out images, and with half the labels

@@ -321,7 +321,6 @@ def predict(
         write,
     )
     from shotfit.fitting.predictions import Prediction
-    from shotfit.fitting.several_labels import refuse as of_one_label
     from shotfit.fitting.sorting import Sorter, check_apart
     from shotfit.fitting.timeline import DRAWN, Timelines, check_timeline
 
@@ -392,6 +391,8 @@ def predict(
     columns = COLUMNS
     if getattr(fitted, "several_labels", False):
         if sorted_to is not None or chosen == "fiftyone":
+            from shotfit.fitting.several_labels import refuse as of_one_label  # which needs torch
+
             raise of_one_label("Copies, links and --format fiftyone")
         columns = SEVERAL
     if transductive:

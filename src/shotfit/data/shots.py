@@ -59,7 +59,7 @@ def folds_of_sets(sets: Sequence[Sequence[int]], groups: Sequence[str], most: in
     """As `cross_validation`, of images with several labels each.
 
     >>> folds_of_sets([(0, 1), (0,), (1,), (1,), (0, 1), (0,)], [""] * 6, most=2, seed=1)
-    [[0, 1, 3], [2, 4, 5]]
+    [[2, 4, 5], [0, 1, 3]]
     """
     units = {(label, group or place) for place, (own, group) in enumerate(zip(sets, groups, strict=True))
              for label in own}  # fmt: skip

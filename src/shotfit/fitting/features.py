@@ -149,7 +149,7 @@ def write_features(
 def _named(sources: Sequence[str], how: How) -> tuple[Iterable[_Named], int | None, int]:
     """The pictures, how many they are, if that is known, and how many classes they have."""
     first = Path(sources[0]) if sources else Path()
-    asked = any(value is not None for value in vars(how).values())
+    asked = any(value is not None for value in how.flags().values())
     if asked and len(sources) != 1:
         raise UsageError("Labels come from one source: name one folder or manifest, or leave out how to read it.")
     if asked or (len(sources) == 1 and first.exists() and first.suffix.lower() not in SUFFIXES):

@@ -128,7 +128,7 @@ def training_lines(record: Mapping[str, Any]) -> list[str]:
         return []
     before, after = 100 * training["right_before"], 100 * training["right_after"]
     losses = f"loss {training['first_loss']:.3g} to {training['last_loss']:.3g}"
-    several = record["classes"][0].get("several_labels")
+    several = any(one.get("several_labels") for one in record.get("classes", ()))
     judged = "mean average precision of support images" if several else "support images right"
     lines = [f"training: {training['steps']:,} steps, {losses}, {judged} {before:.1f} to {after:.1f} %"]
     noise = 100 * (0.25 / training["looked_at"]) ** 0.5

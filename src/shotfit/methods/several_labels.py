@@ -49,8 +49,9 @@ def are_sets(labels: Tensor) -> bool:
 def offsets(logits: Tensor, sets: Tensor) -> Tensor:
     """[classes] what is to be added to logits [images, classes] for as many of a class as there are.
 
-    >>> offsets(torch.tensor([[30.0], [30.0], [30.0]]), torch.tensor([[1.0], [0.0], [1.0]])).round(decimals=2).tolist()
-    [-29.49]
+    >>> logits, sets = torch.tensor([[30.0], [30.0], [30.0]]), torch.tensor([[1.0], [0.0], [1.0]])
+    >>> round(float(offsets(logits, sets)), 2)
+    -29.49
     """
     count = len(logits)
     wanted = (sets.sum(dim=0) + 0.5) * (count / (count + 1))  # half an image more of either kind
