@@ -41,8 +41,8 @@ IMAGES = 512  # of a data set, at most
 class Level:
     """What stands at the same distance from the end of both towers.
 
-    image, text: embedding, block N or features; empty where a tower is not so deep. *_told: shares from 0 to 1, one a
-    seed. gap: None where a tower is not so deep.
+    image, text: embedding, block N or features; empty where a tower is not so deep. image_told, text_told: shares from
+    0 to 1, one a seed. gap: None where a tower is not so deep.
     """
 
     image: str
