@@ -170,6 +170,7 @@ def test_rank_test_counts_every_order() -> None:
     assert rank_test([1, 1, 1, 1], [1, 2, 3, 4]) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_gains_are_those_of_compare(home: Path) -> None:
     tasks = [tiny_task(home / "colors", NAMES), tiny_task(home / "others", NAMES[:3], seed=1)]
     roles = roles_of(["gda", "nearest_centroid", "knn"], 2, [1, 2])
