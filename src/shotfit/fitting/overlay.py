@@ -29,7 +29,7 @@ RAMP = (
 PAPER, INK = (250, 250, 248), (31, 41, 51)
 SIZE, MARGIN = 15, 8  # of letters and around them, in pixels
 LETTERS = 200  # of a name, more than fit
-NOT_SEEN = "in color: outside of what the model looks at"
+NOT_SEEN = "unshaded: outside of what the model looks at"
 
 
 def overlay(found: Map, highest: float | None = None) -> Image.Image:
