@@ -99,12 +99,23 @@ ONCE = {
     "interrupted_fit_leaves_nothing",
 }
 assert CONTRACT.keys() >= ONCE
-# In the time of `make test`: the first variant of each method, and for these what it computes without savings.
+# In the time of `make test`: the first variant of each method, of these all checks, of the others those that are quick
+# and that a method breaks first. `make slow` runs the rest.
 HEART = {"coop", "softcpt", "mma", "apex", "dualadapter"}
+QUICK = {
+    "options_are_documented",
+    "stored_equals_full",
+    "saved_equals_fitted",
+    "new_classes_as_declared",
+    "several_tasks_as_declared",
+    "several_labels_as_declared",
+    "places_sum_to_the_image",
+}
+assert CONTRACT.keys() >= QUICK
 
 
 def _marks(name: str, method: str, number: int) -> list[pytest.MarkDecorator]:
-    quick = number == 0 and (method in HEART or name != "savings_change_nothing")
+    quick = number == 0 and (method in HEART or name in QUICK)
     return [] if quick else [pytest.mark.slow]
 
 
