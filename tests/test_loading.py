@@ -33,7 +33,8 @@ def test_loading_takes_little_more_memory_than_the_file(form: str, checkpoints: 
     ended = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, cwd=Path(__file__).parent.parent)
     found = json.loads(ended.stdout)
     largest = 2 * 49408 * 384  # bytes of the table of words, a third of this small file
-    assert found["peak"] < 1.2 * file.stat().st_size + largest
+    beside = 24 * 2**20  # a tokenizer, modules that are imported late: nothing beside a file of the usual size
+    assert found["peak"] < 1.2 * file.stat().st_size + largest + beside
     assert found["after"] < 1.2 * file.stat().st_size
 
 
