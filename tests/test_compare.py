@@ -266,6 +266,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
+@pytest.mark.slow
 def test_comparison_and_checked_fits_after_it_read_and_encode_nothing_twice(
     task: Task, backbone: Backbone, computed: Counter[str]
 ) -> None:

@@ -82,6 +82,7 @@ def scores_of(file: Path) -> dict[str, Any]:
     return {run["key"]: run["scores"] for run in runs_of(file)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_runs_side_by_side_give_the_table_of_one_after_the_other(
     task: Task, backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]

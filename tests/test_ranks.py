@@ -81,6 +81,7 @@ def lines_of(ended: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in ended.stderr.splitlines() if line.startswith(("error", "ended", "interrupted"))]
 
 
+@pytest.mark.slow
 def test_two_processes_fit_what_one_does(tmp_path: Path) -> None:
     tiny_backbone(tmp_path / "backbone")
     tiny_task(tmp_path / "one")

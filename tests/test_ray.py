@@ -185,6 +185,7 @@ def _dying(mark: Path, *given: Any) -> Dying:
     return job
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_are_replaced_and_no_row_is_lost_or_there_twice(
     cluster: Cluster, home: Path, tmp_path: Path
 ) -> None:

@@ -261,6 +261,7 @@ def test_missing_extra_is_one_line(
         assert code == 2 and "pip install 'shotfit[report]'" in error and error.count("\n") == 0
 
 
+@pytest.mark.slow
 def test_compare_writes_a_page(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", "photos", "--backbone", "backbone", "--methods", "zero_shot,tip_adapter", "--shots", "1,4"]
     code, out, error = run(capsys, *words, "--seeds", "1,2", "--report", "runs.html", "--json")

@@ -22,7 +22,7 @@ from tests.attacks.runner import MEMORY, Case, Outcome, Place, judge, run
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = "SHOTFIT_ATTACK_ROUNDS"  # so many times as many attacks as a family's table says
-SHARES = {"images": 0.5, "checkpoints": 0.5, "folders": 0.75, "tasks": 0.85, "environment": 0.4}  # without it
+SHARES = {"images": 0.35, "checkpoints": 0.35, "folders": 0.75, "tasks": 0.85, "environment": 0.4}  # without it
 LEAST = {"images": 60, "checkpoints": 60, "folders": 300, "tasks": 300, "environment": 40}
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the attacks fork, and read /proc")
