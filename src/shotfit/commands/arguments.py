@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_bands", "as_bytes", "as_classes", "as_dtype", "as_list", "as_methods", "as_needs", "as_numbers", "as_options",
-    "as_precision", "as_repeated", "as_savings", "as_share", "as_validation", "as_views", "as_window", "one_source",
+    "as_precision", "as_repeated", "as_savings", "as_share", "as_validation", "as_views", "as_window",
+    "first_given", "one_source",
 ]  # fmt: skip
 
 MOST_DIGITS = 18  # of a whole number; Python refuses to read some thousands
@@ -231,6 +232,15 @@ def as_validation(text: str) -> Literal["few", "full"]:
     if text == "few" or text == "full":
         return text  # type: ignore[return-value]  # as above
     raise UsageError(f"--validation is {text!r}; expected few (at most four images a class) or full.")
+
+
+def first_given(flags: Mapping[str, object]) -> str | None:
+    """The first of these flags, or other things by how they are called, that was given; None where none was.
+
+    >>> first_given({"--task": None, "--coverage": 0.9})
+    '--coverage'
+    """
+    return next((flag for flag, value in flags.items() if value), None)
 
 
 def one_source(folder: Path | None, tasks: Path | None, of_folders: Mapping[str, object]) -> Path:

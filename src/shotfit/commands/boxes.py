@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from shotfit.commands.arguments import first_given
 from shotfit.commands.console import to
 from shotfit.errors import LEFT_OUT, UsageError, plural
 
@@ -29,7 +30,7 @@ def check_boxes(out: Path | None, form: str | None, images: object, own: Mapping
     """
     if images:
         raise UsageError("--boxes names its pictures: leave other images out (--images DIR says where they lie).")
-    flag = next((flag for flag, value in own.items() if value), None)
+    flag = first_given(own)
     if flag is not None:
         raise UsageError(f"{flag} does not go with --boxes: leave one of them out.")
     if form is None and out is None:

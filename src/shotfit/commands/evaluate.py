@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_precision, one_source
+from shotfit.commands.arguments import as_precision, first_given, one_source
 from shotfit.commands.console import check_order, is_terminal, print_json, read_all, show_table, to
 from shotfit.errors import UsageError
 
@@ -185,7 +185,7 @@ def evaluate(
     if any(fitted.several_labels for fitted in opened):
         asks = {"a second model": len(models) > 1, "--task": task, "--coverage": coverage,
                 "--unknown-images": unknown_images}  # fmt: skip
-        other = next((name for name, value in asks.items() if value), None)
+        other = first_given(asks)
         if other is not None:
             raise UsageError(f"{other} goes with models that give each picture one label: leave it out.")
         items = [labelled_for(opened[0].class_names, labelled, everything)]
@@ -256,6 +256,6 @@ def evaluate(
 
 def _check_together(given: Mapping[str, object]) -> None:
     """Refuse what --transductive does not go with. given: whether each was given, by how it is called."""
-    other = next((name for name, value in given.items() if value), None)
+    other = first_given(given)
     if other is not None:
         raise UsageError(f"--transductive scores one model and task, and does not go with {other}: leave that out.")

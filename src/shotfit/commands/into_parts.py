@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from shotfit.commands.arguments import first_given
 from shotfit.commands.console import to
 from shotfit.errors import LEFT_OUT, UsageError, first_few, plural
 
@@ -32,7 +33,7 @@ def refuse(out: Path | None, given: Mapping[str, object], parts: bool) -> None:
 
     given: what was given for these, by flag. parts: whether --out names such a folder. Raises UsageError.
     """
-    flag = next((flag for flag, value in given.items() if value), None)
+    flag = first_given(given)
     if flag is None:
         return
     if parts:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shotfit.commands.arguments import as_classes
+from shotfit.commands.arguments import as_classes, first_given
 from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["open_export", "open_fitted"]
 
 def open_export(folder: Path, given: Mapping[str, object]) -> tuple[Predictor, Sequence[str]]:
     """An export and its class names, opened without torch. given: flags that go with a fitted model alone."""
-    flag = next((flag for flag, value in given.items() if value), None)
+    flag = first_given(given)
     if flag is not None:
         raise UsageError(f"{flag} goes with a fitted model, and {folder} is an export: leave it out.")
     from shotfit.light import load

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_classes, as_precision, as_share
+from shotfit.commands.arguments import as_classes, as_precision, as_share, first_given
 from shotfit.commands.boxes import check_boxes, predict_into_boxes
 from shotfit.commands.console import check_order, to
 from shotfit.commands.engines import joined
@@ -453,7 +453,7 @@ def _check_together(given: Mapping[str, object]) -> None:
 
     given: whether each was given, by how it is called. Raises UsageError.
     """
-    other = next((name for name, value in given.items() if value), None)
+    other = first_given(given)
     if other is not None:
         raise UsageError(
             f"--transductive does not go with {other}: use a fitted model, and --format table, csv, jsonl or parquet "

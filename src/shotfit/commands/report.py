@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_precision, one_source
+from shotfit.commands.arguments import as_precision, first_given, one_source
 from shotfit.commands.console import check_order, print_json, read_all, to
 from shotfit.errors import UsageError
 
@@ -75,7 +75,7 @@ def report(
     own: dict[str, object] = {"--class-names": class_names, "--task": task, "--all": everything, **way.flags()}
     computing = None if precision is None else as_precision(precision)
     if folder is None:
-        given = next((flag for flag, value in own.items() if value), None)
+        given = first_given(own)
         if given is not None:
             raise UsageError(f"{given} is about a folder of images, and none was named: name it after the model.")
         write_report(model, out=out)

@@ -24,7 +24,6 @@ from torch import Tensor
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import device_of
 from shotfit.data.given import Data, Labels, tasks_of
-from shotfit.data.listing import AS_IT_IS
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.engine.store import cache_folder
@@ -241,8 +240,7 @@ def evaluate_together(
 def _items_of(model: Model, data: Sequence[Item] | Data, labels: Labels | None, everything: bool) -> Sequence[Item]:
     if labels is None and isinstance(data, (list, tuple)) and all(isinstance(one, Item) for one in data):
         return cast("Sequence[Item]", data)
-    how = AS_IT_IS.under(model.rule, model.record.get("padding"))
-    tasks = tasks_of(data, labels, how, cache=cache_folder(), to_fit=False)
+    tasks = tasks_of(data, labels, model.how, cache=cache_folder(), to_fit=False)
     if len(tasks) > 1:
         raise UsageError(f"{len(tasks)} tasks are given; evaluate_tasks judges several.")
     check_same_padding(model.record, tasks[0])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from shotfit.calls import checked
 from shotfit.data.given import Data, Labels, tasks_of
-from shotfit.data.listing import How
 from shotfit.data.rows import Columns, form_of, write_rows
 from shotfit.data.tasks import Item, Task
 from shotfit.engine.frozen import ImagePool
@@ -132,7 +131,7 @@ def evaluate_labels(
         evaluate_labels("shotfit-model", "labels.csv").mean_average_precision
     """
     opened = model if isinstance(model, Model) else load(model, device=device)
-    how = How(several_labels=not isinstance(data, Task))
+    how = replace(opened.how, several_labels=not isinstance(data, Task))  # a task is read already
     (task,) = tasks_of(data, labels, how, cache=cache_folder(), to_fit=False)
     everything |= labels is not None or not isinstance(data, (Task, str, os.PathLike))
     return labelled_answers(opened, labelled_for(opened.class_names, task, everything)).scores()

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from shotfit.data.given import Data, Labels, from_images, tasks_of
-from shotfit.data.listing import AS_IT_IS
 from shotfit.data.pictures import PictureLike
 from shotfit.data.reading import Reading
 from shotfit.data.tasks import Item, Task, plain_name
@@ -36,12 +35,11 @@ def add(
     """
     model.one_task()
     known = model.support
-    how = AS_IT_IS.under(model.rule, model.record.get("padding"))
-    how = replace(how, several_labels=model.several_labels)
+    how = replace(model.how, several_labels=model.several_labels)
     if data is not None:
-        read = isinstance(data, (Task, list, tuple))  # and says itself what its labels are
-        known_how = replace(how, several_labels=how.several_labels and not read)
-        known = tuple(task.sealed() for task in tasks_of(data, None, known_how, cache=cache_folder(), lenient=lenient))
+        is_read = isinstance(data, (Task, list, tuple))  # and says itself what its labels are
+        reading = model.how if is_read else how
+        known = tuple(task.sealed() for task in tasks_of(data, None, reading, cache=cache_folder(), lenient=lenient))
     if known is None:
         raise UsageError(
             "This model was opened from its folder, which keeps no images: say what it was fitted to as well, as in "

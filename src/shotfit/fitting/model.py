@@ -28,6 +28,7 @@ from shotfit.data.clips import framed
 from shotfit.data.finding import identified, leniently, pictures_in
 from shotfit.data.given import Data, Labels
 from shotfit.data.images import BrokenImageError, shown
+from shotfit.data.listing import AS_IT_IS, How
 from shotfit.data.pictures import Picture, PictureLike
 from shotfit.data.rules import Rule
 from shotfit.data.tasks import ClassList, Item, Task, composed
@@ -109,6 +110,11 @@ class Model:
     def class_names(self) -> tuple[str, ...]:
         """All class names, in the order of the probabilities."""
         return tuple(name for task in self.classes for name in task.names)
+
+    @property
+    def how(self) -> How:
+        """How pictures are read for it: with the window, bands and padding that it was fitted with."""
+        return AS_IT_IS.under(self.rule, self.record.get("padding"))
 
     @property
     def source(self) -> str | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from shotfit.calls import checked
 from shotfit.data.doctor import examine
 from shotfit.data.given import Data, Labels, tasks_of
-from shotfit.data.listing import AS_IT_IS
 from shotfit.data.tasks import Task
 from shotfit.engine.store import cache_folder, open_store
 from shotfit.errors import UsageError
@@ -74,8 +73,7 @@ def write_report(
             "for a report of what its record knows, and score it with `shotfit evaluate`."
         )
     told = list[str]()
-    how = AS_IT_IS.under(opened.rule, opened.record.get("padding"))
-    tasks = tasks_of(data, labels, how, cache=cache_folder(), to_fit=False, warned=told.append)
+    tasks = tasks_of(data, labels, opened.how, cache=cache_folder(), to_fit=False, warned=told.append)
     if len(tasks) > 1:
         raise UsageError(f"{len(tasks)} tasks are given; a report is about one: name the folder of one of them.")
     task = tasks[0]
