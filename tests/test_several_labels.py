@@ -308,5 +308,7 @@ def test_command_line(shell: Shell, tmp_path: Path, backbone: Backbone) -> None:
     told = shell("evaluate", place, str(labels), *tower, "--json")
     assert json.loads(told.out)["mean_average_precision"] >= 0
     assert "exact" in json.loads(told.out)
+    together = shell("evaluate", place, str(labels), *tower, "--transductive")
+    assert together.code == 2 and "--transductive goes with models that give each picture one label" in together.err
     exported = shell("export", place, *tower, "--out", str(tmp_path / "export"))
     assert exported.code == 2

@@ -184,7 +184,7 @@ def evaluate(
         check_same_padding(fitted.record, labelled)
     if any(fitted.several_labels for fitted in opened):
         asks = {"a second model": len(models) > 1, "--task": task, "--coverage": coverage,
-                "--unknown-images": unknown_images}  # fmt: skip
+                "--unknown-images": unknown_images, "--transductive": transductive}  # fmt: skip
         other = first_given(asks)
         if other is not None:
             raise UsageError(f"{other} goes with models that give each picture one label: leave it out.")
