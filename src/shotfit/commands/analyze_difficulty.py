@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shotfit.commands import completion, flags
-from shotfit.commands.arguments import as_classes, as_methods, as_numbers, as_precision, as_views, one_source
+from shotfit.commands.arguments import as_classes, as_methods, as_numbers, as_precision, as_views, sources_of
 from shotfit.commands.console import print_json, read_all, reporter, show_table, to
 from shotfit.errors import plural
 
@@ -93,8 +93,7 @@ def difficulty(
     say, stream = to(sys.stderr if as_json else sys.stdout), sys.stderr if as_json else sys.stdout
     draws, computing, chosen = as_numbers("--seeds", seeds), as_precision(precision), as_views(views)
     names = [] if reference is None else as_classes(reference, "--reference")
-    places: list[Path | None] = [*folders] if folders else [None]
-    sources = [one_source(place, tasks, {"--template": template}) for place in places]
+    sources = sources_of(folders, tasks, {"--template": template})
     if plot is not None:
         from shotfit.report.svg import check_plot
 

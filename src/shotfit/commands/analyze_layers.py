@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_numbers, as_precision, one_source
+from shotfit.commands.arguments import as_numbers, as_precision, sources_of
 from shotfit.commands.console import Say, print_json, read_all, show_table, to
 from shotfit.errors import UsageError, plural
 
@@ -54,8 +53,7 @@ def layers(
     """
     say = to(sys.stderr if as_json else sys.stdout)
     draws, computing = as_numbers("--seeds", seeds), as_precision(precision)
-    places: list[Path | None] = [*folders] if folders else [None]
-    sources = [one_source(place, tasks, {}) for place in places]
+    sources = sources_of(folders, tasks, {})
     if plot is not None:
         from shotfit.report.svg import check_plot
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "as_bands", "as_bytes", "as_classes", "as_dtype", "as_list", "as_methods", "as_needs", "as_numbers", "as_options",
     "as_precision", "as_repeated", "as_savings", "as_share", "as_validation", "as_views", "as_window",
-    "first_given", "one_source",
+    "first_given", "one_source", "sources_of",
 ]  # fmt: skip
 
 MOST_DIGITS = 18  # of a whole number; Python refuses to read some thousands
@@ -261,7 +261,17 @@ def one_source(folder: Path | None, tasks: Path | None, of_folders: Mapping[str,
         raise UsageError(f"Both {folder} and the task list {tasks} were given: give one of them.")
     if tasks.suffix != ".toml":
         raise UsageError(f"--tasks is {tasks}; expected a task list, a file that ends in .toml.")
-    given = [flag for flag, value in of_folders.items() if value]
-    if given:
-        raise UsageError(f"{given[0]} goes with a folder; in a task list each task says it for itself.")
+    given = first_given(of_folders)
+    if given is not None:
+        raise UsageError(f"{given} goes with a folder; in a task list each task says it for itself.")
     return tasks
+
+
+def sources_of(folders: Sequence[Path] | None, tasks: Path | None, of_folders: Mapping[str, object]) -> list[Path]:
+    """As `one_source`, where several folders or manifests may be named.
+
+    >>> [str(source) for source in sources_of([Path("photos"), Path("flowers")], None, {})]
+    ['photos', 'flowers']
+    """
+    places: list[Path | None] = [*folders] if folders else [None]
+    return [one_source(place, tasks, of_folders) for place in places]

@@ -20,7 +20,7 @@ from shotfit.commands.arguments import (
     as_validation,
     as_views,
     as_window,
-    one_source,
+    sources_of,
 )
 from shotfit.commands.console import (
     as_typed,
@@ -214,8 +214,7 @@ def compare(
         as_bands(bands),
     )  # fmt: skip
     of_one = {"--class-names": class_names, **way.flags()}
-    places: list[Path | None] = [*folders] if folders else [None]
-    sources = [one_source(place, tasks, of_one | {"--template": template}) for place in places]
+    sources = sources_of(folders, tasks, of_one | {"--template": template})
     if len(sources) > 1:
         for flag, value in of_one.items():
             if value is not None:
