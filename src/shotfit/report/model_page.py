@@ -124,7 +124,7 @@ def page_of_record(record: Mapping[str, Any], model: str) -> str:
             if (share := _share(value)) is not None
         ]
         if rows:
-            chart = accuracies(rows, f"accuracy-{number}")
+            chart = accuracies(rows, f"accuracy-{number}", title)
             charts.append({"on": on, "images": images, "rows": rows, "chart": chart})
     return rendered(
         "record.html",

@@ -32,13 +32,21 @@ ORANGE = "#d55e00"
 RED = "#c0392b"
 
 
-def accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]], name: str = "accuracy") -> str:
-    """Accuracies with their intervals, a line each: (what, accuracy, interval), as fractions."""
+def accuracies(
+    rows: Sequence[tuple[str, float, tuple[float, float]]], name: str = "accuracy", title: str = "accuracy"
+) -> str:
+    """Accuracies, or what `title` says, a line each: (what, value, interval), as fractions.
+
+    An interval from the value to itself says that none is known.
+    """
+    known = any(low < high for _, _, (low, high) in rows)
+    said = [(shortened(what), f"{100 * value:.1f} %", low, high) for what, value, (low, high) in rows]
     told = "; ".join(
-        f"{shortened(what)} {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-        for what, value, (low, high) in rows
+        f"{what} {value}" + (f" ({100 * low:.1f} to {100 * high:.1f})" if known else "")
+        for what, value, low, high in said
     )
-    with drawing(4.8, 0.65 + 0.34 * len(rows), f"Accuracy with its 95 % interval: {told}.", name) as drawn:
+    beside = " with its 95 % interval" if known else ""
+    with drawing(4.8, 0.65 + 0.34 * len(rows), f"{title[:1].upper()}{title[1:]}{beside}: {told}.", name) as drawn:
         axes = drawn.figure.subplots()
         for place, (_, value, (low, high)) in enumerate(rows):
             color = LINES[place % len(LINES)]
@@ -47,7 +55,7 @@ def accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]], name: str
         axes.set_yticks(range(len(rows)), [shortened(what, 30) for what, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, 100)
-        axes.set_xlabel("accuracy in percent, with its 95 % interval")
+        axes.set_xlabel(f"{title} in percent" + ("," + beside if known else ""))
         axes.grid(False, axis="y")
     return drawn.svg
 
