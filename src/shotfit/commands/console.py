@@ -216,6 +216,7 @@ def say_checked(model: Model, say: Say) -> None:
     for row in record.get("race", ()):
         if row["accuracy"] is not None:
             what = f"{row['method']} of {row['chosen']['members']}" if row["method"] == "ensemble" else row["method"]
+            what += f", {views} random views" if (views := row["chosen"].get("views")) else ""
             say(f"  {100 * row['accuracy']:5.1f} %  {what}")
     for row in record.get("race", ()):
         if "refused" in row:

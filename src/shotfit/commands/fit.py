@@ -135,7 +135,7 @@ def fit(
     zero-shot model of class names alone, without an image.
 
     --method auto, the default, tries a shortlist of methods on images that it holds out of the support, and saves the
-    best of them or an ensemble.
+    best of them or an ensemble, with random views of the images where they help.
 
     --recipe auto, the default, tries a few learning rates, lengths and options of the method on images that it holds
     out of the support, and says what it chose; what you give yourself (--lr, --epochs, --steps, --set) is not tried.

@@ -73,7 +73,7 @@ def with_half(judge: Judge, entrant: Entrant) -> dict[str, Any]:
     Gives the accuracy of both on the same held-out images, their number, and the standard error of the difference;
     nothing where no image is held out from labels that can be halved.
     """
-    lead = entrant.lead or entrant
+    lead = entrant.lead
     alone = lead.fitted.judges_alone  # whose quality is one number of all images, without an error
     if alone or judge.validation.source != "cross-validation" or not lead.parts or lead.fitted.name == "zero_shot":
         return {}

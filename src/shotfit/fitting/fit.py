@@ -40,13 +40,25 @@ from shotfit.fitting.learned import marks
 from shotfit.fitting.model import Model
 from shotfit.fitting.names import warn_of_names
 from shotfit.fitting.padding import padding_of
-from shotfit.fitting.race import ALONE, AUTO, Entrant, check_size, decided, refused_row, shortlist
+from shotfit.fitting.race import (
+    ALONE,
+    AUTO,
+    VIEWED,
+    Entrant,
+    better_in_views,
+    check_size,
+    decided,
+    in_views,
+    refused_row,
+    shortlist,
+)
 from shotfit.fitting.record import record_of
 from shotfit.fitting.selection import Candidate, Choice, Judge, candidate_at, choose, hold_out, points_of
 from shotfit.fitting.several_labels import several_trust_of
 from shotfit.fitting.trust import Trust, trust_of
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method, check_prompts
+from shotfit.methods.recipe import VIEWS
 from shotfit.progress import say
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.closed import Encoder
@@ -115,18 +127,19 @@ def fit(
     frames, fps, window, bands: of a path, how clips, levels and bands become pictures, as in `read_task`; the model
     keeps window and bands, and reads every later picture so.
     method: a name, "path/to/file.py:Class", or a method with its options; "auto" races a shortlist on held-out
-    images and keeps the best or an ensemble, needs="new-classes" among methods that predict classes they do not
-    know. recipe: "paper" is the published one; "auto" chooses rate, length and the method's decisive options on
-    images that are held out from the support, within a budget of work, or of `budget` seconds. epochs, lr: in place
-    of the recipe's; steps: length of a cosine by step, in place of epochs. They are not chosen then, nor are
-    options that are given. spare_classes: choose by classes, too, that a candidate has not been fitted to (None:
-    where `needs` asks for new classes). views: random views of each image, "center" for the center view alone,
-    "fresh" for new random crops at every step. validation: "few" selects on at most four images a class of a
-    validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or
-    by cross-validation; a worse fit is replaced by zero-shot unless `keep`. memory: bytes for the activations of a
-    training step. precision: in which the towers compute; "auto" is the one that the processor is fast at, or that
-    of a backbone that is given. device: cpu, cuda, cuda:1, mps, or "auto": a GPU of CUDA if there is one, and for a
-    backbone that is given, where it is. savings: which are in use; without an exact one the time alone changes.
+    images and keeps the best or an ensemble, fitted to random views too where they help, needs="new-classes" among
+    methods that predict classes they do not know. recipe: "paper" is the published one; "auto" chooses rate, length
+    and the method's decisive options on images that are held out from the support, within a budget of work, or of
+    `budget` seconds. epochs, lr: in place of the recipe's; steps: length of a cosine by step, in place of epochs.
+    They are not chosen then, nor are options that are given. spare_classes: choose by classes, too, that a
+    candidate has not been fitted to (None: where `needs` asks for new classes). views: random views of each image,
+    "center" for the center view alone, "fresh" for new random crops at every step. validation: "few" selects on at
+    most four images a class of a validation part, by CoOp's rule, "full" on all of them. check: compare with
+    zero-shot on the validation part or by cross-validation; a worse fit is replaced by zero-shot unless `keep`.
+    memory: bytes for the activations of a training step. precision: in which the towers compute; "auto" is the one
+    that the processor is fast at, or that of a backbone that is given. device: cpu, cuda, cuda:1, mps, or "auto": a
+    GPU of CUDA if there is one, and for a backbone that is given, where it is. savings: which are in use; without
+    an exact one the time alone changes.
 
     Raises ShotfitError or UsageError, in one sentence, for data, options or a backbone that cannot be used, and
     DivergedError for a training whose numbers do not stay finite.
@@ -141,8 +154,9 @@ def fit(
         raise UsageError("budget counts seconds, which differ from process to process: leave it out under torchrun.")
     method, labels = (labels, None) if isinstance(labels, (str, Method)) else (method, labels)
     entered = entrants_of(method, options, needs, check, shots, seed, epochs, lr, views, steps, recipe, budget)
+    may_view = method == AUTO and recipe == "auto" and (views, needs, budget) == (None, None, None)
     if method == AUTO and views is None:
-        views = "center"  # others are encoded for a method that is named
+        views = "center"  # others are encoded for a method that is named, and for the winner
     store = open_store() if store is None else store
     how = How(None, path_column, label_column, group_column, None, padding, frames, fps, window, bands, several_labels)
     listed = isinstance(data, (str, os.PathLike)) and os.fspath(data).endswith(".toml")
@@ -193,8 +207,17 @@ def fit(
                 raise
             refused.append(refused_row(one, str(error)))  # the others run on
     winner, rows = decided(entrants) if len(entrants) > 1 else (entrants[0], [])
+    found, raced = winner.choice, winner.fitted
+    if may_view and winner.parts and raced.name != "zero_shot" and not raced.judges_alone and len(support) <= VIEWED:
+        viewing = replace(fitter, views=VIEWS)
+        viewed = in_views(Judge(viewing, support, selection), winner)
+        better, row = better_in_views(winner, viewed)
+        rows.append(row)
+        if better:
+            assert viewed is not None
+            winner, fitter, views = viewed, viewing, VIEWS
     rows += refused
-    found, fitted = winner.choice, winner.fitted
+    fitted = winner.fitted
     parts = winner.parts if fitted.name != "zero_shot" else []  # it is what others are compared with
     half = with_half(Judge(fitter, support, selection), winner)
     checked = compared(parts, zero_shot(frozen, classes), selection.description)
@@ -221,7 +244,7 @@ def fit(
         "recipe": recipe,
         "views": views,
         "padding": around,
-        "selection": _with_found(found.said(selection) or fitted.selection(selection), fitted),
+        "selection": _with_found(found.said(selection) or raced.selection(selection), fitted),
         "choice": found.record(),
         "found": sorted(result.found_options),
         "race": rows,

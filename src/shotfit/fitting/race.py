@@ -2,11 +2,13 @@
 
     shortlist     what runs, the simplest first
     decided       who wins
+    in_views      the winner once more, with random views of each image
 
 Every entrant is chosen and judged as a fit of its own is: by folds of the support, or by the validation part. The
 score is the mean log probability at each entrant's best temperature. The simplest entrant within one standard error of
 the best wins, by the differences image by image. An ensemble of the best two or three takes its place where it beats it
-by more than one standard error.
+by more than one standard error. What won on center views is fitted once more to random views too, and stays so where
+that is better by more than one standard error: only then are views worth their encoding.
 """
 
 from __future__ import annotations
@@ -17,15 +19,28 @@ from typing import Any
 
 from torch import Tensor
 
-from shotfit.errors import ShotfitError
+from shotfit.errors import DivergedError, ShotfitError
 from shotfit.fitting.fitter import Setting
 from shotfit.fitting.heldout import HeldOut, best_temperature, log_likelihoods, pooled, standard_error
-from shotfit.fitting.selection import Candidate, Choice
+from shotfit.fitting.selection import Candidate, Choice, Judge, as_found, hold_out
 from shotfit.methods import find
 from shotfit.methods.base import Fold, Method
 from shotfit.methods.ensemble import MOST, Ensemble, averaged
+from shotfit.methods.recipe import VIEWS
 
-__all__ = ["ALONE", "AUTO", "OF_SEVERAL", "Entrant", "check_size", "decided", "refused_row", "shortlist"]
+__all__ = [
+    "ALONE",
+    "AUTO",
+    "OF_SEVERAL",
+    "VIEWED",
+    "Entrant",
+    "better_in_views",
+    "check_size",
+    "decided",
+    "in_views",
+    "refused_row",
+    "shortlist",
+]
 
 AUTO = "auto"  # in place of a method's name
 # Chosen on the development sets; docs/log has the table. Methods that only look at stored features of center views.
@@ -34,6 +49,7 @@ SHORTLIST = ("zero_shot", "linear_probe", "taskres", "dualadapter")
 WITH_NEW_CLASSES = ("zero_shot", "clip_adapter", "coop")
 OF_SEVERAL = "softcpt"  # of several tasks at once, beside a race for each
 UP_TO = {"dualadapter": 3000}  # support images: it learns rows for each, so that its work grows with their square
+VIEWED = 2000  # support images: of more, views cost most of the time and change little
 ALONE = "dualadapter"  # where nothing can be held out: best of one shot on the mean, and above zero-shot everywhere
 
 
@@ -53,15 +69,20 @@ def check_size(prototype: Method, images: int) -> None:
 class Entrant:
     """One method of a race: its choice, fitted to all, and what it says of held-out images (None: it diverged).
 
-    lead: of an ensemble, its best member. spared: what it says where a third of the classes was spared, which decides
+    members: of an ensemble, the best first. spared: what it says where a third of the classes was spared, which decides
     in its place if new classes are asked for.
     """
 
     choice: Choice
     fitted: Method
     parts: Sequence[tuple[Fold, HeldOut | None]]
-    lead: Entrant | None = None
+    members: tuple[Entrant, ...] = ()
     spared: HeldOut | None = None
+
+    @property
+    def lead(self) -> Entrant:
+        """The best member of an ensemble; else itself."""
+        return self.members[0] if self.members else self
 
     def held_out(self) -> HeldOut | None:
         """All of its parts as one; None where one of them diverged, or there are none."""
@@ -95,6 +116,33 @@ def decided(entrants: Sequence[Entrant]) -> tuple[Entrant, list[dict[str, Any]]]
     return (winner if best is None else best[1]), rows
 
 
+def in_views(judge: Judge, winner: Entrant) -> Entrant | None:
+    """The winner fitted to random views of each image too, with all that was chosen left as it is; None: it diverged.
+
+    judge: of a fitter with views.
+    """
+    if winner.members:
+        members = [in_views(judge, member) for member in winner.members]
+        found = [member for member in members if member is not None and member.held_out() is not None]
+        return _ensemble(found, judge.fitter.sizes) if len(found) == len(members) else None
+    chosen = as_found(winner.choice.candidate, winner.fitted)
+    what, trainings = f"Fitting {winner.fitted.name} to random views", 1 + len(judge.validation.folds)
+    try:
+        fitted = judge.fitter.fit(chosen.prototype, judge.items, judge.validation, what, chosen.setting, trainings)
+    except DivergedError:
+        return None
+    return Entrant(winner.choice, fitted, hold_out(judge, chosen, fitted))
+
+
+def better_in_views(winner: Entrant, viewed: Entrant | None) -> tuple[bool, dict[str, Any]]:
+    """Whether the winner is better where it has seen random views, and the row of that for the record."""
+    sizes, held = winner.fitted.sizes, None if viewed is None else viewed.held_out()
+    score = None if held is None else _score(held, sizes)
+    row = _row(viewed or winner, held, score)
+    row["chosen"] = row["chosen"] | {"views": VIEWS}
+    return score is not None and _better(score, _score(winner.held_out(), sizes)), row
+
+
 def _score(held: HeldOut | None, sizes: Sequence[int]) -> Tensor:
     assert held is not None
     return log_likelihoods(held.logits, held.labels, sizes)
@@ -122,7 +170,7 @@ def _ensemble(members: Sequence[Entrant], sizes: Sequence[int]) -> Entrant:
     names = "+".join(member.fitted.name for member in members)
     known = [held for held in spared if held is not None]
     both = replace(known[0], logits=averaged([held.logits for held in known], temperatures)) if known else None
-    return Entrant(Choice(Candidate(fitted, Setting(), {"members": names}, 0)), fitted, parts, members[0], both)
+    return Entrant(Choice(Candidate(fitted, Setting(), {"members": names}, 0)), fitted, parts, tuple(members), both)
 
 
 def refused_row(prototype: Method, reason: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ the search for C is that of Zhou et al., IJCV 2022, arXiv 2109.01134.
 
 What is frozen: the image tower; the text tower is not used. What is solved for: W and b, by scikit-learn's L-BFGS in
 float64 on center views. C is searched on validation images: seven powers of 100, then eight halvings around the best.
+Where random views are asked for (`--views 4`), they are samples beside the center view, and the sum over an image's
+samples is their mean, so that C means the same.
 
 With several labels a picture each class has a regression of its own, against the images without it:
 
@@ -138,7 +140,7 @@ class LinearProbe(Method):
     @torch.no_grad()
     def solve(self, support: Support, validation: Validation) -> None:
         """Search C on the folds, then fit it to all support images."""
-        features = self._features(support.center.all())
+        features = self._samples(support)
         labels = support.labels.numpy()
         c = self.c
         whole = cache(partial(self._solved, features, labels))  # where a validation part judges, the search fits it too
@@ -157,7 +159,7 @@ class LinearProbe(Method):
 
         def fits(train: Matrix) -> Callable[[float], Solution]:
             everything = np.array_equal(train, np.arange(len(labels)))
-            return whole if everything else partial(self._solved, features[train], labels[train])
+            return whole if everything else partial(self._solved, features[:, train], labels[train])
 
         parts = [(fits(fold.train.numpy()), self._features(fold.held), fold.labels.numpy()) for fold in folds]
         workers = thread_pool(torch.get_num_threads())
@@ -181,8 +183,17 @@ class LinearProbe(Method):
     def _features(self, images: Images) -> Matrix:
         return self.frozen.image(images).cpu().double().numpy()  # in this order: MPS has no float64
 
-    def _solved(self, features: Matrix, labels: Matrix, c: float) -> Solution:
-        return (self._fit_sets if self.judges_alone else self._fit)(features, labels, c)
+    def _samples(self, support: Support) -> Matrix:
+        """Features [1 + views, images, embed]: of the center view, and of random views where there are some."""
+        views, everything = support.random.views, torch.arange(len(support.labels))
+        random = [self._features(support.random.take(everything, view)) for view in range(views)]
+        return np.stack([self._features(support.center.all()), *random])
+
+    def _solved(self, samples: Matrix, labels: Matrix, c: float) -> Solution:
+        """samples: [samples, images, embed]; labels: of the images."""
+        count = len(samples)
+        each = np.concatenate([labels] * count)
+        return (self._fit_sets if self.judges_alone else self._fit)(np.concatenate(samples), each, c / count)
 
     def _fit_sets(self, features: Matrix, sets: Matrix, c: float) -> Solution:
         """W [classes, embed] and b [classes], float64. A class that none or all have gets the odds of half an image."""
