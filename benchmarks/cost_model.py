@@ -37,14 +37,17 @@ WITHIN = 0.15
 STEPS = ("list", "decode", "hand over", "tower", "write")
 SETTLED = 0.1  # seconds after which the simulated engine takes a core for what it needed until then
 RECORDER = """
-import json, pickle, sys, time
+import json, sys, time
 from pathlib import Path
-import pyarrow as pa
 import torch
 from shotfit.data.parts import Parts
+from shotfit.distributed.stages import handed, taken
+from shotfit.engine.allocator import kept_memory
 from shotfit.fitting.jobs import Embedding, decode
 from shotfit.fitting.parts import folder_for
 torch.set_num_threads(1)
+kept = kept_memory()
+kept.__enter__()
 shards, out, count, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 job = Embedding("mini")
 folder = folder_for(job, [shards], out, size)
@@ -61,8 +64,8 @@ for _ in range(count):
     times.append(time.process_time())
     seen = decode(part.pictures(), job.shown)
     times.append(time.process_time())
-    handed = pa.array([pickle.dumps(seen, 5)], pa.large_binary())
-    seen = pickle.loads(memoryview(handed[0].as_buffer()))
+    told, pixels = handed(seen)
+    seen = taken(told, bytes(pixels))  # Ray copies them once, into memory that is shared
     times.append(time.process_time())
     table = job.run(seen)
     times.append(time.process_time())

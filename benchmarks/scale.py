@@ -5,8 +5,9 @@ python -m benchmarks.scale --pictures 200000 --ways ray    one way; --ways one,s
 
 Pictures of 64 pixels are put into shards, and embedded with `mini` at one thread a worker. Before and after each way
 the towers run alone for a while, on as many processes as there are workers: `share` is the way's rate from its first
-part to its last, as its files tell it, against the mean of both. `memory` is the PSS of all its processes, shared
-memory included.
+part to its last, as its files tell it, against the mean of both. `idle` is what nobody used of the machine meanwhile:
+what is missing to all cores beside it and the work is what other programs took. `memory` is the PSS of all its
+processes, shared memory included.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SIDE = 64  # pixels of a picture
 SHARD = 5000  # pictures of one
 PART = 512  # pictures of a part
 SECONDS = 20.0  # that the towers run alone
-EVERY = 1.0  # seconds between two looks at memory
+EVERY = 5.0  # seconds between two looks at memory, each of which takes 50 ms of a core where Ray runs
 ALONE = """
 import sys, time
 import numpy as np, torch
@@ -61,8 +62,8 @@ print(done / (time.perf_counter() - began), (time.process_time() - worked) / don
 @dataclass
 class Measured:
     """A run. rate: pictures a second from the first part to the last; whole: of the whole command. work: seconds of
-    processors for a picture in that time; engine: cores that what is no worker of Ray takes then. memory: bytes, each
-    second.
+    processors for a picture in that time; engine: cores that what is no worker of Ray takes then. memory: bytes, every
+    EVERY seconds. idle: cores of the machine that nobody used.
     """
 
     pictures: int
@@ -71,6 +72,7 @@ class Measured:
     work: float
     engine: float
     memory: list[int] = field(default_factory=list)
+    idle: float = 0.0
 
     @property
     def whole(self) -> float:
@@ -164,12 +166,13 @@ def measure(command: Sequence[str], threads: int, out: Path) -> Measured:
             raise ShotfitError(f"{' '.join(command)} failed: {said.read()[-500:]}")
     rate, pictures, first, last = steady_rate(out)
     within = [look for look in looks if first <= look.at <= last]
-    work = engine = 0.0
+    work = engine = idle = 0.0
     if len(within) > 1:
         lasted = within[-1].at - within[0].at
         work = (within[-1].work - within[0].work) / (rate * lasted)
         engine = (within[-1].engine - within[0].engine) / lasted
-    return Measured(pictures, seconds, rate, work, engine, [look.memory for look in looks])
+        idle = (within[-1].idle - within[0].idle) / lasted
+    return Measured(pictures, seconds, rate, work, engine, [look.memory for look in looks], idle)
 
 
 def steady_rate(out: Path) -> tuple[float, int, float, float]:
@@ -185,13 +188,14 @@ def steady_rate(out: Path) -> tuple[float, int, float, float]:
 class Look(NamedTuple):
     """At a time: bytes of memory, and seconds of processors until then, of a process and all that it started.
 
-    engine: seconds of those of them that are no workers of Ray.
+    engine: seconds of those of them that are no workers of Ray. idle: seconds that processors had nothing to do.
     """
 
     at: float
     memory: int
     work: float
     engine: float
+    idle: float
 
 
 def _look(pid: int, ended: threading.Event, looks: list[Look]) -> None:
@@ -203,7 +207,7 @@ def _look(pid: int, ended: threading.Event, looks: list[Look]) -> None:
             worked[one] = max(worked.get(one, 0.0), _work(one))
         workers.update(filter(_is_worker, family))
         engine = sum(work for one, work in worked.items() if one not in workers)
-        looks.append(Look(time.time(), sum(map(_pss, family)), sum(worked.values()), engine))
+        looks.append(Look(time.time(), sum(map(_pss, family)), sum(worked.values()), engine, _idle()))
 
 
 def _is_worker(pid: int) -> bool:
@@ -219,6 +223,11 @@ def _work(pid: int) -> float:
         return (int(cells[11]) + int(cells[12])) / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError, ValueError):
         return 0.0
+
+
+def _idle() -> float:
+    cells = Path("/proc/stat").read_text().split(None, 6)  # of all processors: the time idle, and waiting for a disk
+    return (int(cells[4]) + int(cells[5])) / os.sysconf("SC_CLK_TCK")
 
 
 def _family(pid: int) -> Iterator[int]:
@@ -265,8 +274,10 @@ def main() -> None:
     asked.add_argument("--ways", default="one,shares,torchrun,ray")
     given = asked.parse_args()
     print(f"{given.pictures:,} pictures, {given.workers} workers, load {os.getloadavg()[0]:.1f}\n")
-    print("| way | pictures a second | of the whole command | share of the towers | work for a picture | memory |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| way | pictures a second | of the whole command | share of the towers | work for a picture | idle | memory |"
+    )
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         shards = make_shards(Path(name) / "shards", given.pictures)
         for number, way in enumerate(given.ways.split(",")):
@@ -276,7 +287,8 @@ def main() -> None:
             alone, work = map(statistics.mean, zip(before, tower_rate(given.workers, given.alone), strict=True))
             share = f"{100 * found.rate / alone:.0f} % of {alone:,.0f}"
             effort = f"{1000 * found.work:.1f} ms, {1000 * work:.1f} by the tower"
-            cells = [way, f"{found.rate:,.0f}", f"{found.whole:,.0f}", share, effort, _memory(found)]
+            idle = f"{found.idle:.2f} cores"
+            cells = [way, f"{found.rate:,.0f}", f"{found.whole:,.0f}", share, effort, idle, _memory(found)]
             print(f"| {' | '.join(cells)} |", flush=True)
 
 

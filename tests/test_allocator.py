@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ def test_blocks_are_used_again() -> None:
         least = min(_step() for _ in range(6))
         assert least < PAGES / 10
     assert _step() > 2 * PAGES
+
+
+@on_glibc
+def test_blocks_of_a_thread_are_used_again() -> None:
+    with kept_memory(), ThreadPoolExecutor(1) as tower:
+        assert min(tower.submit(_step).result() for _ in range(6)) < PAGES / 10
 
 
 @on_glibc

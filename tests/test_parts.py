@@ -15,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow as pa
@@ -127,6 +128,8 @@ def test_features_are_lists_of_one_size_in_the_type_asked_for(run: Run, dtype: s
     table = pa.concat_tables(tables("features"))
     assert table.schema.names == ["image", "error", "features"]
     assert table.schema.field("features").type == pa.list_(kind, 32)
+    column = pq.read_metadata("features/part-00000.parquet").row_group(0).column(2)
+    assert not column.has_dictionary_page  # of numbers that are all different
     found = np.stack(table.column("features").to_numpy(zero_copy_only=False))
     expected = shotfit.embed(table.column("image").to_pylist(), "backbone", precision="float32")
     assert np.allclose(found, expected, atol=2e-3 if dtype == "float16" else 1e-5)
@@ -312,6 +315,17 @@ def test_parts_never_cross_shards(run: Run, home: Path) -> None:
     expected = shotfit.embed([str(path) for path in pictures], "backbone", precision="float32")
     order = [*range(45), *range(11), *range(12), *range(7)]
     assert np.allclose(found, expected[order], atol=1e-5)
+
+
+def test_numbered_shards_are_those_of_the_range(run: Run, home: Path) -> None:
+    for number in range(8, 12):
+        shard(Path(f"train-{number:03}.tar"), photos_of(home)[number : number + 1])
+    assert run("embed", "train-{008..010}.tar", "--out", "f") == (0, ANY)
+    assert names("f") == [f"train-{number:03}.tar::{number:03}.png" for number in (8, 9, 10)]
+    for source in ("train-{9..8}.tar", "{0..99999}-{0..99999}.tar"):
+        assert run("embed", source, "--out", "g")[1] == [
+            f"error: {source} stands for no name, or more than 1,000,000: write {{FIRST..LAST}}."
+        ]
 
 
 @pytest.mark.parametrize("at", ["header", "picture"])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +22,7 @@ from shotfit.commands.cli import main
 from shotfit.distributed import engine as through_ray
 from shotfit.distributed.cluster import Cluster, _own_signals
 from shotfit.distributed.feed import Feed
-from shotfit.distributed.stages import Tower, stand_in
+from shotfit.distributed.stages import Failed, Tower, handed, stand_in, taken
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import ShotfitError
 from shotfit.evaluation.compare import compare
@@ -64,6 +65,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Exit code, and the lines of standard error, of shotfit in an empty folder; `photos` and the rest lie beside."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("shotfit.fitting.parts.TOLD_SECONDS", 3600)  # no line of progress on a busy machine
     for name in ("photos", "model", "backbone"):
         Path(name).symlink_to(home / name)
 
@@ -225,6 +227,18 @@ def test_round_that_is_lost_is_done_again(
         for name in pq.read_table(path)["image"].to_pylist()
     ]
     assert names == [str(path) for path in sorted((home / "photos").iterdir())]
+
+
+def test_pixels_go_from_worker_to_worker_without_a_copy(home: Path) -> None:
+    job = Embedding(str(home / "backbone"))
+    size = job.shown.rule.size
+    seen = Seen(("a", "b"), np.random.default_rng(0).integers(0, 255, (2, size, size, 3), np.uint8), {1: "is broken"})
+    told, pixels = handed(seen)
+    assert len(told) < 500 and np.shares_memory(np.asarray(pixels), seen.pixels)
+    back = taken(told, bytes(pixels))  # as they lie in Ray's memory, which nobody may write to
+    assert isinstance(back, Seen) and not back.pixels.flags.writeable
+    assert job.run(back) == job.run(seen)
+    assert taken(*handed(Failed("no", 3))) == Failed("no", 3)
 
 
 def test_machine_that_would_compute_other_rows_is_told(home: Path, tmp_path: Path) -> None:

@@ -136,9 +136,9 @@ def test_rows_of_a_bucket_are_those_of_the_same_files_here(run: Run, bucket: str
     assert without(rows("there"), f"{bucket}/") == rows("here")
 
 
-@pytest.mark.parametrize("name", ["0.tar", "all.zip", "all.parquet"])
+@pytest.mark.parametrize("name", ["0.tar", "{0..1}.tar", "all.zip", "all.parquet"])
 def test_rows_of_the_web_are_those_of_the_same_files_here(run: Run, host: Web, name: str) -> None:
-    path = "shards/0.tar" if name == "0.tar" else name
+    path = f"shards/{name}" if name.endswith(".tar") else name
     run("embed", path, "--out", "here")
     assert run("embed", f"{host.url}/{name}", "--out", "there")[0] == 4
     assert without(rows("there"), f"{host.url}/") == without(rows("here"), "shards/")

@@ -5,7 +5,8 @@ for picture in Stream(["s3://bucket/photos/", "https://host/shard.tar"], remote=
 find_images(["photos/"]).images
 
 An archive or a table that is named stands for all pictures in it, and a list (`lists.py`) for those that it names. Ones
-that lie in a folder do not count: next to photographs they are most often something else.
+that lie in a folder do not count: next to photographs they are most often something else. `train-{000..039}.tar` is
+forty archives, as shells and webdataset spell them.
 
 What is found comes one by one, so that the first images are worked on while a large folder is still walked through.
 """
@@ -14,10 +15,13 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, product
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO, TypeAlias
 
@@ -45,6 +49,8 @@ __all__ = [
 
 _LONGEST_PATH = 2**16  # characters; systems allow 4,096
 _BLOCK = 2**16  # bytes of a list that are read at once, if so many are there
+_MOST_NUMBERED = 1_000_000  # names that one source may spell
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,8 @@ class Stream:
         remote: bool = False,
     ) -> None:
         """look: whether sources are looked into at once; else on the way, which is sooner where they are large."""
-        self.sources, self.listed, self.paths, self.remote = list(sources), listed, paths, remote
+        self.sources = [name for source in sources for name in _spelled(source)]
+        self.listed, self.paths, self.remote = listed, paths, remote
         self.without = None if without is None else without.resolve()
         self.passed_over: list[Path] = []
         self.damaged: list[ShotfitError] = []
@@ -287,6 +294,25 @@ class Stream:
         if isinstance(file, Address) or (isinstance(file, str) and is_address(file)):
             return False
         return file is not None and _is_in(os.path.dirname(file), self.without)  # noqa: PTH120
+
+
+def _spelled(source: str) -> list[str]:
+    """The names of `{0000..0039}` in a source; one without, or that is there as it stands, is itself.
+
+    Raises UsageError for too many.
+
+    >>> _spelled("{1..2}/train-{008..010}.tar")[2:4]
+    ['1/train-010.tar', '2/train-008.tar']
+    """
+    if _RANGE.search(source) is None or os.path.lexists(source):
+        return [source]
+    plain, *spelled = _RANGE.split(source)  # text, first, last, text, first, last, text, ...
+    numbers = [range(int(first), int(last) + 1) for first, last in zip(spelled[::3], spelled[1::3], strict=True)]
+    if not 0 < prod(map(len, numbers)) <= _MOST_NUMBERED:
+        raise UsageError(f"{source} stands for no name, or more than {_MOST_NUMBERED:,}: write {{FIRST..LAST}}.")
+    cells = [[f"{number:0{len(first)}}" for number in one] for first, one in zip(spelled[::3], numbers, strict=True)]
+    texts = spelled[2::3]
+    return [plain + "".join(chain(*zip(each, texts, strict=True))) for each in product(*cells)]
 
 
 def find_images(sources: Sequence[str], listed: Iterable[str] = ()) -> Found:

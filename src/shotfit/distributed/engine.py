@@ -4,8 +4,9 @@
 
 This process lists the parts and hands them to a feed as others are finished, so that it never holds more than so many.
 Ray Data holds decoding back where towers are slower, starts a worker again that dies, and gives its part to another.
-Decoding is no stage of tasks, as Ray ends a worker that had none for a second, and starting one takes three. A part
-that got lost with something that Ray does not start again is done in another round.
+Decoding is no stage of tasks, as Ray ends a worker that had none for a second, and starting one takes three. A
+decoder that came stays for the same reason, however little it has to do. A part that got lost with something that Ray
+does not start again is done in another round.
 """
 
 from __future__ import annotations
@@ -148,6 +149,7 @@ class _Round:
         context.issue_detectors_config.detectors = []
         context.execution_options.preserve_order = False
         context.memory_usage_poll_interval_s = None  # which would read all of a tower's pages each second
+        context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0  # no decoder is used as little as that
         place = str(Path.cwd())
         with data.DataContext.current(context):
             parts = data.read_datasource(_source(data, feed), concurrency=1, override_num_blocks=1, num_cpus=LISTER)

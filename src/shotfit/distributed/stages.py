@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import platform
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,13 +22,13 @@ import torch
 from shotfit.data.parts import Part
 from shotfit.engine.allocator import kept_memory
 from shotfit.errors import ShotfitError
-from shotfit.fitting.jobs import Job, Shown, decode
+from shotfit.fitting.jobs import Job, Seen, Shown, decode
 from shotfit.fitting.part_folder import PartFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Decoding", "Failed", "Tower", "stand_in"]
+__all__ = ["Decoding", "Failed", "Tower", "handed", "stand_in", "taken"]
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,28 @@ class Decoding:
 
     def __init__(self, shown: Shown, place: str) -> None:
         torch.set_num_threads(1)
+        self.kept = ExitStack()
+        self.kept.enter_context(kept_memory())
         self.shown, self.place = shown, place
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         """Parts with their pixels."""
         for place, packed in _rows(rows, "part"):
+            seen, pixels = handed(self._seen(packed)) if packed else (b"", b"")
             yield pa.table({
                 "place": pa.array([place], pa.int64()),
                 "part": pa.array([packed], pa.large_binary()),
-                "seen": pa.array([self._seen(packed) if packed else b""], pa.large_binary()),
+                "seen": pa.array([seen], pa.large_binary()),
+                "pixels": _cell(pixels),
             })  # fmt: skip
 
-    def _seen(self, packed: bytes) -> bytes:
+    def _seen(self, packed: bytes) -> Seen | Failed:
         try:
             stand_in(self.place)
             part: Part = pickle.loads(packed)
-            return pickle.dumps(decode(part.pictures(), self.shown), 5)
+            return decode(part.pictures(), self.shown)
         except Exception as error:
-            return pickle.dumps(Failed.of(error))
+            return Failed.of(error)
 
 
 class Tower:
@@ -94,12 +99,12 @@ class Tower:
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         """How many pictures were done, and how many of them are broken."""
-        for place, packed, seen in _rows(rows, "part", "seen"):
+        for place, packed, seen, pixels in _rows(rows, "part", "seen", "pixels"):
             pictures = broken = 0
             failed = self.failed or b""
             if packed and not failed:
                 try:
-                    pictures, broken = self._do(pickle.loads(packed), pickle.loads(seen))
+                    pictures, broken = self._do(pickle.loads(packed), taken(seen, pixels))
                 except Exception as error:
                     failed = pickle.dumps(Failed.of(error))
             yield pa.table({
@@ -109,13 +114,32 @@ class Tower:
                 "failed": pa.array([failed], pa.binary()),
             })  # fmt: skip
 
-    def _do(self, part: Part, seen: Any) -> tuple[int, int]:
+    def _do(self, part: Part, seen: Seen | Failed) -> tuple[int, int]:
         if isinstance(seen, Failed):
             raise _again(seen)
         table = self.job.run(seen)
         broken = self.job.broken(seen, table)
         self.folder.write(part, table, broken)
         return len(seen), broken
+
+
+def handed(seen: Seen | Failed) -> tuple[bytes, Any]:
+    """What was decoded in two cells, the second of which is its pixels as they lie in memory: nobody copies them."""
+    pixels = list[pickle.PickleBuffer]()
+    told = pickle.dumps(seen, 5, buffer_callback=pixels.append)
+    return told, pixels[0].raw() if pixels else b""
+
+
+def taken(told: Any, pixels: Any) -> Seen | Failed:
+    """The way back; the pixels may not be written to."""
+    found: Seen | Failed = pickle.loads(told, buffers=[pixels])
+    return found
+
+
+def _cell(content: Any) -> pa.Array:
+    """A column of one row, whose bytes are not copied."""
+    held = pa.py_buffer(content)
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, pa.py_buffer(array("q", [0, held.size])), held])
 
 
 def _rows(rows: pa.Table, *columns: str) -> Iterable[tuple[Any, ...]]:

@@ -6,6 +6,10 @@ times as long as computing it from another. Within `kept_memory` blocks come fro
 a step needs and stays there. Afterwards what is free goes back to the system, and glibc has the limits that it comes to
 by itself after its first large block.
 
+Threads have heaps of 64 MB of their own there, as many as they need. glibc gives one back as soon as it is empty,
+whatever the limits are, so a tower in a thread cleared its pages at every layer. With a pad of a whole heap it keeps
+them. A thread's block above 64 MB fits into no heap, and goes back all the same.
+
 Nothing is done where the C library is another one, nor to a GPU's memory, which PyTorch keeps anyway.
 """
 
@@ -27,9 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["count_anew", "give_back", "kept_memory", "peak_memory"]
 
 # options of mallopt, as malloc.h numbers them
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 LARGEST = 32 << 20  # to which glibc raises the threshold by itself, and the one for trimming to twice that
 BLOCKS = 65536  # mapped at the same time at most: glibc's default
+HEAP = 64 << 20  # of a thread: as large as one gets
+PAD = 128 << 10  # that the heap grows by beyond a block: glibc's default
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -52,6 +58,7 @@ def kept_memory() -> Iterator[None]:
         if _inside == 1:
             library.mallopt(M_MMAP_MAX, 0)
             library.mallopt(M_TRIM_THRESHOLD, -1)  # never
+            library.mallopt(M_TOP_PAD, HEAP)  # addresses alone, until they are used
     try:
         yield
     finally:
@@ -61,6 +68,7 @@ def kept_memory() -> Iterator[None]:
                 library.mallopt(M_MMAP_MAX, BLOCKS)
                 library.mallopt(M_MMAP_THRESHOLD, LARGEST)
                 library.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST)
+                library.mallopt(M_TOP_PAD, PAD)
                 library.malloc_trim(0)
 
 

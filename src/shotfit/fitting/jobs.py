@@ -94,7 +94,7 @@ def decode(pictures: Sequence[Picture], shown: Shown) -> Seen:
     Raises ShotfitError for that where `shown` says stop.
     """
     size = shown.rule.size
-    pixels = np.zeros((len(pictures), size, size, 3), np.uint8)
+    pixels = np.empty((len(pictures), size, size, 3), np.uint8)
     errors = dict[int, str]()
     together(pictures)
     for place, picture in enumerate(pictures):
@@ -103,6 +103,7 @@ def decode(pictures: Sequence[Picture], shown: Shown) -> Seen:
         except ShotfitError as error:
             if shown.broken == "stop":
                 raise
+            pixels[place] = 0
             errors[place] = " ".join(str(error).split())
     return Seen(tuple(map(str, pictures)), pixels, errors)
 

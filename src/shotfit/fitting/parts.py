@@ -31,7 +31,7 @@ from shotfit.data.pictures import Picture
 from shotfit.data.remote.addresses import is_address
 from shotfit.data.remote.pictures import picture_named
 from shotfit.engine.allocator import kept_memory
-from shotfit.errors import UsageError
+from shotfit.errors import UsageError, plural
 from shotfit.fitting.asked import NOTHING_MORE, Asked
 from shotfit.fitting.jobs import Embedding, FeatureType, Job, Predicting, Seen, batches, decode
 from shotfit.fitting.model import Model
@@ -202,7 +202,8 @@ def write_parts(
         if time.monotonic() - told >= TOLD_SECONDS:
             told = time.monotonic()
             if not os.isatty(2):
-                say(f"{done.computed:,} pictures, {done.computed / (time.perf_counter() - started):,.1f} a second")
+                rate = done.computed / (time.perf_counter() - started)
+                say(f"{plural(done.computed, 'picture')}, {rate:,.1f} a second")
     if not parts.damaged:  # else what is missing may come back
         done.removed = folder.remove_beyond(parts.count, *share)
     done.damaged = [str(error) for error in parts.damaged]
@@ -233,9 +234,8 @@ def _each(computed: Iterator[tuple[int, int]], done: WrittenParts) -> Iterator[i
     """Count what an engine does; gives each picture's number."""
     for pictures, broken in computed:
         done.broken += broken
-        for _ in range(pictures):
-            done.computed += 1
-            yield done.computed
+        done.computed += pictures
+        yield from range(done.computed - pictures + 1, done.computed + 1)
 
 
 def in_this_process(job: Job, folder: PartFolder, parts: Iterable[Part]) -> Iterator[tuple[int, int]]:

@@ -64,6 +64,7 @@ def normalized_batch(squares: NDArray[np.uint8], rule: Preprocessing) -> Tensor:
 
     Float32 `[n, 3, size, size]`, bit for bit. Together it takes a third of the time that image by image takes.
     """
+    squares = squares if squares.flags.writeable else squares.copy()  # torch warns of what it might not write to
     values = torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous().float()  # [n, 3, size, size]
     values /= 255
     for channel, (mean, std) in enumerate(zip(rule.mean, rule.std, strict=True)):
