@@ -14,6 +14,7 @@ import pytest
 import sentencepiece
 import tokenizers
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from shotfit.checkpoints.tokenizers import HuggingFaceTokenizer, OpenAITokenizer, TokenizerKind, as_text, load_tokenizer
@@ -151,9 +152,8 @@ def siglip(folder: Path) -> Any:
 
 def _map_of(model: bytes) -> bytes:
     """How a SentencePiece model maps characters."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    content: bytes = sentencepiece_model_pb2.ModelProto.FromString(model).normalizer_spec.precompiled_charsmap
+    read: Any = sentencepiece_model_pb2
+    content: bytes = read.ModelProto.FromString(model).normalizer_spec.precompiled_charsmap
     return content
 
 

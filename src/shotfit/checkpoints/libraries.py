@@ -73,7 +73,7 @@ class OpenClip:
         # of weights of another activation than the model's the library says so, and goes on with the wrong one
         trained = open_clip.get_pretrained_cfg(name.replace("/", "-"), weights).get("quick_gelu", False)
         made = open_clip.create_model_from_pretrained(name, weights or None, force_quick_gelu=trained)
-        return cls(*made, open_clip.get_tokenizer(name))
+        return cls(made[0], made[1], open_clip.get_tokenizer(name))
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
