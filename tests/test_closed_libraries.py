@@ -20,7 +20,7 @@ from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError
 
 from .originals import open_clip
-from .test_tokenizer_originals import t5
+from .test_tokenizer_originals import bert, t5
 
 TINY = {
     "embed_dim": 16,
@@ -77,6 +77,24 @@ def test_siglip_of_transformers_reads_texts_as_it_was_trained(tmp_path: Path) ->
     folder = siglip(tmp_path)
     first, second, other = (_text(f"transformers:{folder}", text) for text in ("A Photo.", "a photo", "a dog"))
     assert torch.equal(first, second) and not torch.allclose(first, other, atol=1e-3)
+
+
+def test_align_divides_by_its_temperature(tmp_path: Path) -> None:
+    bert(tmp_path)
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 16}
+    config = transformers.AlignConfig(
+        text_config=text | {"vocab_size": 400}, vision_config=vision, projection_dim=32, temperature_init_value=0.05
+    )
+    torch.manual_seed(1)
+    model = transformers.AlignModel(config)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    model.save_pretrained(tmp_path)
+    transformers.EfficientNetImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    backbone = load_backbone(f"transformers:{tmp_path}")
+    assert float(backbone.logit_scale.exp()) == pytest.approx(20)
 
 
 def test_a_folder_of_transformers_without_a_tower_is_refused(tmp_path: Path) -> None:

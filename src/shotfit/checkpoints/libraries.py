@@ -99,7 +99,8 @@ class Transformers:
                 f"transformers:{model} lacks {plural(len(missing), 'tensor')}, which the library would draw at random: "
                 f"{first_few(missing)}."
             )
-        for wanted in ("get_image_features", "get_text_features", "logit_scale"):
+        divides = hasattr(self.model, "temperature")  # ALIGN's, where the others multiply by a scale
+        for wanted in ("get_image_features", "get_text_features", *([] if divides else ["logit_scale"])):
             if not hasattr(self.model, wanted):
                 kind = self.model.config.model_type
                 raise ShotfitError(
@@ -113,8 +114,10 @@ class Transformers:
         # and on texts that not every tokenizer class of its files cleans
         second = getattr(text, "vocab_size", 0) == GEMMA_VOCABULARY
         self.clean: Callable[[str], str] = str if not siglip else str.lower if second else without_punctuation
-        self.longest = int(getattr(text, "max_position_embeddings", 512))
-        self.logit_scale = float(self.model.logit_scale)
+        # of RoBERTa's positions some belong to padding; its tokenizer knows how many are left
+        self.longest = min(int(getattr(text, "max_position_embeddings", 512)), self.tokenizer.model_max_length)
+        scale = 1 / self.model.temperature if divides else self.model.logit_scale.exp()
+        self.logit_scale = float(scale.log())
         self.embed = int(self.encode_texts(["a"]).shape[1])
         self.to, self.state_dict = self.model.to, self.model.state_dict
 
