@@ -16,6 +16,7 @@ from torch import Tensor
 from shotfit.checkpoints.names import NAMES, find
 from shotfit.checkpoints.weights import load_backbone, load_known
 from shotfit.errors import ActivationWarning, UsageError
+from shotfit.testing.tiny import tiny_backbone
 
 from .checkpoints import (
     OPEN_CLIP_CONFIG,
@@ -108,6 +109,21 @@ def test_a_file_that_does_not_say_its_activation_is_read_with_a_warning(own: boo
     assert [one.category for one in caught] == ([] if own else [ActivationWarning])
     if not own:
         assert "--architecture ViT-B-32" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("architecture", [None, "ViT-tiny"])
+def test_a_tokenizer_beside_weights_alone_is_read(
+    architecture: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.13 has no package with CLIP's vocabulary."""
+    model = OPEN_CLIP_CONFIG["model_cfg"]
+    table = {"ViT-tiny": model | {"text_cfg": model["text_cfg"] | {"vocab_size": 258}}}
+    monkeypatch.setattr("shotfit.checkpoints.asked._table", lambda: table)
+    tiny_backbone(tmp_path / "tiny")
+    torch.save(WEIGHTS | {"token_embedding.weight": torch.randn(258, 64)}, tmp_path / "clip.pt")
+    assert load_backbone(tmp_path / "clip.pt", architecture=architecture).tokenizer is None
+    (tmp_path / "tiny" / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    assert load_backbone(tmp_path / "clip.pt", architecture=architecture).encode(["a"]) == [[256, 64, 257]]
 
 
 # Names of the table

@@ -383,7 +383,8 @@ def _backbone(
     config_file: str | None = None,
     asked: Asked = Asked(),
 ) -> Backbone:
-    """The backbone of a weights file, by the rules of its kind. `folder`: where its configuration and tokenizer are."""
+    """The backbone of a weights file, by the rules of its kind. `folder`: where its configuration and tokenizer are;
+    without one, a tokenizer may lie beside the file."""
 
     def read() -> Tensors:
         if tensors is not None:
@@ -409,7 +410,8 @@ def _backbone(
     except BoundsError as error:
         raise ShotfitError(f"{folder or file}: {error} The configuration is wrong, or not this checkpoint's.") from None
     tokenizer = tokenizer if asked.text is None else as_text(tokenizer, asked.text)
-    return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name + asked.written, None)
+    words = load_tokenizer(folder or file.parent, config.text, tokenizer)
+    return Backbone(config, weights, words, name + asked.written, None)
 
 
 def load_in(backbone: str | Path | Backbone | Encoder, precision: Precision = "auto", device: str = "auto") -> Backbone:
