@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shotfit.checkpoints.names import NAMES, find
+from shotfit.checkpoints.openai import CLIP_MEAN
 from shotfit.checkpoints.weights import load_backbone, load_known
 from shotfit.errors import ActivationWarning, UsageError
 from shotfit.testing.tiny import tiny_backbone
+from shotfit.towers.config import BackboneConfig
 
 from .checkpoints import (
     OPEN_CLIP_CONFIG,
@@ -117,13 +120,38 @@ def test_a_tokenizer_beside_weights_alone_is_read(
 ) -> None:
     """Python 3.13 has no package with CLIP's vocabulary."""
     model = OPEN_CLIP_CONFIG["model_cfg"]
-    table = {"ViT-tiny": model | {"text_cfg": model["text_cfg"] | {"vocab_size": 258}}}
+    table = {"ViT-tiny": {"model_cfg": model | {"text_cfg": model["text_cfg"] | {"vocab_size": 258}}}}
     monkeypatch.setattr("shotfit.checkpoints.asked._table", lambda: table)
     tiny_backbone(tmp_path / "tiny")
     torch.save(WEIGHTS | {"token_embedding.weight": torch.randn(258, 64)}, tmp_path / "clip.pt")
     assert load_backbone(tmp_path / "clip.pt", architecture=architecture).tokenizer is None
     (tmp_path / "tiny" / "tokenizer.json").rename(tmp_path / "tokenizer.json")
     assert load_backbone(tmp_path / "clip.pt", architecture=architecture).encode(["a"]) == [[256, 64, 257]]
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "mean", "resize"),
+    [
+        ("ViT-B-32", "clip", CLIP_MEAN, "shortest"),
+        ("ViT-B-16-SigLIP2", "pieces:canonicalize", (0.5, 0.5, 0.5), "squash"),
+        ("ViT-L-14-CLIPA", "pieces:stripped", (0.485, 0.456, 0.406), "squash"),
+        ("MobileCLIP-B", "clip", (0.0, 0.0, 0.0), "shortest"),
+        ("xlm-roberta-base-ViT-B-32", "pieces:whitespace", CLIP_MEAN, "shortest"),
+    ],
+)
+def test_an_architecture_says_how_texts_and_images_are_read(
+    name: str, texts: str, mean: tuple[float, ...], resize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given(config: BackboneConfig, weights: Any, tokenizer: Any, name: str, dtype: Any) -> Any:
+        return SimpleNamespace(config=config, closed=True)
+
+    kinds = []
+    monkeypatch.setattr("shotfit.checkpoints.open_clip._convert", lambda *_: {})
+    monkeypatch.setattr("shotfit.checkpoints.weights.load_tokenizer", lambda *asked: kinds.append(asked[2]))
+    monkeypatch.setattr("shotfit.checkpoints.weights.Backbone", given)
+    torch.save(WEIGHTS, tmp_path / "own.pt")
+    prepared = load_backbone(tmp_path / "own.pt", architecture=name).config.preprocessing
+    assert (kinds, prepared.mean, prepared.resize) == ([texts], mean, resize)
 
 
 # Names of the table
@@ -135,8 +163,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "own"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    tiny = {"ViT-B-32": OPEN_CLIP_CONFIG["model_cfg"]}
-    tiny["ViT-B-32-quickgelu"] = tiny["ViT-B-32"] | {"quick_gelu": True}
+    model = OPEN_CLIP_CONFIG["model_cfg"]
+    tiny = {"ViT-B-32": {"model_cfg": model}, "ViT-B-32-quickgelu": {"model_cfg": model | {"quick_gelu": True}}}
     monkeypatch.setattr("shotfit.checkpoints.asked._table", lambda: tiny)
     return tmp_path / "cache"
 

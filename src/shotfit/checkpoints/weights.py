@@ -395,6 +395,7 @@ def _backbone(
     try:
         if asked.architecture is not None:
             described = architecture_of(asked.architecture)
+            tokenizer = open_clip.tokenizer_kind(described)
             config, weights = open_clip.read_open_clip(described, read, str(file))
         elif kind == "openai" or folder is None:
             config, weights = read_openai(read(), str(file))
