@@ -277,11 +277,14 @@ def _fetched(repository: str, revision: str, file: str, cached: bool, alone: boo
     only, where = file or None, f"{repository} ({revision})"
 
     def chosen(files: Collection[str], folder: Path) -> str:
-        if not alone:
-            return _choose(_described_files(files, folder), where, only)[1]
-        if file not in files:
+        if alone and file not in files:
             raise ShotfitError(f"{where} lacks {file}.")
-        return file
+        if alone:
+            return file
+        kind, weights = _choose(_described_files(files, folder), where, only)
+        if weights not in {path.name for path in folder.iterdir()}:
+            _check_described(kind, folder)
+        return weights
 
     folder = hub.fetch(
         repository,
@@ -292,6 +295,24 @@ def _fetched(repository: str, revision: str, file: str, cached: bool, alone: boo
         known=[file] if alone else hub.CONFIGS,
     )
     return folder, only
+
+
+class _DescribedError(Exception):
+    """The weights were asked for, so that their configuration is one that is supported."""
+
+
+def _check_described(kind: str, folder: Path) -> None:
+    """Raises ShotfitError, before weights are fetched, for a configuration of towers that shotfit has not."""
+
+    def stop() -> Tensors:
+        raise _DescribedError
+
+    settings = read_json(folder / _FORMATS[kind])
+    with suppress(_DescribedError):
+        if kind == "open_clip" or settings.has("model_cfg"):
+            open_clip.read_open_clip(settings, stop, str(folder), folder)
+        elif not saved.is_saved(settings):
+            huggingface.read_huggingface(folder, stop, str(folder))
 
 
 def _described_files(files: Collection[str], folder: Path) -> set[str]:
