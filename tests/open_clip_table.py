@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from shotfit.checkpoints.open_clip import read_open_clip
+from shotfit.checkpoints.settings import Settings
 from shotfit.checkpoints.timm_trunks import TRUNKS
+from shotfit.checkpoints.unread import Tensors
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.errors import ShotfitError
 from shotfit.towers.backbone import Backbone
@@ -30,9 +33,6 @@ __all__ = ["Outcome", "architectures", "by_closed_way", "difference", "outcome",
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
 ARCHITECTURES = Path(__file__).parents[1] / "src" / "shotfit" / "assets" / "architectures.json"
 START, END = "<!-- configurations of open_clip: start -->", "<!-- configurations of open_clip: end -->"
-
-
-_PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
 @dataclass(frozen=True)
@@ -171,15 +171,45 @@ def _text(name: str) -> str:
     return f"{kind}, `{text['hf_tokenizer_name']}`" if "hf_tokenizer_name" in text and kind == "causal" else kind
 
 
+class _ReadError(Exception):
+    """The weights were asked for, so that the configuration is one that own towers read."""
+
+
 def architectures() -> str:
-    """open_clip's own ViTs and ResNets with CLIP's texts, one a line: what weights alone leave unsaid of them."""
+    """The configurations that own towers read, one a line: what weights alone leave unsaid of them.
+
+    Images are prepared as for the weights that open_clip's package lists by the name, where all of those agree.
+    """
     own = {
-        name: config
+        name: {"model_cfg": config, "preprocess_cfg": _preparation(name)}
         for name, config in CONFIGURATIONS.items()
-        if not config.get("custom_text") and _trunk(name) is None and config["text_cfg"].keys() <= _PLAIN_TEXT
+        if _has_own_towers(config, name)
     }
     rows = [f"{json.dumps(name)}: {json.dumps(config, sort_keys=True)}" for name, config in own.items()]
     return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def _has_own_towers(config: dict[str, Any], name: str) -> bool:
+    def stop() -> Tensors:
+        raise _ReadError
+
+    try:
+        read_open_clip(Settings({"model_cfg": config}, name), stop, name)
+    except _ReadError:
+        return True
+    except ShotfitError:
+        return False
+    raise AssertionError(f"{name} was read without its weights")
+
+
+def _preparation(name: str) -> dict[str, Any]:
+    """What is not open_clip's default of how the images of a name's weights are prepared."""
+    entries = ("mean", "std", "interpolation", "resize_mode")
+    default = asdict(open_clip.transform.PreprocessCfg())
+    tags = open_clip.pretrained._PRETRAINED.get(name, {})
+    found = {json.dumps({entry: tag[entry] for entry in entries}) for tag in tags.values()}
+    prepared = json.loads(found.pop()) if len(found) == 1 else {}
+    return {entry: value for entry, value in prepared.items() if value != json.loads(json.dumps(default[entry]))}
 
 
 def with_table(page: str, part: str) -> str:

@@ -438,7 +438,8 @@ def test_configuration_that_is_not_ours_is_one_sentence(tmp_path: Path, path: st
 
 
 def small_architecture(patch: pytest.MonkeyPatch) -> None:
-    table = {"ViT-tiny": OPEN_CLIP_CONFIG["model_cfg"] | {"quick_gelu": True}, "ViT-other": {"embed_dim": 16}}
+    model = OPEN_CLIP_CONFIG["model_cfg"] | {"quick_gelu": True}
+    table = {"ViT-tiny": {"model_cfg": model}, "ViT-other": {"model_cfg": {"embed_dim": 16}}}
     patch.setattr("shotfit.checkpoints.asked._table", lambda: table)
 
 

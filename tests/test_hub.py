@@ -20,7 +20,7 @@ from shotfit.checkpoints.names import find
 from shotfit.checkpoints.weights import load_backbone
 from shotfit.errors import ShotfitError
 
-from .checkpoints import huggingface_weights, write_huggingface, write_open_clip
+from .checkpoints import HUGGINGFACE_CONFIG, huggingface_weights, write_huggingface, write_open_clip
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -120,9 +120,10 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The address of a hub on this machine, and the names of the files that it has served."""
-    folder = write_huggingface(tmp_path / "repository")
+def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[str, list[str]]]:
+    """The address of a hub on this machine, and the names of the files that it has served. A parameter is what its
+    configuration has of its own."""
+    folder = write_huggingface(tmp_path / "repository", config=HUGGINGFACE_CONFIG | getattr(request, "param", {}))
     torch.save(huggingface_weights(), folder / "pytorch_model.bin")
     (folder / "README.md").write_text("a card")
     served: list[str] = []
@@ -173,6 +174,17 @@ def test_download_fetches_what_is_needed_and_then_works_offline(tmp_path: Path, 
     assert opened(home, endpoint, "owner/name", f"owner/name@{COMMIT}") == [f"owner/name@{COMMIT}"] * 2
     assert sorted(served) == ["config.json", "model.safetensors"]  # no card, no pickled twin, nothing twice
     assert opened(home, endpoint, "owner/name", offline=True) == [f"owner/name@{COMMIT}"]
+
+
+@pytest.mark.parametrize(
+    ("hub", "said"), [({"model_type": "blip-2"}, "model_type 'blip-2' is not supported")], indirect=["hub"]
+)
+def test_towers_that_shotfit_has_not_are_refused_before_weights_are_fetched(
+    tmp_path: Path, hub: tuple[str, list[str]], said: str
+) -> None:
+    endpoint, served = hub
+    (answer,) = opened(tmp_path / "home", endpoint, "owner/name")
+    assert said in answer and served == ["config.json"]
 
 
 def test_failures_of_the_hub_are_one_sentence(tmp_path: Path, hub: tuple[str, list[str]]) -> None:

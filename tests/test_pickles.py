@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import nn
 
 from shotfit.checkpoints.archive import Archive
 from shotfit.checkpoints.pickles import Machine
@@ -102,6 +103,25 @@ def test_archive_of_torch_itself_is_read(tmp_path: Path) -> None:
     with Archive(tmp_path / "clip.pt") as archive:
         assert not archive.scripted
     assert read_tensors(tmp_path / "clip.pt").keys() == openai_weights().keys()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_model_is_read_though_torch_compresses_its_code(tmp_path: Path) -> None:
+    """As OpenAI publishes its models."""
+    weights = openai_weights() | {"input_resolution": torch.tensor(32), "context_length": torch.tensor(10)}
+    model = nn.Module()
+    for name, value in weights.items():
+        place, (*modules, own) = model, name.split(".")
+        for inner in modules:
+            if not hasattr(place, inner):
+                place.add_module(inner, nn.Module())
+            place = getattr(place, inner)
+        place.register_buffer(own, value)
+    torch.jit.script(model).save(tmp_path / "clip.pt")
+    with zipfile.ZipFile(tmp_path / "clip.pt") as file:
+        assert any(member.compress_type == zipfile.ZIP_DEFLATED for member in file.infolist())
+    torch.save(weights, tmp_path / "same.pt")
+    assert load_backbone(tmp_path / "clip.pt").fingerprint == load_backbone(tmp_path / "same.pt").fingerprint
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""Token ids are those of the original tokenizers: each trained here, read by transformers or open_clip, and by us."""
+"""Token ids are those of the original tokenizers: CLIP's with its real vocabulary, which open_clip's package has, the
+others trained here; each read by transformers or open_clip, and by us."""
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Iterator
@@ -9,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import tokenizers
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from shotfit.checkpoints.tokenizers import HuggingFaceTokenizer, TokenizerKind, as_text, load_tokenizer
+from shotfit.checkpoints.tokenizers import HuggingFaceTokenizer, OpenAITokenizer, TokenizerKind, as_text, load_tokenizer
 from shotfit.errors import UsageError
 from shotfit.towers.config import BlocksConfig, TextConfig
 
@@ -126,6 +130,68 @@ def test_metaclip_2_of_transformers_reads_its_file_as_it_is(tmp_path: Path, quie
     original = transformers.AutoTokenizer.from_pretrained(tmp_path)
     rows = original(TEXTS, padding="max_length", truncation=True, max_length=CONTEXT)["input_ids"]
     assert rows_of_ours(tmp_path, "pieces:plain") == rows
+
+
+def siglip(folder: Path) -> Any:
+    """SigLIP's own class on a SentencePiece model, and the same model as the `tokenizer.json` of its repositories."""
+    made = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS), model_writer=made, vocab_size=120, hard_vocab_limit=False, minloglevel=2,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+    )  # fmt: skip
+    (folder / "spiece.model").write_bytes(made.getvalue())
+    read = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
+    pieces = [(read.id_to_piece(number), read.get_score(number)) for number in range(read.get_piece_size())]
+    backend = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=2))
+    backend.normalizer = normalizers.Precompiled(_map_of(made.getvalue()))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always")
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    save(backend, folder, "SiglipTokenizer", pad_token="</s>", eos_token="</s>", unk_token="<unk>")
+    return transformers.SiglipTokenizer(str(folder / "spiece.model"))
+
+
+def _map_of(model: bytes) -> bytes:
+    """How a SentencePiece model maps characters."""
+    read: Any = sentencepiece_model_pb2
+    content: bytes = read.ModelProto.FromString(model).normalizer_spec.precompiled_charsmap
+    return content
+
+
+def test_siglip_1_of_transformers_is_read_as_its_class_reads_it(tmp_path: Path, quiet: None) -> None:
+    original = siglip(tmp_path)
+    rows = original(TEXTS, padding="max_length", truncation=True, max_length=CONTEXT)["input_ids"]
+    assert rows_of_ours(tmp_path, "siglip") == rows
+    assert rows[0] == original(["A photo of a dog."], padding="max_length", max_length=CONTEXT)["input_ids"][0]
+
+
+def test_clips_ids_are_open_clips(quiet: None) -> None:
+    """With the real vocabulary, which both packages have."""
+    from .originals import open_clip
+
+    original = open_clip.tokenizer.SimpleTokenizer()
+    for text in [*TEXTS, *CORPUS, "THE end's; they'll go 12,5 €", "e\u0301te\u0301 ﬁne"]:
+        assert OpenAITokenizer().tokens(text) == original.encode(text)
+
+
+@pytest.mark.parametrize("files", ["tokenizer.json", "vocab.json"])
+def test_clip_s_files_of_transformers_are_read_as_its_class_reads_them(files: str, tmp_path: Path, quiet: None) -> None:
+    from .originals import open_clip
+
+    known = open_clip.tokenizer.SimpleTokenizer()
+    words = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {words.get(piece, piece): number for piece, number in known.encoder.items()}
+    merges = sorted(known.bpe_ranks, key=known.bpe_ranks.get)
+    original = transformers.CLIPTokenizer(vocab=vocabulary, merges=merges)
+    original.save_pretrained(tmp_path)
+    if files == "vocab.json":
+        (tmp_path / "tokenizer.json").unlink()
+        (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+        (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]))
+    config = TextConfig(len(vocabulary), CONTEXT, BLOCKS, 8, True, "largest", None, 0, True)
+    tokenizer = load_tokenizer(tmp_path, config, "clip")
+    assert isinstance(tokenizer, HuggingFaceTokenizer)
+    rows = original(TEXTS, truncation=True, max_length=CONTEXT)["input_ids"]
+    assert tokenizer.encode(TEXTS, truncate=True) == rows
 
 
 def test_siglip_1_reads_no_punctuation_even_where_its_file_leaves_that_to_a_class(tmp_path: Path) -> None:

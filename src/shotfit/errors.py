@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from shotfit.printing import printable
 
 __all__ = [
-    "LEFT_OUT", "DivergedError", "FallbackWarning", "NamesWarning", "NewClassesError", "ShotfitError", "UsageError",
+    "LEFT_OUT", "ActivationWarning", "DivergedError", "FallbackWarning", "NamesWarning",
+    "NewClassesError", "ShotfitError", "UsageError",
     "first_few", "plural",
 ]  # fmt: skip
 
@@ -65,6 +66,10 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     'a, b, c and 2 more'
     """
     return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+class ActivationWarning(UserWarning):
+    """A file of weights does not say its activation, and was read with OpenAI's."""
 
 
 class FallbackWarning(UserWarning):

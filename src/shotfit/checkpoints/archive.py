@@ -30,6 +30,7 @@ from shotfit.errors import ShotfitError
 __all__ = ["Archive", "is_zip"]
 
 LARGEST_DIRECTORY = 8 * 2**20  # bytes of a zip file's table of members; a thousand members take 0.1 MiB
+READ = r"[^/]+/(data\.pkl|byteorder|data/[^/]+)"  # members of which anything is read
 HEADER = 30  # bytes in front of a member, and as many more as two of them say
 DEEPEST = 64  # modules within modules
 MOST_MODULES = 100_000  # modules that are walked; one that stands in several places is walked in each
@@ -89,9 +90,11 @@ class Archive:
         self.members = {info.filename: info for info in members}
         if len(self.members) != len(members):
             raise ShotfitError(f"{self.path} is refused: two of its members have the same name.")
-        # torch stores without compression, so no honest member is larger than the file, nor all of them together
-        packed = any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in members)
-        if packed or sum(info.file_size for info in members) > self.path.stat().st_size:
+        # torch stores what is read here without compression, so no honest member is larger than the file, nor all of
+        # them together; the code of a TorchScript archive, which it compresses, is not read
+        read = [info for info in members if re.fullmatch(READ, info.filename)]
+        packed = any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in read)
+        if packed or sum(info.file_size for info in read) > self.path.stat().st_size:
             raise ShotfitError(f"{self.path} is refused: its members claim more bytes than the file has.")
         pickles = [name for name in self.members if re.fullmatch(r"[^/]+/data\.pkl", name)]
         if len(pickles) != 1:

@@ -19,7 +19,7 @@ from typing import Any, cast, get_args
 
 from shotfit.checkpoints.settings import Settings
 from shotfit.checkpoints.tokenizers import TextAs
-from shotfit.errors import UsageError
+from shotfit.errors import UsageError, first_few
 
 __all__ = ["Asked", "architecture", "architectures", "asked_of", "with_asked"]
 
@@ -39,7 +39,7 @@ class Asked:
             raise UsageError(f"There is no text={self.text}: use canonical or plain.")
         if self.architecture is not None and self.architecture not in architectures():
             close = get_close_matches(self.architecture, architectures(), 3)
-            meant = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(architectures())}."
+            meant = f"did you mean {' or '.join(close)}?" if close else f"known: {first_few(architectures())}."
             raise UsageError(f"There is no architecture {self.architecture}: {meant}")
 
     @property
@@ -73,13 +73,13 @@ def with_asked(source: str, text: str | None, architecture: str | None) -> str:
 
 
 def architectures() -> list[str]:
-    """The names of open_clip's architectures that a file of weights alone may have: its own ViTs and ResNets."""
+    """The names of open_clip's architectures that a file of weights alone may have: those that own towers read."""
     return list(_table())
 
 
 def architecture(name: str) -> Settings:
     """What an `open_clip_config.json` would say of one of them."""
-    return Settings({"model_cfg": _table()[name]}, f"the architecture {name}")
+    return Settings(_table()[name], f"the architecture {name}")
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +41,8 @@ SMALL_FILES = (
 WEIGHTS = (".safetensors", ".bin", ".pt")
 TIMEOUT = 20.0  # seconds for the hub's first answer
 
+Choose = Callable[[Collection[str], Path], str]  # a weights file of some names, by the configurations in a folder
+
 
 def is_hub_id(source: str) -> bool:
     """Whether a text has the form of a repository on the hub, `owner/name`."""
@@ -50,20 +52,22 @@ def is_hub_id(source: str) -> bool:
 def fetch(
     repository: str,
     revision: str,
-    weights_file: Callable[[Collection[str]], str],
+    weights_file: Choose,
     shards: Callable[[str], bool],
     cached: bool = False,
+    known: Sequence[str] = CONFIGS,
 ) -> Path:
     """The local folder of a repository at a revision (branch, tag or commit), downloaded where it is not yet.
 
-    weights_file: which of the names of a repository's files is loaded (raises ShotfitError if none can be). shards:
-    whether a name is a part of weights that come in several files. Raises ShotfitError in one sentence if the
-    repository or its revision does not exist or asks for a login, or if the hub is out of reach and the cache is empty.
+    weights_file: which of the names of a repository's files is loaded, by the configurations in a folder (raises
+    ShotfitError if none can be). shards: whether a name is a part of weights that come in several files. cached: read
+    the cache alone, as with HF_HUB_OFFLINE. known: files by the first of which the cache is searched.
 
-    cached: read the cache alone, as with HF_HUB_OFFLINE.
+    Raises ShotfitError in one sentence if the repository or its revision does not exist or asks for a login, or if the
+    hub is out of reach and the cache is empty.
     """
     if cached or constants.HF_HUB_OFFLINE:
-        folder = _cached(repository, revision, weights_file)
+        folder = _cached(repository, revision, weights_file, known)
         if folder is None:
             missing = f"{repository} at revision {revision} is not in the cache ({constants.HF_HUB_CACHE})"
             if cached:
@@ -81,7 +85,7 @@ def fetch(
         refused = refusal(error, repository, revision)
         if refused is not None:
             raise refused from None
-        folder = _cached(repository, revision, weights_file)
+        folder = _cached(repository, revision, weights_file, known)
         if folder is not None:
             return folder
         raise ShotfitError(
@@ -127,29 +131,27 @@ def reason_of(error: Exception) -> str:
     return (line.replace(token, "(your token)") if token else line)[:200].strip().rstrip(".")
 
 
-def _download(
-    repository: str, revision: str, weights_file: Callable[[Collection[str]], str], shards: Callable[[str], bool]
-) -> Path:
+def _download(repository: str, revision: str, weights_file: Choose, shards: Callable[[str], bool]) -> Path:
     info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT)
     names = [sibling.rfilename for sibling in info.siblings or []]
-    weights = weights_file(names)
-    needed = [weights, *(filter(shards, names) if weights.endswith(".index.json") else [])]
     small = [name for name in names if name in SMALL_FILES]
     with quiet_without_terminal():
         # the first call notes which commit the revision is, the second stays with that commit
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=small))
+        weights = weights_file(names, folder)
+        needed = [weights, *(filter(shards, names) if weights.endswith(".index.json") else [])]
         snapshot_download(repository, revision=folder.name, allow_patterns=needed)
     return folder
 
 
-def _cached(repository: str, revision: str, weights_file: Callable[[Collection[str]], str]) -> Path | None:
+def _cached(repository: str, revision: str, weights_file: Choose, known: Sequence[str]) -> Path | None:
     """The folder of the cache, if it holds a checkpoint."""
-    for config in CONFIGS:
-        found = try_to_load_from_cache(repository, config, revision=revision)
+    for name in known:
+        found = try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(found, str):
-            folder = Path(found).parent
+            folder = Path(found).parents[name.count("/")]
             try:
-                weights_file([path.name for path in folder.iterdir()])
+                weights_file([path.relative_to(folder).as_posix() for path in folder.rglob("*")], folder)
             except ShotfitError:
                 return None
             return folder

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.checkpoints.cleaning import without_punctuation
+from shotfit.checkpoints.tokenizers import GEMMA_VOCABULARY
+from shotfit.errors import ShotfitError, UsageError, first_few, plural
 
 __all__ = ["BOTH", "HALVES", "of_library"]
 
@@ -68,8 +70,10 @@ class OpenClip:
             tags = open_clip.list_pretrained_tags_by_model(name)
             known = f"; weights of {name}: {first_few(tags)}" if tags else ""
             raise UsageError(f"open_clip:{model} names no weights: write open_clip:NAME@WEIGHTS{known}.")
-        made = open_clip.create_model_and_transforms(name, pretrained=weights or None)
-        return cls(made[0], made[2], open_clip.get_tokenizer(name))
+        # of weights of another activation than the model's the library says so, and goes on with the wrong one
+        trained = open_clip.get_pretrained_cfg(name.replace("/", "-"), weights).get("quick_gelu", False)
+        made = open_clip.create_model_from_pretrained(name, weights or None, force_quick_gelu=trained)
+        return cls(made[0], made[1], open_clip.get_tokenizer(name))
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -86,8 +90,17 @@ class Transformers:
     def __init__(self, model: str) -> None:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-        self.model = AutoModel.from_pretrained(model, trust_remote_code=False, use_safetensors=True).eval()
-        for wanted in ("get_image_features", "get_text_features", "logit_scale"):
+        loaded, found = AutoModel.from_pretrained(
+            model, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+        self.model = loaded.eval()
+        if missing := sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}):
+            raise ShotfitError(
+                f"transformers:{model} lacks {plural(len(missing), 'tensor')}, which the library would draw at random: "
+                f"{first_few(missing)}."
+            )
+        divides = hasattr(self.model, "temperature")  # ALIGN's, where the others multiply by a scale
+        for wanted in ("get_image_features", "get_text_features", *([] if divides else ["logit_scale"])):
             if not hasattr(self.model, wanted):
                 kind = self.model.config.model_type
                 raise ShotfitError(
@@ -95,11 +108,16 @@ class Transformers:
                 )
         self.processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
         self.tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        text, siglip = self.model.config.text_config, "siglip" in self.model.config.model_type
         # SigLIP was trained on, and reads, whole rows of padding; the others mask it
-        self.padding = "max_length" if "siglip" in self.model.config.model_type else True
-        text = self.model.config.text_config
-        self.longest = int(getattr(text, "max_position_embeddings", 512))
-        self.logit_scale = float(self.model.logit_scale)
+        self.padding = "max_length" if siglip else True
+        # and on texts that not every tokenizer class of its files cleans
+        second = getattr(text, "vocab_size", 0) == GEMMA_VOCABULARY
+        self.clean: Callable[[str], str] = str if not siglip else str.lower if second else without_punctuation
+        # of RoBERTa's positions some belong to padding; its tokenizer knows how many are left
+        self.longest = min(int(getattr(text, "max_position_embeddings", 512)), self.tokenizer.model_max_length)
+        scale = 1 / self.model.temperature if divides else self.model.logit_scale.exp()
+        self.logit_scale = float(scale.log())
         self.embed = int(self.encode_texts(["a"]).shape[1])
         self.to, self.state_dict = self.model.to, self.model.state_dict
 
@@ -112,8 +130,9 @@ class Transformers:
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Tensor:
+        cleaned = [self.clean(text) for text in texts]
         rows = self.tokenizer(
-            texts, padding=self.padding, truncation=True, max_length=self.longest, return_tensors="pt"
+            cleaned, padding=self.padding, truncation=True, max_length=self.longest, return_tensors="pt"
         )
         known = {name: rows[name].to(self.model.device) for name in ("input_ids", "attention_mask") if name in rows}
         return _pooled(self.model.get_text_features(**known))

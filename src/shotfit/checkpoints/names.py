@@ -29,7 +29,8 @@ class Name:
     """One backbone by name. `repository` is None for what ships with shotfit, in `assets/NAME`.
 
     also: other names. domain: what it is for. tower: its class of architecture. pixels: a side of its images. size: of
-    the file. checked: how shotfit's towers of this class were compared with the original's, empty where nobody has.
+    the file. architecture: open_clip's name of it, where the repository has weights alone. checked: how shotfit's
+    towers of this class were compared with the original's, empty where nobody has; texts: likewise of its token ids.
     sources: where a field was read, by the field's name. terms: for what its weights may be used, and why, where
     shotfit ships them.
     """
@@ -45,10 +46,17 @@ class Name:
     size: str = ""
     sha256: str = ""
     license: str = ""
+    architecture: str = ""
     checked: str = ""
+    texts: str = ""
     terms: str = ""
     also: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def closed_name(self) -> str:
+        """What opens it as a closed encoder, where shotfit has no towers of its class; else empty."""
+        return f"open_clip:hf-hub:{self.repository}" if self.checked.startswith("as closed") else ""
 
 
 def _read() -> tuple[Name, ...]:
@@ -56,8 +64,9 @@ def _read() -> tuple[Name, ...]:
     found = []
     for row in table["backbones"]:
         sources = {name: table["sources"][key] for name, key in row.pop("sources", {}).items()}
-        checked = table["towers"].get(row["tower"], "")
-        found.append(Name(also=tuple(row.pop("also", ())), sources=MappingProxyType(sources), checked=checked, **row))
+        checked, texts = (table[what].get(row["tower"], "") for what in ("towers", "texts"))
+        also = tuple(row.pop("also", ()))
+        found.append(Name(also=also, sources=MappingProxyType(sources), checked=checked, texts=texts, **row))
     return tuple(found)
 
 
@@ -144,7 +153,10 @@ def suggestions(source: str) -> list[str]:
 
 def markdown() -> str:
     """The table for the documentation."""
-    head = ("name", "also", "what", "for", "tower", "px", "repository", "commit", "licence", "towers checked")
+    head = (
+        *("name", "also", "what", "for", "tower", "px", "repository", "commit", "licence"),
+        *("towers checked", "texts checked"),
+    )
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for entry in NAMES:
         also = ", ".join(f"`{alias}`" for alias in entry.also)
@@ -155,6 +167,7 @@ def markdown() -> str:
             "" if entry.repository is None else commit,
             _cited(entry.license, entry, "license") if entry.license else NOT_VERIFIED,
             entry.checked or "no",
+            entry.texts or "by their own library",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

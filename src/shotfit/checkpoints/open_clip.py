@@ -309,7 +309,8 @@ def _convert(
         converted |= take_bert(weights, "text.transformer.", config.text, tables)
         converted |= open_clip_projection(weights, config.text)
     else:
-        prefix = "text." if model.flag("custom_text", False) else ""
+        custom = model.flag("custom_text", False)  # older files of such models have the text tower's own names
+        prefix = "text." if custom and "positional_embedding" not in tensors else ""
         projection = text.raw("proj_type", "linear") == "linear"
         converted |= take_text(weights, config.text, prefix, text.has("ls_init_value"), projection)
     converted["logit_scale"] = weights.take("logit_scale")

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Collection
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import get_args
@@ -40,7 +42,7 @@ from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.state_dict import read_index, read_tensors
 from shotfit.checkpoints.tokenizers import TextAs, TokenizerKind, as_text, load_tokenizer
 from shotfit.checkpoints.unread import Tensors
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import ActivationWarning, ShotfitError, UsageError
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.closed import ClosedBackbone, Encoder
 from shotfit.towers.config import BoundsError
@@ -167,10 +169,31 @@ def _known(source: str) -> Backbone:
 
 
 def _load_named(entry: names.Name, asked: Asked, cached: bool = False) -> Backbone:
-    """A backbone of the table, at its commit, or at the one that was recorded when it was first loaded."""
+    """A backbone of the table, at its commit, or at the one that was recorded when it was first loaded.
+
+    Raises UsageError, before anything is fetched, for one that no tower of shotfit reads, and for one of whose
+    repository no file is known.
+    """
     assert entry.repository is not None
-    folder, only = _fetched(entry.repository, entry.revision or recorded_commit(entry) or "main", entry.file, cached)
-    return _recorded(entry, _load_folder(folder, entry.name, only, asked), asked, folder.name)
+    if entry.closed_name:
+        raise UsageError(
+            f"shotfit has no towers of its own for {entry.name} ({entry.tower}): open it as a closed encoder, "
+            f"{entry.closed_name}, or take another."
+        )
+    if entry.architecture and not entry.file:
+        raise UsageError(
+            f"{entry.repository} has weights alone, in several files: fetch the one that you want, and name it with "
+            f"--architecture (in Python architecture=...); {entry.name} is {entry.architecture}."
+        )
+    revision = entry.revision or recorded_commit(entry) or "main"
+    folder, only = _fetched(entry.repository, revision, entry.file, cached, alone=bool(entry.architecture))
+    if entry.architecture:
+        whole = replace(asked, architecture=asked.architecture or entry.architecture)
+        backbone = _backbone("open_clip", None, folder / entry.file, entry.name, asked=whole)
+        backbone.name = entry.name + asked.written
+    else:
+        backbone = _load_folder(folder, entry.name, only, asked)
+    return _recorded(entry, backbone, asked, folder.name)
 
 
 def _recorded(entry: names.Name, backbone: Backbone, asked: Asked, commit: str = "") -> Backbone:
@@ -189,6 +212,11 @@ def _refuse_asked(source: str, asked: Asked) -> None:
         raise UsageError(f"{source} reads texts by its own code: leave --text and --architecture out.")
 
 
+def _refuse_architecture(name: str, asked: Asked) -> None:
+    if asked.architecture is not None:
+        raise UsageError(f"architecture={asked.architecture} is for a file of weights alone, and {name} is none.")
+
+
 def _hint(path: Path) -> str:
     if re.fullmatch(r"RN(50|101|50x4|50x16|50x64)\.pt", path.name):
         return f" OpenAI publishes {path.name} as a file of its own, not on the hub."
@@ -199,6 +227,8 @@ def _unknown(source: str) -> str:
     if re.fullmatch(r"rn(50|101|50x4|50x16|50x64)", source.lower()):
         return f"{source} has no hub repository: name the file that OpenAI publishes, for example ./{source}.pt."
     close = names.suggestions(source)
+    if source.startswith("hf-hub:"):
+        close = [source.removeprefix("hf-hub:")]
     meant = f"Did you mean {' or '.join(close)}?" if close else "`shotfit backbones` lists the names."
     return f"Unknown backbone {source!r}: no name, no hub id (owner/name), no folder and no file. {meant}"
 
@@ -237,33 +267,75 @@ def _load_hub(repository: str, revision: str, cached: bool = False, asked: Asked
     return _load_folder(folder, f"{repository}@{folder.name}", asked=asked)  # a snapshot's folder is its commit
 
 
-def _fetched(repository: str, revision: str, file: str, cached: bool) -> tuple[Path, str | None]:
-    """The folder of a repository at a revision, and which weights file is to be taken, where one is named."""
+def _fetched(repository: str, revision: str, file: str, cached: bool, alone: bool = False) -> tuple[Path, str | None]:
+    """The folder of a repository at a revision, and which weights file is to be taken, where one is named.
+
+    alone: that file has no configuration beside it.
+    """
     from shotfit.checkpoints import hub
 
-    only = file or None
+    only, where = file or None, f"{repository} ({revision})"
+
+    def chosen(files: Collection[str], folder: Path) -> str:
+        if alone and file not in files:
+            raise ShotfitError(f"{where} lacks {file}.")
+        if alone:
+            return file
+        kind, weights = _choose(_described_files(files, folder), where, only)
+        if weights not in {path.name for path in folder.iterdir()}:
+            _check_described(kind, folder)
+        return weights
+
     folder = hub.fetch(
         repository,
         revision,
-        weights_file=lambda files: _choose(files, f"{repository} ({revision})", only)[1],
+        weights_file=chosen,
         shards=lambda file: re.fullmatch(r"(pytorch_)?model-\d+-of-\d+\.(safetensors|bin)", file) is not None,
         cached=cached,
+        known=[file] if alone else hub.CONFIGS,
     )
     return folder, only
 
 
+class _DescribedError(Exception):
+    """The weights were asked for, so that their configuration is one that is supported."""
+
+
+def _check_described(kind: str, folder: Path) -> None:
+    """Raises ShotfitError, before weights are fetched, for a configuration of towers that shotfit has not."""
+
+    def stop() -> Tensors:
+        raise _DescribedError
+
+    settings = read_json(folder / _FORMATS[kind])
+    with suppress(_DescribedError):
+        if kind == "open_clip" or settings.has("model_cfg"):
+            open_clip.read_open_clip(settings, stop, str(folder), folder)
+        elif not saved.is_saved(settings):
+            huggingface.read_huggingface(folder, stop, str(folder))
+
+
+def _described_files(files: Collection[str], folder: Path) -> set[str]:
+    """The files of a checkpoint without a `config.json` that describes something else beside open_clip's: the text
+    model alone, a trunk of timm's, or where code is. The weights that belong to it are then not taken either."""
+    kept = set(files)
+    if open_clip.CONFIG in kept and (folder / huggingface.CONFIG).is_file() and not huggingface.describes(folder):
+        kept.discard(huggingface.CONFIG)
+    return kept
+
+
 def _load_folder(folder: Path, name: str, only: str | None = None, asked: Asked = Asked()) -> Backbone:
-    if asked.architecture is not None:
-        raise UsageError(f"architecture={asked.architecture} is for a file of weights alone, and {name} is a folder.")
+    _refuse_architecture(name, asked)
     if is_joined(folder):
         _refuse_asked(name, asked)
         return load_joined(folder)
     if (folder / saved.CONFIG).is_file() and saved.is_saved(read_json(folder / saved.CONFIG)):
         return _backbone("shotfit", folder, folder / (only or saved.WEIGHTS), name, asked=asked)
-    kind, file = _choose({path.name for path in folder.iterdir()}, str(folder), only)
-    if kind == "huggingface" and (folder / open_clip.CONFIG).is_file() and not huggingface.describes(folder):
+    kind, file = _choose(_described_files({path.name for path in folder.iterdir()}, folder), str(folder), only)
+    config = _FORMATS[kind]
+    if kind == "huggingface" and read_json(folder / config).has("model_cfg"):  # open_clip's, under the other name
         kind = "open_clip"
-    return _backbone(kind, folder, folder / file, name, asked=asked)
+    return _backbone(kind, folder, folder / file, name, config_file=config, asked=asked)
 
 
 def _load_file(path: Path, name: str, asked: Asked = Asked()) -> Backbone:
@@ -272,7 +344,7 @@ def _load_file(path: Path, name: str, asked: Asked = Asked()) -> Backbone:
     if asked.architecture is not None:
         return _backbone("open_clip", None, path, name, asked=asked)
     for folder in dict.fromkeys((path.parent, path.resolve().parent)):
-        beside = {other.name for other in folder.iterdir()}
+        beside = _described_files({other.name for other in folder.iterdir()}, folder)
         if any(file == path.name and _FORMATS[kind] in beside for kind, file in _ORDER):
             return _load_folder(folder, name, path.name, asked)
         if not beside.isdisjoint(_FORMATS.values()):
@@ -284,7 +356,15 @@ def _load_file(path: Path, name: str, asked: Asked = Asked()) -> Backbone:
             f"{path} is open_clip's, and what its tensors do stands in {open_clip.CONFIG}: put that beside it, "
             "or say --architecture (in Python architecture=...)."
         )
-    return _backbone("openai", None, path, name, asked=asked)
+    tensors = read_tensors(path)
+    if "input_resolution" not in tensors:  # which OpenAI's own files have
+        warnings.warn(
+            f"{path} does not say its activation, so it is read with OpenAI's, QuickGELU. If open_clip trained it, "
+            "name its architecture, for example --architecture ViT-B-32 (in Python architecture=...).",
+            ActivationWarning,
+            stacklevel=2,
+        )
+    return _backbone("openai", None, path, name, tensors, asked=asked)
 
 
 def _described(path: Path, folder: Path, tensors: Tensors) -> tuple[str, str | None]:
@@ -324,7 +404,8 @@ def _backbone(
     config_file: str | None = None,
     asked: Asked = Asked(),
 ) -> Backbone:
-    """The backbone of a weights file, by the rules of its kind. `folder`: where its configuration and tokenizer are."""
+    """The backbone of a weights file, by the rules of its kind. `folder`: where its configuration and tokenizer are;
+    without one, a tokenizer may lie beside the file."""
 
     def read() -> Tensors:
         if tensors is not None:
@@ -335,6 +416,7 @@ def _backbone(
     try:
         if asked.architecture is not None:
             described = architecture_of(asked.architecture)
+            tokenizer = open_clip.tokenizer_kind(described)
             config, weights = open_clip.read_open_clip(described, read, str(file))
         elif kind == "openai" or folder is None:
             config, weights = read_openai(read(), str(file))
@@ -350,7 +432,8 @@ def _backbone(
     except BoundsError as error:
         raise ShotfitError(f"{folder or file}: {error} The configuration is wrong, or not this checkpoint's.") from None
     tokenizer = tokenizer if asked.text is None else as_text(tokenizer, asked.text)
-    return Backbone(config, weights, load_tokenizer(folder, config.text, tokenizer), name + asked.written, None)
+    words = load_tokenizer(folder or file.parent, config.text, tokenizer)
+    return Backbone(config, weights, words, name + asked.written, None)
 
 
 def load_in(backbone: str | Path | Backbone | Encoder, precision: Precision = "auto", device: str = "auto") -> Backbone:

@@ -98,7 +98,8 @@ def _place(entry: Name) -> str:
 
 
 def _plain(entry: Name, place: str) -> dict[str, Any]:
-    return vars(entry) | {"also": list(entry.also), "sources": dict(entry.sources), "on_disk": place}
+    more = {"sources": dict(entry.sources), "on_disk": place, "opens_as": entry.closed_name or entry.name}
+    return vars(entry) | {"also": list(entry.also), **more}
 
 
 def _show(entry: Name, as_json: bool) -> None:
@@ -113,7 +114,9 @@ def _show(entry: Name, as_json: bool) -> None:
         "tower": entry.tower, "pixels": str(entry.pixels), "repository": entry.repository or "in the package",
         "revision": entry.revision or NOT_VERIFIED, "file": entry.file or NOT_VERIFIED,
         "size": entry.size or NOT_VERIFIED, "sha256": entry.sha256 or NOT_VERIFIED,
-        "license": entry.license or NOT_VERIFIED, "towers checked": entry.checked or "no",
+        "architecture": entry.architecture, "license": entry.license or NOT_VERIFIED,
+        "towers checked": entry.checked or "no", "texts checked": entry.texts,
+        "opens as": entry.closed_name,
         "on this disk": _place(entry) or "no",
     }  # fmt: skip
     for what, fact in facts.items():
