@@ -243,6 +243,15 @@ def test_evaluate_compares_two_models_on_the_same_images(home: Home, shell: Shel
     assert "McNemar's exact test: p " in text and f"only with plain: {counts[1]}" in text
     same = json.loads(shell("evaluate", home.model, home.model, home.photos, "--json", *on_it).out)
     assert (same["difference"], same["difference_interval"], same["p"]) == (0.0, [0.0, 0.0], 1.0)
+    on_all = shell("evaluate", tmp_path / "plain", home.model, home.photos, "--all", "--json", *on_it)
+    learned = json.loads(on_all.out)["learned_images"]
+    assert learned[0] == 0 < learned[1] and f"model: {learned[1]} of these " in on_all.err
+
+
+@pytest.mark.parametrize("words", [["--coverage", 0.9], ["--unknown-images", "."], ["--per-class"], ["--out", "a.csv"]])
+def test_what_is_about_one_model_is_refused_of_two(home: Home, shell: Shell, words: list[object]) -> None:
+    result = shell("evaluate", home.model, home.model, home.photos, *words)
+    assert result.code == 2 and f"{words[0]} is about one model" in one_line(result)
 
 
 def test_evaluate_of_three_models_is_one_line(home: Home, shell: Shell) -> None:
