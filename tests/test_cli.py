@@ -248,12 +248,6 @@ def test_evaluate_compares_two_models_on_the_same_images(home: Home, shell: Shel
     assert learned[0] == 0 < learned[1] and f"model: {learned[1]} of these " in on_all.err
 
 
-@pytest.mark.parametrize("words", [["--coverage", 0.9], ["--unknown-images", "."], ["--per-class"], ["--out", "a.csv"]])
-def test_what_is_about_one_model_is_refused_of_two(home: Home, shell: Shell, words: list[object]) -> None:
-    result = shell("evaluate", home.model, home.model, home.photos, *words)
-    assert result.code == 2 and f"{words[0]} is about one model" in one_line(result)
-
-
 def test_evaluate_of_three_models_is_one_line(home: Home, shell: Shell) -> None:
     result = shell("evaluate", home.model, home.model, home.model, home.photos)
     assert result.code == 2 and "3 models were named; expected one or two" in one_line(result)

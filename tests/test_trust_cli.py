@@ -91,7 +91,7 @@ def test_each_task_of_a_list_has_sets_marks_and_calibration(
     both = [found["tasks"][name]["trust"]["covered"] for name in ("one", "two")]
     assert found["trust"]["covered"] == pytest.approx(sum(both) / 2)
     assert found["tasks"]["new"]["trust"]["covered"] is None
-    assert "note: new: Prediction sets are for the classes that the model was fitted to" in error
+    assert "note: without sets and marks: new. Prediction sets are for the classes that the model" in error
     rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
     assert {row["unknown"] for row in rows if row["task"] == "new"} == {""}
     assert {row["unknown"] for row in rows if row["task"] != "new"} <= {"true", "false"}
@@ -99,6 +99,8 @@ def test_each_task_of_a_list_has_sets_marks_and_calibration(
     head = next(line for line in lines if "calibration error" in line)
     assert head.split("  ")[0] == "task" and "covered" in head and "AUROC" in head
     assert next(line for line in lines if line.startswith("new ") and " to " in line).split()[-1] == "-"
+    code, out, error = run(capsys, *words[:2], "--tasks", listed("new"), *asked)
+    assert code == 2 and "Prediction sets are for the classes" in error
 
 
 def test_unknown_of_a_model_of_format_1_is_one_line(
@@ -134,6 +136,14 @@ def test_broken_unknown_image_stops_unless_it_is_skipped(
     code, out, error = run(capsys, *words, "--json", "--skip-broken")
     assert code == 0 and json.loads(out)["trust"]["unknown_images"] == 14
     assert "note: left out of" in error and "broken.png" in error
+
+
+@pytest.mark.parametrize("words", [["--coverage", 0.9], ["--unknown-images", "."], ["--per-class"], ["--out", "a.csv"]])
+def test_what_is_about_one_model_is_refused_of_two(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[object]
+) -> None:
+    code, out, error = run(capsys, "evaluate", home / "model", home / "model", home / "photos", *words)
+    assert (code, out) == (2, "") and f"{words[0]} is about one model" in error
 
 
 def test_open_set_asks_for_the_other_half_as_unknown(

@@ -13,7 +13,7 @@ import typer
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_precision, first_given, one_source
 from shotfit.commands.console import check_order, is_terminal, print_json, read_all, show_table, to
-from shotfit.errors import UsageError
+from shotfit.errors import UsageError, first_few
 
 if TYPE_CHECKING:
     from shotfit.data.tasks import Task
@@ -284,6 +284,12 @@ def _of_tasks(
         check_alone(replace(asked, unknown=unknown_images is not None))
     strangers = [] if unknown_images is None else items_of(unknown_images, skip_broken)
     trust = [one for fitted, tasks in pairs for one in trust_of_tasks(fitted, tasks, asked, strangers, everything)]
+    refused: dict[str, list[str]] = {}
+    for one in trust:
+        if one.refusal:
+            refused.setdefault(one.refusal, []).append(one.task)
+    if all(one.refusal for one in trust):
+        raise UsageError(trust[0].refusal)
     if out is not None:
         write_answers(out, said, [verdict for one in trust for verdict in one.verdicts], several=True)
         say(f"written: {out}")
@@ -291,9 +297,8 @@ def _of_tasks(
     for line in table({"accuracy": scores}):
         say(line)
     show_table(trust_cells(trust), stream)
-    for one in trust:
-        if one.refusal:
-            say(f"note: {one.task}: {one.refusal}")
+    for reason, names in refused.items():
+        say(f"note: without sets and marks: {first_few(names)}. {reason}")
     found = scores.as_json()
     for one in trust:
         found["tasks"][one.task]["trust"] = one.scores.as_json()
