@@ -70,22 +70,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         tiny_backbone(folder / "backbone")
         out, stdout = folder / "model", io.StringIO()
         patch.setattr(sys, "stdout", stdout)
-        words = [
-            "fit",
-            folder / "photos",
-            "--backbone",
-            folder / "backbone",
-            "--method",
-            "tip_adapter_f",
-            "--recipe",
-            "paper",
-            "--shots",
-            3,
-            "--out",
-            out,
-            "--keep",
-            "--json",
-        ]
+        words: list[object] = ["fit", folder / "photos", "--backbone", folder / "backbone", "--out", out]
+        words += ["--method", "tip_adapter_f", "--recipe", "paper", "--shots", 3, "--keep", "--json"]
         code = main([str(word) for word in words])
         patch.undo()
         patch.setenv("SHOTFIT_CACHE", str(folder / "cache"))
@@ -243,6 +229,9 @@ def test_evaluate_compares_two_models_on_the_same_images(home: Home, shell: Shel
     assert "McNemar's exact test: p " in text and f"only with plain: {counts[1]}" in text
     same = json.loads(shell("evaluate", home.model, home.model, home.photos, "--json", *on_it).out)
     assert (same["difference"], same["difference_interval"], same["p"]) == (0.0, [0.0, 0.0], 1.0)
+    on_all = shell("evaluate", tmp_path / "plain", home.model, home.photos, "--all", "--json", *on_it)
+    learned = json.loads(on_all.out)["learned_images"]
+    assert learned[0] == 0 < learned[1] and f"model: {learned[1]} of these " in on_all.err
 
 
 def test_evaluate_of_three_models_is_one_line(home: Home, shell: Shell) -> None:

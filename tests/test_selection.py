@@ -410,3 +410,12 @@ def test_half_of_the_labels_is_a_fit_to_half_of_the_first_fold(task: Task, backb
     assert held is not None and found["images"] == len(held)
     assert found["accuracy"] == float(held.right((3,)).double().mean())
     assert 0 <= found["half"] <= 1 and found["error"] >= 0
+
+
+@pytest.mark.parametrize("kind", ["linear_probe", "tip_adapter_f"])  # both search by the validation part
+def test_validation_part_tells_what_half_of_the_labels_would_do(task: Task, backbone: Backbone, kind: str) -> None:
+    split = replace(task, train=task.train[1::2], val=task.train[::2])
+    model = fit(split, kind, backbone=backbone, store=MemoryStore(), views="center", recipe="paper")
+    half, checked = model.record["half_of_the_labels"], model.record["checked"]
+    assert (half["images"], half["accuracy"]) == (checked["images"], checked["accuracy"])
+    assert 0 <= half["half"] <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_nothing_is_said_that_was_not_asked(home: Path, capsys: pytest.CaptureFi
         (["--coverage", "1"], "--coverage is 1.0; expected a share between 0 and 1"),
         (["--coverage", "95"], "--coverage is 95.0; expected a share between 0 and 1"),
         (["--per-class"], "add --coverage"),
+        (["--known-share", "0.9"], "add --unknown"),
         (["--coverage", "0.99"], "needs 99 held-out images"),
         (["--unknown", "--known-share", "0"], "--known-share is 0.0; expected"),
         (["--unknown", "--known-share", "0.999"], "needs 999 held-out images"),
@@ -68,9 +70,37 @@ def test_what_cannot_be_answered_is_one_line(
     assert (code, out) == (2, "") and sentence in error
 
 
-def test_sets_of_a_task_list_are_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, error = run(capsys, "evaluate", home / "model", "--tasks", tmp_path / "a.toml", "--coverage", 0.9)
-    assert (code, out) == (2, "") and "--coverage goes with a folder" in error
+def test_each_task_of_a_list_has_sets_marks_and_calibration(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def listed(*names: str) -> Path:
+        path = tmp_path / f"{len(names)}.toml"
+        path.write_text("".join(f'[[task]]\nname = "{name}"\ndata = "{home / "photos"}"\n' for name in names))
+        return path
+
+    fitted = ["--method", "coop_mt", "--lr", 0.01, "--steps", 8, "--keep", "--backbone", home / "backbone"]
+    code, _, error = run(capsys, "fit", "--tasks", listed("one", "two"), *fitted, "--out", tmp_path / "many")
+    assert code == 0, error
+    asked = ["--coverage", 0.9, "--unknown-images", home / "photos" / "blue", "--trust-backbone"]
+    words = ["evaluate", tmp_path / "many", *asked, "--tasks", listed("one", "two", "new")]
+    code, out, error = run(capsys, *words, "--out", tmp_path / "rows.csv", "--json")
+    assert code == 0, error
+    found = json.loads(out)
+    alone = run(capsys, "evaluate", tmp_path / "many", home / "photos", "--task", "two", *asked, "--json")
+    assert found["tasks"]["two"]["trust"] == json.loads(alone[1])["trust"]
+    both = [found["tasks"][name]["trust"]["covered"] for name in ("one", "two")]
+    assert found["trust"]["covered"] == pytest.approx(sum(both) / 2)
+    assert found["tasks"]["new"]["trust"]["covered"] is None
+    assert "note: without sets and marks: new. Prediction sets are for the classes that the model" in error
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
+    assert {row["unknown"] for row in rows if row["task"] == "new"} == {""}
+    assert {row["unknown"] for row in rows if row["task"] != "new"} <= {"true", "false"}
+    lines = run(capsys, *words)[1].splitlines()
+    head = next(line for line in lines if "calibration error" in line)
+    assert head.split("  ")[0] == "task" and "covered" in head and "AUROC" in head
+    assert next(line for line in lines if line.startswith("new ") and " to " in line).split()[-1] == "-"
+    code, out, error = run(capsys, *words[:2], "--tasks", listed("new"), *asked)
+    assert code == 2 and "Prediction sets are for the classes" in error
 
 
 def test_unknown_of_a_model_of_format_1_is_one_line(
@@ -93,6 +123,27 @@ def test_evaluate_reports_sets_and_unknown_images(home: Path, capsys: pytest.Cap
     assert {"covered", "mean_set_size", "auroc", "fpr_at_95", "log_loss", "log_loss_before"} <= found.keys()
     _, lines, _ = run(capsys, *words)
     assert "calibrated from" in lines and "prediction sets" in lines
+
+
+def test_broken_unknown_image_stops_unless_it_is_skipped(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home / "photos" / "blue", tmp_path / "others")
+    (tmp_path / "others" / "broken.png").write_bytes(b"no image")
+    words = ["evaluate", home / "model", home / "photos", "--unknown-images", tmp_path / "others", "--trust-backbone"]
+    code, out, error = run(capsys, *words, "--json")
+    assert (code, out) == (3, "") and "broken.png" in error
+    code, out, error = run(capsys, *words, "--json", "--skip-broken")
+    assert code == 0 and json.loads(out)["trust"]["unknown_images"] == 14
+    assert "note: left out of" in error and "broken.png" in error
+
+
+@pytest.mark.parametrize("words", [["--coverage", 0.9], ["--unknown-images", "."], ["--per-class"], ["--out", "a.csv"]])
+def test_what_is_about_one_model_is_refused_of_two(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[object]
+) -> None:
+    code, out, error = run(capsys, "evaluate", home / "model", home / "model", home / "photos", *words)
+    assert (code, out) == (2, "") and f"{words[0]} is about one model" in error
 
 
 def test_open_set_asks_for_the_other_half_as_unknown(

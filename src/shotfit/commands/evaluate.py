@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_precision, first_given, one_source
 from shotfit.commands.console import check_order, is_terminal, print_json, read_all, show_table, to
-from shotfit.errors import UsageError
+from shotfit.errors import UsageError, first_few
+
+if TYPE_CHECKING:
+    from shotfit.data.tasks import Task
+    from shotfit.fitting.asked import Asked
+    from shotfit.fitting.model import Model
 
 __all__ = ["evaluate"]
 
@@ -104,17 +109,22 @@ def evaluate(
       shotfit evaluate shotfit-model others/ --all     every image of another folder
       shotfit evaluate old-model new-model photos/     which of the two is better, and is it chance?
       shotfit evaluate many --tasks tasks.toml         each task, and the mean over tasks
+      shotfit evaluate many --tasks tasks.toml --coverage 0.9
       shotfit evaluate shotfit-model photos/ --out rows.csv   which images are wrong?
       shotfit evaluate shotfit-model photos/ --coverage 0.9 --unknown-images holiday/
       shotfit evaluate shotfit-model photos/ --transductive   the images are predicted together
     """
-    say = to(sys.stderr if as_json else sys.stdout)
+    stream = sys.stderr if as_json else sys.stdout
+    say = to(stream)
     *between, folder = [None] if not others else [None, *others] if len(others) == 1 else others
     models = [model, *(place for place in between if place is not None)]
     if len(models) > 2:
         raise UsageError(f"{len(models)} models were named; expected one or two, and the folder of images last.")
-    if out is not None and len(models) == 2:
-        raise UsageError("--out writes the rows of one model: evaluate the two one after the other.")
+    of_one = first_given({
+        "--out": out, "--per-class": per_class, "--coverage": coverage is not None, "--unknown-images": unknown_images,
+    })  # fmt: skip
+    if of_one is not None and len(models) == 2:
+        raise UsageError(f"{of_one} is about one model: evaluate the two one after the other.")
     if transductive:
         _check_together({
             "--tasks": tasks, "two models": len(models) == 2, "--coverage": coverage is not None,
@@ -125,8 +135,9 @@ def evaluate(
     check_order("evaluate", model, [str(folder)] if folder is not None else [])
     way = How(images, path_column, label_column, group_column, read_as, padding, frames, fps)
     own: dict[str, object] = {"--class-names": class_names, "--task": task, **way.flags()}
-    own |= {"--coverage": coverage, "--unknown-images": unknown_images}
     source = one_source(folder, tasks, own)
+    if tasks is not None and per_class:
+        raise UsageError("--per-class prints the classes of one task: leave it out, or read those of all in --json.")
     computing = None if precision is None else as_precision(precision)
     if coverage_per_class and coverage is None:
         raise UsageError("--coverage-per-class is about prediction sets: add --coverage, such as --coverage 0.9.")
@@ -134,23 +145,22 @@ def evaluate(
     from shotfit.engine.store import open_store
     from shotfit.evaluation.evaluate import (
         answers,
-        answers_of_tasks,
         answers_together,
         labelled_for,
         model_for,
-        scores_of_tasks,
     )
     from shotfit.evaluation.learned import judged_on_learned
     from shotfit.evaluation.paired import compare_models
     from shotfit.evaluation.pictures import picture_lines, picture_scores
     from shotfit.evaluation.predictions import check_rows_file, write_answers
     from shotfit.evaluation.printed import class_cells, class_lines, paired_lines, score_lines
-    from shotfit.evaluation.several import load_task, merged, models_of, table
+    from shotfit.evaluation.several import load_task, models_of
     from shotfit.evaluation.several_labels import label_lines, labelled_answers, write_label_answers
-    from shotfit.evaluation.trust import evaluate_trust, items_of, trust_lines, verdicts_of
+    from shotfit.evaluation.trust import items_of, trust_lines, trusted
     from shotfit.fitting.addresses import called, local_folder
-    from shotfit.fitting.asked import Asked
+    from shotfit.fitting.asked import Asked, Verdict
     from shotfit.fitting.clips import check_alone
+    from shotfit.fitting.learned import count_learned, said_of_learned
     from shotfit.fitting.padding import check_same_padding, padding_for
 
     asked = Asked(coverage, coverage_per_class)
@@ -168,16 +178,9 @@ def evaluate(
     found = read_all(source, how, say)
     if tasks is not None:
         pairs = models_of(folders[0], found, backbone, method, computing, device, store, trust_backbone)
-        each = [(fitted, answers_of_tasks(fitted, group, everything)) for fitted, group in pairs]
-        several = merged([scores_of_tasks(fitted, own) for fitted, own in each])
-        if out is not None:
-            write_answers(out, {name: one for _, own in each for name, one in own.items()}, several=True)
-            say(f"written: {out}")
-        for line in table({"accuracy": several}):
-            say(line)
-        known = judged_on_learned(pairs, everything, say)
+        measured = _of_tasks(pairs, asked, unknown_images, skip_broken, everything, out, stream)
         if as_json:
-            print_json({"model": called(folders[0])} | several.as_json() | known)
+            print_json({"model": called(folders[0])} | measured)
         return
     labelled = found[0]
     for fitted in opened:
@@ -205,11 +208,16 @@ def evaluate(
     items = [labelled_for(fitted.one_task().names, labelled, everything) for fitted in opened]
     if len(models) == 2:
         paired = compare_models(opened[0], opened[1], items[0], items[1])
-        names = {place.resolve().name: place for place in models}
-        for line in paired_lines(paired, [*names] if len(names) == 2 else [called(place) for place in folders]):
+        short, full = [place.resolve().name for place in models], [called(place) for place in folders]
+        names = short if len({*short}) == 2 else full
+        for line in paired_lines(paired, names):
             say(line)
+        learned = [count_learned(fitted, own) for fitted, own in zip(opened, items, strict=True)]
+        for name, count in zip(names, learned, strict=True):
+            if count:
+                say(f"{name}: {said_of_learned(count, len(items[0]))}")
         if as_json:
-            print_json({"models": [called(place) for place in folders]} | paired.as_json())
+            print_json({"models": full} | paired.as_json() | {"learned_images": learned})
         return
     clips = any(item.picture.clip for item in items[0])
     if clips:
@@ -217,7 +225,6 @@ def evaluate(
     alone = answers(opened[0], items[0])
     said = answers_together(opened[0], items[0]) if transductive else alone
     scores = said.scores()
-    stream = sys.stderr if as_json else sys.stdout
     lines = score_lines(scores, per_class)
     if is_terminal(stream):
         classes = class_lines(scores, per_class)
@@ -228,6 +235,7 @@ def evaluate(
     for line in lines:
         say(line)
     more: dict[str, object] = {}
+    verdicts: list[Verdict] = []
     pictures = picture_scores(items[0], said)
     if pictures is not None:
         more["by_picture"] = pictures.as_json()
@@ -239,19 +247,62 @@ def evaluate(
         more["accuracy_alone"] = float(alone.right.mean())
         say(f"each image alone: accuracy {100 * alone.right.mean():.1f} %")
     else:
-        strangers = [] if unknown_images is None else items_of(unknown_images)
-        trusted = evaluate_trust(opened[0], items[0], asked, strangers)
-        for line in trust_lines(trusted):
+        strangers = [] if unknown_images is None else items_of(unknown_images, skip_broken)
+        trust, verdicts = trusted(opened[0], items[0], asked, strangers)
+        for line in trust_lines(trust):
             say(line)
-        asked = replace(asked, unknown=trusted.known_marked is not None)
-        more["trust"] = trusted.as_json()
+        more["trust"] = trust.as_json()
     if out is not None:
-        verdicts = [] if transductive or clips else verdicts_of(opened[0], items[0], asked)
         write_answers(out, {labelled.name: said}, verdicts)
         say(f"written: {out}")
     known = judged_on_learned([(opened[0], [labelled])], everything, say)
     if as_json:
         print_json({"model": called(folders[0])} | scores.as_json() | more | known)
+
+
+def _of_tasks(
+    pairs: Sequence[tuple[Model, Sequence[Task]]],
+    asked: Asked,
+    unknown_images: Path | None,
+    skip_broken: bool,
+    everything: bool,
+    out: Path | None,
+    stream: TextIO,
+) -> dict[str, object]:
+    """Score each task of each model, print it, write the rows to `out`, and give what --json tells."""
+    from shotfit.evaluation.evaluate import answers_of_tasks, scores_of_tasks
+    from shotfit.evaluation.learned import judged_on_learned
+    from shotfit.evaluation.predictions import write_answers
+    from shotfit.evaluation.several import merged, table
+    from shotfit.evaluation.trust import items_of, mean_trust, trust_cells, trust_of_tasks
+    from shotfit.fitting.clips import check_alone
+
+    say = to(stream)
+    each = [(fitted, answers_of_tasks(fitted, tasks, everything)) for fitted, tasks in pairs]
+    said = {name: one for _, own in each for name, one in own.items()}
+    if any(item.picture.clip for one in said.values() for item in one.items):
+        check_alone(replace(asked, unknown=unknown_images is not None))
+    strangers = [] if unknown_images is None else items_of(unknown_images, skip_broken)
+    trust = [one for fitted, tasks in pairs for one in trust_of_tasks(fitted, tasks, asked, strangers, everything)]
+    refused: dict[str, list[str]] = {}
+    for one in trust:
+        if one.refusal:
+            refused.setdefault(one.refusal, []).append(one.task)
+    if all(one.refusal for one in trust):
+        raise UsageError(trust[0].refusal)
+    if out is not None:
+        write_answers(out, said, [verdict for one in trust for verdict in one.verdicts], several=True)
+        say(f"written: {out}")
+    scores = merged([scores_of_tasks(fitted, own) for fitted, own in each])
+    for line in table({"accuracy": scores}):
+        say(line)
+    show_table(trust_cells(trust), stream)
+    for reason, names in refused.items():
+        say(f"note: without sets and marks: {first_few(names)}. {reason}")
+    found = scores.as_json()
+    for one in trust:
+        found["tasks"][one.task]["trust"] = one.scores.as_json()
+    return found | {"trust": mean_trust(trust).as_json()} | judged_on_learned(pairs, everything, say)
 
 
 def _check_together(given: Mapping[str, object]) -> None:

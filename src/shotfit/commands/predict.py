@@ -165,8 +165,9 @@ def predict(
         bool, typer.Option("--unknown", help="Mark images that belong to no class.", show_default="off")
     ] = False,
     known_share: Annotated[
-        float, typer.Option(help="The share of images of the classes that --unknown leaves unmarked.")
-    ] = 0.95,
+        float | None,
+        typer.Option(help="The share of images of the classes that --unknown leaves unmarked.", show_default="0.95"),
+    ] = None,
     transductive: Annotated[
         bool,
         typer.Option(
@@ -246,6 +247,8 @@ def predict(
     """
     if skip_broken and strict:
         raise UsageError("--skip-broken goes on where an image cannot be read, and --strict stops there: give one.")
+    if known_share is not None and not unknown:
+        raise UsageError("--known-share is the share of images that --unknown leaves unmarked: add --unknown.")
     computing = None if precision is None else as_precision(precision)
     if boxes is not None:
         from shotfit.data.rows import form_of
@@ -257,7 +260,7 @@ def predict(
             "an export": (model / "export.json").is_file(),
         }, rows=(top or 1) > 1 or coverage is not None or unknown)  # fmt: skip
         from shotfit.data.detections.reading import read_boxes
-        from shotfit.fitting.asked import Asked
+        from shotfit.fitting.asked import KNOWN_SHARE, Asked
         from shotfit.fitting.padding import padding_for
         from shotfit.fitting.predict import check_out, form_for
         from shotfit.fitting.relabelling import check_place
@@ -268,7 +271,7 @@ def predict(
         if out is not None:
             check_place(out, listed) if form is None else check_out(out, chosen)
         opened, _ = open_fitted(model, task, classes, parent or [], backbone, method, computing, device, trust_backbone)
-        asked = Asked(coverage, per_class, unknown, known_share)
+        asked = Asked(coverage, per_class, unknown, KNOWN_SHARE if known_share is None else known_share)
         around = padding_for(opened.record, padding)
         predict_into_boxes(opened, listed, around, out, form, top or 1, asked, strict, skip_broken, lenient)
         return
@@ -308,7 +311,7 @@ def predict(
     from shotfit.data.finding import Stream, lines_of
     from shotfit.data.lists import Paths
     from shotfit.data.parts import SIZE
-    from shotfit.fitting.asked import Asked
+    from shotfit.fitting.asked import KNOWN_SHARE, Asked
     from shotfit.fitting.predict import (
         COLUMNS,
         SEVERAL,
@@ -324,7 +327,7 @@ def predict(
     from shotfit.fitting.sorting import Sorter, check_apart
     from shotfit.fitting.timeline import DRAWN, Timelines, check_timeline
 
-    asked = Asked(coverage, per_class, unknown, known_share)
+    asked = Asked(coverage, per_class, unknown, KNOWN_SHARE if known_share is None else known_share)
     sampling = Sampling(frames, fps)
     of_clips: dict[str, object] = {
         "--frames": frames,

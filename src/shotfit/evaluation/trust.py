@@ -4,6 +4,7 @@ found = evaluate_trust(model, task.test, Asked(coverage=0.9), unknown=items_of(P
 found.calibration_error, found.calibration_error_before
 found.covered, found.mean_set_size                     # of prediction sets
 found.auroc, found.fpr_at_95                            # of images that belong to no class
+trust_of_tasks(model, tasks, Asked(coverage=0.9))       # the same of each task of a list
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,18 +20,31 @@ import torch
 from torch import Tensor
 
 from shotfit.data.finding import find_images, identified
-from shotfit.data.images import shown
-from shotfit.data.tasks import Item
+from shotfit.data.images import open_image, shown
+from shotfit.data.tasks import Item, Task
 from shotfit.engine.store import cache_folder
-from shotfit.errors import ShotfitError
-from shotfit.evaluation.evaluate import score
+from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.evaluation.evaluate import labelled_for, model_for, score
 from shotfit.fitting.asked import NOTHING_MORE, Asked, Verdict, judge
 from shotfit.fitting.calibration import log_losses
 from shotfit.fitting.conformal import needed
 from shotfit.fitting.heldout import features_of_items
 from shotfit.fitting.model import Model
+from shotfit.progress import say
 
-__all__ = ["TrustScores", "auroc", "evaluate_trust", "fpr_at", "items_of", "trust_lines", "verdicts_of"]
+__all__ = [
+    "TaskTrust",
+    "TrustScores",
+    "auroc",
+    "evaluate_trust",
+    "fpr_at",
+    "items_of",
+    "mean_trust",
+    "trust_cells",
+    "trust_lines",
+    "trust_of_tasks",
+    "trusted",
+]
 
 LEAST = 1e-12  # probability that a log loss is taken of
 
@@ -70,6 +85,13 @@ def evaluate_trust(
 
     Raises UsageError where the model has no held-out images to answer by, or too few of them.
     """
+    return trusted(model, items, asked, unknown)[0]
+
+
+def trusted(
+    model: Model, items: Sequence[Item], asked: Asked = NOTHING_MORE, unknown: Sequence[Item] = ()
+) -> tuple[TrustScores, list[Verdict]]:
+    """As `evaluate_trust`, with the set of each image, and whether it is marked as unknown, as far as that is asked."""
     items, unknown = ([item.under(model.rule) for item in some] for some in (items, unknown))
     trust, names, labels = model.own_trust, model.one_task().names, torch.tensor([item.label for item in items])
     few = trust is not None and len(trust) < needed(asked.known_share)  # to mark by, but not to tell apart
@@ -102,17 +124,43 @@ def evaluate_trust(
             marked = answers(theirs, lambda: their_features)
             found["unknown_marked"] = float(np.mean([bool(verdict.unknown) for verdict in marked]))
         found |= {"auroc": auroc(known, others), "fpr_at_95": fpr_at(known, others)}
-    return TrustScores(**found)
+    return TrustScores(**found), verdicts
 
 
-def verdicts_of(model: Model, items: Sequence[Item], asked: Asked) -> list[Verdict]:
-    """The set of each image, and whether it belongs to no class, as far as they are asked for.
+@dataclass(frozen=True)
+class TaskTrust:
+    """What was measured of one task, and what was said of each of its images.
 
-    Raises as `evaluate_trust` does.
+    refusal: why the sets and marks that were asked for have no answer for this task; "" where they have.
     """
-    items = [item.under(model.rule) for item in items]
-    answers = judge(asked, model.own_trust, model.record, model.one_task().names)
-    return answers(model.probabilities(items), lambda: features_of_items(model.frozen, items))
+
+    task: str
+    scores: TrustScores
+    verdicts: list[Verdict]
+    refusal: str = ""
+
+
+def trust_of_tasks(
+    model: Model,
+    tasks: Sequence[Task],
+    asked: Asked = NOTHING_MORE,
+    unknown: Sequence[Item] = (),
+    everything: bool = False,
+) -> list[TaskTrust]:
+    """The same of each task, on its test images or on all of them, among its own classes.
+
+    A task that the model has no held-out images of, or too few, is measured without sets and marks, and says why.
+    """
+    found = []
+    for task in tasks:
+        own = model_for(model, task)
+        items, refusal = labelled_for(own.class_names, task, everything), ""
+        try:
+            measured = trusted(own, items, asked, unknown)
+        except UsageError as error:
+            measured, refusal = trusted(own, items), str(error)
+        found.append(TaskTrust(task.name, *measured, refusal))
+    return found
 
 
 def auroc(known: Tensor, unknown: Tensor) -> float:
@@ -138,12 +186,25 @@ def fpr_at(known: Tensor, unknown: Tensor, kept: float = 0.95) -> float:
     return float((unknown.numpy() <= threshold).mean())
 
 
-def items_of(folder: Path) -> list[Item]:
-    """All images below a folder, for `unknown`. Raises ShotfitError where there is none, or one cannot be read."""
+def items_of(folder: Path, skip_broken: bool = False) -> list[Item]:
+    """All images below a folder, for `unknown`; skip_broken: but those that cannot be read.
+
+    Raises ShotfitError where there is none, or one cannot be read.
+    """
     pictures = find_images([str(folder)]).images
     items, broken = identified(pictures, cache_folder())
+    for item in items if skip_broken else []:
+        try:
+            open_image(item.picture)
+        except ShotfitError as error:
+            broken[item.picture] = error
+    items = [item for item in items if item.picture not in broken]
+    if (broken and not skip_broken) or not items:
+        raise ShotfitError(
+            f"{shown(next(iter(broken)))} cannot be read: replace or remove it, or leave it out with --skip-broken."
+        )
     if broken:
-        raise ShotfitError(f"{shown(next(iter(broken)))} cannot be read: replace or remove it.")
+        say(f"note: left out of {folder}, which cannot be read: {first_few([shown(one) for one in broken])}.")
     return items
 
 
@@ -168,3 +229,40 @@ def trust_lines(found: TrustScores) -> list[str]:
             f"AUROC {found.auroc:.3f}, FPR at 95 % {100 * found.fpr_at_95:.1f} %"
         )
     return lines
+
+
+def mean_trust(found: Sequence[TaskTrust]) -> TrustScores:
+    """The means over the tasks, each over those that it was measured of."""
+    rows = [asdict(one.scores) for one in found]
+    known = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
+    means = {name: fmean(values) if values else None for name, values in known.items()}
+    same = {name: known[name][0] for name in ("coverage", "unknown_images") if known[name]}
+    return TrustScores(**means | same)
+
+
+def trust_cells(found: Sequence[TaskTrust]) -> list[list[str]]:
+    """What was measured of several tasks as cells with their head, a task a row and the means last."""
+    mean = _cells(mean_trust(found))
+    rows = [(one.task, _cells(one.scores)) for one in found] + ([("mean", mean)] if len(found) > 1 else [])
+    return [["task", *mean], *([task, *(cells.get(title, "-") for title in mean)] for task, cells in rows)]
+
+
+def _cells(found: TrustScores) -> dict[str, str]:
+    before, after = 100 * found.calibration_error_before, 100 * found.calibration_error
+    cells = {"calibration error": f"{before:.1f} to {after:.1f} %"}
+    cells["log loss"] = f"{found.log_loss_before:.3f} to {found.log_loss:.3f}"
+    for title, value, form in (
+        ("covered", found.covered, _percent),
+        ("classes in a set", found.mean_set_size, "{:.2f}".format),
+        ("marked", found.known_marked, _percent),
+        ("unknown marked", found.unknown_marked, _percent),
+        ("AUROC", found.auroc, "{:.3f}".format),
+        ("FPR at 95 %", found.fpr_at_95, _percent),
+    ):
+        if value is not None:
+            cells[title] = form(value)
+    return cells
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

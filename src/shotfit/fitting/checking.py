@@ -68,14 +68,14 @@ def _means(right: Tensor, task: Tensor) -> list[float]:
 
 
 def with_half(judge: Judge, entrant: Entrant) -> dict[str, Any]:
-    """What half of the labels would do, by one fold more: whether more of them are worth the work.
+    """What half of the labels would do, by one fit more: whether more of them are worth the work.
 
     Gives the accuracy of both on the same held-out images, their number, and the standard error of the difference;
     nothing where no image is held out from labels that can be halved.
     """
     lead = entrant.lead
     alone = lead.fitted.judges_alone  # whose quality is one number of all images, without an error
-    if alone or judge.validation.source != "cross-validation" or not lead.parts or lead.fitted.name == "zero_shot":
+    if alone or not judge.validation.folds or not lead.parts or lead.fitted.name == "zero_shot":
         return {}
     fold, held = lead.parts[0]
     items = [judge.items[index] for index in fold.train.tolist()]

@@ -268,7 +268,7 @@ class Judge:
         self, candidates: Sequence[Candidate], settings: Sequence[Setting], part: Sequence[Item], what: str
     ) -> Iterator[Method | None]:
         """The candidates, each fitted to a part of the images; None for one that diverged."""
-        inner = self.validation if self.validation.source == "validation part" else self.fitter.folds(part)
+        inner = self._inner(part)
         kind = type(candidates[0].prototype)
         if len(candidates) > 1 and kind.grid is not None and kind.grid.together:
             yield from self.fitter.fit_together([one.prototype for one in candidates], part, inner, settings)
@@ -278,6 +278,13 @@ class Judge:
                 yield self.fitter.fit(one.prototype, part, inner, what or f"Trying {one.prototype.name}", setting)
             except DivergedError:
                 yield None
+
+    def _inner(self, part: Sequence[Item]) -> Validation:
+        """What a fit to a part of the images may choose its coefficients by: the validation part, else folds of it."""
+        if self.validation.source != "validation part":
+            return self.fitter.folds(part)
+        folds = tuple(replace(fold, train=torch.arange(len(part))) for fold in self.validation.folds)
+        return replace(self.validation, folds=folds)
 
     def spared(self, candidate: Candidate, fitted: Method) -> HeldOut | None:
         """What the candidate says of a fold where a third of the classes was spared; None unless that is asked for."""
