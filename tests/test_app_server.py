@@ -343,6 +343,20 @@ def test_what_is_no_folder_of_pictures_is_one_line(tmp_path: Path, capfd: pytest
         assert said in capfd.readouterr().err
 
 
+def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = unsorted_clipart(tmp_path / "photos", of_each=1)
+    for name in ("b.mp4", "c.nef", "d.nef", "notes.txt"):
+        (folder / name).touch()
+    with App(folder) as app:
+        state = app.state()
+    said = "Left out: 1 clip and 2 pictures of a format that is not read (b.mp4, c.nef, d.nef)."
+    assert (len(state["names"]), state["passed_over"], state["left_out"]) == (10, 3, said)
+    for path in folder.glob("*.png"):
+        path.unlink()
+    assert main(["app", str(folder), "--no-browser"]) == 3
+    assert said in capfd.readouterr().err
+
+
 @pytest.mark.skipif(os.name != "posix", reason="names of files are bytes elsewhere")
 def test_hostile_names_of_files_and_classes_pass_through(tmp_path: Path) -> None:
     kinds = ["<img src=x onerror=alert(1)>", "a\x1b[31mred", "b\nc", os.fsdecode(b"\xff\xfe"), "'; DROP TABLE"]

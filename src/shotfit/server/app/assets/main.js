@@ -1,5 +1,5 @@
 // The page: five views, one at a time, and what they share.
-import { h, plural } from "./dom.js";
+import { h, plural, toast } from "./dom.js";
 import { events } from "./server.js";
 import { heard, listen, load, report, store } from "./store.js";
 import { view as label } from "./label.js";
@@ -39,6 +39,19 @@ document.addEventListener("keydown", (event) => {
 });
 addEventListener("hashchange", go);
 
+const said = new Set();
+/** What of the folder is not on the page, once each. */
+function told() {
+  for (const text of [
+    store.leftOut,
+    store.damaged && `${plural(store.damaged, "line")} of ${store.journal} cannot be read, and left alone: the labels in them are missing.`,
+  ]) {
+    if (!text || said.has(text)) continue;
+    said.add(text);
+    toast(text, { bad: true });
+  }
+}
+
 function status() {
   const suspects = store.fit?.look.suspects.length ?? 0, running = store.job?.state === "running" && store.job.kind === "fit";
   for (const [key, said] of [["look", suspects ? String(suspects) : ""], ["fit", running ? "…" : ""]]) {
@@ -57,8 +70,10 @@ function status() {
 
 listen((topic) => {
   if (topic === "all") {
-    document.getElementById("folder").textContent = `${store.folder} · ${plural(store.names.length, "picture")}`;
+    const left = store.passedOver ? `, ${store.passedOver.toLocaleString("en")} left out` : "";
+    document.getElementById("folder").textContent = `${store.folder} · ${plural(store.names.length, "picture")}${left}`;
     document.getElementById("folder").title = store.path;
+    told();
     if (current) document.title = `${VIEWS[main.dataset.view][0]} · ${store.folder}`;
   }
   status();
