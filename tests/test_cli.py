@@ -68,22 +68,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         tiny_backbone(folder / "backbone")
         out, stdout = folder / "model", io.StringIO()
         patch.setattr(sys, "stdout", stdout)
-        words = [
-            "fit",
-            folder / "photos",
-            "--backbone",
-            folder / "backbone",
-            "--method",
-            "tip_adapter_f",
-            "--recipe",
-            "paper",
-            "--shots",
-            3,
-            "--out",
-            out,
-            "--keep",
-            "--json",
-        ]
+        words = ["fit", folder / "photos", "--backbone", folder / "backbone", "--method", "tip_adapter_f"]
+        words += ["--recipe", "paper", "--shots", 3, "--out", out, "--keep", "--json"]
         code = main([str(word) for word in words])
         patch.undo()
         patch.setenv("SHOTFIT_CACHE", str(folder / "cache"))
