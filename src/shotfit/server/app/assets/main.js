@@ -40,15 +40,12 @@ document.addEventListener("keydown", (event) => {
 addEventListener("hashchange", go);
 
 const said = new Set();
-/** What of the folder is not on the page, once each. */
+/** What of the folder is not on the page, once. */
 function told() {
-  for (const text of [
-    store.leftOut,
-    store.damaged && `${plural(store.damaged, "line")} of ${store.journal} cannot be read, and left alone: the labels in them are missing.`,
-  ]) {
-    if (!text || said.has(text)) continue;
+  const damaged = store.damaged && `${plural(store.damaged, "line")} of ${store.journal} cannot be read: the labels in them are missing.`;
+  for (const [text, bad] of [[store.leftOut, false], [damaged, true]]) {
+    if (text && !said.has(text)) toast(text, { bad });
     said.add(text);
-    toast(text, { bad: true });
   }
 }
 
@@ -72,7 +69,7 @@ listen((topic) => {
   if (topic === "all") {
     const left = store.passedOver ? `, ${store.passedOver.toLocaleString("en")} left out` : "";
     document.getElementById("folder").textContent = `${store.folder} · ${plural(store.names.length, "picture")}${left}`;
-    document.getElementById("folder").title = store.path;
+    document.getElementById("folder").title = [store.path, store.leftOut].filter(Boolean).join("\n");
     told();
     if (current) document.title = `${VIEWS[main.dataset.view][0]} · ${store.folder}`;
   }
