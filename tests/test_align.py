@@ -18,7 +18,7 @@ import shotfit
 from shotfit.checkpoints.closed import closed_half
 from shotfit.checkpoints.joined import RECORD, WEIGHTS
 from shotfit.checkpoints.weights import load_backbone
-from shotfit.commands.cli import app
+from shotfit.commands.cli import COMMANDS, app_of
 from shotfit.data.pairs import read_pairs
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
@@ -304,11 +304,11 @@ def test_command_aligns_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytes
     write_pairs(tmp_path / "pairs")
     monkeypatch.chdir(tmp_path)
     words = ["align", "pairs/pairs.jsonl", "--image", "mine.py:images", "--text", "mine.py:texts"]
-    done = CliRunner().invoke(app, [*words, "--how", "ridge"])
+    done = CliRunner().invoke(app_of(COMMANDS), [*words, "--how", "ridge"])
     assert done.exit_code == 0, done.output
     assert "recall on 6 held-out images:" in done.output
     assert f"use it with --backbone {tmp_path}/joined+{tmp_path}/mine.py:images+{tmp_path}/mine.py:texts" in done.output
-    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    told = json.loads(CliRunner().invoke(app_of(COMMANDS), [*words, "--json"]).stdout)
     assert told["how"] == "procrustes" and told["recall"]["to_text"].keys() == {"1", "5", "10"}
 
 

@@ -12,7 +12,7 @@ import torch
 
 from shotfit.analysis.layers import Layers, Level, layers
 from shotfit.checkpoints.weights import load_in
-from shotfit.commands.analyze import ANALYSES
+from shotfit.commands.analyze import GROUP
 from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.layers import image_levels, text_levels
@@ -193,7 +193,7 @@ def test_wrong_usage_is_one_line(shell: Shell, words: list[str], sentence: str) 
     assert result.code == 2 and sentence in one_line(result)
 
 
-@pytest.mark.parametrize("command", [command.__name__ for command in ANALYSES])
+@pytest.mark.parametrize("command", [command.__name__ for command in GROUP])
 def test_help_of_every_analysis_has_an_example_and_the_exit_codes(shell: Shell, command: str) -> None:
     result = shell("analyze", command, "--help")
     assert result.code == 0 and f"shotfit analyze {command}" in result.out.split("Example")[1]

@@ -20,8 +20,6 @@ from shotfit.commands.cli import COMMANDS, main
 from shotfit.methods import METHODS
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
-NAMES = [command.__name__ for command in COMMANDS]
-
 
 @dataclass(frozen=True)
 class Home:
@@ -107,7 +105,16 @@ def test_help_answers_at_once_without_torch() -> None:
     assert best < 2.1
 
 
-@pytest.mark.parametrize("command", NAMES)
+def test_a_command_imports_no_other() -> None:
+    program = (
+        "import sys, shotfit.commands.cli as c; c.main(['cache', '--json']);"
+        "assert 'shotfit.commands.cache' in sys.modules and 'shotfit.commands.fit' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_has_an_example_and_the_exit_codes(shell: Shell, command: str) -> None:
     result = shell(command, "--help")
     assert result.code == 0
@@ -442,7 +449,7 @@ def test_wrong_input_is_one_line(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("command", NAMES)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_tells_the_default_of_every_flag(shell: Shell, command: str) -> None:
     options = shell(command, "--help").out.split("Options:")[1].split("Exit codes")[0]
     flags = [" ".join(text.split()) for text in re.split(r"\n(?=  -)", options)]

@@ -19,7 +19,7 @@ import shotfit
 from shotfit.checkpoints.closed import close, is_closed
 from shotfit.checkpoints.libraries import OpenClip
 from shotfit.checkpoints.weights import is_known, load_backbone, load_in, save_backbone
-from shotfit.commands.cli import app, main
+from shotfit.commands.cli import COMMANDS, app_of, main
 from shotfit.data.images import open_image
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store
@@ -220,12 +220,12 @@ def test_command_line_fits_and_predicts_with_a_file(tmp_path: Path, monkeypatch:
     tiny_task(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
     out = ["--out", "model", "--backbone", "mine.py:both"]
-    done = CliRunner().invoke(app, ["fit", "images", "--method", "zero_shot", *out])
+    done = CliRunner().invoke(app_of(COMMANDS), ["fit", "images", "--method", "zero_shot", *out])
     assert done.exit_code == 0, done.output
     image = next(Path("images").rglob("*.png"))
     assert "mine.py:both" in (tmp_path / "model" / "adapter.json").read_text()
     assert str(tmp_path) not in (tmp_path / "model" / "adapter.json").read_text()
-    predicted = CliRunner().invoke(app, ["predict", "model", str(image), "--backbone", "mine.py:both"])
+    predicted = CliRunner().invoke(app_of(COMMANDS), ["predict", "model", str(image), "--backbone", "mine.py:both"])
     assert predicted.exit_code == 0, predicted.output
 
 

@@ -34,7 +34,7 @@ import shotfit.light
 import shotfit.methods
 import shotfit.testing
 from shotfit.checkpoints.weights import load_backbone
-from shotfit.commands.cli import app, main
+from shotfit.commands.cli import COMMANDS, app_of, main
 from shotfit.data.tasklist import read_tasks
 from shotfit.evaluation.variants import read_variant
 from shotfit.fitting.fit import fit
@@ -152,7 +152,7 @@ def pack(folder: Path, pictures: list[Path]) -> None:
 @pytest.mark.parametrize("command", [*commands(), *shell_commands()])
 def test_flags_of_a_command_exist(command: str) -> None:
     _, name, *words = shlex.split(command.removesuffix("\\"), comments=True)
-    program: Any = typer.main.get_command(app)
+    program: Any = typer.main.get_command(app_of(COMMANDS))
     found = program.commands[name]
     if hasattr(found, "commands"):  # a group
         found = found.commands[words.pop(0)]

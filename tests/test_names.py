@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from shotfit.checkpoints.names import NAMES, Name, domains, find, markdown, suggestions
 from shotfit.checkpoints.weights import load_backbone, load_known
-from shotfit.commands.cli import app
+from shotfit.commands.cli import COMMANDS, app_of
 from shotfit.errors import ShotfitError, UsageError
 
 from .checkpoints import write_open_clip
@@ -112,7 +112,7 @@ def test_the_documentation_s_table_lists_every_name() -> None:
 
 
 def listed(*words: str) -> str:
-    done = CliRunner().invoke(app, ["backbones", *words])
+    done = CliRunner().invoke(app_of(COMMANDS), ["backbones", *words])
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -147,7 +147,7 @@ def test_command_shows_one_with_its_sources() -> None:
 )
 def test_command_refuses_what_there_is_not(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        CliRunner().invoke(app, ["backbones", *words], catch_exceptions=False, standalone_mode=False)
+        CliRunner().invoke(app_of(COMMANDS), ["backbones", *words], catch_exceptions=False, standalone_mode=False)
 
 
 def test_close_names_are_suggested() -> None:
@@ -227,7 +227,7 @@ def test_damaged_record_of_a_name_is_a_line(record: Path, content: str) -> None:
 
 def test_record_outlives_the_clearing_of_the_cache(record: Path) -> None:
     load_backbone("mini")
-    assert CliRunner().invoke(app, ["cache", "--clear"]).exit_code == 0
+    assert CliRunner().invoke(app_of(COMMANDS), ["cache", "--clear"]).exit_code == 0
     assert record.is_file()
 
 

@@ -23,7 +23,8 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SOURCE = ROOT / "src"
-STARTS = ("shotfit", "shotfit.__main__", "shotfit.light", "shotfit.commands.cli")
+COMMANDS = sorted(f"shotfit.commands.{file.stem}" for file in (SOURCE / "shotfit" / "commands").glob("[a-z]*.py"))
+STARTS = ("shotfit", "shotfit.__main__", "shotfit.light", *COMMANDS)  # --help lists every command
 LIBRARIES = {*sys.stdlib_module_names, "numpy", "PIL", "onnxruntime", "typer", "rich"}
 WHOLE = {"shotfit.commands.predict"}  # the one command whose work can be done here
 

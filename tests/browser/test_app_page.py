@@ -101,6 +101,23 @@ def test_without_a_label_each_view_says_what_to_do(browser: Browser, tmp_path: P
         assert serious(page) == []
 
 
+def test_what_is_not_on_the_page_is_said_and_covers_no_class(browser: Browser, tmp_path: Path) -> None:
+    folder = unsorted_clipart(tmp_path / "photos", of_each=1)
+    (folder / "raw.nef").touch()
+    (folder / NAME).write_text(json.dumps({"shotfit": "labels", "version": 1}) + "\nno change\n")
+    with App(folder, env={"SHOTFIT_CACHE": str(tmp_path / "cache")}) as app:
+        for look in (LOOKS[0], LOOKS[2]):
+            with opened(browser, app, **look) as page:
+                toasts = page.locator("#toasts")
+                toasts.get_by_text("Left out: 1 picture of a format that is not read (raw.nef).").wait_for()
+                toasts.get_by_text("1 line of .shotfit-labels.jsonl cannot be read").wait_for()
+                assert serious(page) == []
+                told, panel = toasts.bounding_box(), page.locator(".panel").bounding_box()
+                assert told is not None and panel is not None
+                aside = told["x"] >= panel["x"] + panel["width"]
+                assert aside or told["y"] + told["height"] <= panel["y"]
+
+
 def test_hostile_names_are_text_everywhere(browser: Browser, tmp_path: Path) -> None:
     folder = unsorted_clipart(tmp_path / "photos", of_each=2)
     (folder / "bird_01.png").rename(folder / "<img src=x onerror=alert(3)>.png")

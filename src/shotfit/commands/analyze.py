@@ -7,9 +7,9 @@ from shotfit.commands.analyze_layers import layers
 from shotfit.commands.analyze_pairs import pairs
 from shotfit.commands.analyze_tasks import tasks
 
-__all__ = ["ANALYSES", "analyze"]
+__all__ = ["GROUP", "analyze"]
 
-ANALYSES = (layers, difficulty, pairs, tasks)
+GROUP = (layers, difficulty, pairs, tasks)  # the commands in this one
 
 
 def analyze() -> None:

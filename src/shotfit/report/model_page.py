@@ -17,7 +17,6 @@ from shotfit.evaluation.clean import DoublePictures, Suspect
 from shotfit.evaluation.evaluate import ClassScores, Scores
 from shotfit.evaluation.intervals import Interval, interval_by_image
 from shotfit.fitting.figures import figures_of
-from shotfit.fitting.learned import said_of_learned
 from shotfit.progress import track
 from shotfit.report.facts import Facts, Seen
 from shotfit.report.mapping import map_of
@@ -71,7 +70,7 @@ def page_of_facts(
         plain=plain,
         paired=paired,
         judged=_judged(facts, task),
-        learned=said_of_learned(facts.learned, len(facts.items)),
+        learned=facts.learned,
         refitted=bool(record.get("refit")),
         chart=accuracies(rows),
         figures=_figures(scores, plain),

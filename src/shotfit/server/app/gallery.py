@@ -18,9 +18,10 @@ from pathlib import Path
 from shotfit.data.clips import is_clip
 from shotfit.data.formats.labelled import foldered
 from shotfit.data.formats.tree import Folder
-from shotfit.data.images import is_unread, shown
+from shotfit.data.images import extras_for, is_unread, shown
 from shotfit.data.pictures import Picture
-from shotfit.errors import ShotfitError
+from shotfit.data.video import VIDEO_SUFFIXES
+from shotfit.errors import ShotfitError, first_few, plural
 
 __all__ = ["Gallery", "Shown"]
 
@@ -46,7 +47,7 @@ class Gallery:
     folder: Path
     pictures: Mapping[str, Shown]
     classes: tuple[str, ...]
-    passed_over: int
+    passed_over: tuple[Path, ...]
 
     @classmethod
     def of(cls, folder: Path, unsorted: bool = False) -> Gallery:
@@ -60,13 +61,26 @@ class Gallery:
         top = Folder(folder)
         classes, labels, parts = ((), {}, {}) if unsorted else foldered(top)
         tested = {path for path, part in parts.items() if part == "test"}
-        pictures, passed_over = list[Shown](), 0
+        pictures, passed_over = list[Shown](), list[Path]()
         for inside in top.below():
             still = [picture for picture in inside.images if not is_clip(picture)]
-            passed_over += sum(map(is_unread, inside.others)) + len(inside.images) - len(still)
+            passed_over += [picture.path for picture in inside.images if is_clip(picture)]
+            passed_over += filter(is_unread, inside.others)
             pictures += filter(None, (_shown(folder, picture, labels, tested) for picture in still))
         pictures.sort(key=lambda one: one.path)
-        return cls(folder, {one.name: one for one in pictures}, classes, passed_over)
+        return cls(folder, {one.name: one for one in pictures}, classes, tuple(passed_over))
+
+    def left_out(self) -> str:
+        """What was passed over, and what to do about it, in a sentence; empty where that is nothing."""
+        if not self.passed_over:
+            return ""
+        clips = sum(path.suffix.lower() in VIDEO_SUFFIXES for path in self.passed_over)
+        pictures = [path for path in self.passed_over if path.suffix.lower() not in VIDEO_SUFFIXES]
+        counted = [plural(clips, "clip")] * bool(clips)
+        counted += [f"{plural(len(pictures), 'picture')} of a format that is not read"] * bool(pictures)
+        names = first_few([path.name for path in self.passed_over])
+        use = "".join(f" {extra}." for extra in extras_for(pictures))
+        return f"Left out: {' and '.join(counted)} ({names}).{use}"
 
 
 def _shown(folder: Path, picture: Picture, labels: Mapping[Path, str], tested: Collection[Path]) -> Shown | None:

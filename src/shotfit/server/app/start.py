@@ -46,7 +46,8 @@ def run_app(
         board = Board(folder, home, unsorted, backbone=backbone, device=device)
         held.callback(board.close)
         if not board.gallery.pictures:
-            raise ShotfitError(f"{printable(folder)} holds no pictures: name a folder that has some, in it or below.")
+            said = f"{printable(folder)} holds no pictures: name a folder that has some, in it or below."
+            raise ShotfitError(f"{said} {board.gallery.left_out()}".rstrip())
         if not can_hold(folder / NAME):
             raise ShotfitError(
                 f"{printable(folder)} cannot be written to, and labels are kept beside the pictures: copy the folder "
@@ -58,6 +59,8 @@ def run_app(
 
         def started() -> None:
             say(f"{len(board.gallery.pictures):,} pictures; labels go into {printable(folder / NAME)}")
+            if board.gallery.passed_over:
+                say(f"note: {board.gallery.left_out()}")
             say(f"open {address}")
             say("stop with Ctrl-C; your labels are kept")
             if browser:

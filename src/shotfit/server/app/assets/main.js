@@ -1,5 +1,5 @@
 // The page: five views, one at a time, and what they share.
-import { h, plural } from "./dom.js";
+import { h, plural, toast } from "./dom.js";
 import { events } from "./server.js";
 import { heard, listen, load, report, store } from "./store.js";
 import { view as label } from "./label.js";
@@ -39,6 +39,16 @@ document.addEventListener("keydown", (event) => {
 });
 addEventListener("hashchange", go);
 
+const said = new Set();
+/** What of the folder is not on the page, once. */
+function told() {
+  const damaged = store.damaged && `${plural(store.damaged, "line")} of ${store.journal} cannot be read: the labels in them are missing.`;
+  for (const [text, bad] of [[store.leftOut, false], [damaged, true]]) {
+    if (text && !said.has(text)) toast(text, { bad });
+    said.add(text);
+  }
+}
+
 function status() {
   const suspects = store.fit?.look.suspects.length ?? 0, running = store.job?.state === "running" && store.job.kind === "fit";
   for (const [key, said] of [["look", suspects ? String(suspects) : ""], ["fit", running ? "…" : ""]]) {
@@ -57,8 +67,10 @@ function status() {
 
 listen((topic) => {
   if (topic === "all") {
-    document.getElementById("folder").textContent = `${store.folder} · ${plural(store.names.length, "picture")}`;
-    document.getElementById("folder").title = store.path;
+    const left = store.passedOver ? `, ${store.passedOver.toLocaleString("en")} left out` : "";
+    document.getElementById("folder").textContent = `${store.folder} · ${plural(store.names.length, "picture")}${left}`;
+    document.getElementById("folder").title = [store.path, store.leftOut].filter(Boolean).join("\n");
+    told();
     if (current) document.title = `${VIEWS[main.dataset.view][0]} · ${store.folder}`;
   }
   status();

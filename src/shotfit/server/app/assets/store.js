@@ -3,7 +3,7 @@ import { Gone, ask, state as fetched } from "./server.js";
 import { plural, speak, toast } from "./dom.js";
 
 export const store = {
-  folder: "", path: "", journal: "", here: "", passedOver: 0, number: -1,
+  folder: "", path: "", journal: "", here: "", passedOver: 0, leftOut: "", damaged: 0, number: -1,
   names: [], paths: [], labels: [], classes: [], // labels: by picture, the class's name or null
   place: new Map(), // of a picture by its name
   counts: new Map(), // pictures by class
@@ -26,7 +26,7 @@ export function tell(topic, about) {
 export async function load() {
   const said = await fetched();
   Object.assign(store, {
-    folder: said.folder, path: said.path, journal: said.journal, here: said.here, passedOver: said.passed_over,
+    folder: said.folder, path: said.path, journal: said.journal, here: said.here, passedOver: said.passed_over, leftOut: said.left_out,
     damaged: said.damaged, number: said.number, names: said.names, paths: said.paths, classes: said.classes,
     labels: said.labels.map((one) => (one < 0 ? null : said.classes[one])), job: said.job, fit: said.fit,
   });
