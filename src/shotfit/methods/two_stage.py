@@ -52,11 +52,9 @@ class TwoStage(TunedWeights):
     paper: ClassVar[str] = "Farina et al., CVPR 2025, arXiv 2503.11609"
     verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
-        Optimizer("adamw", lr=2e-4, weight_decay=0.01),
-        Schedule("cosine", "step", final=1e-6),
-        steps_per_shot=180,
+        Optimizer("adamw", lr=2e-4, weight_decay=0.01), Schedule("cosine", "step", final=1e-6), steps_per_shot=180,
         replayable=True,
-    )
+    )  # fmt: skip
     grid: ClassVar[Grid | None] = Grid(
         (
             Axis("lr", (2e-4, 1e-3, 4e-3), "the published rate is for 2,880 steps, of which few are affordable"),
@@ -106,8 +104,7 @@ class TwoStage(TunedWeights):
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """The towers' own values."""
         for site, value in self.sites().items():
-            own = value.detach().to(frozen.parameter_dtype, copy=True)
-            self.register_parameter(named(site), nn.Parameter(own))
+            self.register_parameter(named(site), nn.Parameter(value.detach().to(frozen.parameter_dtype, copy=True)))
 
     def edits(self) -> list[Weights]:
         """Other norms, or biases, of every step."""
