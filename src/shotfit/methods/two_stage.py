@@ -76,7 +76,8 @@ class TwoStage(TunedWeights):
 
     def second_steps(self, shots: int) -> int:
         """The length of the second stage."""
-        return self.steps_per_shot * shots - int(self.steps_per_shot * self.fraction * shots)
+        recipe = self.training_recipe()
+        return self.steps_per_shot * shots - ((recipe.length_for(shots) or 0) if recipe else 0)
 
     def sites(self) -> dict[Site, Tensor]:
         """The frozen values of what the first stage trains, by tower, step and name."""
@@ -117,10 +118,9 @@ class TwoStage(TunedWeights):
 
     def solve(self, support: Support, validation: Validation) -> None:
         """The second stage, on features of all views."""
-        steps = self.second_steps(support.shots)
-        if not steps:
+        if self.fraction == 1:
             return
-        pool, views = support.random, max(support.random.views, 1)
+        steps, pool, views = self.second_steps(support.shots), support.random, max(support.random.views, 1)
         rows = torch.arange(len(pool.labels) * views)
         features = torch.cat([self.image_features(Images(pool, some)) for some in rows.split(CHUNK)])
         labels = pool.labels.to(features.device)
@@ -155,8 +155,8 @@ class TwoStage(TunedWeights):
         self.load_state_dict({name: value for name, value in fitted.state_dict().items() if name != "classifier"})
         if (learned := dict(fitted.named_buffers()).get("classifier")) is not None:
             rows = normalize(super().text_features().detach())
-            known = dict(zip(fitted.class_names, learned, strict=True))
-            own = [known.get(name, row) for name, row in zip(self.class_names, rows, strict=True)]
+            known = dict(zip((name.replace("_", " ") for name in fitted.class_names), learned, strict=True))
+            own = [known.get(name.replace("_", " "), row) for name, row in zip(self.class_names, rows, strict=True)]
             self.register_buffer("classifier", torch.stack(own))
 
 
