@@ -70,5 +70,5 @@ def test_methods_of_covered_folders_and_no_others_are_called_verified() -> None:
 @pytest.mark.parametrize("folder", sorted(COVERED))
 def test_covered_folder_has_cases(folder: str) -> None:
     if not any((root / folder).is_dir() for root in roots()):
-        pytest.skip("no folder with cases of it: neither in the repository's selection, which stays below 6 MB")
+        pytest.skip("no case of it here: the selection of the repository, which stays below 6 MB, has none")
     assert cases(folder, partly=True)
