@@ -256,7 +256,8 @@ def _published() -> str:
     """What authors publish of base and new classes, the best H first."""
     rows = []
     for name in METHODS:
-        found = {(one.column, one.backbone): one for one in published_of(name) if one.data_set == AVERAGE}
+        own = [one for one in published_of(name) if one.data_set == AVERAGE and one.method == name]
+        found = {(one.column, one.backbone): one for one in own}
         values = [found.get((column, "ViT-B/16")) for column in ("base", "new", "H")]
         if name != "zero_shot" and (last := values[-1]) is not None:
             percents = ["" if one is None else f"{100 * one.value:.2f}" for one in values]

@@ -2,9 +2,9 @@
 
     python docs/method_pages.py
 
-Equations and departures are those of the file's docstring, options, recipe and grid those of its class, the authors'
-figures those of assets/published.csv, and ours those of the leaderboard. `conf.py` has the pages written when the site
-is made, and leads links of methods to them.
+Equations and departures are those of the file's docstring, options, recipe and grid those of its class. The cost is
+what a dry run calls of the towers, the authors' figures those of assets/published.csv, ours those of the leaderboard.
+`conf.py` has the pages written when the site is made, and leads links of methods to them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,25 @@ sys.path.insert(0, str(HERE.parent))  # the leaderboard lies in benchmarks/
 
 from benchmarks.leaderboard_page import TITLES, cells_of, row_of  # noqa: E402
 from benchmarks.standings import SETS, Standings, read  # noqa: E402
-from shotfit.commands.describe import options_of, recipe_lines, shown, verified  # noqa: E402
+from shotfit.checkpoints.weights import load_in  # noqa: E402
+from shotfit.commands.describe import (  # noqa: E402
+    CLASSES,
+    call_lines,
+    dry_run,
+    options_of,
+    recipe_lines,
+    shown,
+    verified,
+)
 from shotfit.evaluation.published import Published, published_of  # noqa: E402
 from shotfit.methods import METHODS, find  # noqa: E402
 from shotfit.methods.base import Method  # noqa: E402
+from shotfit.towers.backbone import Backbone  # noqa: E402
 
 __all__ = ["FOLDER", "linked", "page", "write"]
 
 FOLDER = HERE / "method"
+BACKBONE = "mini"
 ROWS = re.compile(r"^\| \[`(\w+)`\]\(#([\w-]+)\) \| (.*?) \| .*\|$", re.MULTILINE)  # of the table of methods.md
 DIFFERS = "# differs: "
 
@@ -38,12 +49,13 @@ def write() -> None:
     """Write every page that is not there as it should be."""
     FOLDER.mkdir(exist_ok=True)
     found, overview = read(), (HERE / "methods.md").read_text(encoding="utf-8")
+    backbone = load_in(BACKBONE, device="cpu")
     rows = {name: (anchor, learned) for name, anchor, learned in ROWS.findall(overview)}
     before, wanted = "", {}
     for name in METHODS:
         anchor, learned = rows[name]
         before = learned = re.sub("^the same", before, learned)
-        wanted[f"{name}.md"] = page(find(name), anchor, learned, found)
+        wanted[f"{name}.md"] = page(find(name), anchor, learned, found, backbone)
     for file in FOLDER.glob("*.md"):
         if file.name not in wanted:
             file.unlink()
@@ -53,7 +65,7 @@ def write() -> None:
             file.write_text(text, encoding="utf-8")
 
 
-def page(method: type[Method], anchor: str, learned: str, found: Standings) -> str:
+def page(method: type[Method], anchor: str, learned: str, found: Standings, backbone: Backbone) -> str:
     """The page of a method. anchor: of its section of methods.md. learned: what is, in words."""
     new = "predicts class names that it was not fitted to" if method.accepts_new_classes else "knows its classes alone"
     several = "; fits several tasks at once" if method.several_tasks else ""
@@ -68,7 +80,8 @@ def page(method: type[Method], anchor: str, learned: str, found: Standings) -> s
     ]  # fmt: skip
     if differs:
         lines += ["## Where it departs from the authors' program", "", *(f"- {one}" for one in differs), ""]
-    lines += [*_options(method), *_training(method), *_ours(method, found), *_published(method)]
+    lines += [*_options(method), *_training(method), *_cost(method, backbone), *_ours(method, found)]
+    lines += _published(method)
     return "\n".join([*lines, f"More: [methods.md](../methods.md#{anchor})."]) + "\n"
 
 
@@ -105,7 +118,6 @@ def _training(method: type[Method]) -> list[str]:
     prototype = method()
     recipe = prototype.training_recipe()
     lines = ["## Training", "", "```text", *recipe_lines(recipe), "```", ""]
-    lines += [f"`shotfit show {method.name}` prints what each step runs, and what is stored.", ""]
     if method.grid is None or recipe is None:
         return lines
     lines += ["What `--recipe auto` tries ([two recipes](../methods.md#two-recipes)):", ""]
@@ -114,6 +126,16 @@ def _training(method: type[Method]) -> list[str]:
         tried = ", ".join(map(shown, axis.values))
         lines.append(f"| `{axis.name}` | {tried} | {shown(method.grid.robust[axis.name])} | {_cell(axis.reason)} |")
     return [*lines, ""]
+
+
+def _cost(method: type[Method], backbone: Backbone) -> list[str]:
+    """What runs of the towers, and what is computed once."""
+    calls = call_lines(dry_run(method(), backbone))
+    said = (
+        f"What each part runs of the towers of `{BACKBONE}`, for {len(CLASSES)} classes of one image "
+        f"(`shotfit show {method.name}`, with `--backbone` for another):"
+    )
+    return ["## Cost", "", said, "", "```text", *calls, "```", ""] if calls else []
 
 
 def _ours(method: type[Method], found: Standings) -> list[str]:

@@ -14,6 +14,7 @@ from benchmarks import leaderboard_page
 from benchmarks.leaderboard import Cell, cells, seconds_of, steps_of
 from benchmarks.standings import SETS, Standings, accuracies, critical_difference, friedman, mean_ranks, read
 from shotfit.methods import METHODS, find
+from shotfit.testing.tiny import tiny_backbone
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,15 +107,22 @@ def test_every_method_has_a_page_of_its_file(
 ) -> None:
     monkeypatch.setattr(method_pages, "FOLDER", tmp_path)
     monkeypatch.setattr(method_pages, "read", lambda: found)
+    monkeypatch.setattr(method_pages, "_cost", lambda method, backbone: [f"The cost of {method.name} {backbone}."])
+    monkeypatch.setattr(method_pages, "load_in", lambda name, device: f"with {name}")
     method_pages.write()
     pages = {file.stem: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.md")}
     assert pages.keys() == METHODS.keys()
     for name, page in pages.items():
         assert page.startswith(f"# {find(name).title}\n") and "# differs" not in page
-        assert "More: [methods.md](../methods.md#" in page
+        assert "More: [methods.md](../methods.md#" in page and f"The cost of {name} with mini." in page
     assert "| `length` | `16` |" in pages["coop"] and "logits   = exp(s)" in pages["coop"]
     assert "| paper | 16 | 65.0 ± 7.1 |" in pages["mma"] and "| average of 11 | 83.20 | 76.80 | 79.87 |" in pages["mma"]
     assert "learned:** class prototypes that start as the text features, held near" in pages["clap"].replace("L", "l")
+
+
+def test_cost_is_what_runs_of_the_towers(method_pages: ModuleType, tmp_path: Path) -> None:
+    text = "\n".join(method_pages._cost(find("mma"), tiny_backbone(tmp_path)))
+    assert "a training step\n  text tower: 3 texts, " in text and " x Adapter; frozen until step" in text
 
 
 def test_links_to_methods_lead_to_their_pages(method_pages: ModuleType) -> None:

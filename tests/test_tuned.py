@@ -116,6 +116,26 @@ def test_two_stages_learn_and_mix_known_and_new_classes(tmp_path: Path, backbone
     assert not torch.equal(rows[1], method.get_buffer("classifier")[0])
 
 
+def test_two_stages_of_a_single_step_are_saved_and_opened(tmp_path: Path, backbone: Backbone) -> None:
+    task = tiny_task(tmp_path / "images")
+    model = fit(
+        task, TwoStage(steps_per_shot=1), shots=1, recipe="paper", backbone=backbone, store=MemoryStore(), keep=True,
+        check=False,
+    )  # fmt: skip
+    assert model.method.course_of_training["steps"] == 1
+    opened = load(model.save(tmp_path / "model"), backbone)
+    torch.testing.assert_close(opened.method.get_buffer("classifier"), model.method.get_buffer("classifier"))
+
+
+def test_known_class_is_known_with_spaces_for_underscores(tmp_path: Path, backbone: Backbone) -> None:
+    method = attached(TwoStage(fraction=0), backbone)
+    method.attach(method.frozen, [ClassList("", ("sea_lion", "cat"))])
+    method.build(method.frozen, method.classes)
+    method.register_buffer("classifier", torch.eye(method.frozen.embed)[:2])
+    rows = method.for_classes([ClassList("", ("cat", "sea lion", "sea lions"))]).class_features()
+    assert torch.equal(rows[:2], torch.eye(method.frozen.embed)[[1, 0]]) and rows[2].count_nonzero() > 1
+
+
 def test_wise_ft_is_between_zero_shot_and_fine_tuning(tmp_path: Path, backbone: Backbone) -> None:
     task = tiny_task(tmp_path / "images")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 import shotfit
 from docs.wings import EVERYWHERE, FACE, PICTURE, ROOT, SOURCE, WINGS, drawn, imports, wing_of
+from shotfit.methods import METHODS
 
 FOUND = imports()
+LONGER = {"apex", "dualadapter", "linear_probe", "softcpt", "tip_adapter"}  # older than the rule for methods
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "SECURITY.md"]
 
 
@@ -46,6 +49,19 @@ def test_no_module_of_the_root_bears_the_name_of_a_public_function() -> None:
 def test_files_are_read_in_one_sitting() -> None:
     files = [*SOURCE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     assert [file.name for file in files if len(file.read_text(encoding="utf-8").splitlines()) > 500] == []
+
+
+def test_a_method_is_a_short_file_or_a_folder_of_files() -> None:
+    homes = {place.partition(":")[0].rpartition(".")[2] for place in METHODS.values()} - LONGER
+    own = {home: sorted((SOURCE / "methods").glob(f"{home}.py")) for home in homes}
+    assert [home for home, files in own.items() for file in files if len(_behind_docstring(file)) > 150] == []
+    parts = [part for home, files in own.items() if not files for part in (SOURCE / "methods" / home).glob("*.py")]
+    assert parts and [part for part in parts if len(part.read_text(encoding="utf-8").splitlines()) >= 300] == []
+
+
+def _behind_docstring(file: Path) -> list[str]:
+    text = file.read_text(encoding="utf-8")
+    return text.splitlines()[ast.parse(text).body[0].end_lineno :]
 
 
 def test_the_picture_is_of_todays_imports() -> None:

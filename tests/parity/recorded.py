@@ -33,6 +33,7 @@ __all__ = [
     "RecordedFrozen",
     "Step",
     "assert_counts",
+    "assert_course",
     "assert_features",
     "assert_losses",
     "class_list",
@@ -198,6 +199,12 @@ def assert_features(method: Method, case: Case, tolerance: float) -> Tensor:
         assert_close(normalize(features), case[f"out/{kind}_features"], tolerance, f"normalized {kind}")
     assert_close(logits, case["out/logits"], tolerance, "logits")
     return logits
+
+
+def assert_course(losses: Sequence[Tensor], case: Case, tolerance: float) -> None:
+    """The losses of all steps equal the recorded ones, to this share of the case's largest."""
+    recorded = torch.stack([case[f"step/{number}/loss"] for number in range(1, case.settings["steps"] + 1)])
+    assert_close(torch.stack(list(losses)), recorded, tolerance, "losses")
 
 
 def assert_losses(steps: Sequence[Step], case: Case, first: float, later: float) -> None:

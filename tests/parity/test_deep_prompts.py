@@ -23,7 +23,7 @@ from shotfit.towers.layout import Savings
 
 from .backbones import build
 from .cases import Case, assert_close, cases
-from .recorded import Step, need_clip_vocabulary, optimizer_of, schedule_of, token_texts, train
+from .recorded import Step, assert_course, need_clip_vocabulary, optimizer_of, schedule_of, token_texts, train
 
 FORWARD, BACKWARD, LATER, STEP, CHANGE, AFTER = 1e-5, 5e-5, 5e-5, 1e-4, 2e-4, 2e-4
 OFFICIAL = {  # the name of a tensor, and the row of it that belongs to number I of the official ones
@@ -147,15 +147,13 @@ def test_training_equals_the_official_one(case: Case) -> None:
     steps, last = _trained(method, case), settings["steps"]
     assert_close(torch.tensor([step.lr for step in steps]), torch.tensor(settings["learning_rates"]), 1e-6)
     assert_close(steps[0].loss, case["step/1/loss"], FORWARD)
-    largest = max(float(case[f"step/{number}/loss"]) for number in range(1, last + 1))
-    for number, step in enumerate(steps, start=1):
-        assert abs(float(step.loss) - float(case[f"step/{number}/loss"])) <= LATER * largest, f"loss {number}"
+    assert_course([step.loss for step in steps], case, LATER)
     for name, start in case.under("param/").items():
         for number in (1, 2, last):
             if f"step/{number}/{name}" in case:
                 assert_close(_ours(steps[number - 1].parameters, name), case[f"step/{number}/{name}"], STEP, name)
         change, official = _ours(steps[-1].parameters, name) - start, case[f"step/{last}/{name}"] - start
-        assert_close(change, official, CHANGE, f"change of {name}")
+        assert_close(change, official, LATER if case.method == "vpt" else CHANGE, f"change of {name}")
     if isinstance(method, PromptSRC):
         _average(method, case, steps)
     _assert_predictions(method, case)
@@ -194,6 +192,9 @@ def test_promptsrc_terms_and_teacher_equal_the_official_ones(case: Case) -> None
     assert_close(method.frozen.image(Images.of(case["in/images"])), case["out/teacher_image_features"], FORWARD)
     terms = method.losses(*_batches(case)[0])
     for ours, official in (("cross-entropy", "ce"), ("text", "text"), ("image", "image"), ("logits", "logits")):
+        if ours == "image" and not case.settings["depth_vision"]:
+            assert ours not in terms and float(case["out/loss_image"]) < 1e-5  # both towers are the same, to rounding
+            continue
         term = terms.get(ours, torch.zeros(()))
         assert_close(term, case[f"out/loss_{official}"], FORWARD, ours)
     if len(case.meta["templates"]) == 60:

@@ -58,7 +58,7 @@ class Recorded(MMAPlusPlus):
         kind, kept = "main" if self.passes % 2 else "random", super().kept(tower, site, hidden, seed)
         assert kept.unique().tolist() == pytest.approx([0, 1 / (1 - self.dropout)])
         name = {"text": "text", "image": "vision"}[tower]
-        recorded = self.case[f"in/dropout/{self.row}/{kind}/{name}.{site}"].flatten(0, 1)
+        recorded = self.case[f"in/dropout/{self.row}/{kind}/{name}.{site}"].view_as(hidden)
         return recorded.to(hidden.dtype) / (1 - self.dropout)
 
 

@@ -90,7 +90,9 @@ def test_features_logits_and_gradients_equal_the_official_ones(case: Case, savin
         assert_close(normalize(features), case[f"out/{name}"], FORWARD, name)
     loss = method.loss(images, case["in/labels"])
     assert_close(loss, case["out/loss"], FORWARD, "loss")
+    frozen = method.frozen.image(images)
     assert_close(normalize(method.frozen_text), case["out/text_features_clip"], FORWARD, "frozen text")
+    assert_close(normalize(frozen), case["out/image_features_clip"], FORWARD, "frozen image")
     torch.autograd.backward(loss)
     for name, value in _ours(case, case.under("grad/")).items():
         gradient = method.get_parameter(name).grad

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Images, normalize
 from shotfit.methods.base import Support
+from shotfit.methods.class_features import last_matrix
 from shotfit.methods.prolip import ProLIP
 from shotfit.methods.recipe import Optimizer
 from shotfit.methods.zero_shot import ZeroShot
@@ -63,13 +64,13 @@ def _start(case: Case, penalty: float) -> tuple[ProLIP, FeaturePool]:
     method.attach(frozen, [class_list(case)])
     views = case["in/views"]
     if side != "image":
-        projection = frozen.backbone.image.projection
-        assert isinstance(projection, nn.Linear)
+        projection = last_matrix(frozen.backbone.image)
+        assert projection is not None
         with torch.no_grad():
             views = projection(views)
     pool = FeaturePool(views, case["in/labels"])
     method.check()
-    method.prepare(Support(pool, pool, settings["shots"]))
+    method.prepare(Support(pool, pool, settings["shots"] or 1))
     method.build(frozen, method.classes)
     return method, pool
 

@@ -15,13 +15,14 @@ from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.methods.base import Method
 from shotfit.methods.clip_lora import ClipLora
 from shotfit.methods.clip_svd import ClipSVD
+from shotfit.methods.recipe import Recipe
 from shotfit.methods.tuned import TunedWeights, named
 from shotfit.methods.two_stage import TwoStage
 from shotfit.towers.layout import Savings
 
 from .backbones import build
 from .cases import Case, assert_close, cases
-from .recorded import Step, assert_losses, need_clip_vocabulary, optimizer_of, schedule_of, token_texts, train
+from .recorded import Step, assert_course, need_clip_vocabulary, optimizer_of, schedule_of, token_texts, train
 
 M = TypeVar("M", bound=TunedWeights)
 TOWERS = {"both": "both", "text": "text", "vision": "image", "image": "image"}
@@ -138,7 +139,8 @@ def test_clip_lora_is_trained_as_by_the_official_program(case: Case) -> None:
     zero = not any(value.any() for name, value in case.under("param/").items() if name.endswith("_B"))
     steps = trained(method, case)
     assert_close(torch.tensor([step.lr for step in steps]), torch.tensor(case.settings["learning_rates"]), 1e-6)
-    assert_losses(steps, case, 1e-5, 1e-4)
+    assert_course([step.loss for step in steps], case, 1e-4)
+    assert_close(steps[0].loss, case["step/1/loss"], 1e-5)
     for number in (1, last):
         for name in case.under("param/"):
             ours, theirs = steps[number - 1].parameters[our(name)], case[f"step/{number}/{name}"]
@@ -159,7 +161,8 @@ def test_clip_lora_is_trained_as_by_the_official_program(case: Case) -> None:
 def svd(case: Case, savings: Savings = Savings()) -> ClipSVD:
     settings, backbone = case.settings, build(case)
     towers = settings["towers"]
-    bottom = {
+    assert settings["blocks"] in ("all", "bottom")
+    chosen = {
         tower: "all" if settings["blocks"] == "all" else f"1-{min(4, config.layers)}"
         for tower, config in (("image", Frozen(backbone).image_blocks("", "")), ("text", backbone.config.text.blocks))
     }
@@ -167,8 +170,8 @@ def svd(case: Case, savings: Savings = Savings()) -> ClipSVD:
         towers="both" if len(towers) == 2 else TOWERS[towers[0]],
         temperature=float(settings["logit_scale"]),
         matrices="".join(settings["matrices"]).replace("mlp", "m"),
-        image_blocks=bottom["image"],
-        text_blocks=bottom["text"],
+        image_blocks=chosen["image"],
+        text_blocks=chosen["text"],
         rank_ratio=float(settings["rank_ratio"]),
         protocol={"few_shot": "few-shot", "base2new": "base-to-new"}[settings["mode"]],
     )
@@ -207,10 +210,8 @@ def test_clip_svd_is_trained_as_by_the_official_program(case: Case) -> None:
     method, images, last = svd(case), Images.of(case["in/images"]), case.settings["steps"]
     steps = trained(method, case)
     assert_close(torch.tensor([step.lr for step in steps]), torch.tensor(case.settings["learning_rates"]), 1e-6)
-    largest = max(float(case[f"step/{number}/loss"]) for number in range(1, last + 1))
+    assert_course([step.loss for step in steps], case, 1e-3)
     off = every = 0
-    for number, step in enumerate(steps, start=1):
-        assert abs(float(step.loss) - float(case[f"step/{number}/loss"])) <= 1e-3 * largest
     for number in (1, last):
         for name, begin in case.under("param/").items():
             theirs = case[f"step/{number}/{name}"]
@@ -247,7 +248,10 @@ def after(method: TunedWeights, images: Images, case: Case) -> dict[str, Tensor]
 
 def two_stage(case: Case, savings: Savings = Savings()) -> TwoStage:
     settings = case.settings
-    method = TwoStage(
+    second, period = schedule_of(settings | {"schedule": settings["second_schedule"]})
+    assert period == settings["steps_second"]
+    recorded = {"recipe": Recipe(optimizer_of(settings), second)}  # by which the second stage is trained
+    method: TwoStage = type("Recorded", (TwoStage,), recorded)(
         towers=TOWERS[settings["towers"]],
         peft={"ln": "norms", "bitfit": "biases"}[settings["peft"]],
         image_blocks=f"{settings['vision_start'] + 1}-{Frozen(build(case)).image_blocks('', '').layers}",
@@ -303,11 +307,7 @@ def test_two_stage_is_trained_as_by_the_official_program(case: Case) -> None:
             if len(losses) == 2:
                 assert_classifier(method, case, begin, first + 1)
         assert_classifier(method, case, begin, last)
-    every = [*[step.loss for step in steps], *losses]
-    assert len(every) == last
-    largest = max(float(case[f"step/{number}/loss"]) for number in range(1, last + 1))
-    for number, loss in enumerate(every, start=1):
-        assert abs(float(loss) - float(case[f"step/{number}/loss"])) <= 2e-5 * largest, number
+    assert_course([*[step.loss for step in steps], *losses], case, 2e-5)
     method.requires_grad_(False)
     method.bake()
     assert_close(normalize(method.image_features(images)), case["out/after/image_features"], 2e-5)

@@ -30,7 +30,19 @@ from shotfit.towers.closed import Encoder
 from shotfit.towers.layout import Savings
 from shotfit.towers.preprocess import preprocess
 
-__all__ = ["Phase", "describe", "dry_run", "facts", "options_of", "overview", "recipe_lines", "shown", "verified"]
+__all__ = [
+    "CLASSES",
+    "Phase",
+    "call_lines",
+    "describe",
+    "dry_run",
+    "facts",
+    "options_of",
+    "overview",
+    "recipe_lines",
+    "shown",
+    "verified",
+]
 
 CLASSES = ("cat", "dog", "traffic light")
 
@@ -114,9 +126,7 @@ def describe(
     lines.append(f"Verified against results of its authors' program: {_yes(verified(method))}")
     loaded = load_in(backbone, device="cpu")
     lines += ["", f"Calls of the towers of {loaded.name}, for the class names {', '.join(classes)}:"]
-    for phase in dry_run(prototype, loaded, classes, savings, memory):
-        lines += [f"  {phase.name}", *(f"    {line}" for line in _calls(phase))]
-    return lines
+    return [*lines, *(f"  {line}" for line in call_lines(dry_run(prototype, loaded, classes, savings, memory)))]
 
 
 def dry_run(
@@ -168,6 +178,11 @@ def dry_run(
             method.logits(Images.of(pixels))
             phase("a prediction of one new image")
     return phases
+
+
+def call_lines(phases: Sequence[Phase]) -> list[str]:
+    """Each part of a method's life, and below it what it calls of the towers."""
+    return [line for phase in phases for line in (phase.name, *(f"  {call}" for call in _calls(phase)))]
 
 
 def _made_up(classes: int) -> list[Item]:

@@ -139,8 +139,8 @@ class Recipe:
     average: tuple[float, float] | None = None
 
     def length_for(self, shots: int) -> int | None:
-        """The length in steps for this many shots a class; None where it is counted in epochs."""
-        return int(self.steps_per_shot * shots) if self.steps_per_shot else None
+        """The length in steps for this many shots a class, at least one; None where it is counted in epochs."""
+        return max(1, int(self.steps_per_shot * shots)) if self.steps_per_shot else None
 
     def average_weights(self, epochs: int) -> list[float]:
         """The weight of each epoch's parameters in what is kept, of sum 1; the last one's alone without `average`.

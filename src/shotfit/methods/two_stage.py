@@ -52,11 +52,9 @@ class TwoStage(TunedWeights):
     paper: ClassVar[str] = "Farina et al., CVPR 2025, arXiv 2503.11609"
     verified: ClassVar[bool] = True
     recipe: ClassVar[Recipe | None] = Recipe(
-        Optimizer("adamw", lr=2e-4, weight_decay=0.01),
-        Schedule("cosine", "step", final=1e-6),
-        steps_per_shot=180,
+        Optimizer("adamw", lr=2e-4, weight_decay=0.01), Schedule("cosine", "step", final=1e-6), steps_per_shot=180,
         replayable=True,
-    )
+    )  # fmt: skip
     grid: ClassVar[Grid | None] = Grid(
         (
             Axis("lr", (2e-4, 1e-3, 4e-3), "the published rate is for 2,880 steps, of which few are affordable"),
@@ -78,7 +76,8 @@ class TwoStage(TunedWeights):
 
     def second_steps(self, shots: int) -> int:
         """The length of the second stage."""
-        return self.steps_per_shot * shots - int(self.steps_per_shot * self.fraction * shots)
+        recipe = self.training_recipe()
+        return self.steps_per_shot * shots - ((recipe.length_for(shots) or 0) if recipe else 0)
 
     def sites(self) -> dict[Site, Tensor]:
         """The frozen values of what the first stage trains, by tower, step and name."""
@@ -106,8 +105,7 @@ class TwoStage(TunedWeights):
     def build(self, frozen: Frozen, classes: Sequence[ClassList]) -> None:
         """The towers' own values."""
         for site, value in self.sites().items():
-            own = value.detach().to(frozen.parameter_dtype, copy=True)
-            self.register_parameter(named(site), nn.Parameter(own))
+            self.register_parameter(named(site), nn.Parameter(value.detach().to(frozen.parameter_dtype, copy=True)))
 
     def edits(self) -> list[Weights]:
         """Other norms, or biases, of every step."""
@@ -120,10 +118,9 @@ class TwoStage(TunedWeights):
 
     def solve(self, support: Support, validation: Validation) -> None:
         """The second stage, on features of all views."""
-        steps = self.second_steps(support.shots)
-        if not steps:
+        if self.fraction == 1:
             return
-        pool, views = support.random, max(support.random.views, 1)
+        steps, pool, views = self.second_steps(support.shots), support.random, max(support.random.views, 1)
         rows = torch.arange(len(pool.labels) * views)
         features = torch.cat([self.image_features(Images(pool, some)) for some in rows.split(CHUNK)])
         labels = pool.labels.to(features.device)
@@ -158,8 +155,8 @@ class TwoStage(TunedWeights):
         self.load_state_dict({name: value for name, value in fitted.state_dict().items() if name != "classifier"})
         if (learned := dict(fitted.named_buffers()).get("classifier")) is not None:
             rows = normalize(super().text_features().detach())
-            known = dict(zip(fitted.class_names, learned, strict=True))
-            own = [known.get(name, row) for name, row in zip(self.class_names, rows, strict=True)]
+            known = dict(zip((name.replace("_", " ") for name in fitted.class_names), learned, strict=True))
+            own = [known.get(name.replace("_", " "), row) for name, row in zip(self.class_names, rows, strict=True)]
             self.register_buffer("classifier", torch.stack(own))
 
 
