@@ -90,7 +90,7 @@ def report(
 
         opened = load_task(model, task, backbone, method, computing, device, open_store(), trust_backbone)
         heard = list[str]()
-        way = way.under(opened.rule, opened.record.get("padding"))
+        way = replace(way.under(opened.rule, opened.record.get("padding")), several_labels=opened.several_labels)
         how = Reading(way, class_names, skip_broken=skip_broken, to_fit=False, lenient=lenient)
         (labelled,) = read_all(source, how, say, heard)
         if task is not None:
