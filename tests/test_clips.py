@@ -405,7 +405,7 @@ def test_clip_in_the_place_of_a_picture_asks_for_a_moment(clips: Path) -> None:
     with pytest.raises(BrokenImageError, match=r"name a moment of it, if it lies here, as in CLIP\.mp4#t=1\.5"):
         open_image(clips / "test" / "red" / "0.mp4")
     content = (clips / "test" / "red" / "0.mp4").read_bytes()
-    with pytest.raises(BrokenImageError, match=r"run\.mp4 is a clip, not a picture: give its frames as pictures"):
+    with pytest.raises(BrokenImageError, match=r"run\.mp4 is a video, not a picture\. Save a frame of it"):
         open_image(Picture.of(content, "run.mp4"))  # as a server gets it
 
 

@@ -69,10 +69,10 @@ def test_added_picture_may_have_a_new_class_beside_a_known_one_or_none(fitted: F
     again = model.add(pictures, new)
     assert again.class_names == ("blue", "green", "red", "white") and again.support is not None
     assert {item.labels for item in again.support[0].train[-3:]} == {(2, 3), (3,), ()}
-    known = len(model.learned)
-    once_more = Model.add(again, names_of(labels, 1), [["green"]])  # which was red
-    assert len(again.learned) == known + 3 and once_more.support is not None
-    assert once_more.support[0].train[-1].labels == (1,)
+    assert {len(again.add(pictures[:1], [own]).class_names) for own in (["white"], [], ["grey"])} == {4, 5}
+    once_more = again.add(names_of(labels, 1), [["green"]])  # which was red
+    assert len(again.learned) == len(model.learned) + 3 and once_more.support is not None
+    assert once_more.support[0].train[-1].labels == (1,) and len(once_more.learned) == len(again.learned)
 
 
 # Predictions

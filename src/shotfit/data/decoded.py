@@ -197,8 +197,6 @@ def _frame(picture: Picture, file: BinaryIO, held: ExitStack, budget: Budget) ->
     moment = picture.moment
     if moment is None:
         clip.check_whole()
-        if picture.file is None:
-            raise PartError("is a clip, not a picture: give its frames as pictures.")
         raise PartError("is a clip, not a picture: name a moment of it, if it lies here, as in CLIP.mp4#t=1.5.")
     width, height = clip.size
     held.enter_context(budget.taken(SCRATCH * width * height))

@@ -31,6 +31,7 @@ def page_of_labels(
     figures += [] if facts.is_plain else [(method, scores.mean_average_precision)]
     missed, added = facts.wrong
     said, there = facts.answers.probabilities.ravel(), facts.answers.sets.astype(bool).ravel()
+    words = ("there", "labels that are there", "labels")
     draw = Drawn(facts, images)
     return rendered(
         "labels.html",
@@ -47,7 +48,7 @@ def page_of_labels(
         classes=by_precision(scores)[:CLASSES],
         class_count=len(scores.per_class),
         first=FIRST,
-        reliability=reliability_of(said, there, "there", "labels", "probability of a label, in percent"),
+        reliability=reliability_of(said, there, words, "probability of a label, in percent"),
         with_images=images,
         missed=[draw.slip(one) for one in track(facts.missed(MISTAKES), "Missed labels")],
         missed_count=int(missed.sum()),
