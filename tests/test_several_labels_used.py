@@ -239,7 +239,7 @@ def test_fit_writes_the_page_of_its_test_part(shell: Shell, tmp_path: Path, back
 
 
 def test_command_that_repeats_a_fit_says_how_pictures_are_read() -> None:
-    record = {
+    record: dict[str, Any] = {
         "method": "zero_shot", "found_at": "zero_shot", "options": {}, "shots": None, "seed": 1, "recipe": "auto",
         "backbone": {"name": "mini-6"}, "choice": {}, "race": [{}], "padding": 0.1,
         "classes": [{"task": "a", "names": ["b"], "templates": ["a photo of a {}."], "several_labels": True}],

@@ -78,9 +78,11 @@ def embed(
 
     backbone = with_asked(backbone, text, architecture)
     if is_parts(out, None):
-        of_pictures = {"--frames": frames, "--fps": fps, "--window": window, "--bands": bands}
-        of_labels = {"--label-column": label_column, "--read-as": read_as, "--several-labels": several_labels}
-        refuse(out, of_labels | of_pictures, True)
+        given: dict[str, object] = {
+            "--label-column": label_column, "--read-as": read_as, "--several-labels": several_labels,
+            "--frames": frames, "--fps": fps, "--window": window, "--bands": bands,
+        }  # fmt: skip
+        refuse(out, given, True)
         from shotfit.data.finding import lines_of
         from shotfit.data.lists import Paths
         from shotfit.data.parts import SIZE
