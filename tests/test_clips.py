@@ -436,7 +436,7 @@ def test_export_refuses_a_clip_in_a_line(clips: Path, tmp_path: Path, capsys: py
 
 
 def test_features_and_labels_of_frames_as_many_as_are_asked_for(
-    clips: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clips: Path, fitted: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, towers = tmp_path / "features.npz", ("--backbone", backbone)
     for source, count, labels in ((clips, 15, {*CLASSES}), (clips / "test" / "red" / "0.mp4", 1, {""})):
@@ -447,6 +447,9 @@ def test_features_and_labels_of_frames_as_many_as_are_asked_for(
     assert code == 0 and json.loads(out_)["images"] == 2 * 15
     code, out_, err = run(capsys, "analyze", "pairs", clips, "--frames", 2, "--seeds", 1, "--json", *towers)
     assert code == 0 and json.loads(out_)["overlaps"][0]["images"] == 2 * 9, err
+    page = tmp_path / "page.html"
+    code, _, err = run(capsys, "report", fitted, clips, "--frames", 2, "--no-images", "--out", page, *towers)
+    assert code == 0 and "of the 12 images of the test part" in page.read_text(), err  # each frame by itself
 
 
 def test_doctor_names_a_broken_clip_once(clips: Path, tmp_path: Path) -> None:

@@ -61,11 +61,13 @@ def layers(
         check_plot(plot)
     from shotfit.analysis.layers import layers as look
     from shotfit.data.reading import Reading
+    from shotfit.data.tasklist import check_names
 
     if len(sources) == 1 and tasks is None:
         raise UsageError(f"{sources[0]} is one data set, and which of several a sample is from is asked: name more.")
     frozen = open_frozen(backbone, text, architecture, computing, device)
     found = [task for source in sources for task in read_all(source, Reading(skip_broken=skip_broken), say)]
+    check_names(found)
     seen = look(frozen, found, seeds=draws, images=images)
     if as_json:
         print_json(seen.as_json())
