@@ -138,7 +138,7 @@ def predict(
             "--map-classes",
             metavar="CLASSES",
             help="The classes that --map draws, between commas.",
-            show_default="those that are predicted",
+            show_default="the most probable",
         ),
     ] = None,
     points: Annotated[

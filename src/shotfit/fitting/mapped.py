@@ -33,8 +33,8 @@ __all__ = ["Mapper"]
 
 
 class Mapper:
-    """Draws maps into `folder`: of these classes, of the `top` most probable ones of each picture, or of those that are
-    predicted (None). Of a clip the frame in the middle is drawn.
+    """Draws maps into `folder`: of these classes, or of the `top` most probable ones of each picture. None is the most
+    probable class, or of a model of several labels those that are predicted. Of a clip the middle frame is drawn.
 
     count: of the maps that were drawn.
 
@@ -59,8 +59,9 @@ class Mapper:
             if one.error is not None or one.picture is None:
                 yield one
                 continue
-            classes = self.classes or (one.labels[:MOST] if self.top is None else ())
-            asked = classes or self.top  # of several labels a picture may have none
+            several = self.model.several_labels and self.top is None
+            classes = self.classes or (one.labels[:MOST] if several else ())
+            asked = classes or not several  # of several labels a picture may have none
             own = [*maps_in(self.model, one.picture, classes, self.top or 1, self.lenient)] if asked else []
             # one scale for the classes of a picture
             highest = max((float(found.places.max()) for found in own), default=None)
