@@ -43,7 +43,7 @@ def page_of_labels(
         judged=judged_on(facts, task),
         learned=said_of_learned(facts.learned, len(facts.items)),
         refitted=bool(record.get("refit")),
-        chart=accuracies([(name, one, (one, one)) for name, one in figures], figure="mean average precision"),
+        chart=accuracies([(name, one, (one, one)) for name, one in figures], title="mean average precision"),
         figures=_figures(scores),
         classes=by_precision(scores)[:CLASSES],
         class_count=len(scores.per_class),

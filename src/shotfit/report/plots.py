@@ -33,19 +33,20 @@ RED = "#c0392b"
 
 
 def accuracies(
-    rows: Sequence[tuple[str, float, tuple[float, float]]], name: str = "accuracy", figure: str = "accuracy"
+    rows: Sequence[tuple[str, float, tuple[float, float]]], name: str = "accuracy", title: str = "accuracy"
 ) -> str:
-    """Accuracies with their intervals, a line each: (what, accuracy, interval), as fractions.
+    """Accuracies, or what `title` says, a line each: (what, value, interval), as fractions.
 
-    figure: what they are; an interval without width is none.
+    An interval from the value to itself says that none is known.
     """
     known = any(low < high for _, _, (low, high) in rows)
+    said = [(shortened(what), f"{100 * value:.1f} %", low, high) for what, value, (low, high) in rows]
     told = "; ".join(
-        f"{shortened(what)} {100 * value:.1f} %" + (f" ({100 * low:.1f} to {100 * high:.1f})" if known else "")
-        for what, value, (low, high) in rows
+        f"{what} {value}" + (f" ({100 * low:.1f} to {100 * high:.1f})" if known else "")
+        for what, value, low, high in said
     )
-    title = f"{figure.capitalize()}{' with its 95 % interval' if known else ''}: {told}."
-    with drawing(4.8, 0.65 + 0.34 * len(rows), title, name) as drawn:
+    beside = " with its 95 % interval" if known else ""
+    with drawing(4.8, 0.65 + 0.34 * len(rows), f"{title[:1].upper()}{title[1:]}{beside}: {told}.", name) as drawn:
         axes = drawn.figure.subplots()
         for place, (_, value, (low, high)) in enumerate(rows):
             color = LINES[place % len(LINES)]
@@ -54,7 +55,7 @@ def accuracies(
         axes.set_yticks(range(len(rows)), [shortened(what, 30) for what, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, 100)
-        axes.set_xlabel(f"{figure} in percent{', with its 95 % interval' if known else ''}")
+        axes.set_xlabel(f"{title} in percent" + ("," + beside if known else ""))
         axes.grid(False, axis="y")
     return drawn.svg
 
