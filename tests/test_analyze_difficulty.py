@@ -24,30 +24,18 @@ from shotfit.fitting.fitter import zero_shot
 from shotfit.fitting.train import hits
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
+from .analyses import frozen, home, shell
 from .test_cli import Shell, one_line
+
+__all__ = ["frozen", "home", "shell"]  # fixtures
 
 NAMES = ("red_thing", "green thing", "blue", "a fourth one", "the last")
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny backbone and two folders of images."""
-    folder = tmp_path_factory.mktemp("difficulty")
-    tiny_backbone(folder / "tiny")
-    tiny_task(folder / "colors", NAMES)
-    tiny_task(folder / "others", NAMES[:3], seed=1)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def frozen(home: Path) -> Frozen:
-    return Frozen(tiny_backbone(home / "same"), MemoryStore())
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.chdir(home)
-    return Shell(capsys)
+@pytest.fixture(scope="module", autouse=True)
+def data_sets(home: Path) -> None:
+    tiny_task(home / "colors", NAMES)
+    tiny_task(home / "others", NAMES[:3], seed=1)
 
 
 def found(task: str, rtd: float | None = 0.1, zero_shot: float = 0.2) -> Difficulty:

@@ -200,6 +200,11 @@ def test_help_of_every_analysis_has_an_example_and_the_exit_codes(shell: Shell, 
     assert "130  interrupted" in result.out
 
 
+def test_one_data_set_twice_is_one_line(shell: Shell, tmp_path: Path, tasks: list[Task]) -> None:
+    result = run(shell, tmp_path, [tasks[0], tasks[0]])
+    assert result.code == 2 and "Two tasks are called 'colors'" in one_line(result)
+
+
 def test_closed_encoders_are_refused(tasks: list[Task]) -> None:
     with pytest.raises(UsageError, match="is closed: nothing can be seen between its steps"):
         layers(Frozen(load_in(Both(), "float32"), MemoryStore()), tasks)

@@ -17,35 +17,23 @@ from shotfit.analysis.pairs_page import write_pairs_page
 from shotfit.analysis.similarities import BINS, Distribution, in_order
 from shotfit.data.pictures import Picture
 from shotfit.engine.frozen import Frozen
-from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.fitter import Fitter, held_out_by
 from shotfit.methods import find
 from shotfit.methods.base import Validation
-from shotfit.testing.tiny import tiny_backbone, tiny_task
+from shotfit.testing.tiny import tiny_task
 
+from .analyses import frozen, home, shell
 from .test_cli import Shell, one_line
+
+__all__ = ["frozen", "home", "shell"]  # fixtures
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
-    tiny_backbone(folder / "tiny")
-    tiny_task(folder / "colors")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def frozen(home: Path) -> Frozen:
-    return Frozen(tiny_backbone(home / "same"), MemoryStore())
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.chdir(home)
-    return Shell(capsys)
+@pytest.fixture(scope="module", autouse=True)
+def data_sets(home: Path) -> None:
+    tiny_task(home / "colors")
 
 
 # Counting

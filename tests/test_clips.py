@@ -31,7 +31,10 @@ from shotfit.fitting.clips import check_alone
 from shotfit.fitting.fit import fit
 from shotfit.fitting.learned import count_learned
 from shotfit.fitting.model import Model
+from shotfit.light import load as load_export
 from shotfit.testing.tiny import tiny_backbone
+
+from .exports import by_hand
 
 CLASSES = ("red", "green", "blue")
 SHADES = 20  # levels from one frame to the next
@@ -401,6 +404,52 @@ def test_damaged_clips_are_broken_pictures_and_nothing_else(clips: Path, tmp_pat
 def test_clip_in_the_place_of_a_picture_asks_for_a_moment(clips: Path) -> None:
     with pytest.raises(BrokenImageError, match=r"name a moment of it, if it lies here, as in CLIP\.mp4#t=1\.5"):
         open_image(clips / "test" / "red" / "0.mp4")
+    content = (clips / "test" / "red" / "0.mp4").read_bytes()
+    with pytest.raises(BrokenImageError, match=r"run\.mp4 is a video, not a picture\. Save a frame of it"):
+        open_image(Picture.of(content, "run.mp4"))  # as a server gets it
+
+
+def test_clip_in_a_folder_of_parts_is_one_line_and_the_pictures_are_predicted(
+    clips: Path, fitted: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pyarrow.parquet import read_table
+
+    clip = clips / "test" / "red" / "0.mp4"
+    words = ("predict", fitted, clip, f"{clip}#t=0.5", "--out", tmp_path / "parts", "--backbone", backbone)
+    code, _, err = run(capsys, *words)
+    first, second = read_table(tmp_path / "parts" / "part-00000.parquet").to_pylist()
+    assert code == 4 and "2 pictures, 1 not predicted" in err
+    assert first["error"].startswith(f"{clip} is a clip, and a folder of parts takes pictures: write one file instead")
+    assert second["label"] in CLASSES and second["error"] is None
+    code, _, err = run(capsys, *words, "--frames", 4)
+    assert code == 2 and "--frames does not go with a folder of parts" in err
+
+
+def test_export_refuses_a_clip_in_a_line(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export, clip = by_hand(tmp_path / "export"), clips / "test" / "red" / "0.mp4"
+    code, _, err = run(capsys, "predict", export, clip)
+    assert code == 2 and "is a clip, and an export predicts pictures: ask for each frame with --each-frame" in err
+    code, out, _ = run(capsys, "predict", export, clip, "--each-frame", "--frames", 2, "--format", "csv")
+    assert code == 0 and len(out.splitlines()) == 3
+    with pytest.raises(ShotfitError, match="is a clip, not a picture"):
+        load_export(export).predict(clip)
+
+
+def test_features_and_labels_of_frames_as_many_as_are_asked_for(
+    clips: Path, fitted: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, towers = tmp_path / "features.npz", ("--backbone", backbone)
+    for source, count, labels in ((clips, 15, {*CLASSES}), (clips / "test" / "red" / "0.mp4", 1, {""})):
+        code, _, err = run(capsys, "embed", source, "--frames", 3, "--out", out, *towers)
+        found = np.load(out)
+        assert code == 0 and len(found["image"]) == 3 * count and {*found["label"].tolist()} == labels, err
+    code, out_, _ = run(capsys, "clean", clips, "--frames", 2, "--json", *towers)
+    assert code == 0 and json.loads(out_)["images"] == 2 * 15
+    code, out_, err = run(capsys, "analyze", "pairs", clips, "--frames", 2, "--seeds", 1, "--json", *towers)
+    assert code == 0 and json.loads(out_)["overlaps"][0]["images"] == 2 * 9, err
+    page = tmp_path / "page.html"
+    code, _, err = run(capsys, "report", fitted, clips, "--frames", 2, "--no-images", "--out", page, *towers)
+    assert code == 0 and "of the 12 images of the test part" in page.read_text(), err  # each frame by itself
 
 
 def test_doctor_names_a_broken_clip_once(clips: Path, tmp_path: Path) -> None:

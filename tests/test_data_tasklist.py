@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shotfit.data.rules import Rule
 from shotfit.data.tasklist import check_names, read_tasks
 from shotfit.errors import ShotfitError, UsageError
 
@@ -63,6 +64,12 @@ def test_manifest_with_images_and_class_names_elsewhere(home: Path) -> None:
     assert len(pets.train) + len(pets.test) == 10
 
 
+def test_window_and_bands_stand_with_the_task(home: Path) -> None:
+    pets, toys = read_tasks(written(home, LIST + "window = [-160, 240]\nbands = [4, 3, 2]\n"))
+    rules = [{item.picture.rule for item in task.train} for task in (pets, toys)]
+    assert rules == [{Rule()}, {Rule((-160.0, 240.0), (4, 3, 2))}]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -75,6 +82,9 @@ def test_manifest_with_images_and_class_names_elsewhere(home: Path) -> None:
         ("[[task]]\nname = 'pets'", "task pets has no `data`"),
         ("[[task]]\nname = 'pets'\ndata = 'nowhere'", "task pets: .*nowhere does not exist"),
         ("[[task]]\nname = 3\ndata = 'photos/pets'", "`name` must be a text, but is 3"),
+        ("[[task]]\nname = 'a'\ndata = 'photos/pets'\nframes = 2.5", "`frames` must be a whole number, but is 2.5"),
+        ("[[task]]\nname = 'a'\ndata = 'photos/pets'\nwindow = 5", "`window` must be a list of numbers, but is 5"),
+        ("[[task]]\nname = 'a'\ndata = 'photos/pets'\nbands = [0]", "task a: --bands is 0; expected one band"),
         ("[[task]]\nname = ' '\ndata = 'photos/pets'", "`name` must be a text"),
         ("[[task]]\ntemplates = 'a {}.'\ndata = 'photos/pets'", "`templates` must be a list of texts"),
         ("[[task]]\ntemplate = 'a photo'\ndata = 'photos/pets'", "number 1: the template 'a photo' holds {} 0 times"),

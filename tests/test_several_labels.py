@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 import shotfit
+from shotfit.data.doctor import examine
 from shotfit.data.readers import read_task
 from shotfit.data.shots import deal_sets, draw_sets
 from shotfit.data.tasks import Task
@@ -108,7 +109,6 @@ def test_lists_of_parquet_and_of_numbers_with_names(tmp_path: Path) -> None:
         (["path,label", "00.png,red", '01.png,"[""red"", ""blue""]"'], "looks like a list in a text"),
         (["path,label,red", "00.png,red,1", "01.png,blue,0"], "leave one of the two forms out"),
         (["path,red,blue", "00.png,1,0", "01.png,2,1"], "line 3: the column 'red' is '2'; the column of a class holds"),
-        (["path,label", "00.png,red", "01.png,red"], "every picture has it: add pictures without it"),
         (["path,label", "00.png,", "01.png,"], "labels no picture"),
         (["path,label", "00.png,red||blue", "01.png,"], "has an empty name among its labels"),
     ],
@@ -118,6 +118,14 @@ def test_bad_lists_are_refused_in_a_line(lines: list[str], words: str, tmp_path:
         read_task(manifest(tmp_path, lines), several_labels=True)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_every_picture_has_is_judged_and_not_fitted_to(tmp_path: Path) -> None:
+    labels = manifest(tmp_path, ["path,label", "00.png,red", "01.png,red"])
+    task = read_task(labels, several_labels=True)
+    assert not examine(task, to_fit=False).errors
+    with pytest.raises(ShotfitError, match=r"one class, 'red', and every picture has it: add pictures without it"):
+        shotfit.fit(labels, "zero_shot", several_labels=True)
 
 
 def test_forms_are_not_mixed(tmp_path: Path) -> None:

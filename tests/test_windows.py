@@ -238,6 +238,25 @@ def test_commands_use_the_models_window(
     assert row["probability"] == pytest.approx(one["probability"], abs=1e-4)
 
 
+def test_features_are_written_under_a_window(
+    deep: Path, backbone: str, windowed_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, path = Model.open(windowed_model, backbone=backbone), deep / "test" / "light" / "0.png"
+    words = ("--out", tmp_path / "features.npz", "--backbone", backbone)
+
+    def found(source: Path, *more: str) -> NDArray[Any]:
+        assert run(capsys, "embed", source, *more, *words)[0] == 0
+        written = np.load(tmp_path / "features.npz")
+        row = next(place for place, name in enumerate(written["image"].tolist()) if name.endswith("test/light/0.png"))
+        kept: NDArray[Any] = written["features"][row]
+        return kept
+
+    asked = ("--window", "1000,1200")
+    expected, plain = own.embed([path])[0], found(path)
+    for source in (deep, path):  # with labels and without; rounding depends on the batch
+        assert np.abs(found(source, *asked) - expected).max() < 0.01 < np.abs(plain - expected).max()
+
+
 def test_export_of_a_model_with_a_window_is_refused_by_name(
     windowed_model: Path, backbone: str, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import typer
 from shotfit.commands import completion, flags
 from shotfit.commands.arguments import as_classes, as_methods, as_numbers, as_precision, as_views, sources_of
 from shotfit.commands.console import print_json, read_all, reporter, show_table, to
+from shotfit.commands.opened import open_frozen
 from shotfit.errors import plural
 
 if TYPE_CHECKING:
@@ -100,16 +101,12 @@ def difficulty(
         check_plot(plot)
     from shotfit.analysis.difficulty import difficulty_of
     from shotfit.analysis.gains import advice_of, claims_of, gains_of, roles_of, seconds_of
-    from shotfit.checkpoints.asked import with_asked
-    from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
     from shotfit.data.tasklist import check_names
-    from shotfit.engine.frozen import Frozen
-    from shotfit.engine.store import open_store
     from shotfit.progress import lasting, track
 
     roles = roles_of(as_methods(methods), shots, draws, chosen) if gains else {}
-    frozen = Frozen(load_in(with_asked(backbone, text, architecture), computing, device), open_store())
+    frozen = open_frozen(backbone, text, architecture, computing, device)
     how = Reading(templates=template or (), shots=shots if gains else None, skip_broken=skip_broken)
     read = [task for source in sources for task in read_all(source, how, say)]
     check_names(read)

@@ -11,6 +11,7 @@ import typer
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_numbers, as_precision, sources_of
 from shotfit.commands.console import Say, print_json, read_all, show_table, to
+from shotfit.commands.opened import open_frozen
 from shotfit.errors import UsageError, plural
 
 if TYPE_CHECKING:
@@ -59,17 +60,15 @@ def layers(
 
         check_plot(plot)
     from shotfit.analysis.layers import layers as look
-    from shotfit.checkpoints.asked import with_asked
-    from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
-    from shotfit.engine.frozen import Frozen
-    from shotfit.engine.store import open_store
+    from shotfit.data.tasklist import check_names
 
     if len(sources) == 1 and tasks is None:
         raise UsageError(f"{sources[0]} is one data set, and which of several a sample is from is asked: name more.")
-    loaded = load_in(with_asked(backbone, text, architecture), computing, device)
+    frozen = open_frozen(backbone, text, architecture, computing, device)
     found = [task for source in sources for task in read_all(source, Reading(skip_broken=skip_broken), say)]
-    seen = look(Frozen(loaded, open_store()), found, seeds=draws, images=images)
+    check_names(found)
+    seen = look(frozen, found, seeds=draws, images=images)
     if as_json:
         print_json(seen.as_json())
     else:

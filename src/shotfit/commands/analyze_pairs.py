@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_numbers, as_precision
+from shotfit.commands.arguments import as_bands, as_numbers, as_precision, as_window
 from shotfit.commands.console import as_typed, print_json, read_one, show_table, to
+from shotfit.commands.opened import open_frozen
 
 __all__ = ["pairs"]
 
@@ -50,6 +51,10 @@ def pairs(
     label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
+    window: flags.Window = None,
+    bands: flags.Bands = None,
     plot: flags.Plot = None,
     skip_broken: flags.SkipBroken = False,
     lenient: flags.Lenient = False,
@@ -89,15 +94,13 @@ def pairs(
         check_page(page, "--page")
     from shotfit.analysis.comparing import pairs_of
     from shotfit.analysis.pairs import half_cells, kind_cells
-    from shotfit.checkpoints.asked import with_asked
-    from shotfit.checkpoints.weights import load_in
     from shotfit.data.listing import How
     from shotfit.data.reading import Reading
-    from shotfit.engine.frozen import Frozen
-    from shotfit.engine.store import open_store
 
-    frozen = Frozen(load_in(with_asked(backbone, text, architecture), computing, device), open_store())
-    way = How(images, path_column, label_column, group_column, read_as)
+    frozen = open_frozen(backbone, text, architecture, computing, device)
+    way = How(
+        images, path_column, label_column, group_column, read_as, None, frames, fps, as_window(window), as_bands(bands)
+    )  # fmt: skip
     task = read_one(folder, Reading(way, class_names, template or (), None, skip_broken, lenient=lenient), say)
     found = pairs_of(frozen, task, shots, draws, negative_template or ())
     show_table(kind_cells(found), stream)

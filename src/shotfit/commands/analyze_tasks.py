@@ -14,6 +14,7 @@ import typer
 from shotfit.commands import flags
 from shotfit.commands.arguments import as_numbers, as_precision, sources_of
 from shotfit.commands.console import Say, print_json, read_all, show_table, to
+from shotfit.commands.opened import open_frozen
 from shotfit.errors import UsageError, plural
 
 if TYPE_CHECKING:
@@ -91,29 +92,24 @@ def tasks(
     from dataclasses import replace
 
     from shotfit.analysis.tasks import likenesses, transfer
-    from shotfit.checkpoints.asked import with_asked
-    from shotfit.checkpoints.weights import load_in
     from shotfit.data.reading import Reading
     from shotfit.data.tasklist import check_names
-    from shotfit.engine.frozen import Frozen
-    from shotfit.engine.store import open_store
     from shotfit.fitting.model import load
 
     if len(sources) < 3 and tasks is None:
         raise UsageError(
             "How alike tasks are is asked of three or more: name a task list with --tasks, or more folders."
         )
-    loaded = load_in(with_asked(backbone, text, architecture), computing, device)
+    frozen = open_frozen(backbone, text, architecture, computing, device)
     found = [task for source in sources for task in read_all(source, Reading(skip_broken=skip_broken), say)]
     check_names(found)
-    store = open_store()
-    fitted = None if model is None else load(model, backbone=backbone, precision=None, device=device, store=store)
-    seen = likenesses(Frozen(loaded, store), found, fitted)
+    fitted = None
+    if model is not None:
+        fitted = load(model, backbone=backbone, precision=None, device=device, store=frozen.store)
+    seen = likenesses(frozen, found, fitted)
     if gains:
         told = to(sys.stderr)
-        seen = replace(
-            seen, gains=transfer(Frozen(loaded, store), found, method, shots, draws, images, steps, told=told)
-        )
+        seen = replace(seen, gains=transfer(frozen, found, method, shots, draws, images, steps, told=told))
     proposed = _proposed(seen.groups(), tasks, [(task.name, task.source) for task in found])
     if as_json:
         print_json(seen.as_json() | {"proposed": proposed})

@@ -61,12 +61,12 @@ def predict_into_boxes(
 
     say = to(sys.stderr)
     names = model.one_task().names
+    said = predict_boxes(model, found, padding, top, strict, asked, lenient)
     pictures = plural(len(set(found.boxes.of)), "picture")
     around = f", with {padding:g} of their sides around them" if padding else ""
     say(f"read as {found.reader}: {plural(len(found), 'box', 'boxes')} of {pictures}{around}")
     for note in found.notes:
         say(f"note: {note}")
-    said = predict_boxes(model, found, padding, top, strict, asked, lenient)
     if form is None:
         assert out is not None
         done = write_labels(out, found, names, said, lambda why: say(f"not labelled: {' '.join(why.split())}"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_precision
+from shotfit.commands.arguments import as_bands, as_precision, as_window
 from shotfit.commands.console import say_task, to, warn
 from shotfit.errors import LEFT_OUT, plural
 
@@ -33,6 +33,10 @@ def clean(
     label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
+    window: flags.Window = None,
+    bands: flags.Bands = None,
     lenient: flags.Lenient = False,
     precision: flags.Precision = "auto",
     device: flags.Device = "auto",
@@ -70,7 +74,9 @@ def clean(
         if sentence.startswith(LEFT):
             left_out.append(sentence.removeprefix(LEFT))
 
-    way = How(images, path_column, label_column, group_column, read_as)
+    way = How(
+        images, path_column, label_column, group_column, read_as, None, frames, fps, as_window(window), as_bands(bands)
+    )  # fmt: skip
     reading = Reading(way, class_names, skip_broken=True, to_fit=False, lenient=lenient)
     task = reading.task(folder, cache_folder(), partial(say_task, say=say), told)
     frozen = Frozen(load_in(backbone, computing, device), open_store())

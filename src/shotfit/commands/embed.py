@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shotfit.commands import flags
-from shotfit.commands.arguments import as_dtype, as_precision, as_share
+from shotfit.commands.arguments import as_bands, as_dtype, as_precision, as_share, as_window
 from shotfit.commands.console import print_json, to
 from shotfit.commands.engines import joined
 from shotfit.commands.into_parts import is_parts, refuse, say_parts
@@ -41,6 +41,11 @@ def embed(
     path_column: flags.PathColumn = None,
     label_column: flags.LabelColumn = None,
     read_as: flags.ReadAs = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
+    window: flags.Window = None,
+    bands: flags.Bands = None,
+    several_labels: flags.SeveralLabels = False,
     part: flags.PartOf = None,
     part_size: flags.PartSize = None,
     engine: flags.Engine = None,
@@ -73,7 +78,11 @@ def embed(
 
     backbone = with_asked(backbone, text, architecture)
     if is_parts(out, None):
-        refuse(out, {"--label-column": label_column, "--read-as": read_as}, True)
+        given: dict[str, object] = {
+            "--label-column": label_column, "--read-as": read_as, "--several-labels": several_labels,
+            "--frames": frames, "--fps": fps, "--window": window, "--bands": bands,
+        }  # fmt: skip
+        refuse(out, given, True)
         from shotfit.data.finding import lines_of
         from shotfit.data.lists import Paths
         from shotfit.data.parts import SIZE
@@ -95,7 +104,10 @@ def embed(
     given = {"--part": part, "--part-size": part_size, "--engine": engine, "--address": address, "--dtype": dtype}
     refuse(out, given, False)
     say = to(sys.stderr if as_json else sys.stdout)
-    how = How(images, path_column, label_column, None, read_as)
+    how = How(
+        images, path_column, label_column, None, read_as, None, frames, fps, as_window(window), as_bands(bands),
+        several_labels,
+    )  # fmt: skip
     found = write_features(sources, out, backbone, how=how, precision=as_precision(precision), device=device)
     of = f" of {plural(found.classes, 'class', 'classes')}" if found.classes else ""
     say(f"{plural(found.images, 'image')}{of}: {found.dimensions} features each by {found.backbone}")

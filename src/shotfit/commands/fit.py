@@ -268,7 +268,7 @@ def fit(
             from shotfit.report.writing import write_report
 
             (task,) = group
-            data = task if task.test and not several_labels else None  # else the page tells what the record knows
+            data = task if task.test else None  # else the page tells what the record knows
             written = write_report(model, data, out=report, heard=heard)
             say(f"written: {written}{', about the model before it was fitted again' if again else ''}")
         flags = "" if len(group) == 1 else " --task TASK"

@@ -1,4 +1,4 @@
-"""What `predict` opens: an export, or a fitted model for its own classes or for others."""
+"""What commands open: an export, a fitted model for its own classes or for others, or a frozen backbone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from shotfit.commands.arguments import as_classes, first_given
 from shotfit.errors import UsageError
 
 if TYPE_CHECKING:
+    from shotfit.engine.frozen import Frozen
     from shotfit.fitting.model import Model
     from shotfit.fitting.predict import Predictor
     from shotfit.towers.precision import Precision
 
-__all__ = ["open_export", "open_fitted"]
+__all__ = ["open_export", "open_fitted", "open_frozen"]
 
 
 def open_export(folder: Path, given: Mapping[str, object]) -> tuple[Predictor, Sequence[str]]:
@@ -52,3 +53,13 @@ def open_fitted(
     elif others:
         fitted = fitted.for_classes(others)
     return fitted, fitted.one_task().names
+
+
+def open_frozen(backbone: str, text: str | None, architecture: str | None, precision: Precision, device: str) -> Frozen:
+    """The frozen backbone that --backbone, --text and --architecture name, with the store of its features."""
+    from shotfit.checkpoints.asked import with_asked
+    from shotfit.checkpoints.weights import load_in
+    from shotfit.engine.frozen import Frozen
+    from shotfit.engine.store import open_store
+
+    return Frozen(load_in(with_asked(backbone, text, architecture), precision, device), open_store())

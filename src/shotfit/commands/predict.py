@@ -138,7 +138,7 @@ def predict(
             "--map-classes",
             metavar="CLASSES",
             help="The classes that --map draws, between commas.",
-            show_default="the --top most probable",
+            show_default="the most probable",
         ),
     ] = None,
     points: Annotated[
@@ -420,7 +420,7 @@ def predict(
         from shotfit.fitting.mapped import Mapper
 
         mapped = [] if map_classes is None else as_classes(map_classes)
-        mapper = Mapper(map_to, cast("Model", fitted), mapped, top or 1, lenient)
+        mapper = Mapper(map_to, cast("Model", fitted), mapped, top, lenient)
         found = mapper.drawn(found)
     if out is not None:
         write(found, out, chosen, names, columns)

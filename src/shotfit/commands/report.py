@@ -47,6 +47,8 @@ def report(
     label_column: flags.LabelColumn = None,
     group_column: flags.GroupColumn = None,
     read_as: flags.ReadAs = None,
+    frames: flags.Frames = None,
+    fps: flags.Fps = None,
     skip_broken: flags.SkipBroken = False,
     lenient: flags.Lenient = False,
     precision: flags.ModelPrecision = None,
@@ -71,7 +73,7 @@ def report(
     from shotfit.report.writing import write_report
 
     check_page(out, model=model)
-    way = How(images, path_column, label_column, group_column, read_as)
+    way = How(images, path_column, label_column, group_column, read_as, None, frames, fps)
     own: dict[str, object] = {"--class-names": class_names, "--task": task, "--all": everything, **way.flags()}
     computing = None if precision is None else as_precision(precision)
     if folder is None:
@@ -90,7 +92,7 @@ def report(
 
         opened = load_task(model, task, backbone, method, computing, device, open_store(), trust_backbone)
         heard = list[str]()
-        way = way.under(opened.rule, opened.record.get("padding"))
+        way = replace(way.under(opened.rule, opened.record.get("padding")), several_labels=opened.several_labels)
         how = Reading(way, class_names, skip_broken=skip_broken, to_fit=False, lenient=lenient)
         (labelled,) = read_all(source, how, say, heard)
         if task is not None:

@@ -177,6 +177,7 @@ def examine(
         ),
         *_broken(items, verdicts),
         *_empty_classes(task, train if learned else _counted(item for item, _ in usable), learned),
+        *(_nothing_without(task) if learned else ()),
     ]
     warnings = [
         *(_few_images(task, train, shots) if to_fit else ()),
@@ -256,12 +257,24 @@ def _truncated(items: Sequence[Item], verdicts: Mapping[Picture, _Verdict]) -> I
 
 
 def _empty_classes(task: Task, counts: Mapping[int, int], learned: bool) -> Iterator[Problem]:
+    if task.classes.several_labels and not learned:  # each class is judged by itself
+        return
     for label, name in enumerate(task.classes.names):
         if not counts.get(label):
             part = "train image" if learned else "image"
             yield Problem(
                 "empty class", f"class {name!r} has no {part} that can be read. Add some or remove the class."
             )
+
+
+def _nothing_without(task: Task) -> Iterator[Problem]:
+    """Of several labels a picture."""
+    if task.classes.several_labels and len(task.classes.names) == 1 and all(item.labels for item in task.train):
+        yield Problem(
+            "one class",
+            f"there is one class, {task.classes.names[0]!r}, and every picture has it: add pictures without it, with "
+            "an empty label, or other classes",
+        )
 
 
 def _few_images(task: Task, counts: Mapping[int, int], shots: int | None) -> Iterator[Problem]:

@@ -108,13 +108,15 @@ def from_images(
     classes: Sequence[str] = (),
     cache: Path | None = None,
     how: How = AS_IT_IS,
+    known: Sequence[str] = (),
 ) -> Task:
     """The task of images, each with its label.
 
     labels: texts or whole numbers; of numbers, `classes` gives the names in order. With `several_labels` of `how` a
     list of texts or numbers for each image, or a text such as cat|dog, and an empty one for an image of no class.
     parts: "train", "val" or "test" for each (None: a fifth of each class becomes the test part). groups: images of one
-    group stay together. how: its frames, fps, window, bands and several_labels.
+    group stay together. how: its frames, fps, window, bands and several_labels. known: of several labels, classes that
+    there are beside those of the images.
 
     Raises UsageError for lists of different lengths, labels of another type, and what is no image.
     """
@@ -132,7 +134,7 @@ def from_images(
     named = () if how.several_labels else classes
     listing = listed(rows, "a list of images", "the images with the part test", classes=named)
     how = replace(how, group_column="groups" if groups is not None else None)
-    return task_of(listing, Path(), how, templates=templates, name=name, cache=cache)
+    return task_of(listing, Path(), how, templates=templates, name=name, cache=cache, known=known)
 
 
 def from_table(

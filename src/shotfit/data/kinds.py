@@ -16,7 +16,7 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"
 
 _AGAIN = "Download it again."
 _CONVERT = "Save it as JPEG or PNG."
-_VIDEO = "is a video, not a picture. Save a frame of it, or name it as the clip that it is (.mp4, .webm)."
+_VIDEO = "is a video, not a picture. Save a frame of it, or name a file of it as the clip that it is (.mp4, .webm)."
 
 _SIGNS: tuple[tuple[bytes, str], ...] = (
     (rb"version https://git-lfs", "is a Git LFS pointer, not the picture: run `git lfs pull`."),

@@ -127,22 +127,18 @@ def check_alone(tasks: Iterable[Task], what: str) -> None:
         raise UsageError(f"{what} is about one label a picture, and {several} may have several: leave it out.")
 
 
-def separated(listing: Listing) -> tuple[Listing, dict[Part, list[tuple[int, ...]]]]:
+def separated(listing: Listing, known: Sequence[str] = ()) -> tuple[Listing, dict[Part, list[tuple[int, ...]]]]:
     """The listing of the classes in one whose classes are sets of them, and the labels of each picture of a part.
 
-    The label of a picture in the listing is its first, or 0 where it has none. Raises ShotfitError for no class, and
-    for one that every picture has.
+    known: classes that there are anyway, in front of others. The label of a picture in the listing is its first, or 0
+    where it has none. Raises ShotfitError for no class.
     """
     sets = [tuple(name.split(BAR)) if name else () for name in listing.classes]
     used = [sets[label] for part in PARTS for _, label in listing.parts[part]]
-    names = listed([], "", classes=sorted({name for own in used for name in own}, key=_by_number)).classes
+    found = sorted({name for own in used for name in own}, key=_by_number)
+    names = listed([], "", classes=[*known, *found]).classes
     if not names:
         raise ShotfitError(f"{listing.reader} labels no picture; expected some with a class.")
-    if len(names) == 1 and all(used):
-        raise ShotfitError(
-            f"{listing.reader} has one class, {names[0]!r}, and every picture has it: add pictures without it, with "
-            "an empty label, or other classes."
-        )
     place = {name: number for number, name in enumerate(names)}
     labels = {part: [tuple(place[name] for name in sets[label]) for _, label in listing.parts[part]] for part in PARTS}
     parts: dict[Part, list[tuple[Picture, int]]] = {

@@ -167,11 +167,15 @@ def task_of(
     templates: Sequence[str] = (),
     name: str | None = None,
     cache: Path | None = None,
+    known: Sequence[str] = (),
 ) -> Task:
-    """The task of a listing, with a test part; see `read_task`."""
+    """The task of a listing, with a test part; see `read_task`.
+
+    known: of several labels, classes that there are beside those of the listing.
+    """
     labels = None
     if how.several_labels:
-        listing, labels = separated(listing)
+        listing, labels = separated(listing, known)
     folder = source.is_dir()
     beside = (source if folder else source.parent) / NAMES_FILE
     names = read_class_names(Path(class_names or beside)) if class_names or beside.is_file() else ClassNames()

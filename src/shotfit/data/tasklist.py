@@ -14,6 +14,8 @@
     group_column = "source"                 # of a table: images of one group stay together
     # path_column, label_column, read_as     as `read_task` takes them
     padding = 0.1                           # around each box, where images are boxes
+    frames = 16                             # of each clip, or fps = 2
+    window = [-160, 240]                    # levels that become black and white; bands = [4, 3, 2]
     parent = "surface"                      # what it is a kind of: another task, or a name that needs no task
 
     tasks = read_tasks(Path("tasks.toml"))
@@ -44,7 +46,12 @@ from shotfit.errors import ShotfitError, UsageError
 __all__ = ["check_names", "paths_above", "read_tasks"]
 
 _WAYS = ("path_column", "label_column", "group_column", "read_as")  # as `read_task` takes them
-KEYS = ("name", "description", "data", "template", "templates", "images", "class_names", "parent", "padding", *_WAYS)
+_NUMBERS = ("padding", "frames", "fps")
+_LISTS = ("window", "bands")  # of numbers
+KEYS = (
+    "name", "description", "data", "template", "templates", "images", "class_names", "parent", *_NUMBERS, *_LISTS,
+    *_WAYS,
+)  # fmt: skip
 DEEPEST = 32  # names above a task
 
 
@@ -148,15 +155,24 @@ def _check(entry: Mapping[str, Any], where: str) -> None:
     parents = entry.get("parent", "")
     if isinstance(parents, list) and not (parents and all(isinstance(one, str) and one.strip() for one in parents)):
         raise ShotfitError(f"{where}: `parent` must be a name, or a list of names, but is {parents!r}.")
-    padding = entry.get("padding", 0)
-    if isinstance(padding, bool) or not isinstance(padding, (int, float)):
-        raise ShotfitError(f"{where}: `padding` must be a number, but is {padding!r}.")
-    for key in entry.keys() - {"templates", "padding"} - ({"parent"} if isinstance(parents, list) else set()):
+    for key in entry.keys() & {*_NUMBERS}:
+        if not _is_number(entry[key]) or (key == "frames" and not isinstance(entry[key], int)):
+            kind = "whole number" if key == "frames" else "number"
+            raise ShotfitError(f"{where}: `{key}` must be a {kind}, but is {entry[key]!r}.")
+    for key in entry.keys() & {*_LISTS}:
+        numbers = entry[key]
+        if not isinstance(numbers, list) or not all(map(_is_number, numbers)):
+            raise ShotfitError(f"{where}: `{key}` must be a list of numbers, but is {numbers!r}.")
+    for key in entry.keys() - {"templates", *_NUMBERS, *_LISTS} - ({"parent"} if isinstance(parents, list) else set()):
         if not isinstance(entry[key], str) or not (entry[key].strip() or key == "description"):
             raise ShotfitError(f"{where}: `{key}` must be a text, but is {entry[key]!r}.")
     templates = entry.get("templates", [])
     if not isinstance(templates, list) or not all(isinstance(template, str) for template in templates):
         raise ShotfitError(f"{where}: `templates` must be a list of texts, but is {templates!r}.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _read(entry: Mapping[str, Any], path: Path, where: str, cache: Path | None) -> Task:
@@ -169,7 +185,7 @@ def _read(entry: Mapping[str, Any], path: Path, where: str, cache: Path | None) 
             name=entry.get("name"),
             cache=cache,
             **places,
-            **{key: entry[key] for key in (*_WAYS, "padding") if key in entry},
+            **{key: entry[key] for key in (*_WAYS, *_NUMBERS, *_LISTS) if key in entry},
         )
     except ShotfitError as error:
         raise type(error)(f"{where}: {error}") from error

@@ -40,6 +40,7 @@ __all__ = [
     "LabelAnswers",
     "LabelScores",
     "OneLabel",
+    "by_precision",
     "class_rows",
     "evaluate_labels",
     "label_lines",
@@ -222,9 +223,14 @@ def label_lines(scores: LabelScores, every_class: bool = False) -> list[str]:
             *(f"  {line}" for line in aligned(rows)), *more]  # fmt: skip
 
 
+def by_precision(scores: LabelScores) -> list[OneLabel]:
+    """The classes, the lowest average precision first, those without images last."""
+    return sorted(scores.per_class, key=lambda own: 2.0 if own.average_precision is None else own.average_precision)
+
+
 def class_rows(scores: LabelScores, every: bool = False) -> list[list[str]]:
     """The classes as cells with their head, the lowest average precision first."""
-    ordered = sorted(scores.per_class, key=lambda own: 2.0 if own.average_precision is None else own.average_precision)
+    ordered = by_precision(scores)
     rows = [["class", "images", "predicted", "threshold", "AP", "precision", "recall", "F1"]]
     for own in ordered if every else ordered[:WORST]:
         shares = [percent(value) for value in (own.average_precision, own.precision, own.recall, own.f1)]

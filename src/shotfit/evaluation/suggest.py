@@ -6,13 +6,15 @@
 Zhdanov, "Diverse mini-batch Active Learning", arXiv 1901.05954: k-means of the features, each picture weighted by
 
     u = 1 - (p1 - p2)                               p1, p2 the two highest probabilities
+    u = max over classes of 1 - |2 p - 1|           of several labels a picture
 
 and one picture from each cluster. So a picture stands for others that are in doubt as it is, and neither outliers nor
 the same doubt many times fill the list.
 
 # differs: the weight is (rank of u / n)^4, which no calibration of the probabilities moves; the features are of length
 1; near doubles are left out; and far more than ten times as many pictures as are asked for enter. docs/labels.md
-compares it with other rules.
+compares it with other rules. The second u, the doubt of the most doubtful class, is Brinker's ("On Active Learning in
+Multi-label Classification", 2006), and was not compared.
 """
 
 from __future__ import annotations
@@ -81,12 +83,13 @@ def choose(
     labelled: NDArray[Any] | None = None,
     near: float = NEAR,
     seed: int = 1,
+    several_labels: bool = False,
 ) -> Chosen:
     """Choose up to `count` of n pictures to label next.
 
     features: [n, embed] of the frozen model. probabilities: [n, classes] of the model. labelled: [m, embed] features of
     pictures that have labels already; nothing nearly the same is chosen. near: from which cosine pictures are nearly
-    the same; of those, one is chosen.
+    the same; of those, one is chosen. several_labels: each column of `probabilities` is judged by itself.
 
     Raises UsageError for arrays that do not fit together or hold what is not finite, and for `count` below 1.
 
@@ -97,7 +100,7 @@ def choose(
         [0, 2]
     """
     _check(features, probabilities, count, labelled)
-    plain, doubt = unit(features), _doubt(probabilities)
+    plain, doubt = unit(features), _doubt_of_labels(probabilities) if several_labels else _doubt(probabilities)
     kept = first_of_each(plain, near)
     if labelled is not None and len(labelled):
         for start in range(0, len(plain), TOGETHER):
@@ -224,7 +227,7 @@ def suggest(
     found.broken = tuple(broken[picture] for picture in dict.fromkeys(pictures) if picture in broken)
     if not read:
         return found
-    chosen = choose(features, probabilities, count, seed=seed)
+    chosen = choose(features, probabilities, count, seed=seed, several_labels=own.several_labels)
     found.copies = len(items) - sum(known) - len(fresh) + chosen.doubles
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     alike = nearest_of_class(features, np.asarray(chosen.rows), best[chosen.rows, 0], best[:, 0], SHOWN)
@@ -263,6 +266,11 @@ def _doubt(probabilities: NDArray[Any]) -> NDArray[Any]:
         return np.zeros(len(probabilities))
     best = np.partition(probabilities, -2, axis=1)[:, -2:]
     return np.clip(1 - (best[:, 1] - best[:, 0]), 0, 1)
+
+
+def _doubt_of_labels(probabilities: NDArray[Any]) -> NDArray[Any]:
+    """That of the class of each row that is least sure to be there or not, [n]."""
+    return 1 - np.abs(2 * probabilities - 1).min(axis=1)
 
 
 def _clusters(

@@ -47,7 +47,8 @@ def add(
         )
     if len(known) != 1:
         raise UsageError(f"The data are {len(known)} tasks; images are added to a model of one.")
-    given = from_images(images, labels, parts=None, name="added", cache=cache_folder(), how=how)
+    names = known[0].classes.names if model.several_labels else ()  # a picture may have none, and is added all the same
+    given = from_images(images, labels, parts=None, name="added", cache=cache_folder(), how=how, known=names)
     more = Reading(to_fit=False, lenient=lenient).examined(given, cache_folder())
     task = joined(known[0], [*more.train, *more.test], more.classes.names)
     again = once_more(model, [task], seed=model.record["seed"] or 1, check=bool(model.record["checked"]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,6 +25,7 @@ from shotfit.data.clips import framed
 from shotfit.data.containers import arrow, is_container
 from shotfit.data.finding import Stream, identified
 from shotfit.data.images import SUFFIXES, BrokenImageError, shown
+from shotfit.data.label_sets import BAR
 from shotfit.data.listing import AS_IT_IS, How
 from shotfit.data.pictures import Picture
 from shotfit.data.readers import read_task
@@ -113,7 +114,7 @@ def write_features(
 
     sources: one folder of class folders, manifest or what else `read_task` reads, whose labels and parts are written,
     too; or files, folders, archives, tables and patterns without labels. A folder or archive that has no labels is read
-    as the latter, with a note. how: as in `read_task`; what is said there asks for labels.
+    as the latter, with a note. how: as in `read_task`; what is said there of columns or labels asks for labels.
 
     An image that cannot be read is a row with its error: its features are missing in Parquet, and NaN in npz. In npz,
     `image`, `label`, `part` and `error` are arrays of texts [n], `features` is [n, embed].
@@ -149,7 +150,8 @@ def write_features(
 def _named(sources: Sequence[str], how: How) -> tuple[Iterable[_Named], int | None, int]:
     """The pictures, how many they are, if that is known, and how many classes they have."""
     first = Path(sources[0]) if sources else Path()
-    asked = any(value is not None for value in how.flags().values())
+    seen = replace(how, frames=None, fps=None, window=None, bands=None)  # which say nothing of labels
+    asked = any(value is not None for value in seen.flags().values())
     if asked and len(sources) != 1:
         raise UsageError("Labels come from one source: name one folder or manifest, or leave out how to read it.")
     if asked or (len(sources) == 1 and first.exists() and first.suffix.lower() not in SUFFIXES):
@@ -162,11 +164,13 @@ def _named(sources: Sequence[str], how: How) -> tuple[Iterable[_Named], int | No
         else:
             parts = {"train": task.train, "val": task.val, "test": task.test}
             found = [
-                _Named(item.picture, task.classes.names[item.label], part) for part in parts for item in parts[part]
+                _Named(item.picture, BAR.join(task.classes.names[label] for label in item.labels), part)
+                for part in parts
+                for item in parts[part]
             ]
             return found, len(found), len(task.classes.names)
-    pictures = framed(Stream(sources, remote=True), apart=True)
-    return (_Named(picture) for picture in pictures if picture is not None), None, 0
+    pictures = framed(Stream(sources, remote=True), how.sampling, apart=True)
+    return (_Named(picture.under(how.rule)) for picture in pictures if picture is not None), None, 0
 
 
 def _rows(frozen: Frozen, named: Iterable[_Named]) -> Iterator[_Row]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shotfit.checkpoints.weights import load_in
+from shotfit.data.clips import is_clip
 from shotfit.data.containers import arrow
 from shotfit.data.images import BrokenImageError, is_truncated
 from shotfit.data.parts import Part
@@ -89,7 +90,7 @@ def batches(part: Part) -> Iterator[list[Picture]]:
 
 
 def decode(pictures: Sequence[Picture], shown: Shown) -> Seen:
-    """Read and decode pictures, one after the other. One that cannot be read is black, and has an error.
+    """Read and decode pictures, one after the other. One that cannot be read, or is a clip, is black, and has an error.
 
     Raises ShotfitError for that where `shown` says stop.
     """
@@ -99,6 +100,11 @@ def decode(pictures: Sequence[Picture], shown: Shown) -> Seen:
     together(pictures)
     for place, picture in enumerate(pictures):
         try:
+            if is_clip(picture):  # its frames would be pictures that the part does not count
+                raise ShotfitError(
+                    f"{picture} is a clip, and a folder of parts takes pictures: write one file instead, such as --out "
+                    "FILE.parquet, or name moments of it, as in CLIP.mp4#t=1.5."
+                )
             pixels[place] = _square(picture, shown)
         except ShotfitError as error:
             if shown.broken == "stop":

@@ -21,7 +21,7 @@ import numpy as np
 
 from shotfit.data.pictures import Picture
 from shotfit.files import write_atomically
-from shotfit.fitting.maps import Map, check_maps, maps_in
+from shotfit.fitting.maps import MOST, Map, check_maps, maps_in
 from shotfit.fitting.overlay import overlay
 from shotfit.fitting.predictions import MapFiles, Prediction
 from shotfit.fitting.sorting import check_folder, folder_names, numbered, safe_name
@@ -33,7 +33,8 @@ __all__ = ["Mapper"]
 
 
 class Mapper:
-    """Draws maps into `folder`: of these classes, or of the `top` most probable ones of each picture.
+    """Draws maps into `folder`: of these classes, or of the `top` most probable ones of each picture. None is the most
+    probable class, or of a model of several labels those that are predicted. Of a clip the middle frame is drawn.
 
     count: of the maps that were drawn.
 
@@ -41,10 +42,10 @@ class Mapper:
     """
 
     def __init__(
-        self, folder: Path, model: Model, classes: Sequence[str] = (), top: int = 1, lenient: bool = False
+        self, folder: Path, model: Model, classes: Sequence[str] = (), top: int | None = None, lenient: bool = False
     ) -> None:
         check_folder(folder)
-        check_maps(model, classes, top)
+        check_maps(model, classes, top or 1)
         self.folder, self.model, self.classes, self.top, self.lenient = folder, model, classes, top, lenient
         self.names, self.count = folder_names(model.one_task().names), 0
         self._taken: dict[str, str] = {}  # the picture of each name, so that none is drawn over another's
@@ -58,8 +59,12 @@ class Mapper:
             if one.error is not None or one.picture is None:
                 yield one
                 continue
-            own = [*maps_in(self.model, one.picture, self.classes, self.top, self.lenient)]
-            highest = max(float(found.places.max()) for found in own)  # one scale for the classes of a picture
+            several = self.model.several_labels and self.top is None
+            classes = self.classes or (one.labels[:MOST] if several else ())
+            asked = classes or not several  # of several labels a picture may have none
+            own = [*maps_in(self.model, one.picture, classes, self.top or 1, self.lenient)] if asked else []
+            # one scale for the classes of a picture
+            highest = max((float(found.places.max()) for found in own), default=None)
             yield replace(one, maps=tuple(self.write(found, highest) for found in own))
 
     def write(self, found: Map, highest: float | None = None) -> MapFiles:

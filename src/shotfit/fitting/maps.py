@@ -159,7 +159,7 @@ def maps_in(
 @torch.no_grad()
 def _said(model: Model, image: Images) -> tuple[Tensor, Tensor]:
     """Of one image: probabilities [classes], and m [places, classes]."""
-    probabilities, places = model.logits(image).softmax(dim=-1)[0], replace(image, places=True)
+    probabilities, places = model.method.probabilities(model.logits(image))[0], replace(image, places=True)
     logits = model.logits(places, calibrated=False)  # [places, classes]
     if logits.shape[1] > 1:
         logits = logits - logits.mean(dim=1, keepdim=True)

@@ -24,6 +24,7 @@ from shotfit.fitting.asked import NOTHING_MORE, Asked
 from shotfit.fitting.model import Model, load
 from shotfit.fitting.padding import padding_for
 from shotfit.fitting.predictions import Prediction
+from shotfit.fitting.several_labels import refuse
 from shotfit.progress import track
 
 __all__ = ["Relabelled", "check_place", "predict_boxes", "relabel", "write_labels"]
@@ -89,7 +90,11 @@ def predict_boxes(
     """Each box by its number with its prediction, picture by picture, so that a picture is decoded once for its boxes.
 
     A box that cannot be judged has a prediction with an `error`; `strict` stops there. The rest as `Model.predict`.
+
+    Raises UsageError for a model of several labels a picture, as a box has one.
     """
+    if model.several_labels:
+        raise refuse("Labels of boxes")
     waiting = deque[tuple[int, Prediction | None]]()
 
     def pictures() -> Iterator[Picture]:
@@ -107,7 +112,7 @@ def predict_boxes(
             yield first[0], said
         yield from ((number, said) for number, said in waiting if said is not None)
 
-    yield from track(told(), "Predicting boxes", len(found))
+    return track(told(), "Predicting boxes", len(found))
 
 
 def write_labels(

@@ -9,6 +9,7 @@ It is data: `page.py` shows it as a report. Labels and doubles are judged as `cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from shotfit.evaluation.paired import Paired, compare_answers
 from shotfit.fitting.learned import count_learned
 from shotfit.fitting.model import Model
 
-__all__ = ["Facts", "Near", "Seen", "look"]
+__all__ = ["Facts", "Near", "Seen", "look", "neighbours"]
 
 SHOWN = 3  # classes, and nearest labelled pictures, of each picture
 
@@ -116,10 +117,7 @@ class Facts:
 
     def neighbours(self, places: NDArray[np.intp]) -> list[list[Near]]:
         """The labelled pictures that are most like each of some of `known`, without itself and its copies."""
-        content = {digest: number for number, digest in enumerate(dict.fromkeys(item.digest for item in self.known))}
-        same = np.array([content[item.digest] for item in self.known])
-        found = nearest(self.examined.features, places, np.arange(self.labelled), SHOWN, same)
-        return [[Near(self.known[place], cosine) for place, cosine in row] for row in found]
+        return neighbours(self.known, self.examined.features, self.labelled, places)
 
     def _seen(self, rows: NDArray[np.intp]) -> list[Seen]:
         found = []
@@ -129,6 +127,19 @@ class Facts:
             top = tuple((int(one), float(probabilities[one])) for one in best)
             found.append(Seen(self.items[row], label, float(probabilities[label]), top, tuple(near)))
         return found
+
+
+def neighbours(
+    known: Sequence[Item], features: NDArray[Any], labelled: int, places: NDArray[np.intp]
+) -> list[list[Near]]:
+    """Those of the first `labelled` pictures that are most like each of some places, without itself and its copies.
+
+    features: [known, embed], of length 1.
+    """
+    content = {digest: number for number, digest in enumerate(dict.fromkeys(item.digest for item in known))}
+    same = np.array([content[item.digest] for item in known])
+    found = nearest(features, places, np.arange(labelled), SHOWN, same)
+    return [[Near(known[place], cosine) for place, cosine in row] for row in found]
 
 
 @kept_memory()

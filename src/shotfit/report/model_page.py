@@ -12,19 +12,20 @@ import numpy as np
 
 from shotfit.data.images import shown
 from shotfit.data.pictures import Picture
-from shotfit.data.tasks import Task
+from shotfit.data.tasks import Item, Task
 from shotfit.evaluation.clean import DoublePictures, Suspect
 from shotfit.evaluation.evaluate import ClassScores, Scores
 from shotfit.evaluation.intervals import Interval, interval_by_image
 from shotfit.fitting.figures import figures_of
 from shotfit.progress import track
 from shotfit.report.facts import Facts, Seen
+from shotfit.report.label_facts import LabelFacts, Slip
 from shotfit.report.mapping import map_of
 from shotfit.report.page import named_in, named_place, rendered, thumbnail
 from shotfit.report.plots import accuracies, confusion, map_plot, reliability
 from shotfit.report.recorded import HEAD, how_to_fit, recorded, without_places
 
-__all__ = ["page_of_facts", "page_of_record"]
+__all__ = ["Drawn", "commands_of", "judged_on", "page_of_facts", "page_of_record"]
 
 MISTAKES, HITS, SUSPECTS, DOUBLES, ALIKE = 24, 12, 20, 16, 4
 """So many pictures of each kind, and of each group of doubles (ALIKE), stand on a page, however many there are: the
@@ -58,7 +59,7 @@ def page_of_facts(
             for number, (kind, places) in enumerate(pictures.items())
             if places is not None
         ]
-    draw = _Drawn(facts, images)
+    draw = Drawn(facts, images)
     return rendered(
         "model.html",
         title=f"{method} on {facts.task}",
@@ -69,7 +70,7 @@ def page_of_facts(
         scores=scores,
         plain=plain,
         paired=paired,
-        judged=_judged(facts, task),
+        judged=judged_on(facts, task),
         learned=facts.learned,
         refitted=bool(record.get("refit")),
         chart=accuracies(rows),
@@ -98,7 +99,7 @@ def page_of_facts(
         heard_count=len(heard),
         fit=recorded(record),
         head=HEAD,
-        commands=_commands(record, named_place(shown(facts.source)), model, facts.whole),
+        commands=commands_of(record, named_place(shown(facts.source)), model, facts.whole),
     )
 
 
@@ -134,18 +135,18 @@ def page_of_record(record: Mapping[str, Any], model: str) -> str:
         several=len(tasks) > 1,
         fit=recorded(record),
         head=HEAD,
-        commands=_commands(record, "FOLDER", model, False),
+        commands=commands_of(record, "FOLDER", model, False),
     )
 
 
-class _Drawn:
+class Drawn:
     """Pictures as the page shows them: names, probabilities, thumbnails."""
 
-    def __init__(self, facts: Facts, images: bool) -> None:
-        self.facts, self.images = facts, images
+    def __init__(self, facts: Facts | LabelFacts, images: bool) -> None:
+        self.names, self.source, self.images = facts.class_names, facts.source, images
 
     def seen(self, seen: Seen) -> dict[str, Any]:
-        names = self.facts.class_names
+        names = self.names
         near = [self._small(one.item.picture, names[one.item.label], one.similarity) for one in seen.nearest]
         return self._card(seen.item.picture, names[seen.label]) | {
             "top": [(names[one], share) for one, share in seen.top],
@@ -153,6 +154,19 @@ class _Drawn:
             "near": near,
             "near_title": "Nearest labelled images:",
         }
+
+    def slip(self, slip: Slip) -> dict[str, Any]:
+        names, own = self.names, set(slip.item.labels)
+        near = [self._small(one.item.picture, self._all(one.item), one.similarity) for one in slip.nearest]
+        return self._card(slip.item.picture, self._all(slip.item)) | {
+            "said": [(names[one], share, one in own) for one, share in slip.shown],
+            "wrong": names[slip.label],
+            "near": near,
+            "near_title": "Nearest labelled images:",
+        }
+
+    def _all(self, item: Item) -> str:
+        return ", ".join(self.names[label] for label in item.labels) or "none of the classes"
 
     def suspect(self, found: Suspect) -> dict[str, Any]:
         return self._card(found.picture, found.label) | {
@@ -176,13 +190,14 @@ class _Drawn:
 
     def _card(self, picture: Picture, label: str) -> dict[str, Any]:
         image = thumbnail(picture, LARGE) if self.images else None
-        return {"name": named_in(picture, self.facts.source), "label": label, "image": image}
+        return {"name": named_in(picture, self.source), "label": label, "image": image}
 
     def _small(self, picture: Picture, label: str, similarity: float) -> dict[str, Any]:
         return {"label": label, "image": thumbnail(picture, SMALL) if self.images else None, "similarity": similarity}
 
 
-def _judged(facts: Facts, task: Task) -> str:
+def judged_on(facts: Facts | LabelFacts, task: Task) -> str:
+    """Which pictures a model was judged on, in words."""
     if facts.whole:
         return f"all {len(facts.items):,} images"
     origin = f" ({task.test_origin})" if task.test_origin else ""
@@ -225,7 +240,8 @@ def _share(value: Any) -> float | None:
     return float(value) if good else None
 
 
-def _commands(record: Mapping[str, Any], source: str, model: str, whole: bool) -> list[str]:
+def commands_of(record: Mapping[str, Any], source: str, model: str, whole: bool) -> list[str]:
+    """What to type to have the page, and the model, again. whole: it is judged on all pictures."""
     place, data = shlex.quote(model), shlex.quote(source) if source != "FOLDER" else source
     return [
         f"pip install 'shotfit[report]=={record.get('versions', {}).get('shotfit', '')}'",

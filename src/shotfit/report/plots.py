@@ -19,7 +19,7 @@ from shotfit.report.svg import HALO, INK, LINES, MUTED, drawing, shortened
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["HEAT", "accuracies", "confusion", "confusion_order", "map_plot", "reliability"]
+__all__ = ["HEAT", "accuracies", "confusion", "confusion_order", "map_plot", "reliability", "reliability_of"]
 
 HEAT = 120
 """Classes of a heat map; of more, those that most mistakes are made with."""
@@ -62,29 +62,41 @@ def accuracies(
 
 def reliability(answers: Answers, name: str = "reliability") -> str:
     """How often answers of each confidence are right, beside how often they should be; below, how many there are."""
-    confidence, right = answers.probabilities.max(axis=1), answers.right
+    axis = "confidence in percent: the probability of the answer"
+    confidence = answers.probabilities.max(axis=1)
+    return reliability_of(confidence, answers.right, ("right", "right answers", "images"), axis, name)
+
+
+def reliability_of(
+    confidence: NDArray[Any], right: NDArray[Any], words: tuple[str, str, str], axis: str, name: str = "reliability"
+) -> str:
+    """How often what has each probability is so. confidence, right: [n].
+
+    words: how it is called that it is so, what is so, and what is counted.
+    """
+    true, bars, counted = words
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     shares = np.divide(np.bincount(bins, right, BINS), counts, out=np.full(BINS, np.nan), where=counts > 0)
     sure = np.divide(np.bincount(bins, confidence, BINS), counts, out=np.full(BINS, np.nan), where=counts > 0)
     told = ", ".join(
-        f"{100 * share:.0f} % of {count:,} right at {100 * said:.0f} %"
+        f"{100 * share:.0f} % of {count:,} {true} at {100 * said:.0f} %"
         for share, said, count in zip(shares, sure, counts, strict=True)
         if count
     )
-    with drawing(5.2, 5.0, f"Reliability: share of right answers by confidence. {told}.", name) as drawn:
+    with drawing(5.2, 5.0, f"Reliability: share of {bars} by probability. {told}.", name) as drawn:
         above, below = drawn.figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         centers, width = (np.arange(BINS) + 0.5) / BINS * 100, 100 / BINS
         there = counts > 0
-        above.bar(centers[there], 100 * shares[there], width * 0.92, color=BLUE, alpha=0.75, label="right answers")
+        above.bar(centers[there], 100 * shares[there], width * 0.92, color=BLUE, alpha=0.75, label=bars)
         above.plot([0, 100], [0, 100], "--", color=INK, linewidth=1, label="as sure as right")
         above.plot(100 * sure[there], 100 * shares[there], "o", color=ORANGE, markersize=4, label="mean confidence")
-        above.set_ylabel("right, in percent")
+        above.set_ylabel(f"{true}, in percent")
         above.set_ylim(0, 103)
         above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.0, handlelength=1.2)
         below.bar(centers, counts, width * 0.92, color=MUTED, alpha=0.6)
-        below.set_ylabel("images")
-        below.set_xlabel("confidence in percent: the probability of the answer")
+        below.set_ylabel(counted)
+        below.set_xlabel(axis)
         below.set_xlim(0, 100)
     return drawn.svg
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shotfit.data.rules import Rule
 from shotfit.data.tasks import DEFAULT_TEMPLATE
 from shotfit.fitting.card import tried
 from shotfit.fitting.summary import described, half_lines, summary_rows, training_lines
@@ -58,6 +59,9 @@ def how_to_fit(record: Mapping[str, Any], source: str) -> str:
         words = ["--classes", ",".join(f'"{name}"' if "," in name else name for name in classes["names"])]
     else:
         words = ["--tasks", "tasks.toml"] if several else [source]
+        words += ["--several-labels"] if any(one.get("several_labels") for one in record["classes"]) else []
+        words += Rule.from_json(record.get("pictures") or {}).flags().split()
+        words += ["--padding", f"{record['padding']:g}"] if record.get("padding") else []
         own = {name: value for name, value in _options(record).items() if name not in chosen}
         own |= dict.fromkeys(record.get("found", []), "auto")
         given = {name: setting.get(name) for name in ("lr", "epochs", "steps") if name not in chosen}

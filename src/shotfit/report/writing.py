@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from shotfit.calls import checked
@@ -21,6 +22,8 @@ from shotfit.fitting.model import Model, load
 from shotfit.fitting.opening import check_record
 from shotfit.fitting.record import here, read_record
 from shotfit.report.facts import look
+from shotfit.report.label_facts import look_at_labels
+from shotfit.report.labels_page import page_of_labels
 from shotfit.report.model_page import page_of_facts, page_of_record
 from shotfit.report.page import check_page, named_place, write_page
 
@@ -67,13 +70,9 @@ def write_report(
         write_page(place, page_of_record(record, name))
         return place
     opened = model if isinstance(model, Model) else load(model, store=open_store(), device=device)
-    if opened.several_labels:
-        raise UsageError(
-            "A report on images is about one label a picture, and this model may give several: leave the images out "
-            "for a report of what its record knows, and score it with `shotfit evaluate`."
-        )
     told = list[str]()
-    tasks = tasks_of(data, labels, opened.how, cache=cache_folder(), to_fit=False, warned=told.append)
+    how = replace(opened.how, several_labels=opened.several_labels and not isinstance(data, Task))  # it is read already
+    tasks = tasks_of(data, labels, how, cache=cache_folder(), to_fit=False, warned=told.append)
     if len(tasks) > 1:
         raise UsageError(f"{len(tasks)} tasks are given; a report is about one: name the folder of one of them.")
     task = tasks[0]
@@ -81,8 +80,12 @@ def write_report(
         found = examine(task, cache=cache_folder(), to_fit=False) if heard is None else None
         told = list(heard or ()) if found is None else [one.message for one in (*found.errors, *found.warnings)]
     given = labels is not None or not isinstance(data, (Task, str, os.PathLike))  # images, of which all count
-    facts = look(opened, task, everything or given)
-    write_page(place, page_of_facts(facts, task, opened.record, told, name, images))
+    if opened.several_labels:
+        seen = look_at_labels(opened, task, everything or given)
+        page = page_of_labels(seen, task, opened.record, told, name, images)
+    else:
+        page = page_of_facts(look(opened, task, everything or given), task, opened.record, told, name, images)
+    write_page(place, page)
     return place
 
 

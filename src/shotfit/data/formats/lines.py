@@ -157,7 +157,7 @@ def rows_of(
         elif how.several_labels:
             label = labels_of(line.get(columns.label), where, forms)
         else:
-            label = _field(where, line, columns.label)
+            label = _field(where, line, columns.label, f"; {FLAG} is for pictures of several classes, or of none")
         if columns.split and line.get(columns.split, "") is None:  # a line of CSV that ends before it
             raise ShotfitError(f"{where} has no {columns.split}; expected path,label[,split] in every line.")
         split = text_of(where, line, columns.split) if columns.split else ""
@@ -262,10 +262,10 @@ def _path(where: str, line: Mapping[str, Any], key: str) -> str:
     return name
 
 
-def _field(where: str, line: Mapping[str, Any], key: str) -> str:
+def _field(where: str, line: Mapping[str, Any], key: str, more: str = "") -> str:
     text = text_of(where, line, key)
     if not text:
-        raise ShotfitError(f"{where} has no {key}; expected path,label[,split] in every line.")
+        raise ShotfitError(f"{where} has no {key}; expected path,label[,split] in every line{more}.")
     return text
 
 
