@@ -348,7 +348,7 @@ def test_page_and_clean_agree(planted: Path, capsys: pytest.CaptureFixture[str],
     assert named == [inside(planted, one["image"]) for one in wrong]
     assert {*named[:3]} == {"train/tool/wrong.png", "test/bird/wrong.png", "test/tool/copy.png"}
     told = [f"{100 * share:.1f}" for one in wrong for share in (one["score"], 1 - one["score"])]
-    assert re.findall(r"</span>[\w ]+ ([\d.]+) %</li>", section) == told
+    assert re.findall(r'<span class="share">([\d.]+).%</span></li>', section) == told
 
     section, groups = part_of(page, "doubles", "maps"), cleaned["doubles"]
     assert len(groups) >= 2 and f"{len(groups)} of {len(groups)} groups" in section
