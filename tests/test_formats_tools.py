@@ -81,6 +81,22 @@ def test_parts_are_those_of_the_export(tmp_path: Path, name: str) -> None:
     assert parts_of(task)["val"] == {"c"}
 
 
+@pytest.mark.parametrize(
+    "name", ["coco in parts", "voc in parts", "voc apart in parts", "voc parts in images", "voc parts in both"]
+)
+def test_folders_of_parts_tell_the_parts(tmp_path: Path, name: str) -> None:
+    found = parts_of(read_task(EXPORTS[name].write(tmp_path)))
+    assert found == {"train": {"a", "b"}, "val": set(), "test": {"c"}}
+
+
+def test_pictures_of_one_name_in_two_parts_are_told_apart(tmp_path: Path) -> None:
+    for part, seed in {"train": 1, "test": 2}.items():
+        save(tmp_path / part / "images" / "a.png", picture(seed))
+        (tmp_path / part / "images" / "a.xml").write_text(voc("a.png"))
+    task = read_task(tmp_path)
+    assert [item.picture.path.parts[-3] for item in (*task.train, *task.test)] == ["train", "test"]
+
+
 def test_image_sets_are_the_parts_of_voc(tmp_path: Path) -> None:
     task = read_task(EXPORTS["voc"].write(tmp_path))
     assert parts_of(task) == {"train": {"a"}, "val": {"b"}, "test": {"c"}}

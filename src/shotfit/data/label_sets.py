@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from shotfit.data.listing import PARTS, Listing, Part, listed
+from shotfit.data.listing import PARTS, Listing, Part, listed, without_picture
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import Task
 from shotfit.errors import ShotfitError, UsageError, first_few
@@ -149,7 +149,8 @@ def separated(listing: Listing) -> tuple[Listing, dict[Part, list[tuple[int, ...
         part: [(picture, own[0] if own else 0) for (picture, _), own in zip(found, labels[part], strict=True)]
         for part, found in listing.parts.items()
     }
-    return replace(listing, classes=names, parts=parts), labels
+    notes = (*listing.notes, *without_picture(listing.known, names))
+    return replace(listing, classes=names, parts=parts, notes=notes), labels
 
 
 def refuse_format(read_as: str, known: Sequence[str]) -> UsageError:

@@ -24,7 +24,7 @@ from shotfit.errors import ShotfitError, UsageError, first_few
 
 __all__ = [
     "AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "check_padding", "listed", "named", "part_named",
-    "parts_named",
+    "parts_named", "without_picture",
 ]  # fmt: skip
 
 Part = Literal["train", "val", "test"]
@@ -162,12 +162,17 @@ def check_padding(padding: float | None) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A picture as a source lists it. group: images that belong together; "" is one by itself."""
+    """A picture as a source lists it.
+
+    group: images that belong together; "" is one by itself. known: the classes that the source names, where a picture
+    may have several of them.
+    """
 
     picture: Picture
     label: str
     part: Part = "train"
     group: str = ""
+    known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ class Listing:
     reader: what it was read as, in a few words. numbered: whether a number before every class name is its order (see
     `classnames.py`). groups: the group of each picture of a part, where the source names groups. notes: what the user
     should know about how it was read, a sentence each. padding: what each box has around it; None where pictures are
-    whole.
+    whole. known: the classes that the source names, as in `Row`.
     """
 
     reader: str
@@ -190,6 +195,7 @@ class Listing:
     groups: dict[Part, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     padding: float | None = None
+    known: tuple[str, ...] = ()
 
     def groups_of(self, part: Part) -> list[str]:
         """The group of each picture of a part, "" for one by itself."""
@@ -226,6 +232,7 @@ def listed(
     for row in rows:
         parts[row.part].append((row.picture, position[row.label]))
         groups[row.part].append(row.group)
+    told = {id(row.known): row.known for row in rows}  # mostly one for all
     return Listing(
         reader=reader,
         classes=tuple(position),
@@ -236,6 +243,7 @@ def listed(
         loops=tuple(sorted(loops)),
         groups=groups if any(row.group for row in rows) else {},
         notes=tuple(notes),
+        known=tuple(dict.fromkeys(composed(name) for names in told.values() for name in names)),
     )
 
 
@@ -252,9 +260,16 @@ def named(listing: Listing, names: Sequence[str], where: str) -> Listing:
     if wrong:
         raise ShotfitError(f"the label {wrong[0][:80]!r} is not among the {len(names):,} class names of {where}.")
     kept = [int(label) for label in listing.classes]
-    used = set(kept)
-    missing = [name for number, name in enumerate(names) if number not in used]
-    notes = [f"{len(missing):,} of {len(names):,} class names have no picture: {first_few(missing)}"] if missing else []
-    return replace(
-        listing, classes=tuple(names[number] for number in kept), numbered=False, notes=(*listing.notes, *notes)
-    )
+    called = tuple(names[number] for number in kept)
+    return replace(listing, classes=called, numbered=False, notes=(*listing.notes, *without_picture(names, called)))
+
+
+def without_picture(names: Sequence[str], used: Iterable[str]) -> list[str]:
+    """The note of class names that no picture has; none where all are used.
+
+    >>> without_picture(["cat", "dog"], ["cat"])
+    ['1 of 2 class names have no picture: dog']
+    """
+    found = set(used)
+    missing = [name for name in names if name not in found]
+    return [f"{len(missing):,} of {len(names):,} class names have no picture: {first_few(missing)}"] if missing else []

@@ -67,7 +67,7 @@ def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], li
     ):
         _refuse_unlabeled(shown(source), header, list(islice(lines, 50)))
     columns = columns_of(shown(source), header, how)
-    twice = [name for name in (columns.path, columns.label) if header.count(name) > 1]
+    twice = [name for name in (columns.path, columns.label, *columns.classes) if header.count(name) > 1]
     if twice:
         raise ShotfitError(f"{shown(source)} has two columns {twice[0]!r}; rename one of them.")
     return rows_of(source, lines, columns, how, part=part), []

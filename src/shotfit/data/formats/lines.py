@@ -110,6 +110,12 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     group = named(how.group_column, (), "group", "--group-column")
     if path is not None and label is None and how.several_labels:
         classes = tuple(name for name in found if name not in (path, split, group))
+        wrong = next((name for name in classes if BAR in name or not name.strip()), None)
+        if wrong is not None:
+            raise ShotfitError(
+                f"{where} has the column {wrong[:80]!r}, which is no name of a class; give the class a name without |, "
+                "and leave a column of row numbers out (in pandas: to_csv(index=False))."
+            )
         if classes:
             return Columns(path, "", split, group, classes)
     if path is None or label is None:
@@ -134,12 +140,13 @@ def rows_of(
     picture: Callable[[int], Picture] | None = None,
     otherwise: Path | None = None,
     some: bool = True,
+    names: tuple[str, ...] = (),
 ) -> list[Row]:
     """A row for each line: its number, for messages, and its fields by column. A line that lists the list is left out.
 
     unit: what messages call a line. part: that of lines that name none. picture: the picture of a line by its number,
     where it does not stand under `columns.path`. otherwise: where paths begin that are nowhere else. some: no row, and
-    groups without a name, are errors.
+    groups without a name, are errors. names: of the classes, where the source has them.
 
     Raises ShotfitError: a line without path or label, an unknown part, no line at all, no line with a group.
     """
@@ -170,7 +177,8 @@ def rows_of(
         if pictured.inside is not None or pictured.file != path:
             found.append((pictured, label, split, group))
     parts = {**known, **parts_named(known)}
-    rows = [Row(pictured, label, parts.get(split) or part, group) for pictured, label, split, group in found]
+    names = names or columns.classes
+    rows = [Row(pictured, label, parts.get(split) or part, group, names) for pictured, label, split, group in found]
     if how.several_labels and not columns.classes:
         both = sorted(beside & {name for row in rows for name in row.label.split(BAR)} - {columns.path, columns.label})
         if both:

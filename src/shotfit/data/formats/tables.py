@@ -86,8 +86,11 @@ def rows_in(path: Path, how: How, part: Part = "train", names: Mapping[str, tupl
                 yield number, line
 
     picture = (lambda number: Picture(path, number)) if in_bytes else None
-    rows = rows_of(path, lines(), columns, how, unit="row", part=part, picture=picture, some=False)
-    return Found(rows, () if how.several_labels else known, unlabeled)
+    several = how.several_labels
+    rows = rows_of(
+        path, lines(), columns, how, unit="row", part=part, picture=picture, some=False, names=known if several else ()
+    )
+    return Found(rows, () if several else known, unlabeled)
 
 
 def _named(values: Any, names: Sequence[str], where: str) -> list[str]:
