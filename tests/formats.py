@@ -363,6 +363,27 @@ def _yolo_lists(folder: Path) -> Path:
     return folder / "my.yaml"
 
 
+def _yolo_in(pictures_in: str, files_in: str, names: str, folder: Path) -> Path:
+    """Without a data.yaml; {} is the part."""
+    for part, inside in {"train": ["a.png", "b.png", "d.png"], "test": ["c.png"]}.items():
+        for one in inside:
+            save(folder / pictures_in.format(part) / one)
+            path = folder / files_in.format(part) / one.replace("png", "txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(yolo_lines(one))
+    (folder / names).write_text("".join(f"{name}\n" for name in CLASSES))
+    return folder
+
+
+YOLO_FOLDERS = {
+    "yolo label-studio": ("images", "labels", "classes.txt", "YOLO data set by classes.txt"),
+    "yolo labelimg": (".", ".", "classes.txt", "YOLO data set by classes.txt"),
+    "yolo cvat": ("obj_{}_data", "obj_{}_data", "obj.names", "YOLO data set by obj.names"),
+    "yolo in parts": ("{}/images", "{}/labels", "classes.txt", "YOLO data set by classes.txt"),
+    "yolo parts in images": ("images/{}", "labels/{}", "labels/classes.txt", "YOLO data set by classes.txt"),
+}
+"""Folders of the pictures and of the files of labels, the list of names, and what is said."""
+
 VOC_FOLDERS = {
     "voc small": ("images", "annotations", "VOC files under annotations/"),
     "voc in parts": ("{}/images", "{}/images", "VOC files beside the pictures"),
@@ -398,6 +419,7 @@ EXPORTS = {
     "voc beside": Export(_voc_beside, "voc", "VOC files beside the pictures", True),
     "yolo": Export(_yolo, "yolo", "YOLO data set data.yaml", True),
     "yolo lists": Export(_yolo_lists, "yolo", "YOLO data set my.yaml", True),
+    **{name: Export(partial(_yolo_in, *inside), "yolo", said, True) for name, (*inside, said) in YOLO_FOLDERS.items()},
     **{name: Export(partial(_voc_in, *inside), "voc", said, True) for name, (*inside, said) in VOC_FOLDERS.items()},
 }
 """By name."""

@@ -17,9 +17,9 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from shotfit.data.formats.lines import Places, columns_of
+from shotfit.data.formats.lines import MaybeSplits, Places, columns_of
 from shotfit.data.label_sets import Forms, check_one_label, labels_in_columns, labels_of
-from shotfit.data.listing import AS_IT_IS, How, Part, Row, listed, part_named, without_picture
+from shotfit.data.listing import AS_IT_IS, How, Part, Row, listed, part_named, parts_named, without_picture
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.readers import task_of
 from shotfit.data.reading import Reading
@@ -152,6 +152,7 @@ def from_table(
         columns = columns_of("the table", [str(column) for column in _columns(one)], how)
         classes = _class_names(one, columns.label)
         several = how.several_labels
+        maybe, first = MaybeSplits(() if part else columns.maybe_split), len(rows)
         places = Places(how.images or Path.cwd())
         for number, row in enumerate(_rows(one)):
             source = row[columns.path]
@@ -166,6 +167,10 @@ def from_table(
             group = "" if columns.group is None else _text(row[columns.group], f"the group of row {number}")
             known = columns.classes or (classes if several else ())
             rows.append(Row(picture, label, _part(said or "train"), group, known))
+            maybe.add(row)
+        if (splits := maybe.splits()) is not None:
+            parts = parts_named(splits)
+            rows[first:] = [replace(row, part=parts[said]) for row, said in zip(rows[first:], splits, strict=True)]
     if not rows:
         raise UsageError("the table has no row; expected one for each image.")
     named, notes = list[str](), list[str]()

@@ -38,7 +38,10 @@ MOST_BYTES = 2**40  # of a list, of which a line is held at a time
 LONGEST = 2**20  # characters of a line
 PROBED = 16  # paths at the beginning that say where paths begin
 _ROWS = 8192  # of Parquet, that are held
-PATHS = ("path", "file_name", "filename", "file", "filepath", "image", "image_path", "image_id", "id", "img", "name")
+PATHS = (
+    *("path", "file_name", "filename", "file", "filepath", "image", "image_path", "image_id", "id", "img", "name"),
+    *("image_name", "filepaths", "image_file", "id_code"),
+)
 """What a column or key of paths is called, the likeliest first; in any case."""
 
 

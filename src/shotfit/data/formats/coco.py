@@ -166,9 +166,9 @@ def _images(
 
 
 def folders_of(path: Path, images: Path | None) -> list[Path]:
-    """Where the images of a file may lie; train2017/ for instances_train2017.json."""
+    """Where the images of a file may lie; train2017/ for instances_train2017.json, images/default/ as CVAT has it."""
     root = path.parent.parent if path.parent.name == "annotations" else path.parent
-    tails = [word for word in (re.split(r"[_.]", path.stem)[-1], root.name) if part_named(word)]
+    tails = [re.split(r"[_.]", path.stem)[-1], *([root.name] if part_named(root.name) else [])]
     if images is not None:
         return [images, *(images / tail for tail in tails)]
     inside = [root / "images" / tail for tail in tails] + [root / tail for tail in tails]

@@ -83,6 +83,8 @@ def table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
     first = text.split("\n", 1)[0].strip().casefold()
     told = first[4] if len(first) == 5 and first.startswith("sep=") else ""
     text, skipped = (text.split("\n", 1)[-1], 1) if told else (text, 0)
+    skipped += len(text) - len(text.lstrip("\n"))
+    text = text.lstrip("\n")
     delimiter = told or _delimiter(text, "\t,;|" if path.suffix.lower() == ".tsv" else _DELIMITERS)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey=BEYOND, skipinitialspace=True)
     try:

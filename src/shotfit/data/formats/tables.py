@@ -72,7 +72,8 @@ def rows_in(path: Path, how: How, part: Part = "train", names: Mapping[str, tupl
     schema = schema_of(path)
     names = names or class_names_in(schema.metadata)
     columns, in_bytes = _columns(path, schema, names, how)
-    wanted = [name for name in (columns.label, columns.split, columns.group, *columns.classes) if name]
+    told = (columns.label, columns.split, columns.group, *columns.classes, *columns.maybe_split)
+    wanted = [name for name in told if name]
     known, unlabeled = names.get(columns.label, ()), 0
 
     def lines() -> Iterator[tuple[int, dict[str, Any]]]:
