@@ -39,6 +39,7 @@ __all__ = [
     "Place",
     "arrow",
     "batches_of",
+    "check_texts",
     "image_column",
     "is_container",
     "is_member",
@@ -50,6 +51,7 @@ __all__ = [
     "places",
     "row_count",
     "schema_of",
+    "values_of",
 ]
 
 MAX_BYTES = 256 * 1024**2
@@ -59,10 +61,16 @@ MAX_MEMBERS = 1_000_000
 MAX_ARCHIVE = 2**44
 ZIP_HEADER = 30  # bytes in front of a member and its name
 MAX_GROUP_BYTES = 2 * 1024**3
+MAX_UNPACKED = 256 * 1024**2
+"""Bytes that a group of rows may unpack to, whatever it has in the file; pictures hardly get smaller when packed."""
+MAX_RATIO = 10  # times that more may unpack to of what it has in the file
 MAX_ROWS = 10_000_000
 """Tables of more rows are not read."""
 MAX_COLUMN_BYTES = 256 * 1024**2
+MAX_TEXT = 2**20
+"""Bytes of a path, label or other text of a table."""
 _BATCH = 32_768  # rows
+_PICTURES = 1024  # rows with pictures
 
 ARCHIVES = (".tar", ".zip")
 TABLES = (".parquet", ".arrow")
@@ -296,11 +304,13 @@ def batches_of(path: Path, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
                 _check_columns(path, file.metadata, columns)
                 for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
                     rows = _check_rows(path, rows + batch.num_rows)
+                    check_texts(path, batch)
                     yield batch
             return
         with pa.memory_map(str(path)) as source:
             for whole in _stream(pa, source):
                 rows = _check_rows(path, rows + whole.num_rows)
+                check_texts(path, whole.select(columns))
                 for start in range(0, whole.num_rows, _BATCH):
                     yield whole.select(columns).slice(start, _BATCH)
     except (pa.ArrowException, OSError) as error:
@@ -320,11 +330,41 @@ def _check_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, columns: 
         for place in range(group.num_columns):
             column = group.column(place)
             size = column.total_uncompressed_size
-            if column.path_in_schema.split(".")[0] in columns and size > MAX_COLUMN_BYTES:
+            named = column.path_in_schema.split(".")[0]
+            if named in columns and size > MAX_TEXT * max(column.num_values, 1):
+                raise _too_long(path, named)
+            if named in columns and size > MAX_COLUMN_BYTES:
                 raise ShotfitError(
                     f"{path} has {size:,} bytes in the column {column.path_in_schema}, more than the "
                     f"{MAX_COLUMN_BYTES:,} that are read of labels and paths."
                 )
+
+
+def values_of(column: Any) -> list[Any]:
+    """The values of a column; those of a dictionary are made once, whatever the number of rows that have them."""
+    if hasattr(column, "dictionary"):
+        words = column.dictionary.to_pylist()
+        return [None if place is None else words[place] for place in column.indices.to_pylist()]
+    return list(column.to_pylist())
+
+
+def check_texts(path: Path, batch: pyarrow.RecordBatch) -> None:
+    """Refuse texts above MAX_TEXT in a batch, also in lists: each row that has one would be another. ShotfitError."""
+    import pyarrow.compute as compute
+
+    types = arrow().types
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        while types.is_dictionary(column.type) or types.is_list(column.type) or types.is_large_list(column.type):
+            column = column.dictionary if types.is_dictionary(column.type) else column.values
+        text = types.is_string(column.type) or types.is_large_string(column.type)
+        if text and (compute.max(compute.binary_length(column)).as_py() or 0) > MAX_TEXT:
+            raise _too_long(path, name)
+
+
+def _too_long(path: Path, name: str) -> ShotfitError:
+    return ShotfitError(
+        f"{path} has a text of more than {MAX_TEXT:,} bytes in the column {name}; expected a path or label."
+    )
 
 
 def picture_columns(schema: pyarrow.Schema) -> list[str]:
@@ -398,12 +438,7 @@ def _groups(
         for group in groups:
             ends.append((ends[-1] if ends else 0) + group.num_rows)
 
-        def read(number: int) -> Any:
-            if groups[number].total_byte_size > MAX_GROUP_BYTES:
-                raise PartError(f"lies in a row group of more than {MAX_GROUP_BYTES:,} bytes")
-            return file.read_row_group(number, columns=[column], use_threads=False).column(0)
-
-        return read, ends
+        return lambda number: _read_group(pa, file, column, number), ends
     if isinstance(path, Address):
         raise ShotfitError(f"{path} lies elsewhere, where Parquet is read and Arrow is not: copy it here first.")
     source = pa.memory_map(str(path))
@@ -412,6 +447,30 @@ def _groups(
     for batch in batches:
         ends.append((ends[-1] if ends else 0) + batch.num_rows)
     return lambda number: batches[number].column(column), ends
+
+
+def _read_group(pa: Any, file: Any, column: str, number: int) -> Any:
+    """The pictures of a group of rows. Raises PartError for one that unpacks to more than it should.
+
+    What a value is, another row may say to have too (by a dictionary), so what unpacks is counted as it comes.
+    """
+    group = file.metadata.row_group(number)
+    own = [group.column(place) for place in range(group.num_columns)]
+    own = [one for one in own if one.path_in_schema.split(".")[0] == column]
+    size, packed = sum(one.total_uncompressed_size for one in own), sum(one.total_compressed_size for one in own)
+    most = min(MAX_GROUP_BYTES, max(MAX_UNPACKED, MAX_RATIO * packed))
+    step = min(_PICTURES, max(1, MAX_UNPACKED // max(size, 1)))  # rows, each of which may have the largest value
+    parts, found = list[Any](), 0
+    for batch in (
+        () if size > most else file.iter_batches(step, row_groups=[number], columns=[column], use_threads=False)
+    ):
+        parts.append(batch.column(0))
+        found += batch.nbytes
+        if found > most:
+            break
+    if max(size, found) > most:
+        raise PartError(f"lies in a row group that unpacks to more than {most:,} bytes")
+    return pa.chunked_array(parts)
 
 
 @lru_cache(maxsize=2)

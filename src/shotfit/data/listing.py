@@ -44,11 +44,15 @@ _PART_WORDS: dict[str, Part] = {
     "testing": "test",
     "eval": "test",
     "evaluation": "test",
+    "trn": "train",
+    "tst": "test",
+    "holdout": "test",
 }
 _EVALUATION = ("eval", "evaluation")
 _HOLDERS = ("set", "images", "imgs", "img", "data", "dataset", "split", "part", "shard", "shards")
 """What may stand behind a part: train_images, but not train_station."""
 _JOINED = re.compile(rf"({'|'.join(_PART_WORDS)})(?:{'|'.join(_HOLDERS)})")
+_SIZE = re.compile(r"\d+(?:x\d+)?")
 _YEAR = re.compile(r"(?:19|20)\d\d$")
 
 MOST_PADDING = 10.0  # a box in the middle of a picture 21 times as wide
@@ -63,12 +67,12 @@ def part_named(name: str) -> Part | None:
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _YEAR.sub("", name.strip()))  # TrainImages
     words = [word for word in re.split(r"[_\-. ]+", spaced.casefold()) if word]
-    while len(words) > 1 and words[-1].rstrip("0123456789") in _HOLDERS:  # train_split1
-        del words[-1]
+    while len(words) > 1 and (words[-1].rstrip("0123456789") in _HOLDERS or _SIZE.fullmatch(words[-1])):
+        del words[-1]  # train_split1, train_64x64
     if not words:
         return None
     joined = _JOINED.fullmatch(words[-1])  # trainset
-    return _PART_WORDS.get(joined[1] if joined else words[-1])
+    return _PART_WORDS.get(joined[1] if joined else words[-1].rstrip("0123456789"))  # test1
 
 
 def parts_named(names: Iterable[str]) -> dict[str, Part]:

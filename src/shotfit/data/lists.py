@@ -21,7 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shotfit.data.containers import arrow, is_container, is_table, picture_columns, schema_of
+from shotfit.data.containers import (
+    arrow,
+    check_texts,
+    is_container,
+    is_table,
+    picture_columns,
+    schema_of,
+    values_of,
+)
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.errors import ShotfitError, first_few
 from shotfit.files import open_regular
@@ -219,14 +227,15 @@ def _of_objects(path: Path, column: str | None) -> Iterator[str]:
 def _of_table(path: Path, column: str | None) -> Iterator[str]:
     pa = arrow()
     try:
-        with pa.parquet.ParquetFile(path, memory_map=False) as file:
-            names = list(file.schema_arrow.names)
-            name = names[_column(path, names, column)]
-            kind = file.schema_arrow.field(name).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
-                raise ShotfitError(f"{shown(path)} has a column {name} of {kind}; expected paths, which are text.")
+        schema = pa.parquet.read_schema(path)
+        name = schema.names[_column(path, list(schema.names), column)]
+        kind = schema.field(name).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+            raise ShotfitError(f"{shown(path)} has a column {name} of {kind}; expected paths, which are text.")
+        with pa.parquet.ParquetFile(path, memory_map=False, read_dictionary=[name]) as file:  # each text once
             for batch in file.iter_batches(_ROWS, columns=[name], use_threads=False):
-                yield from (value for value in batch.column(0).to_pylist() if value is not None)
+                check_texts(path, batch)
+                yield from (value for value in values_of(batch.column(0)) if value is not None)
     except (pa.ArrowException, OSError) as error:
         said = " ".join(str(error).split())[:200]
         raise ShotfitError(f"{shown(path)} cannot be read as a table ({said}).") from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shotfit.data.containers import batches_of, image_column, picture_columns, schema_of
+from shotfit.data.containers import batches_of, image_column, picture_columns, schema_of, values_of
 from shotfit.data.formats.lines import LABELS, Columns, columns_of, rows_of
 from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed, named
@@ -156,11 +156,8 @@ def _lines(path: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]
 
 
 def _values(path: Path, name: str, column: Any) -> list[Any]:
-    """The values of a column; those of a dictionary are made once, whatever the number of rows that have them."""
+    """The values of a column. Raises ShotfitError for what is no value of Python."""
     try:
-        if hasattr(column, "dictionary"):
-            words = column.dictionary.to_pylist()
-            return [None if place is None else words[place] for place in column.indices.to_pylist()]
-        return list(column.to_pylist())
+        return values_of(column)
     except (ValueError, IndexError, OverflowError) as error:  # text that is none, times beyond the calendar
         raise ShotfitError(f"{shown(path)} has a value in {name} that cannot be read ({error}).") from error
