@@ -35,7 +35,7 @@ _UNREAD = (
     *(".sqlite", ".h5"),
 )
 _LABEL_FILES = (*_READ, *_UNREAD)
-_NO_LABELS = ("readme", "license", "licence", "requirements", "citation", "notes")
+_NO_LABELS = ("readme", "license", "licence", "requirements", "citation", "notes", "thumbs", "environment", "config")
 _HOLDERS = frozenset(("image", "images", "img", "imgs", "pictures", "photos", "part", "batch", "chunk", "jpg", "png"))
 _LOOKED_AT = 500  # lines of a table beside class folders
 _LARGEST = 64 * 2**20

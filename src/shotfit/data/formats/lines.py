@@ -43,7 +43,7 @@ SPLITS = ("split", "part", "subset", "fold_name", "set_name")
 MAYBE_SPLITS = (
     *("set", "dataset", "data_set", "partition", "phase", "usage", "mode", "stage", "purpose", "type", "fold"),
     *("train_test", "train_val_test", "train_test_split", "traintest", "split_name"),
-    *("is_train", "is_training", "is_val", "is_valid", "is_validation", "is_test"),
+    *("is_train", "is_training", "is_val", "is_validation", "is_test"),
 )
 """Columns that tell the part where every cell says one: other tables have something else under these names."""
 BEYOND = "cells beyond the columns"
