@@ -239,6 +239,35 @@ def test_rows_that_unpack_to_far_more_than_their_file_has_are_refused(
         open_image(Picture.of(tmp_path / "a.parquet::7"))
 
 
+def test_long_text_that_many_rows_have_counts_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(containers, "MAX_COLUMN_BYTES", 100_000)
+    columns = {"path": ["x" * 1000 + ".png"] * 200, "label": ["cat"] * 200}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(ShotfitError, match="more than 100,000 bytes of long texts in its rows"):
+        read_task(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_compressed_arrow_is_refused_and_other_is_read(tmp_path: Path, form: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    columns = {"image": [save(tmp_path / "a.png").read_bytes()] * 3, "label": pa.array(["cat"] * 3).dictionary_encode()}
+    table = pa.table(columns)
+    for compression in (None, "zstd"):
+        path = tmp_path / f"{compression}.arrow"
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        with (
+            pa.OSFile(str(path), "wb") as sink,
+            getattr(pa.ipc, f"new_{form}")(sink, table.schema, options=options) as to,
+        ):
+            to.write_table(table)
+    assert open_image(Picture.of(tmp_path / "None.arrow::2")).size == (40, 36)
+    with pytest.raises(
+        ShotfitError, match="its batches are compressed, or damaged: save it without compression, or as Parquet"
+    ):
+        read_task(tmp_path / "zstd.arrow")
+
+
 @pytest.mark.parametrize("labels", [["x" * 2**21], [["cat", "x" * 2**21]]])
 def test_long_text_of_a_table_is_refused(tmp_path: Path, labels: list[object]) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")

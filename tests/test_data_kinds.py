@@ -75,7 +75,7 @@ def test_lenient_picture_has_a_digest_of_its_own(tmp_path: Path) -> None:
         (b"\x00\x05\x16\x07\0\2\0\0Mac OS X", "is what macOS keeps beside a file"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "is a document of Windows"),
         (b"\x89PNG\r\r\n\x1a\r\n", "is a PNG picture that is damaged where it begins"),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF", "is a JPEG picture that is damaged or cut off"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0", "is a JPEG picture that is damaged or cut off"),
         (b"\r\n\xff\xd8\xff\xe0\0\x10JFIF", "with something else in front of it"),
         (b"HTTP/1.1 200 OK\r\n\r\n\x89PNG", "is a web server's answer"),
         ("plain text ü\n".encode(), "is no image but text: it begins with"),

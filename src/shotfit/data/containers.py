@@ -22,6 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
+from shotfit.data.cells import MAX_COLUMN_BYTES, MAX_TEXT, long_texts, too_long
+from shotfit.data.messages import is_packed
 from shotfit.data.remote.addresses import Address
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import check_regular, open_regular
@@ -39,7 +41,6 @@ __all__ = [
     "Place",
     "arrow",
     "batches_of",
-    "check_texts",
     "image_column",
     "is_container",
     "is_member",
@@ -51,7 +52,6 @@ __all__ = [
     "places",
     "row_count",
     "schema_of",
-    "values_of",
 ]
 
 MAX_BYTES = 256 * 1024**2
@@ -66,9 +66,6 @@ MAX_UNPACKED = 256 * 1024**2
 MAX_RATIO = 10  # times that more may unpack to of what it has in the file
 MAX_ROWS = 10_000_000
 """Tables of more rows are not read."""
-MAX_COLUMN_BYTES = 256 * 1024**2
-MAX_TEXT = 2**20
-"""Bytes of a path, label or other text of a table."""
 _BATCH = 32_768  # rows
 _PICTURES = 1024  # rows with pictures
 
@@ -295,7 +292,7 @@ def batches_of(path: Path, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
     """
     pa = arrow()
     check_regular(path, MAX_ARCHIVE, "a table")
-    rows = 0
+    rows = long = 0
     try:
         if path.suffix.lower() == ".parquet":
             kinds = {field.name: field.type for field in pa.parquet.read_schema(path)}
@@ -304,13 +301,13 @@ def batches_of(path: Path, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
                 _check_columns(path, file.metadata, columns)
                 for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
                     rows = _check_rows(path, rows + batch.num_rows)
-                    check_texts(path, batch)
+                    long = _check_long(path, long + long_texts(path, batch))
                     yield batch
             return
         with pa.memory_map(str(path)) as source:
             for whole in _stream(pa, source):
                 rows = _check_rows(path, rows + whole.num_rows)
-                check_texts(path, whole.select(columns))
+                long = _check_long(path, long + long_texts(path, whole.select(columns)))
                 for start in range(0, whole.num_rows, _BATCH):
                     yield whole.select(columns).slice(start, _BATCH)
     except (pa.ArrowException, OSError) as error:
@@ -323,6 +320,14 @@ def _check_rows(path: Path, rows: int) -> int:
     return rows
 
 
+def _check_long(path: Path, size: int) -> int:
+    if size > MAX_COLUMN_BYTES:
+        raise ShotfitError(
+            f"{path} has more than {MAX_COLUMN_BYTES:,} bytes of long texts in its rows; expected paths and labels."
+        )
+    return size
+
+
 def _check_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, columns: list[str]) -> None:
     _check_rows(path, metadata.num_rows)
     for number in range(metadata.num_row_groups):
@@ -332,39 +337,12 @@ def _check_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, columns: 
             size = column.total_uncompressed_size
             named = column.path_in_schema.split(".")[0]
             if named in columns and size > MAX_TEXT * max(column.num_values, 1):
-                raise _too_long(path, named)
+                raise too_long(path, named)
             if named in columns and size > MAX_COLUMN_BYTES:
                 raise ShotfitError(
                     f"{path} has {size:,} bytes in the column {column.path_in_schema}, more than the "
                     f"{MAX_COLUMN_BYTES:,} that are read of labels and paths."
                 )
-
-
-def values_of(column: Any) -> list[Any]:
-    """The values of a column; those of a dictionary are made once, whatever the number of rows that have them."""
-    if hasattr(column, "dictionary"):
-        words = column.dictionary.to_pylist()
-        return [None if place is None else words[place] for place in column.indices.to_pylist()]
-    return list(column.to_pylist())
-
-
-def check_texts(path: Path, batch: pyarrow.RecordBatch) -> None:
-    """Refuse texts above MAX_TEXT in a batch, also in lists: each row that has one would be another. ShotfitError."""
-    import pyarrow.compute as compute
-
-    types = arrow().types
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        while types.is_dictionary(column.type) or types.is_list(column.type) or types.is_large_list(column.type):
-            column = column.dictionary if types.is_dictionary(column.type) else column.values
-        text = types.is_string(column.type) or types.is_large_string(column.type)
-        if text and (compute.max(compute.binary_length(column)).as_py() or 0) > MAX_TEXT:
-            raise _too_long(path, name)
-
-
-def _too_long(path: Path, name: str) -> ShotfitError:
-    return ShotfitError(
-        f"{path} has a text of more than {MAX_TEXT:,} bytes in the column {name}; expected a path or label."
-    )
 
 
 def picture_columns(schema: pyarrow.Schema) -> list[str]:
@@ -481,14 +459,12 @@ def _group(
 
 
 def _stream(pa: Any, source: Any) -> Any:
-    """The batches of an Arrow file in either of its two forms."""
-    if source.read(6) == b"ARROW1":
-        source.seek(0)
-        reader = pa.ipc.open_file(source)
-        return pa.RecordBatchReader.from_batches(
-            reader.schema, [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        )
-    source.seek(0)
+    """The batches of an Arrow file in either of its two forms, of which one holds the other. Raises ArrowInvalid."""
+    start = 8 if source.read(6) == b"ARROW1" else 0
+    source.seek(start)
+    if any(is_packed(message.metadata.to_pybytes()) for message in pa.ipc.MessageReader.open_stream(source)):
+        raise pa.ArrowInvalid("its batches are compressed, or damaged: save it without compression, or as Parquet")
+    source.seek(start)
     return pa.ipc.open_stream(source)
 
 

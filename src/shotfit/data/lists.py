@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shotfit.data.cells import long_texts, values_of
 from shotfit.data.containers import (
     arrow,
-    check_texts,
     is_container,
     is_table,
     picture_columns,
     schema_of,
-    values_of,
 )
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.errors import ShotfitError, first_few
@@ -234,7 +233,7 @@ def _of_table(path: Path, column: str | None) -> Iterator[str]:
             raise ShotfitError(f"{shown(path)} has a column {name} of {kind}; expected paths, which are text.")
         with pa.parquet.ParquetFile(path, memory_map=False, read_dictionary=[name]) as file:  # each text once
             for batch in file.iter_batches(_ROWS, columns=[name], use_threads=False):
-                check_texts(path, batch)
+                long_texts(path, batch)
                 yield from (value for value in values_of(batch.column(0)) if value is not None)
     except (pa.ArrowException, OSError) as error:
         said = " ".join(str(error).split())[:200]

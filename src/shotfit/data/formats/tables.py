@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shotfit.data.containers import batches_of, image_column, picture_columns, schema_of, values_of
+from shotfit.data.cells import values_of
+from shotfit.data.containers import batches_of, image_column, picture_columns, schema_of
 from shotfit.data.formats.lines import LABELS, Columns, columns_of, rows_of
 from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed, named
