@@ -419,7 +419,7 @@ EXPORTS = {
     "voc beside": Export(_voc_beside, "voc", "VOC files beside the pictures", True),
     "yolo": Export(_yolo, "yolo", "YOLO data set data.yaml", True),
     "yolo lists": Export(_yolo_lists, "yolo", "YOLO data set my.yaml", True),
-    **{name: Export(partial(_yolo_in, *inside), "yolo", said, True) for name, (*inside, said) in YOLO_FOLDERS.items()},
-    **{name: Export(partial(_voc_in, *inside), "voc", said, True) for name, (*inside, said) in VOC_FOLDERS.items()},
+    **{name: Export(partial(_yolo_in, *way[:3]), "yolo", way[3], True) for name, way in YOLO_FOLDERS.items()},
+    **{name: Export(partial(_voc_in, *way[:2]), "voc", way[2], True) for name, way in VOC_FOLDERS.items()},
 }
 """By name."""
