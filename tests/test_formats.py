@@ -244,14 +244,6 @@ def test_shard_of_another_kind_is_refused(files: dict[str, bytes], said: str, tm
         read_task(tmp_path / "a.tar")
 
 
-@pytest.mark.parametrize("names", [("0.v2.jpg", "0.v2.cls"), ("0.input.jpg", "0.target.cls")])
-def test_names_of_more_dots_are_one_sample(names: tuple[str, str], tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        add(archive, names[0], layouts.png(1))
-        add(archive, names[1], b"cat")
-    assert read_task(tmp_path / "a.tar").classes.names == ("cat",)
-
-
 def test_column_of_a_json_in_shards_is_chosen(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for number in range(2):

@@ -81,41 +81,6 @@ def test_parts_are_those_of_the_export(tmp_path: Path, name: str) -> None:
     assert parts_of(task)["val"] == {"c"}
 
 
-@pytest.mark.parametrize("name", [name for name in EXPORTS if "parts in" in name or "in parts" in name])
-def test_folders_of_parts_tell_the_parts(tmp_path: Path, name: str) -> None:
-    found = parts_of(read_task(EXPORTS[name].write(tmp_path)))
-    assert {part: names - {"d"} for part, names in found.items()} == {"train": {"a", "b"}, "val": set(), "test": {"c"}}
-
-
-def test_export_in_a_folder_of_its_own_is_read(tmp_path: Path) -> None:
-    EXPORTS["coco roboflow"].write(tmp_path / "unpacked" / "street.v1")
-    task = read_task(tmp_path)
-    assert (len(task.train) + len(task.val) + len(task.test), task.name) == (4, tmp_path.name)
-    assert task.notes == ("all of it lies in the folder unpacked/street.v1/",)
-
-
-def test_numbers_are_the_classes_where_no_file_names_them(tmp_path: Path) -> None:
-    source = EXPORTS["yolo in parts"].write(tmp_path)
-    (source / "classes.txt").unlink()
-    task = read_task(source)
-    assert (task.classes.names, task.reader) == (("0", "1"), "YOLO files of labels, each box an image")
-    assert "no classes.txt names the classes: they are called by their numbers" in task.notes
-
-
-def test_pictures_of_a_subset_of_cvat_are_found(tmp_path: Path) -> None:
-    pictures(tmp_path / "images" / "default")
-    dumped(tmp_path / "annotations" / "instances_default.json", coco([*BOXES]))
-    assert len(boxes_in(read_task(tmp_path))) == 4
-
-
-def test_pictures_of_one_name_in_two_parts_are_told_apart(tmp_path: Path) -> None:
-    for part, seed in {"train": 1, "test": 2}.items():
-        save(tmp_path / part / "images" / "a.png", picture(seed))
-        (tmp_path / part / "images" / "a.xml").write_text(voc("a.png"))
-    task = read_task(tmp_path)
-    assert [item.picture.path.parts[-3] for item in (*task.train, *task.test)] == ["train", "test"]
-
-
 def test_image_sets_are_the_parts_of_voc(tmp_path: Path) -> None:
     task = read_task(EXPORTS["voc"].write(tmp_path))
     assert parts_of(task) == {"train": {"a"}, "val": {"b"}, "test": {"c"}}
