@@ -89,7 +89,7 @@ def damaged(path: Path, random: Random) -> bytes:
 
 
 for name in EXPORTS:
-    TASKS.add(f"export_{name.replace(' ', '_')}", exported(name), 2)
+    TASKS.add(f"export_{name.replace(' ', '_')}", exported(name))
 
 
 # Tables
