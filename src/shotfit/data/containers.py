@@ -439,9 +439,8 @@ def _read_group(pa: Any, file: Any, column: str, number: int) -> Any:
     most = min(MAX_GROUP_BYTES, max(MAX_UNPACKED, MAX_RATIO * packed))
     step = min(_PICTURES, max(1, MAX_UNPACKED // max(size, 1)))  # rows, each of which may have the largest value
     parts, found = list[Any](), 0
-    for batch in (
-        () if size > most else file.iter_batches(step, row_groups=[number], columns=[column], use_threads=False)
-    ):
+    batches = file.iter_batches(step, row_groups=[number], columns=[column], use_threads=False)  # read as it is asked
+    for batch in () if size > most else batches:
         parts.append(batch.column(0))
         found += batch.nbytes
         if found > most:
