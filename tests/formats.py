@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,15 @@ def _roboflow(folder: Path) -> Path:
     return folder
 
 
+def _coco_in_parts(folder: Path) -> Path:
+    for part, names in {"train": ["a.png", "b.png"], "test": ["c.png"]}.items():
+        for one in names:
+            save(folder / part / "images" / one)
+            (folder / part / "images" / one.replace("png", "xml")).write_text(voc(one))
+        dumped(folder / part / "coco.json", coco(names))
+    return folder
+
+
 def voc(one: str, more: str = "") -> str:
     """VOC's file of a picture."""
     objects = "".join(
@@ -304,6 +314,17 @@ def _voc_beside(folder: Path) -> Path:
     pictures(folder / "train")
     for one in LABELS:
         (folder / "train" / one.replace("png", "xml")).write_text(voc(one))
+    return folder
+
+
+def _voc_in(pictures_in: str, files_in: str, folder: Path) -> Path:
+    """In other folders; {} is the part."""
+    for part, names in {"train": ["a.png", "b.png"], "test": ["c.png"]}.items():
+        for one in names:
+            save(folder / pictures_in.format(part) / one)
+            path = folder / files_in.format(part) / one.replace("png", "xml")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(voc(one))
     return folder
 
 
@@ -342,6 +363,36 @@ def _yolo_lists(folder: Path) -> Path:
     return folder / "my.yaml"
 
 
+def _yolo_in(pictures_in: str, files_in: str, names: str, folder: Path) -> Path:
+    """Without a data.yaml; {} is the part."""
+    for part, inside in {"train": ["a.png", "b.png", "d.png"], "test": ["c.png"]}.items():
+        for one in inside:
+            save(folder / pictures_in.format(part) / one)
+            path = folder / files_in.format(part) / one.replace("png", "txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(yolo_lines(one))
+    (folder / names).write_text("".join(f"{name}\n" for name in CLASSES))
+    return folder
+
+
+YOLO_FOLDERS = {
+    "yolo label-studio": ("images", "labels", "classes.txt", "YOLO data set by classes.txt"),
+    "yolo labelimg": (".", ".", "classes.txt", "YOLO data set by classes.txt"),
+    "yolo cvat": ("obj_{}_data", "obj_{}_data", "obj.names", "YOLO data set by obj.names"),
+    "yolo in parts": ("{}/images", "{}/labels", "classes.txt", "YOLO data set by classes.txt"),
+    "yolo parts in images": ("images/{}", "labels/{}", "labels/classes.txt", "YOLO data set by classes.txt"),
+}
+"""Folders of the pictures and of the files of labels, the list of names, and what is said."""
+
+VOC_FOLDERS = {
+    "voc small": ("images", "annotations", "VOC files under annotations/"),
+    "voc in parts": ("{}/images", "{}/images", "VOC files beside the pictures"),
+    "voc apart in parts": ("{}/JPEGImages", "{}/Annotations", "VOC files under test/Annotations/"),
+    "voc parts in images": ("images/{}", "images/{}", "VOC files beside the pictures"),
+    "voc parts in both": ("images/{}", "annotations/{}", "VOC files under annotations/test/"),
+}
+"""Folders of the pictures and of the XML files, and what is said."""
+
 EXPORTS = {
     "label-studio": Export(_label_studio, "label-studio", "Label Studio export project-1.json", False),
     "label-studio local": Export(_label_studio_local, "label-studio", "Label Studio export", False),
@@ -363,9 +414,12 @@ EXPORTS = {
     "coco boxes": Export(lambda folder: _coco_file(True, folder), "coco", "COCO file labels.json", True),
     "coco parts": Export(_coco_parts, "coco", "COCO file annotations/instances_train2017.json, annot", True),
     "coco roboflow": Export(_roboflow, "coco", "COCO file train/_annotations.coco.json, valid/", True),
+    "coco in parts": Export(_coco_in_parts, "coco", "COCO file test/coco.json, train/coco.json", True),
     "voc": Export(_voc, "voc", "VOC files under Annotations/", True),
     "voc beside": Export(_voc_beside, "voc", "VOC files beside the pictures", True),
     "yolo": Export(_yolo, "yolo", "YOLO data set data.yaml", True),
     "yolo lists": Export(_yolo_lists, "yolo", "YOLO data set my.yaml", True),
+    **{name: Export(partial(_yolo_in, *way[:3]), "yolo", way[3], True) for name, way in YOLO_FOLDERS.items()},
+    **{name: Export(partial(_voc_in, *way[:2]), "voc", way[2], True) for name, way in VOC_FOLDERS.items()},
 }
 """By name."""

@@ -17,11 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shotfit.data import decoded
+from shotfit.data import containers, decoded
 from shotfit.data.budget import Budget
 from shotfit.data.headers import BombError, orientation_of, read_header
 from shotfit.data.images import BrokenImageError, TooLargeImageError, image_size, inspect, open_image
+from shotfit.data.lists import paths_in
 from shotfit.data.pictures import Picture
+from shotfit.data.readers import read_task
+from shotfit.errors import ShotfitError
 
 from .pictures import picture, save
 
@@ -222,6 +225,58 @@ def test_animation_of_many_frames_is_not_walked(tmp_path: Path) -> None:
     started = time.process_time()
     assert inspect(Picture(tmp_path / "a.gif")).animated
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_rows_that_unpack_to_far_more_than_their_file_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dictionary: bool
+) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(containers, "MAX_UNPACKED", 100_000)
+    table = pa.table({"image": [bytes(50_000)] * 100, "label": ["cat"] * 100})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=dictionary)
+    with pytest.raises(BrokenImageError, match="lies in a row group that unpacks to more than 100,000 bytes"):
+        open_image(Picture.of(tmp_path / "a.parquet::7"))
+
+
+def test_long_text_that_many_rows_have_counts_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(containers, "MAX_COLUMN_BYTES", 100_000)
+    columns = {"path": ["x" * 1000 + ".png"] * 200, "label": ["cat"] * 200}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(ShotfitError, match="more than 100,000 bytes of long texts in its rows"):
+        read_task(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_compressed_arrow_is_refused_and_other_is_read(tmp_path: Path, form: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    columns = {"image": [save(tmp_path / "a.png").read_bytes()] * 3, "label": pa.array(["cat"] * 3).dictionary_encode()}
+    table = pa.table(columns)
+    for compression in (None, "zstd"):
+        path = tmp_path / f"{compression}.arrow"
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        with (
+            pa.OSFile(str(path), "wb") as sink,
+            getattr(pa.ipc, f"new_{form}")(sink, table.schema, options=options) as to,
+        ):
+            to.write_table(table)
+    assert open_image(Picture.of(tmp_path / "None.arrow::2")).size == (40, 36)
+    with pytest.raises(
+        ShotfitError, match="its batches are compressed, or damaged: save it without compression, or as Parquet"
+    ):
+        read_task(tmp_path / "zstd.arrow")
+
+
+@pytest.mark.parametrize("labels", [["x" * 2**21], [["cat", "x" * 2**21]]])
+def test_long_text_of_a_table_is_refused(tmp_path: Path, labels: list[object]) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"path": ["a.png"], "label": labels}), tmp_path / "a.parquet")
+    with pytest.raises(ShotfitError, match="has a text of more than 1,048,576 bytes in the column label"):
+        read_task(tmp_path / "a.parquet", several_labels=True)
+    pq.write_table(pa.table({"path": ["x" * 2**21] * 9}), tmp_path / "list.parquet")
+    with pytest.raises(ShotfitError, match="more than 1,048,576 bytes in the column path"):
+        list(paths_in(tmp_path / "list.parquet"))
 
 
 def test_orientation_is_read_from_exif_by_either_byte_order() -> None:

@@ -27,7 +27,8 @@ def apart(text: str) -> str:
 
 
 SAY_NOTHING = """0 10 n01440764 a B é ж class_3 Class3 class_a group_B type_II img001 sku-123 c0 cls1 x550 A300B4 Q42
-    727-200 bcc df 550e8400-e29b-41d4-a716-446655440000 5d41402abc4b2a76 a1b2 d3m0 30% ½ --- 0001_0002 m/01g317 label"""
+    727-200 bcc df 550e8400-e29b-41d4-a716-446655440000 5d41402abc4b2a76 a1b2 d3m0 30% ½ --- 0001_0002 m/01g317 label
+    Grade-0 Level_3"""
 SAY_SOMETHING = """cat ox TV BMW dog2 fire_truck FireTruck covid19 n01440764_tench 鳥 кошка Müller man o'neill कुत्ता crab
     facade photo speed_limit_20 brontosaurus bird-3 type_2_diabetes class_cat"""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from shotfit.commands.cli import main
 from shotfit.commands.completion import backbones, choices, method_lists, methods
 from shotfit.methods import METHODS
 
@@ -35,6 +36,11 @@ def complete(words: str, home: Path) -> list[str]:
 )
 def test_tab_proposes(tmp_path: Path, words: str, proposed: list[str]) -> None:
     assert complete(words, tmp_path) == proposed
+
+
+def test_completion_of_an_unknown_shell_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert main(["--install-completion"]) == 2
 
 
 def test_completion_is_installed_in_the_shells_settings(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def test_paths_of_another_ending(photos: Path, capsys: pytest.CaptureFixture[str
         ("C:\\me\\img\\a{}", "they are in . without C:/me/ in front: leave it out of the paths"),
         ("IMG/a{}.png", "the folder is called img, and not IMG"),
         ("a{}", "they are in img: pass --images img"),
+        ("img%2Fa{}.png", "they are written as in addresses: img%2Fa0.png is img/a0.png"),
+        ("'img/a{}.png'", "they have signs around them: 'img/a0.png' is img/a0.png"),
+        ("/img/a{}.png", "they are in . without / in front: leave it out of the paths"),
     ],
 )
 def test_what_is_wrong_with_the_folders_of_the_paths_is_said(

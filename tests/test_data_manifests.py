@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shotfit.data.given import from_table
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Item, Task, composed
 from shotfit.errors import ShotfitError
 
-from .pictures import save, tree
+from .pictures import picture, save, tree
 
 
 def every(task: Task) -> list[Item]:
@@ -119,6 +121,40 @@ def test_csv_manifest_with_parts(tmp_path: Path) -> None:
     assert [len(part) for part in (task.train, task.val, task.test)] == [2, 1, 2]
     assert task.classes.names == ("Cat", "dog")
     assert all(item.digest for item in every(task))
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "parts"),
+    [
+        ("set", ("train", "Training", "valid", "test"), (2, 1, 1)),
+        ("Data Set", ("train", "eval", "dev", "test"), (1, 2, 1)),
+        ("is_test", ("0", "false", "1", "True"), (2, 0, 2)),
+        ("is_train", ("1", "1", "0", "0"), (2, 0, 2)),
+        ("set", ("A", "train", "val", "test"), (4, 0, 0)),  # something else
+        ("is_test", ("0", "2", "1", "1"), (4, 0, 0)),
+        ("type", ("test", "test", "test", "test"), (4, 0, 0)),
+    ],
+)
+def test_column_by_another_name_tells_the_parts_where_every_cell_says_one(
+    tmp_path: Path, column: str, cells: Sequence[str], parts: tuple[int, ...]
+) -> None:
+    names = [str(save(tmp_path / f"{number}.png", picture(number))) for number in range(4)]
+    lines = [f"{name},{number},{cell}" for number, (name, cell) in enumerate(zip(names, cells, strict=True))]
+    (tmp_path / "a.csv").write_text("\n".join([f"path,label,{column}", *lines]))
+    csv = read_task(tmp_path / "a.csv")
+    frame = pytest.importorskip("pandas").read_csv(tmp_path / "a.csv", dtype={"label": str, column: str})
+    for task in (csv, from_table(frame)):
+        assert tuple(len(part) for part in (task.train, task.val, task.test)) == parts
+    pytest.importorskip("pyarrow")
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert len(read_task(tmp_path / "a.parquet").test) == parts[2]
+
+
+def test_lines_of_blanks_in_front_of_the_columns_are_passed_over(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "a.csv").write_text("\n\npath,label\na.png,cat\n,dog\n")
+    with pytest.raises(ShotfitError, match="line 5 has no path"):
+        read_task(tmp_path / "a.csv")
 
 
 def test_jsonl_manifest_without_parts(tmp_path: Path) -> None:

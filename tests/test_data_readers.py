@@ -232,6 +232,8 @@ def test_part_in_a_folder_of_its_own_name_is_gone_through(tmp_path: Path) -> Non
         "Dev train2017",
         "train_split1 test_split1",
         "train validate",
+        "train_64x64 valid_64x64",
+        "train1 holdout",
     ],
 )
 def test_part_folders_by_other_names_become_parts(tmp_path: Path, names: str) -> None:
@@ -274,7 +276,9 @@ def test_classes_beside_a_folder_of_annotations_are_found(tmp_path: Path) -> Non
     assert task.notes == ("all of it lies in the folder images/",)
 
 
-@pytest.mark.parametrize("beside", ["labels.csv", "images/labels.csv", "annotations/list.txt", "images/labels.mat"])
+@pytest.mark.parametrize(
+    "beside", ["labels.csv", "images/labels.csv", "annotations/list.txt", "images/labels.mat", "labels.npy"]
+)
 def test_flat_pictures_with_a_file_of_labels_are_refused_by_its_name(tmp_path: Path, beside: str) -> None:
     for name in ("cat1.png", "dog1.png"):
         save(tmp_path / "images" / name)
@@ -283,6 +287,14 @@ def test_flat_pictures_with_a_file_of_labels_are_refused_by_its_name(tmp_path: P
     advice = "name that file" if beside.endswith("csv") else "save it as CSV with the first line path,label"
     with pytest.raises(ShotfitError, match=rf"no class folders .*{Path(beside).name}: {advice}"):
         read_task(tmp_path)
+
+
+def test_parts_of_flat_pictures_are_no_classes(tmp_path: Path) -> None:
+    tree(tmp_path, train=2, test1=2)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ShotfitError, match="lie directly in it, in no class folder"):
+        read_task(tmp_path)
+    assert read_task(tmp_path, read_as="folders").classes.names == ("models", "test1", "train")
 
 
 def test_several_folders_of_pictures_that_a_table_labels_otherwise_are_no_classes(tmp_path: Path) -> None:

@@ -114,6 +114,9 @@ def test_data_set_with_parts_is_the_task_of_the_folders(folders: Task) -> None:
         part: Dataset(row for row, own in zip(rows, parts, strict=True) if own == part) for part in ("train", "test")
     }
     assert same(from_table(split), folders)
+    ClassLabel.names = (*folders.classes.names, "nobody")
+    assert same(from_table(split), folders)  # as of a table in a file
+    assert from_table(split).notes == (f"1 of {len(ClassLabel.names)} class names have no picture: nobody",)
 
 
 def test_fit_takes_images_with_labels(folders: Task, tmp_path: Path) -> None:

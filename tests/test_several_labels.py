@@ -103,9 +103,28 @@ def test_lists_of_parquet_and_of_numbers_with_names(tmp_path: Path) -> None:
     assert labels_in(read_task(tmp_path / "labels.parquet", several_labels=True)) == EXPECTED
 
 
+def test_class_that_no_picture_has_is_named(tmp_path: Path) -> None:
+    lines = ["path,red,green,pink", "00.png,1,0,0", "01.png,0,1,0", "02.png,1,1,0"]
+    task = read_task(manifest(tmp_path / "csv", lines), several_labels=True)
+    assert task.classes.names == ("green", "red")
+    assert task.notes == ("1 of 3 class names have no picture: pink",)
+    parts = {part: ["file_name,red,green", f"{part}.png,{int(part == 'train')},0"] for part in ("train", "val")}
+    for part, told in parts.items():  # a class of one file alone, and one of none
+        save(tmp_path / "parts" / part / f"{part}.png")
+        (tmp_path / "parts" / part / "metadata.csv").write_text("\n".join(told))
+    several = read_task(tmp_path / "parts", several_labels=True)
+    assert (several.classes.names, several.notes) == (("red",), ("1 of 2 class names have no picture: green",))
+    images, given = [bytes([number]) for number in range(3)], [[0], [2], []]
+    listed = shotfit.Task.from_images(images, given, classes=["red", "green", "blue"], several_labels=True)
+    assert listed.notes == ("1 of 3 class names have no picture: green",)
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
+        (["path,a|b,blue", "00.png,1,0", "01.png,0,1"], "has the column 'a|b', which is no name of a class"),
+        ([",path,red", "0,00.png,1", "1,01.png,0"], "leave a column of row numbers out"),
+        (["path,red,red", "00.png,1,0", "01.png,0,1"], "has two columns 'red'"),
         (["path,label", "00.png,red", '01.png,"[""red"", ""blue""]"'], "looks like a list in a text"),
         (["path,label,red", "00.png,red,1", "01.png,blue,0"], "leave one of the two forms out"),
         (["path,red,blue", "00.png,1,0", "01.png,2,1"], "line 3: the column 'red' is '2'; the column of a class holds"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attacks import pickles, tiffs, tokenizers
+from tests.attacks import exports, pickles, tiffs, tokenizers
 from tests.attacks.checkpoints import CHECKPOINTS
 from tests.attacks.environment import ENVIRONMENT
 from tests.attacks.folders import FOLDERS
@@ -11,5 +11,5 @@ from tests.attacks.tasks import TASKS
 
 __all__ = ["FAMILIES"]
 
-MORE = (pickles, tiffs, tokenizers)  # they add their kinds to those of checkpoints and images
+MORE = (exports, pickles, tiffs, tokenizers)  # they add their kinds to those of tasks, checkpoints and images
 FAMILIES = {family.name: family for family in (IMAGES, CHECKPOINTS, FOLDERS, TASKS, ENVIRONMENT)}

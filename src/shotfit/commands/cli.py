@@ -108,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             if code == INTERRUPTED:  # how the parser of arguments tells it
                 return _interrupted(received)
+            if code == 1:  # the parser's own --install-completion, of a shell that it does not know or cannot find
+                return UsageError.exit_code
             return code if isinstance(code, int) else 0
         except (BrokenPipeError, SystemExit):  # `shotfit predict ... | head`: the reader has enough
             drop_output()

@@ -22,6 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
+from shotfit.data.cells import MAX_COLUMN_BYTES, MAX_TEXT, long_texts, too_long
+from shotfit.data.messages import is_packed
 from shotfit.data.remote.addresses import Address
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import check_regular, open_regular
@@ -59,10 +61,13 @@ MAX_MEMBERS = 1_000_000
 MAX_ARCHIVE = 2**44
 ZIP_HEADER = 30  # bytes in front of a member and its name
 MAX_GROUP_BYTES = 2 * 1024**3
+MAX_UNPACKED = 256 * 1024**2
+"""Bytes that a group of rows may unpack to, whatever it has in the file; pictures hardly get smaller when packed."""
+MAX_RATIO = 10  # times that more may unpack to of what it has in the file
 MAX_ROWS = 10_000_000
 """Tables of more rows are not read."""
-MAX_COLUMN_BYTES = 256 * 1024**2
 _BATCH = 32_768  # rows
+_PICTURES = 1024  # rows with pictures
 
 ARCHIVES = (".tar", ".zip")
 TABLES = (".parquet", ".arrow")
@@ -287,7 +292,7 @@ def batches_of(path: Path, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
     """
     pa = arrow()
     check_regular(path, MAX_ARCHIVE, "a table")
-    rows = 0
+    rows = long = 0
     try:
         if path.suffix.lower() == ".parquet":
             kinds = {field.name: field.type for field in pa.parquet.read_schema(path)}
@@ -296,11 +301,13 @@ def batches_of(path: Path, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
                 _check_columns(path, file.metadata, columns)
                 for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
                     rows = _check_rows(path, rows + batch.num_rows)
+                    long = _check_long(path, long + long_texts(path, batch))
                     yield batch
             return
         with pa.memory_map(str(path)) as source:
             for whole in _stream(pa, source):
                 rows = _check_rows(path, rows + whole.num_rows)
+                long = _check_long(path, long + long_texts(path, whole.select(columns)))
                 for start in range(0, whole.num_rows, _BATCH):
                     yield whole.select(columns).slice(start, _BATCH)
     except (pa.ArrowException, OSError) as error:
@@ -313,6 +320,14 @@ def _check_rows(path: Path, rows: int) -> int:
     return rows
 
 
+def _check_long(path: Path, size: int) -> int:
+    if size > MAX_COLUMN_BYTES:
+        raise ShotfitError(
+            f"{path} has more than {MAX_COLUMN_BYTES:,} bytes of long texts in its rows; expected paths and labels."
+        )
+    return size
+
+
 def _check_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, columns: list[str]) -> None:
     _check_rows(path, metadata.num_rows)
     for number in range(metadata.num_row_groups):
@@ -320,7 +335,10 @@ def _check_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, columns: 
         for place in range(group.num_columns):
             column = group.column(place)
             size = column.total_uncompressed_size
-            if column.path_in_schema.split(".")[0] in columns and size > MAX_COLUMN_BYTES:
+            named = column.path_in_schema.split(".")[0]
+            if named in columns and size > MAX_TEXT * max(column.num_values, 1):
+                raise too_long(path, named)
+            if named in columns and size > MAX_COLUMN_BYTES:
                 raise ShotfitError(
                     f"{path} has {size:,} bytes in the column {column.path_in_schema}, more than the "
                     f"{MAX_COLUMN_BYTES:,} that are read of labels and paths."
@@ -398,12 +416,7 @@ def _groups(
         for group in groups:
             ends.append((ends[-1] if ends else 0) + group.num_rows)
 
-        def read(number: int) -> Any:
-            if groups[number].total_byte_size > MAX_GROUP_BYTES:
-                raise PartError(f"lies in a row group of more than {MAX_GROUP_BYTES:,} bytes")
-            return file.read_row_group(number, columns=[column], use_threads=False).column(0)
-
-        return read, ends
+        return lambda number: _read_group(pa, file, column, number), ends
     if isinstance(path, Address):
         raise ShotfitError(f"{path} lies elsewhere, where Parquet is read and Arrow is not: copy it here first.")
     source = pa.memory_map(str(path))
@@ -414,6 +427,29 @@ def _groups(
     return lambda number: batches[number].column(column), ends
 
 
+def _read_group(pa: Any, file: Any, column: str, number: int) -> Any:
+    """The pictures of a group of rows. Raises PartError for one that unpacks to more than it should.
+
+    What a value is, another row may say to have too (by a dictionary), so what unpacks is counted as it comes.
+    """
+    group = file.metadata.row_group(number)
+    own = [group.column(place) for place in range(group.num_columns)]
+    own = [one for one in own if one.path_in_schema.split(".")[0] == column]
+    size, packed = sum(one.total_uncompressed_size for one in own), sum(one.total_compressed_size for one in own)
+    most = min(MAX_GROUP_BYTES, max(MAX_UNPACKED, MAX_RATIO * packed))
+    step = min(_PICTURES, max(1, MAX_UNPACKED // max(size, 1)))  # rows, each of which may have the largest value
+    parts, found = list[Any](), 0
+    batches = file.iter_batches(step, row_groups=[number], columns=[column], use_threads=False)  # read as it is asked
+    for batch in () if size > most else batches:
+        parts.append(batch.column(0))
+        found += batch.nbytes
+        if found > most:
+            break
+    if max(size, found) > most:
+        raise PartError(f"lies in a row group that unpacks to more than {most:,} bytes")
+    return pa.chunked_array(parts)
+
+
 @lru_cache(maxsize=2)
 def _group(
     path: Path | Address, read: Callable[[int], Any], number: int, size: int, changed: int | str, process: int
@@ -422,14 +458,12 @@ def _group(
 
 
 def _stream(pa: Any, source: Any) -> Any:
-    """The batches of an Arrow file in either of its two forms."""
-    if source.read(6) == b"ARROW1":
-        source.seek(0)
-        reader = pa.ipc.open_file(source)
-        return pa.RecordBatchReader.from_batches(
-            reader.schema, [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        )
-    source.seek(0)
+    """The batches of an Arrow file in either of its two forms, of which one holds the other. Raises ArrowInvalid."""
+    start = 8 if source.read(6) == b"ARROW1" else 0
+    source.seek(start)
+    if any(is_packed(message.metadata.to_pybytes()) for message in pa.ipc.MessageReader.open_stream(source)):
+        raise pa.ArrowInvalid("its batches are compressed, or damaged: save it without compression, or as Parquet")
+    source.seek(start)
     return pa.ipc.open_stream(source)
 
 

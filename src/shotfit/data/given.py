@@ -17,9 +17,9 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from shotfit.data.formats.lines import Places, columns_of
+from shotfit.data.formats.lines import MaybeSplits, Places, columns_of
 from shotfit.data.label_sets import Forms, check_one_label, labels_in_columns, labels_of
-from shotfit.data.listing import AS_IT_IS, How, Part, Row, listed, part_named
+from shotfit.data.listing import AS_IT_IS, How, Part, Row, listed, part_named, parts_named, without_picture
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.readers import task_of
 from shotfit.data.reading import Reading
@@ -121,18 +121,19 @@ def from_images(
     Raises UsageError for lists of different lengths, labels of another type, and what is no image.
     """
     pictures = pictures_of(images)
-    names = _sets(labels, classes) if how.several_labels else _texts(labels, "labels", classes)
+    several = how.several_labels
+    names = _sets(labels, classes) if several else _texts(labels, "labels", classes)
+    known = tuple(classes) if several else ()
     for what, given in (("labels", names), ("parts", parts), ("groups", groups)):
         if given is not None and len(given) != len(pictures):
             raise UsageError(f"there are {len(pictures):,} images and {len(given):,} {what}; expected one for each.")
     part_of = ["train"] * len(pictures) if parts is None else list(parts)
     group_of = [""] * len(pictures) if groups is None else _texts(groups, "groups")
     rows = [
-        Row(picture, label, _part(part), group)
+        Row(picture, label, _part(part), group, known)
         for picture, label, part, group in zip(pictures, names, part_of, group_of, strict=True)
     ]
-    named = () if how.several_labels else classes
-    listing = listed(rows, "a list of images", "the images with the part test", classes=named)
+    listing = listed(rows, "a list of images", "the images with the part test", classes=() if several else classes)
     how = replace(how, group_column="groups" if groups is not None else None)
     return task_of(listing, Path(), how, templates=templates, name=name, cache=cache, known=known)
 
@@ -147,12 +148,13 @@ def from_table(
     Raises ShotfitError for missing columns; UsageError for cells that are no image or label.
     """
     rows: list[Row] = []
-    classes: Sequence[str] = ()
+    classes: tuple[str, ...] = ()
     forms = Forms()
     for part, one in _parts(table):
         columns = columns_of("the table", [str(column) for column in _columns(one)], how)
         classes = _class_names(one, columns.label)
         several = how.several_labels
+        maybe, first = MaybeSplits(() if part else columns.maybe_split), len(rows)
         places = Places(how.images or Path.cwd())
         for number, row in enumerate(_rows(one)):
             source = row[columns.path]
@@ -165,13 +167,20 @@ def from_table(
                 label = _text(row[columns.label], f"the label of row {number}", classes)
             said = part or ("" if columns.split is None else str(row[columns.split]))
             group = "" if columns.group is None else _text(row[columns.group], f"the group of row {number}")
-            rows.append(Row(picture, label, _part(said or "train"), group))
+            known = columns.classes or (classes if several else ())
+            rows.append(Row(picture, label, _part(said or "train"), group, known))
+            maybe.add(row)
+        if (splits := maybe.splits()) is not None:
+            parts = parts_named(splits)
+            rows[first:] = [replace(row, part=parts[said]) for row, said in zip(rows[first:], splits, strict=True)]
     if not rows:
         raise UsageError("the table has no row; expected one for each image.")
+    named, notes = list[str](), list[str]()
     if not how.several_labels:
-        check_one_label({row.label for row in rows}, "the table")
-    named = () if how.several_labels else classes
-    listing = listed(rows, "a table", "the rows with the part test", classes=named)
+        used = {row.label for row in rows}
+        check_one_label(used, "the table")
+        named, notes = [name for name in classes if name in used], without_picture(classes, used)
+    listing = listed(rows, "a table", "the rows with the part test", classes=named, notes=notes)
     return task_of(listing, Path(), how, templates=templates, name=name, cache=cache)
 
 
@@ -213,7 +222,7 @@ def _undecoded(table: Any) -> Any:
     return table
 
 
-def _class_names(table: Any, column: str) -> Sequence[str]:
+def _class_names(table: Any, column: str) -> tuple[str, ...]:
     """The names behind a data set's numbers."""
     feature = (getattr(table, "features", None) or {}).get(column)
     feature = getattr(feature, "feature", feature)  # of a list of labels: of each

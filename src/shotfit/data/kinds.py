@@ -46,6 +46,14 @@ _SIGNS: tuple[tuple[bytes, str], ...] = (
     (rb"\x93NUMPY", "is an array of NumPy, not a picture. Save it as PNG."),
     (rb"\x89HDF\r\n", "is an HDF5 file, not a picture. Save its pictures as PNG."),
     (rb"PAR1", "is a Parquet file, not a picture. Name its rows as FILE.parquet::ROW."),
+    (rb"\x00\x05\x16\x07", "is what macOS keeps beside a file (._NAME), not the picture. Remove it."),
+    (rb"bplist00", f"is a placeholder or setting of macOS, not the picture. {_AGAIN}"),
+    (rb"\xd0\xcf\x11\xe0", "is a document of Windows (Office, Thumbs.db), not a picture. Remove it."),
+    (rb"\x89PNG", "is a PNG picture that is damaged where it begins. Replace or remove it."),
+    (rb"\xff\xd8\xff", "is a JPEG picture that is damaged or cut off where it begins. Replace or remove it."),
+    (rb"HTTP/\d", f"is a web server's answer, not the picture alone. {_AGAIN}"),
+    (rb".{1,16}(\x89PNG\r\n|\xff\xd8\xff[\xdb\xe0-\xe2])",
+     f"is a PNG or JPEG picture with something else in front of it. {_AGAIN}"),
     (rb"SQLite format 3|\x7fELF|MZ|#!|\x80[\2-\5]", "is a program's file, not a picture. Replace or remove it."),
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from shotfit.data.listing import PARTS, Listing, Part, listed
+from shotfit.data.listing import PARTS, Listing, Part, listed, without_picture
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import Task
 from shotfit.errors import ShotfitError, UsageError, first_few
@@ -23,6 +23,7 @@ from shotfit.errors import ShotfitError, UsageError, first_few
 __all__ = [
     "BAR",
     "FLAG",
+    "MARKS",
     "Forms",
     "check_alone",
     "check_one_label",
@@ -35,7 +36,7 @@ __all__ = [
 BAR = "|"
 FLAG = "--several-labels (several_labels=True in Python)"
 _ABSENT = (None, "")
-_MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 
 class Forms:
@@ -94,7 +95,7 @@ def labels_in_columns(line: Mapping[str, Any], columns: Sequence[str], where: st
     """The labels of a line whose columns are classes. Raises ShotfitError for a cell that is neither 0 nor 1."""
     held = []
     for name in columns:
-        mark = _MARKS.get(str(line.get(name)).strip().casefold())
+        mark = MARKS.get(str(line.get(name)).strip().casefold())
         if mark is None:
             raise ShotfitError(
                 f"{where}: the column {name!r} is {line.get(name)!r:.80}; the column of a class holds 0 or 1. Leave "
@@ -145,7 +146,8 @@ def separated(listing: Listing, known: Sequence[str] = ()) -> tuple[Listing, dic
         part: [(picture, own[0] if own else 0) for (picture, _), own in zip(found, labels[part], strict=True)]
         for part, found in listing.parts.items()
     }
-    return replace(listing, classes=names, parts=parts), labels
+    notes = (*listing.notes, *without_picture(listing.known, names))
+    return replace(listing, classes=names, parts=parts, notes=notes), labels
 
 
 def refuse_format(read_as: str, known: Sequence[str]) -> UsageError:

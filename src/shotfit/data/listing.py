@@ -24,7 +24,7 @@ from shotfit.errors import ShotfitError, UsageError, first_few
 
 __all__ = [
     "AS_IT_IS", "PARTS", "How", "Listing", "Part", "Row", "check_padding", "listed", "named", "part_named",
-    "parts_named",
+    "parts_named", "without_picture",
 ]  # fmt: skip
 
 Part = Literal["train", "val", "test"]
@@ -44,11 +44,15 @@ _PART_WORDS: dict[str, Part] = {
     "testing": "test",
     "eval": "test",
     "evaluation": "test",
+    "trn": "train",
+    "tst": "test",
+    "holdout": "test",
 }
 _EVALUATION = ("eval", "evaluation")
 _HOLDERS = ("set", "images", "imgs", "img", "data", "dataset", "split", "part", "shard", "shards")
 """What may stand behind a part: train_images, but not train_station."""
 _JOINED = re.compile(rf"({'|'.join(_PART_WORDS)})(?:{'|'.join(_HOLDERS)})")
+_SIZE = re.compile(r"\d+(?:x\d+)?")
 _YEAR = re.compile(r"(?:19|20)\d\d$")
 
 MOST_PADDING = 10.0  # a box in the middle of a picture 21 times as wide
@@ -63,12 +67,12 @@ def part_named(name: str) -> Part | None:
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _YEAR.sub("", name.strip()))  # TrainImages
     words = [word for word in re.split(r"[_\-. ]+", spaced.casefold()) if word]
-    while len(words) > 1 and words[-1].rstrip("0123456789") in _HOLDERS:  # train_split1
-        del words[-1]
+    while len(words) > 1 and (words[-1].rstrip("0123456789") in _HOLDERS or _SIZE.fullmatch(words[-1])):
+        del words[-1]  # train_split1, train_64x64
     if not words:
         return None
     joined = _JOINED.fullmatch(words[-1])  # trainset
-    return _PART_WORDS.get(joined[1] if joined else words[-1])
+    return _PART_WORDS.get(joined[1] if joined else words[-1].rstrip("0123456789"))  # test1
 
 
 def parts_named(names: Iterable[str]) -> dict[str, Part]:
@@ -162,12 +166,17 @@ def check_padding(padding: float | None) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A picture as a source lists it. group: images that belong together; "" is one by itself."""
+    """A picture as a source lists it.
+
+    group: images that belong together; "" is one by itself. known: the classes that the source names, where a picture
+    may have several of them.
+    """
 
     picture: Picture
     label: str
     part: Part = "train"
     group: str = ""
+    known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ class Listing:
     reader: what it was read as, in a few words. numbered: whether a number before every class name is its order (see
     `classnames.py`). groups: the group of each picture of a part, where the source names groups. notes: what the user
     should know about how it was read, a sentence each. padding: what each box has around it; None where pictures are
-    whole.
+    whole. known: the classes that the source names, as in `Row`.
     """
 
     reader: str
@@ -190,6 +199,7 @@ class Listing:
     groups: dict[Part, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     padding: float | None = None
+    known: tuple[str, ...] = ()
 
     def groups_of(self, part: Part) -> list[str]:
         """The group of each picture of a part, "" for one by itself."""
@@ -226,6 +236,7 @@ def listed(
     for row in rows:
         parts[row.part].append((row.picture, position[row.label]))
         groups[row.part].append(row.group)
+    told = {id(row.known): row.known for row in rows}  # mostly one for all
     return Listing(
         reader=reader,
         classes=tuple(position),
@@ -236,6 +247,7 @@ def listed(
         loops=tuple(sorted(loops)),
         groups=groups if any(row.group for row in rows) else {},
         notes=tuple(notes),
+        known=tuple(dict.fromkeys(composed(name) for names in told.values() for name in names)),
     )
 
 
@@ -252,9 +264,16 @@ def named(listing: Listing, names: Sequence[str], where: str) -> Listing:
     if wrong:
         raise ShotfitError(f"the label {wrong[0][:80]!r} is not among the {len(names):,} class names of {where}.")
     kept = [int(label) for label in listing.classes]
-    used = set(kept)
-    missing = [name for number, name in enumerate(names) if number not in used]
-    notes = [f"{len(missing):,} of {len(names):,} class names have no picture: {first_few(missing)}"] if missing else []
-    return replace(
-        listing, classes=tuple(names[number] for number in kept), numbered=False, notes=(*listing.notes, *notes)
-    )
+    called = tuple(names[number] for number in kept)
+    return replace(listing, classes=called, numbered=False, notes=(*listing.notes, *without_picture(names, called)))
+
+
+def without_picture(names: Sequence[str], used: Iterable[str]) -> list[str]:
+    """The note of class names that no picture has; none where all are used.
+
+    >>> without_picture(["cat", "dog"], ["cat"])
+    ['1 of 2 class names have no picture: dog']
+    """
+    found = set(used)
+    missing = [name for name in names if name not in found]
+    return [f"{len(missing):,} of {len(names):,} class names have no picture: {first_few(missing)}"] if missing else []

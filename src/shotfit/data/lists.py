@@ -21,7 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shotfit.data.containers import arrow, is_container, is_table, picture_columns, schema_of
+from shotfit.data.cells import long_texts, values_of
+from shotfit.data.containers import (
+    arrow,
+    is_container,
+    is_table,
+    picture_columns,
+    schema_of,
+)
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.errors import ShotfitError, first_few
 from shotfit.files import open_regular
@@ -38,7 +45,10 @@ MOST_BYTES = 2**40  # of a list, of which a line is held at a time
 LONGEST = 2**20  # characters of a line
 PROBED = 16  # paths at the beginning that say where paths begin
 _ROWS = 8192  # of Parquet, that are held
-PATHS = ("path", "file_name", "filename", "file", "filepath", "image", "image_path", "image_id", "id", "img", "name")
+PATHS = (
+    *("path", "file_name", "filename", "file", "filepath", "image", "image_path", "image_id", "id", "img", "name"),
+    *("image_name", "filepaths", "image_file", "id_code"),
+)
 """What a column or key of paths is called, the likeliest first; in any case."""
 
 
@@ -216,14 +226,15 @@ def _of_objects(path: Path, column: str | None) -> Iterator[str]:
 def _of_table(path: Path, column: str | None) -> Iterator[str]:
     pa = arrow()
     try:
-        with pa.parquet.ParquetFile(path, memory_map=False) as file:
-            names = list(file.schema_arrow.names)
-            name = names[_column(path, names, column)]
-            kind = file.schema_arrow.field(name).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
-                raise ShotfitError(f"{shown(path)} has a column {name} of {kind}; expected paths, which are text.")
+        schema = pa.parquet.read_schema(path)
+        name = schema.names[_column(path, list(schema.names), column)]
+        kind = schema.field(name).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+            raise ShotfitError(f"{shown(path)} has a column {name} of {kind}; expected paths, which are text.")
+        with pa.parquet.ParquetFile(path, memory_map=False, read_dictionary=[name]) as file:  # each text once
             for batch in file.iter_batches(_ROWS, columns=[name], use_threads=False):
-                yield from (value for value in batch.column(0).to_pylist() if value is not None)
+                long_texts(path, batch)
+                yield from (value for value in values_of(batch.column(0)) if value is not None)
     except (pa.ArrowException, OSError) as error:
         said = " ".join(str(error).split())[:200]
         raise ShotfitError(f"{shown(path)} cannot be read as a table ({said}).") from error

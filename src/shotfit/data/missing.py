@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from shotfit.data.formats.lines import Places
 from shotfit.data.images import SUFFIXES, shown
@@ -37,7 +38,7 @@ def reason_none_exists(paths: Sequence[Path], base: Path, given: bool) -> str:
         places = Places(folder)
         if any(places.picture(name).exists() for name in some):
             return f"they are in {shown(folder)}: pass --images {shown(folder)}"
-    for tell in (_beginning_too_much, _other_ending, _other_case):
+    for tell in (_beginning_too_much, _other_ending, _other_case, _quoted):
         reason = _first(tell, some, base)
         if reason:
             return reason
@@ -57,9 +58,8 @@ def _beginning_too_much(name: str, base: Path) -> str:
     parts, places = Path(name).parts, Places(base)
     for number in range(1, len(parts)):
         if places.picture(str(Path(*parts[number:]))).exists():
-            return (
-                f"they are in {shown(base)} without {Path(*parts[:number])}{os.sep} in front: leave it out of the paths"
-            )
+            front = str(Path(*parts[:number])).rstrip(os.sep) + os.sep
+            return f"they are in {shown(base)} without {front} in front: leave it out of the paths"
     return ""
 
 
@@ -82,6 +82,15 @@ def _other_case(name: str, base: Path) -> str:
             return "" if other is None else f"the folder is called {other}, and not {part}"
         folder = folder / part
     return ""
+
+
+def _quoted(name: str, base: Path) -> str:
+    """What to do where the picture is there once quotes, or what addresses have for signs, are undone."""
+    places = Places(base)
+    if (plain := unquote(name)) != name and places.picture(plain).exists():
+        return f"they are written as in addresses: {name} is {plain}"
+    plain = name.strip("\"'[]() ")
+    return f"they have signs around them: {name} is {plain}" if plain != name and places.picture(plain).exists() else ""
 
 
 def _entries(folder: Path) -> list[str]:

@@ -23,11 +23,15 @@ _LABELS = frozenset((
     "class", "classes", "cls", "category", "categories", "label", "lbl", "id", "idx", "index", "type", "group", "grp",
     "cluster", "item", "object", "obj", "kind", "set", "sku", "code", "no", "nr", "num", "number", "folder", "dir",
     "img", "image", "pic", "picture", "photo", "part", "product", "sample", "synset", "wnid", "uid", "uuid",
+    "grade", "level", "stage", "score", "rank", "tier", "bucket", "slot", "batch", "tag", "target", "variant",
+    "version", "species", "breed", "unit",
     "klasse", "gruppe", "typ", "nummer", "classe", "clase", "categoria",
 ))  # fmt: skip
 # Short forms without a vowel that text towers know: they stand in many captions.
 _KNOWN_SHORT = frozenset(["tv", "bmw", "dvd", "cd", "pc", "vw", "gmc", "mg", "kfc", "ufo"])
-_ALONE = frozenset({"photo", "picture", "set", "object", "image"})  # things too, where no number follows
+_ALONE = frozenset(
+    {"photo", "picture", "set", "object", "image", "stage", "bucket", "tag", "target", "batch"}
+)  # things too, where no number follows
 _HEX = re.compile(r"(?=.*\d)[0-9a-f]{6,}")
 _ROMAN = re.compile(r"[ivx]+")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -44,6 +44,7 @@ from shotfit.data.formats import (
     wnid,
     yolo,
 )
+from shotfit.data.formats.tree import is_hidden
 from shotfit.data.held_out import held_out_share
 from shotfit.data.images import shown
 from shotfit.data.label_sets import check_one_label, refuse_format, separated
@@ -90,6 +91,9 @@ FORMATS: dict[str, Format] = {
     "frames": frames,
 }
 """By the names that --read-as takes, the surest signs first."""
+
+MOST_WRAPPED = 3
+"""How many folders in each other are gone through."""
 
 OF_SEVERAL = ("csv", "jsonl", "imagefolder", "parquet", "datasets")
 """Those that may give a picture several labels."""
@@ -144,15 +148,17 @@ def read_task(
     only_here(source, "a task")
     check_padding(padding)
     source = _absolute(source)
-    place = None if images is None else _absolute(images)
+    base = None if images is None else _absolute(images)
     how = How(
-        place, path_column, label_column, group_column, read_as, padding, frames, fps, window, bands, several_labels
+        base, path_column, label_column, group_column, read_as, padding, frames, fps, window, bands, several_labels
     )
-    found = _format(source, read_as)
+    found, place = _format(source, read_as)
     lists = [FORMATS[name] for name in OF_SEVERAL]
     if several_labels and found not in lists:
         raise refuse_format(next(name for name, one in FORMATS.items() if one is found), OF_SEVERAL)
-    listing = found.read(source, how)
+    listing = found.read(place, how)
+    if place != source:
+        listing = replace(listing, notes=(*listing.notes, f"all of it lies in the folder {place.relative_to(source)}/"))
     if not several_labels and found in lists:
         check_one_label(listing.classes, shown(source))
     return task_of(listing, source, how, class_names=class_names, templates=templates, name=name, cache=cache)
@@ -239,8 +245,11 @@ def _without(val: Sequence[Item], test: Sequence[Item]) -> tuple[list[Item], int
     return own, len(val) - len(own)
 
 
-def _format(source: Path, read_as: str | None) -> Format:
-    """The format of a source. Raises UsageError for an unknown name, ShotfitError for what none recognizes."""
+def _format(source: Path, read_as: str | None) -> tuple[Format, Path]:
+    """The format of a source, and where it lies: the source, or the folder that is all there is in it.
+
+    Raises UsageError for an unknown name, ShotfitError for what none recognizes.
+    """
     if read_as is not None and read_as not in FORMATS:
         close = difflib.get_close_matches(read_as, FORMATS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(FORMATS)}."
@@ -251,16 +260,42 @@ def _format(source: Path, read_as: str | None) -> Format:
             f"{shown(source)} does not exist{braces}; expected a folder of class folders, or a manifest."
         )
     if read_as is not None:
-        return FORMATS[read_as]
-    for found in FORMATS.values():
-        if found.recognizes(source):
-            return found
+        return FORMATS[read_as], source
+    found = _recognized(source)
+    if found is FORMATS["folders"]:  # which goes through folders that wrap the others by itself
+        for inside in _wrapped(source):
+            if (other := _recognized(inside)) not in (None, found):
+                return other, inside
+    if found is not None:
+        return found, source
     if source.suffix.lower() == ".json":  # a split file by another name; its reader says what it is not
-        return coop
+        return FORMATS["coop"], source
+    if source.suffix.lower() in (".txt", ".lst", ".dat", ".data"):
+        raise ShotfitError(
+            f"{shown(source)} is text, of which shotfit does not know what it lists; make it a CSV with the first line "
+            "path,label (--read-as csv if it is one)."
+        )
     raise ShotfitError(
         f"{shown(source)} is neither a folder nor a file of a format that is known ({', '.join(FORMATS)}); expected a "
         "folder of class folders, or a manifest such as labels.csv."
     )
+
+
+def _recognized(source: Path) -> Format | None:
+    return next((found for found in FORMATS.values() if found.recognizes(source)), None)
+
+
+def _wrapped(folder: Path) -> Iterator[Path]:
+    """The folder that is all there is in a folder, as where an archive was unpacked, and the one in it."""
+    for _ in range(MOST_WRAPPED):
+        try:
+            inside = [entry for entry in os.scandir(folder) if not is_hidden(entry.name)]
+            if len(inside) != 1 or not inside[0].is_dir():
+                return
+        except OSError:
+            return
+        folder = folder / inside[0].name
+        yield folder
 
 
 def _in_frames(listing: Listing, sampling: Sampling, home: Path) -> Listing:

@@ -194,7 +194,7 @@ class Task:
     def from_images(
         cls,
         images: Iterable[PictureLike],
-        labels: Sequence[str] | Sequence[int] | Sequence[Sequence[str]],
+        labels: Sequence[str] | Sequence[int] | Sequence[Sequence[str]] | Sequence[Sequence[int]],
         *,
         parts: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,

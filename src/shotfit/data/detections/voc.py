@@ -1,7 +1,7 @@
 """Pascal VOC: an XML file, or a folder of them.
 
     000005.xml                                  # its picture beside it, or under --images
-    Annotations/000005.xml, JPEGImages/         # or XML files beside the pictures, also in train/, valid/ and test/
+    Annotations/000005.xml, JPEGImages/         # and the other folders of formats/voc.py
 
 An object gets another <name> and a <score>; files are changed byte by byte in these places, and nowhere else. All
 objects count, those that are marked difficult too.
@@ -20,7 +20,7 @@ from xml.sax.saxutils import escape
 from shotfit.data.detections.boxes import BoxList, Detections, Labels, Written
 from shotfit.data.formats.annotated import Files, number_of, of_corners
 from shotfit.data.formats.documents import parse_xml, root_tag
-from shotfit.data.formats.voc import SIDES, WHAT, part_folders, picture_of, size_of, xml_files
+from shotfit.data.formats.voc import SIDES, WHAT, picture_folders, picture_of, size_of, xml_files, xml_folders
 from shotfit.data.images import shown
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError
@@ -60,8 +60,8 @@ def read(source: Path, images: Path | None) -> Detections:
     sizes: list[tuple[float, float] | None] = []
     top = source if source.is_dir() else source.parent
     top = top.parent if top.name == "Annotations" else top
-    folders = [top / "JPEGImages", top / "images", top / "Annotations", top]
-    files = Files([images] if images else [*dict.fromkeys(path.parent for path in paths), *folders])
+    homes = dict.fromkeys(path.parent for path in paths)
+    files = {home: Files([images] if images else picture_folders(home, top)) for home in homes}
     for place, path in enumerate(paths):
         where = shown(path)
         root = parse_xml(where, _content(path), WHAT)
@@ -75,7 +75,7 @@ def read(source: Path, images: Path | None) -> Detections:
             left, top_side, right, bottom = (number_of(box.findtext(side), here, side) for side in SIDES)
             boxes.add(place, of_corners("", (left - 1, top_side - 1, right, bottom), here))
         counts.append(len(found))
-        pictures.append(picture_of(path, root, files))
+        pictures.append(picture_of(path, root, files[path.parent]))
         sizes.append(size_of(root, where))
 
     def write(out: Path, labels: Labels) -> None:
@@ -188,7 +188,5 @@ def _content(path: Path) -> bytes:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The XML files that a folder of VOC has."""
-    if (folder / "Annotations").is_dir():
-        return xml_files(folder / "Annotations")
-    return xml_files(folder) or [path for part in part_folders(folder) for path in xml_files(part)]
+    """The XML files that a folder of VOC has, also without pictures."""
+    return xml_files(folder) or [path for home in xml_folders(folder) for path in xml_files(home)]

@@ -25,7 +25,7 @@ from shotfit.data.detections.boxes import BoxList, Detections, Labels, Written, 
 from shotfit.data.detections.spliced import Edit, pieces
 from shotfit.data.formats.annotated import Files, entry, of_corners
 from shotfit.data.formats.documents import YAML_BYTES, read_yaml
-from shotfit.data.formats.yolo import WHAT, is_yaml, labels_of, listed_pictures, names_of, sides_of, yaml_of
+from shotfit.data.formats.yolo import BOX_LINE, WHAT, is_yaml, labels_of, listed_pictures, names_of, sides_of, yaml_of
 from shotfit.data.images import shown
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError
@@ -34,7 +34,6 @@ from shotfit.files import SETTINGS_BYTES, read_text, write_folder
 __all__ = ["read", "recognizes"]
 
 _CLASSES = "classes.txt"
-_LINE = re.compile(r"\s*\d{1,9}(?:\s+[-+.\deE]+){4,}\s*")
 
 
 def recognizes(source: Path) -> bool:
@@ -46,7 +45,7 @@ def recognizes(source: Path) -> bool:
         lines = [] if first is None else _text(first).split("\n")
     except ShotfitError:
         return False
-    return bool(_LINE.fullmatch(next((line for line in lines if line.strip()), "")))
+    return bool(BOX_LINE.fullmatch(next((line for line in lines if line.strip()), "")))
 
 
 def read(source: Path, images: Path | None) -> Detections:

@@ -3,6 +3,7 @@
     instances.json, its images beside it or in images/
     annotations/instances_train2017.json, annotations/instances_val2017.json, train2017/, val2017/
     train/_annotations.coco.json, valid/_annotations.coco.json, as Roboflow writes them
+    train/coco.json, train/images/, test/coco.json, test/images/
 
 Boxes are images of their own. Annotations without a box are labels of whole pictures. Crowds are left out.
 """
@@ -83,23 +84,35 @@ def _files(folder: Path) -> list[Path]:
     try:
         found = sorted(folder.glob("*.json")) + sorted(folder.glob("annotations/*.json"))
         found += sorted(folder.glob("*/_annotations.coco.json"))
+        inside = [path for path in sorted(folder.iterdir()) if part_named(path.name)]
+        parted = [file for path in inside for home in (path, path / "annotations") for file in home.glob("*.json")]
     except OSError:
         return []
-    found = [path for path in dict.fromkeys(found) if mentions(path, "{", *_KEYS)]
-    return [path for path in found if path.name.startswith("instances")] or found
+    for paths in (found, sorted(parted)):
+        files = [path for path in dict.fromkeys(paths) if mentions(path, "{", *_KEYS)]
+        if files:
+            return [path for path in files if path.name.startswith("instances")] or files
+    return []
+
+
+def _called(path: Path, folder: Path) -> str:
+    """What tells the part of a file: the folder of a part that it lies in, or its own name."""
+    first = path.relative_to(folder).parts[0]
+    return first if first != path.name and part_named(first) else path.stem
 
 
 def _parts(folder: Path) -> dict[Path, Part]:
     files = _files(folder)
-    names = {path: path.parent.name if path.stem == "_annotations.coco" else path.stem for path in files}
+    names = {path: _called(path, folder) for path in files}
     named = parts_named(names.values())
     parts: dict[Path, Part] = {path: named[name] for path, name in names.items() if name in named}
     if len(files) == 1 or not parts:
         return {only_file(folder, files, "COCO files"): parts.get(files[0], "train") if files else "train"}
     if len(set(parts.values())) < len(files):
+        told = first_few([str(path.relative_to(folder)) for path in files])
         raise ShotfitError(
-            f"{shown(folder)} holds {len(files)} COCO files ({first_few([path.name for path in files])}); expected one "
-            "for each of train, val and test: name one."
+            f"{shown(folder)} holds {len(files)} COCO files ({told}); expected one for each of train, val and test: "
+            "name one."
         )
     return parts
 
@@ -153,10 +166,9 @@ def _images(
 
 
 def folders_of(path: Path, images: Path | None) -> list[Path]:
-    """Where the images of a file may lie; train2017/ for instances_train2017.json."""
+    """Where the images of a file may lie; train2017/ for instances_train2017.json, images/default/ as CVAT has it."""
     root = path.parent.parent if path.parent.name == "annotations" else path.parent
-    word = re.split(r"[_.]", path.stem)[-1]
-    tails = [word] if part_named(word) else []
+    tails = [re.split(r"[_.]", path.stem)[-1], *([root.name] if part_named(root.name) else [])]
     if images is not None:
         return [images, *(images / tail for tail in tails)]
     inside = [root / "images" / tail for tail in tails] + [root / tail for tail in tails]

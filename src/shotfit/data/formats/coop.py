@@ -78,7 +78,8 @@ def _json_object(path: Path) -> dict[str, list[Any]]:
     if "train" not in content and "test" not in content:
         raise ShotfitError(
             f"{shown(path)} is no split file; expected an object with the lists train, val and test of triples "
-            "[path, label, class name]."
+            "[path, label, class name]. Make a manifest of another list: a .jsonl with an object a line (jq -c '.[]' "
+            "makes them of an array), or a CSV with the first line path,label."
         )
     return content
 

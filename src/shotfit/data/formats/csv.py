@@ -67,7 +67,7 @@ def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], li
     ):
         _refuse_unlabeled(shown(source), header, list(islice(lines, 50)))
     columns = columns_of(shown(source), header, how)
-    twice = [name for name in (columns.path, columns.label) if header.count(name) > 1]
+    twice = [name for name in (columns.path, columns.label, *columns.classes) if header.count(name) > 1]
     if twice:
         raise ShotfitError(f"{shown(source)} has two columns {twice[0]!r}; rename one of them.")
     return rows_of(source, lines, columns, how, part=part), []
@@ -83,6 +83,8 @@ def table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
     first = text.split("\n", 1)[0].strip().casefold()
     told = first[4] if len(first) == 5 and first.startswith("sep=") else ""
     text, skipped = (text.split("\n", 1)[-1], 1) if told else (text, 0)
+    skipped += len(text) - len(text.lstrip("\n"))
+    text = text.lstrip("\n")
     delimiter = told or _delimiter(text, "\t,;|" if path.suffix.lower() == ".tsv" else _DELIMITERS)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey=BEYOND, skipinitialspace=True)
     try:

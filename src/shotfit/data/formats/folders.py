@@ -22,16 +22,20 @@ from shotfit.data.formats import csv
 from shotfit.data.formats.lines import columns_of
 from shotfit.data.formats.tree import ArchiveFolder, Folder, stem
 from shotfit.data.images import shown
-from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part, parts_named
+from shotfit.data.listing import AS_IT_IS, PARTS, How, Listing, Part, part_named, parts_named
 from shotfit.data.pictures import Picture
 from shotfit.data.tasks import composed
 from shotfit.errors import ShotfitError, UsageError, first_few
 
 __all__ = ["listing_of", "part_folders", "read", "recognizes"]
 
-_LABEL_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".xls", ".mat", ".xml", ".txt")
-_UNREAD = (".xlsx", ".xls", ".mat", ".txt")  # no reader has these
-_NO_LABELS = ("readme", "license", "licence", "requirements", "citation", "notes")
+_READ = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xml")
+_UNREAD = (
+    *(".xlsx", ".xls", ".ods", ".mat", ".txt", ".lst", ".npy", ".npz", ".pkl", ".pickle", ".yaml", ".yml", ".db"),
+    *(".sqlite", ".h5"),
+)
+_LABEL_FILES = (*_READ, *_UNREAD)
+_NO_LABELS = ("readme", "license", "licence", "requirements", "citation", "notes", "thumbs", "environment", "config")
 _HOLDERS = frozenset(("image", "images", "img", "imgs", "pictures", "photos", "part", "batch", "chunk", "jpg", "png"))
 _LOOKED_AT = 500  # lines of a table beside class folders
 _LARGEST = 64 * 2**20
@@ -169,13 +173,19 @@ def part_folders(top: Folder, asked: bool = False) -> dict[Part, Folder]:
             both = f"{found[part].name} and {folder.name}"
             raise ShotfitError(f"{shown(top.path)} has two {part} folders, {both}; keep one.")
         found[part] = folder
-    if flat and not found and len(flat) == len(top.folders) and not asked:
+    if flat and not found and not asked and all(map(_is_flat_part, top.folders)):
         _refuse_labels([top, *flat])
         raise ShotfitError(
             f"the pictures in {shown(flat[0].path)} lie directly in it, in no class folder; expected "
-            f"{shown(flat[0].path)}/CLASS/IMAGE, or a manifest with lines path,label."
+            f"{shown(flat[0].path)}/CLASS/IMAGE, or a manifest with lines path,label, or pass --read-as folders if the "
+            "folders are the classes."
         )
     return found
+
+
+def _is_flat_part(folder: Folder) -> bool:
+    """Whether a folder is no class beside a part of single pictures: another such part, as test1 is, or no pictures."""
+    return part_named(folder.name) is not None or not folder.holds_images()
 
 
 def _check_labels(tops: Sequence[Folder], classes: Sequence[Folder]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from shotfit.data.images import SUFFIXES, shown
-from shotfit.data.label_sets import BAR, FLAG, Forms, labels_in_columns, labels_of
+from shotfit.data.label_sets import BAR, FLAG, MARKS, Forms, labels_in_columns, labels_of
 from shotfit.data.listing import How, Part, Row, part_named, parts_named
 from shotfit.data.lists import PATHS, plain_column
 from shotfit.data.pictures import Picture
@@ -24,6 +25,7 @@ __all__ = [
     "LABELS",
     "Columns",
     "LeftOut",
+    "MaybeSplits",
     "Places",
     "columns_of",
     "is_path",
@@ -34,10 +36,16 @@ __all__ = [
 
 LABELS = (
     *("label", "class", "class_name", "label_name", "category", "target", "y", "species", "breed", "labels"),
-    *("diagnosis", "dx", "cls", "classname", "class_id", "label_id"),
+    *("diagnosis", "dx", "cls", "classname", "class_label", "class_id", "label_id"),
 )
 SPLITS = ("split", "part", "subset", "fold_name", "set_name")
 """What columns are called, the likeliest first; in any case."""
+MAYBE_SPLITS = (
+    *("set", "dataset", "data_set", "partition", "phase", "usage", "mode", "stage", "purpose", "type", "fold"),
+    *("train_test", "train_val_test", "train_test_split", "traintest", "split_name"),
+    *("is_train", "is_training", "is_val", "is_validation", "is_test"),
+)
+"""Columns that tell the part where every cell says one: other tables have something else under these names."""
 BEYOND = "cells beyond the columns"
 """The key of what a line of CSV has too much."""
 
@@ -46,7 +54,8 @@ BEYOND = "cells beyond the columns"
 class Columns:
     """Which columns of a source hold paths, labels, parts and groups; None: there is none.
 
-    classes: the columns of 0 and 1, one a class, that stand in the place of a column of labels (then "").
+    classes: the columns of 0 and 1, one a class, that stand in the place of a column of labels (then ""). maybe_split:
+    those that may tell the parts, where none is called so.
     """
 
     path: str
@@ -54,6 +63,7 @@ class Columns:
     split: str | None = None
     group: str | None = None
     classes: tuple[str, ...] = ()
+    maybe_split: tuple[str, ...] = ()
 
 
 @dataclass
@@ -110,6 +120,12 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     group = named(how.group_column, (), "group", "--group-column")
     if path is not None and label is None and how.several_labels:
         classes = tuple(name for name in found if name not in (path, split, group))
+        wrong = next((name for name in classes if BAR in name or not name.strip()), None)
+        if wrong is not None:
+            raise ShotfitError(
+                f"{where} has the column {wrong[:80]!r}, which is no name of a class; give the class a name without |, "
+                "and leave a column of row numbers out (in pandas: to_csv(index=False))."
+            )
         if classes:
             return Columns(path, "", split, group, classes)
     if path is None or label is None:
@@ -120,7 +136,38 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
         )
     if group is not None and group in (path, label, split):
         raise UsageError(f"the group column is {group!r}; expected a column of its own, such as patient or track.")
-    return Columns(path, label, split, group)
+    maybe = [name for name in found if plain_column(name) in MAYBE_SPLITS and name not in (path, label, group)]
+    return Columns(path, label, split, group, maybe_split=() if split else tuple(maybe))
+
+
+class MaybeSplits:
+    """Which of some columns tells the parts: the first of which every cell says one, and not all say the same."""
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        self._cells = {name: list[str]() for name in columns}
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Look at the next line."""
+        for name in [*self._cells]:
+            split = _said_in(name, str(line.get(name)).strip())
+            if split is None:
+                del self._cells[name]
+            else:
+                self._cells[name].append(sys.intern(split))
+
+    def splits(self) -> list[str] | None:
+        """What the column says of each line; None where there is no such column."""
+        return next((cells for cells in self._cells.values() if len(set(cells)) > 1), None)
+
+
+def _said_in(column: str, cell: str) -> str | None:
+    """The part that a cell says: by its word, or by 0 or 1 in a column such as is_test; None for anything else."""
+    plain = plain_column(column)
+    own = plain.removeprefix("is_")
+    if own == plain:
+        return cell if part_named(cell) else None
+    marked = MARKS.get(cell.casefold())
+    return None if marked is None else own if marked else "test" if part_named(own) == "train" else "train"
 
 
 def rows_of(
@@ -134,18 +181,20 @@ def rows_of(
     picture: Callable[[int], Picture] | None = None,
     otherwise: Path | None = None,
     some: bool = True,
+    names: tuple[str, ...] = (),
 ) -> list[Row]:
     """A row for each line: its number, for messages, and its fields by column. A line that lists the list is left out.
 
     unit: what messages call a line. part: that of lines that name none. picture: the picture of a line by its number,
     where it does not stand under `columns.path`. otherwise: where paths begin that are nowhere else. some: no row, and
-    groups without a name, are errors.
+    groups without a name, are errors. names: of the classes, where the source has them.
 
     Raises ShotfitError: a line without path or label, an unknown part, no line at all, no line with a group.
     """
     places = Places(how.images or path.parent, otherwise)
     said = f"{shown(path)}, {unit}"
     found, known = list[tuple[Picture, str, str, str]](), dict[str, Part | None]({"": part})
+    maybe = MaybeSplits(columns.maybe_split)
     forms, beside = Forms(), set[str]()  # and columns with a cell of 0 or 1
     for number, line in lines:
         where = f"{said} {number}"
@@ -169,8 +218,13 @@ def rows_of(
         beside |= {name for name in line if str(line[name]).strip() in ("0", "1")} if how.several_labels else set()
         if pictured.inside is not None or pictured.file != path:
             found.append((pictured, label, split, group))
+            maybe.add(line)
+    if (splits := maybe.splits()) is not None:
+        found = [(*row[:2], split, row[3]) for row, split in zip(found, splits, strict=True)]
+        known |= {split: part_named(split) for split in set(splits)}
     parts = {**known, **parts_named(known)}
-    rows = [Row(pictured, label, parts.get(split) or part, group) for pictured, label, split, group in found]
+    names = names or columns.classes
+    rows = [Row(pictured, label, parts.get(split) or part, group, names) for pictured, label, split, group in found]
     if how.several_labels and not columns.classes:
         both = sorted(beside & {name for row in rows for name in row.label.split(BAR)} - {columns.path, columns.label})
         if both:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from shotfit.data.cells import values_of
 from shotfit.data.containers import batches_of, image_column, picture_columns, schema_of
 from shotfit.data.formats.lines import LABELS, Columns, columns_of, rows_of
 from shotfit.data.images import shown
@@ -72,7 +73,8 @@ def rows_in(path: Path, how: How, part: Part = "train", names: Mapping[str, tupl
     schema = schema_of(path)
     names = names or class_names_in(schema.metadata)
     columns, in_bytes = _columns(path, schema, names, how)
-    wanted = [name for name in (columns.label, columns.split, columns.group, *columns.classes) if name]
+    told = (columns.label, columns.split, columns.group, *columns.classes, *columns.maybe_split)
+    wanted = [name for name in told if name]
     known, unlabeled = names.get(columns.label, ()), 0
 
     def lines() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -86,8 +88,11 @@ def rows_in(path: Path, how: How, part: Part = "train", names: Mapping[str, tupl
                 yield number, line
 
     picture = (lambda number: Picture(path, number)) if in_bytes else None
-    rows = rows_of(path, lines(), columns, how, unit="row", part=part, picture=picture, some=False)
-    return Found(rows, () if how.several_labels else known, unlabeled)
+    several = how.several_labels
+    rows = rows_of(
+        path, lines(), columns, how, unit="row", part=part, picture=picture, some=False, names=known if several else ()
+    )
+    return Found(rows, () if several else known, unlabeled)
 
 
 def _named(values: Any, names: Sequence[str], where: str) -> list[str]:
@@ -152,11 +157,8 @@ def _lines(path: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]
 
 
 def _values(path: Path, name: str, column: Any) -> list[Any]:
-    """The values of a column; those of a dictionary are made once, whatever the number of rows that have them."""
+    """The values of a column. Raises ShotfitError for what is no value of Python."""
     try:
-        if hasattr(column, "dictionary"):
-            words = column.dictionary.to_pylist()
-            return [None if place is None else words[place] for place in column.indices.to_pylist()]
-        return list(column.to_pylist())
+        return values_of(column)
     except (ValueError, IndexError, OverflowError) as error:  # text that is none, times beyond the calendar
         raise ShotfitError(f"{shown(path)} has a value in {name} that cannot be read ({error}).") from error

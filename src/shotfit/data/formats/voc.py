@@ -1,7 +1,10 @@
 """Pascal VOC: an XML file for each picture, with a box for each object in it.
 
     Annotations/000005.xml, JPEGImages/000005.jpg, ImageSets/Main/{train,val,trainval,test}.txt
-    000005.xml, 000005.jpg                  # side by side, also in train/, valid/ and test/ as Roboflow writes them
+    annotations/000005.xml, images/000005.jpg
+    000005.xml, 000005.jpg                  # side by side, also in images/
+
+Each of them in train/, valid/ and test/ too, and images/train/ and Annotations/train/.
 
 Boxes are images of their own; VOC counts pixels from 1 and includes the last. Objects that are marked difficult are
 left out.
@@ -28,23 +31,31 @@ from shotfit.data.formats.documents import read_xml, root_tag
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.listing import How, Listing, Part, parts_named
 from shotfit.data.pictures import Picture
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, first_few
 from shotfit.files import LIST_BYTES, open_regular, read_text
 
-__all__ = ["SIDES", "WHAT", "part_folders", "picture_of", "read", "recognizes", "size_of", "xml_files"]
+__all__ = [
+    "SIDES",
+    "WHAT",
+    "picture_folders",
+    "picture_of",
+    "read",
+    "recognizes",
+    "size_of",
+    "xml_files",
+    "xml_folders",
+]
 
 WHAT = "VOC's annotations"
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+_APART = ("Annotations", "annotations")
+_PICTURES = ("JPEGImages", "images", "Images")
 _LISTS: dict[str, Part] = {"train": "train", "val": "val", "test": "test"}
 
 
 def recognizes(source: Path) -> bool:
     """A folder with Annotations/ of such files, or with such files beside pictures, on top or in its parts."""
-    if not source.is_dir():
-        return False
-    if (source / "Annotations").is_dir():
-        return _is_voc(source / "Annotations")
-    return any(map(_is_flat, [source, *part_folders(source)]))
+    return source.is_dir() and bool(xml_folders(source))
 
 
 def read(source: Path, how: How) -> Listing:
@@ -56,25 +67,24 @@ def read(source: Path, how: How) -> Listing:
     how.check_columns(source, "VOC's files")
     if not source.is_dir():
         raise ShotfitError(f"{shown(source)} is a file; expected the folder of Annotations/ or of the XML files.")
-    inside = source / "Annotations"
-    if inside.is_dir():
-        listed, notes = _sets(source, xml_files(inside))
-        files = Files([how.images] if how.images else [source / "JPEGImages", source / "images", inside, source])
+    inside = source / _APART[0]
+    homes = xml_folders(source) or {inside if inside.is_dir() else source: "train"}
+    listed = [(path, part) for home, part in homes.items() for path in xml_files(home)]
+    origin, notes = "the images of the test folder", list[str]()
+    sets = source / "ImageSets" / "Main"
+    if len(homes) == 1 and sets.is_dir():
+        listed, notes = _sets(sets, [path for path, _ in listed])
         origin = "the image set test"
-    else:
-        parts = part_folders(source)
-        listed = [(path, part) for folder, part in parts.items() for path in xml_files(folder)]
-        listed, notes = listed or [(path, "train") for path in xml_files(source)], []
-        files = Files([how.images] if how.images else [*parts, source, source / "images"])
-        origin = "the images of the test folder"
+    places = {home: Files([how.images] if how.images else picture_folders(home, source)) for home in homes}
     images: list[Annotated] = []
     difficult = 0
     for path, part in listed:
-        found, hard = _image(path, part, files)
+        found, hard = _image(path, part, places[path.parent])
         images.append(found)
         difficult += hard
     notes += left_out(difficult, "object", "marked as difficult")
-    reader = f"VOC files under {inside.name}/" if inside.is_dir() else "VOC files beside the pictures"
+    apart = [f"{home.relative_to(source)}/" for home in homes if home != source and not _has_pictures(home)]
+    reader = f"VOC files under {first_few(apart)}" if apart else "VOC files beside the pictures"
     return listed_annotated(images, reader, source, origin, notes=notes, padding=how.padding)
 
 
@@ -99,26 +109,54 @@ def _is_voc(folder: Path) -> bool:
         return False
 
 
-def _is_flat(folder: Path) -> bool:
+def _has_pictures(folder: Path) -> bool:
     try:
-        return _is_voc(folder) and any(Path(name).suffix.lower() in SUFFIXES for name in os.listdir(folder))
+        return any(Path(name).suffix.lower() in SUFFIXES for name in os.listdir(folder))
     except OSError:
         return False
 
 
-def part_folders(source: Path) -> dict[Path, Part]:
-    """Folders named after parts, with pictures and XML files in them."""
-    try:
-        folders = {path.name: path for path in sorted(source.iterdir()) if path.is_dir()}
-    except OSError:
-        return {}
-    return {folders[name]: part for name, part in parts_named(folders).items() if _is_flat(folders[name])}
+def xml_folders(source: Path) -> dict[Path, Part]:
+    """The folders that a set's XML files lie in, each with its part; {} for what is no such set."""
+    own = _xml_folder(source)
+    if own is not None:
+        return {own: "train"}
+    for top in (source, source / "images", *(source / name for name in _APART)):
+        try:
+            folders = {path.name: path for path in sorted(top.iterdir()) if path.is_dir()}
+        except OSError:
+            continue
+        apart = top != source and top.name in _APART
+        named = parts_named(folders)
+        if found := {home: part for name, part in named.items() if (home := _xml_folder(folders[name], apart))}:
+            return found
+    return {}
 
 
-def _sets(source: Path, files: Iterable[Path]) -> tuple[list[tuple[Path, Part]], list[str]]:
+def _xml_folder(folder: Path, apart: bool = False) -> Path | None:
+    """The folder of the XML files of one part: its Annotations/, or that in which they lie beside their pictures.
+
+    apart: the pictures are elsewhere.
+    """
+    for inside in (folder / name for name in _APART):
+        if _is_voc(inside):
+            return inside
+    return next(
+        (home for home in (folder, folder / "images") if _is_voc(home) and (apart or _has_pictures(home))), None
+    )
+
+
+def picture_folders(home: Path, source: Path) -> list[Path]:
+    """Where the pictures of a folder of XML files may lie, the likeliest first."""
+    above = [home.parent] if home != source else []
+    beside = [folder / name for folder in (*above, home, source) for name in _PICTURES]
+    parted = [folder / home.name for folder in beside if home.parent.name in _APART]  # Annotations/train, images/train
+    return [*dict.fromkeys([home, *parted, *beside, *above, source])]
+
+
+def _sets(folder: Path, files: Iterable[Path]) -> tuple[list[tuple[Path, Part]], list[str]]:
     """The files in the order of the image sets with their parts; all of them where there are no sets."""
     by_name = {path.stem: path for path in files}
-    folder = source / "ImageSets" / "Main"
     sets = {name: ids for name in (*_LISTS, "trainval") if (ids := _ids(folder / f"{name}.txt")) is not None}
     if "train" not in sets and "val" not in sets and "trainval" in sets:
         sets["train"] = sets["trainval"]

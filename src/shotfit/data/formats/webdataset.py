@@ -102,10 +102,12 @@ def _samples(path: Path) -> dict[str, _Sample]:
         if not first or not ending or folder.startswith("__MACOSX"):  # hidden, or of no sample
             continue
         sample = found.setdefault(f"{folder}{slash}{first}", _Sample())
-        if f".{ending.rpartition('.')[2].lower()}" in IMAGES:
+        last = ending.rpartition(".")[2].lower()
+        if f".{last}" in IMAGES:
             sample.images.append(name)
         else:
             sample.others[ending.lower()] = name, size
+            sample.others.setdefault(last, (name, size))  # of `0001.target.cls`, and of names with a dot
     return found
 
 

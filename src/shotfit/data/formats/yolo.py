@@ -1,8 +1,11 @@
-"""YOLO (Ultralytics): a data.yaml with names and parts, and a text file of boxes for each picture.
+"""YOLO: a text file of boxes for each picture, and a data.yaml with names and parts, or a list of names alone.
 
     data.yaml                       names: [cat, dog] or {0: cat, 1: dog}; train: images/train, val: ..., test: ...
     images/train/1.jpg              parts are folders, lists of folders, or text files with a picture a line
     labels/train/1.txt              class, center x, center y, width, height, in shares of the sides, a box a line
+
+    classes.txt, images/1.jpg, labels/1.txt     # labelImg, Label Studio; obj.names of Darknet and CVAT
+    train/images/1.jpg, train/labels/1.txt      # parts are folders; where no file has names, numbers are the classes
 
 Boxes are images of their own; of a polygon or a turned box the box around it.
 """
@@ -10,6 +13,7 @@ Boxes are images of their own; of a polygon or a turned box the box around it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,22 +32,37 @@ from shotfit.data.formats.annotated import (
 from shotfit.data.formats.documents import YAML_BYTES, read_yaml
 from shotfit.data.formats.lines import is_path
 from shotfit.data.images import SUFFIXES, shown
-from shotfit.data.listing import How, Listing, Part
+from shotfit.data.listing import How, Listing, Part, parts_named
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError
 from shotfit.files import LIST_BYTES, SETTINGS_BYTES, UnreadableError, read_text
 
-__all__ = ["WHAT", "is_yaml", "labels_of", "listed_pictures", "names_of", "read", "recognizes", "sides_of", "yaml_of"]
+__all__ = [
+    "BOX_LINE",
+    "WHAT",
+    "is_yaml",
+    "labels_of",
+    "listed_pictures",
+    "names_of",
+    "read",
+    "recognizes",
+    "sides_of",
+    "yaml_of",
+]
 
 WHAT = "YOLO's data sets"
 _SUFFIXES = (".yaml", ".yml")
 _PARTS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_NAMES = ("classes.txt", "obj.names")
+_LOOKED_AT = 50  # pictures of a folder, some of which may have no box
+BOX_LINE = re.compile(r"\s*\d{1,9}(?:\s+[-+.\deE]+){4,}\s*")
+"""A line of a file of labels."""
 _OTHER_PLACES = 8  # how often `..` is left out where nothing lies
 
 
 def recognizes(source: Path) -> bool:
-    """A YAML file with names and parts, or a folder with one."""
-    return is_yaml(source)
+    """A YAML file with names and parts, or a folder with one, or with pictures that have files of boxes."""
+    return is_yaml(source) or (source.is_dir() and bool(_homes(source)))
 
 
 def is_yaml(source: Path) -> bool:
@@ -60,6 +79,8 @@ def read(source: Path, how: How) -> Listing:
         ShotfitError: no such YAML, a part that is not there, a line that is no box, a class without a name.
     """
     how.check_columns(source, "YOLO's data sets")
+    if not is_yaml(source) and source.is_dir() and (homes := _homes(source)):
+        return _without_yaml(source, homes, how)
     path = yaml_of(source)
     settings = read_yaml(path, WHAT)
     names = names_of(path, settings)
@@ -76,6 +97,52 @@ def read(source: Path, how: How) -> Listing:
         names.values(),
         padding=how.padding,
     )
+
+
+def _without_yaml(source: Path, homes: dict[Path, Part], how: How) -> Listing:
+    """The boxes of the pictures in folders. Raises ShotfitError, as `read` does."""
+    lists = [home / name for home in (source, source / "labels", *homes) for name in _NAMES]
+    named = next((path for path in lists if path.is_file()), None)
+    lines = [] if named is None else read_text(named, SETTINGS_BYTES, "a list of classes").rstrip().split("\n")
+    names = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    images = [
+        Annotated(picture, part, (), list(_boxes(picture, names or None, keypoints=False)), relative=True)
+        for home, part in homes.items()
+        for picture in _pictures(home, shown(home))
+    ]
+    classes = names.values() or sorted({box.label for image in images for box in image.boxes}, key=int)
+    notes = [] if names else ["no classes.txt names the classes: they are called by their numbers"]
+    reader = "YOLO files of labels" if named is None else f"YOLO data set by {named.name}"
+    return listed_annotated(images, reader, source, "the images of the test folder", classes, notes, how.padding)
+
+
+def _homes(source: Path) -> dict[Path, Part]:
+    """The folders of pictures that have files of boxes, each with its part."""
+    for top in (source, source / "images"):
+        try:
+            folders = {path.name: path for path in sorted(top.iterdir()) if path.is_dir()}
+        except OSError:
+            continue
+        found: dict[Path, Part] = {}
+        for name, part in parts_named(folders).items():
+            home = next((home for home in (folders[name] / "images", folders[name]) if _has_boxes(home)), None)
+            found |= {} if home is None else {home: part}
+        if found:
+            return found
+    return next(({home: "train"} for home in (source / "images", source) if _has_boxes(home)), {})
+
+
+def _has_boxes(home: Path) -> bool:
+    """Whether the first pictures of a folder have a file with a box."""
+    try:
+        pictures = [name for name in sorted(os.listdir(home)) if Path(name).suffix.lower() in SUFFIXES]
+        for name in pictures[:_LOOKED_AT]:
+            path = labels_of(home / name)
+            if path.is_file() and (text := read_text(path, SETTINGS_BYTES, "a file of labels").strip()):
+                return BOX_LINE.fullmatch(text.split("\n", 1)[0]) is not None
+    except (ShotfitError, OSError, ValueError):
+        pass
+    return False
 
 
 def yaml_of(source: Path) -> Path:
@@ -164,8 +231,8 @@ def _pictures(place: Path, where: str) -> Iterator[Picture]:
             yield files.picture(line.strip(), f"{shown(place)}, line {number}")
 
 
-def _boxes(picture: Picture, names: dict[int, str], keypoints: bool) -> Iterator[Box]:
-    """The boxes in the text file of a picture; none where there is no file."""
+def _boxes(picture: Picture, names: dict[int, str] | None, keypoints: bool) -> Iterator[Box]:
+    """The boxes in the text file of a picture; none where there is no file. names: None for the numbers themselves."""
     path = labels_of(picture.path)
     try:
         lines = read_text(path, SETTINGS_BYTES, "a file of labels").split("\n")
@@ -178,9 +245,10 @@ def _boxes(picture: Picture, names: dict[int, str], keypoints: bool) -> Iterator
             continue
         where = f"{shown(path)}, line {number}"
         word, *rest = line.split()
-        label = names.get(int(word)) if word.isascii() and word.isdecimal() and len(word) < 10 else None
-        if label is None:
-            raise ShotfitError(f"{where}: the class is {entry(word)}; expected a number that names: has.")
+        number_of_class = int(word) if word.isascii() and word.isdecimal() and len(word) < 10 else -1
+        label = str(number_of_class) if names is None else names.get(number_of_class)
+        if label is None or number_of_class < 0:
+            raise ShotfitError(f"{where}: the class is {entry(word)}; expected the number of a name.")
         yield of_corners(label, sides_of(rest, keypoints, where), where)
 
 
