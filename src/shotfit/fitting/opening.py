@@ -123,9 +123,9 @@ def read_saved(
     """
     record = here(read_record(folder), folder if asked is None else asked)
     check_record(folder, record)
-    kind = kind_of(folder, record, method)
-    number = None if task is None else _alone(record, kind, task)
+    number = None if task is None else _alone(record, kind_of(folder, record, method), task)
     tensors = read_tensors(folder, record) if number is None else one_task(folder, record, number)
+    kind = kind_of(folder, record, method)  # last: a damaged file is said before a missing class
     if record["options"].keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
         raise damaged(folder)
     try:
