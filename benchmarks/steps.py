@@ -294,7 +294,7 @@ def apex_step(size: Size, repeats: int) -> Line:
 
 def clip_lora_step(size: Size, repeats: int) -> Line:
     """CLIP-LoRA, whole training step, every block of both towers, batch 32, 100 classes, stored views."""
-    return _step("clip_lora_step", "clip_lora", 1.6, size, repeats)
+    return _step("clip_lora_step", "clip_lora", 2, size, repeats)
 
 
 def cocoop_step(size: Size, repeats: int) -> Line:

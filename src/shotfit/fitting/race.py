@@ -49,7 +49,7 @@ SHORTLIST = ("zero_shot", "linear_probe", "taskres", "dualadapter")
 WITH_NEW_CLASSES = ("zero_shot", "clip_adapter", "coop")
 OF_SEVERAL = "softcpt"  # of several tasks at once, beside a race for each
 UP_TO = {"dualadapter": 3000}  # support images: it learns rows for each, so that its work grows with their square
-VIEWED = 2000  # support images: of more, views cost most of the time and change little
+VIEWED = 1000  # support images: of more, views cost most of the time and change little
 ALONE = "dualadapter"  # where nothing can be held out: best of one shot on the mean, and above zero-shot everywhere
 
 
