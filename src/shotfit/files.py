@@ -453,6 +453,8 @@ def _remove_left(folder: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
+        with suppress(OSError):
+            path.rmdir()  # an empty one, which takes no descriptor, where there may be none left
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -132,6 +132,8 @@ def _check_part(part: Any, kind: str, known: set[str]) -> int:
                     _list(_object(token, name).get("tokens"), f"{name}: tokens", MOST_FRAME)
             elif isinstance(value, str) and len(value) > LONGEST_TOKEN:
                 raise _FaultError(f"{name} of {kind} has more than {LONGEST_TOKEN:,} characters")
+        if entries["type"] == "Precompiled" and "precompiled_charsmap" not in entries:  # over which the library panics
+            raise _FaultError(f"{kind} has no precompiled_charsmap")
         if entries["type"] == "Replace" and isinstance(entries.get("content"), str):
             growth *= max(1, len(entries["content"]))
         if maps > 1:

@@ -194,7 +194,7 @@ def places(path: Path | Address) -> Iterator[tuple[str, Place]]:
     try:
         with _opened(path, headers=True) as file:
             yield from _of_tar(path, file) if path.suffix.lower() == ".tar" else _of_zip(path, file)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OverflowError, ValueError, NotImplementedError) as error:
         raise ShotfitError(f"{path} is no {path.suffix.lower()} archive that can be read ({error}).") from error
 
 
@@ -384,7 +384,10 @@ def _row(path: Path | Address, row: int) -> bytes:
             if number is None:
                 raise PartError(f"is not in {path.name}, which has {ends[-1] if ends else 0:,} rows")
             start = ends[number - 1] if number else 0
-            value = _group(path, groups, number, *_state(path))[row - start].as_py()
+            group = _group(path, groups, number, *_state(path))
+            if isinstance(group, PartError):
+                raise PartError(str(group))
+            value = group[row - start].as_py()
         except (pa.ArrowException, OSError) as error:
             raise PartError(f"cannot be read from its table ({_first_line(error)})") from error
     if isinstance(value, dict):
@@ -454,7 +457,10 @@ def _read_group(pa: Any, file: Any, column: str, number: int) -> Any:
 def _group(
     path: Path | Address, read: Callable[[int], Any], number: int, size: int, changed: int | str, process: int
 ) -> Any:
-    return read(number)
+    try:
+        return read(number)
+    except PartError as error:
+        return error  # kept, so that it is not read again for each of its rows
 
 
 def _stream(pa: Any, source: Any) -> Any:

@@ -36,7 +36,7 @@ from shotfit.data.images import (
     open_image,
     shown,
 )
-from shotfit.data.lists import AS_THEY_ARE, LISTS, Paths, is_list, paths_in
+from shotfit.data.lists import AS_THEY_ARE, LISTS, LONGEST_PATH, Paths, is_list, paths_in
 from shotfit.data.pictures import Picture, PictureLike, pictures_of
 from shotfit.data.remote.addresses import Address, check_address, is_address
 from shotfit.data.remote.pictures import RemotePicture, picture_named
@@ -47,7 +47,6 @@ __all__ = [
     "Found", "Place", "Stream", "find_images", "identified", "is_picture", "leniently", "lines_of", "pictures_in",
 ]  # fmt: skip
 
-_LONGEST_PATH = 2**16  # characters; systems allow 4,096
 _BLOCK = 2**16  # bytes of a list that are read at once, if so many are there
 _MOST_NUMBERED = 1_000_000  # names that one source may spell
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
@@ -393,9 +392,9 @@ def lines_of(stream: TextIO) -> Iterator[str | None]:
 
 
 def _checked(line: str) -> str:
-    if len(line) > _LONGEST_PATH:
+    if len(line) > LONGEST_PATH:
         raise ShotfitError(
-            f"A line on standard input has more than {_LONGEST_PATH:,} characters; expected a path a line."
+            f"A line on standard input has more than {LONGEST_PATH:,} characters; expected a path a line."
         )
     return line
 

@@ -34,7 +34,18 @@ from shotfit.errors import ShotfitError, first_few
 from shotfit.files import open_regular
 from shotfit.printing import from_cell
 
-__all__ = ["AS_THEY_ARE", "LINES", "LISTS", "PATHS", "TABLES", "Paths", "is_list", "paths_in", "plain_column"]
+__all__ = [
+    "AS_THEY_ARE",
+    "LINES",
+    "LISTS",
+    "LONGEST_PATH",
+    "PATHS",
+    "TABLES",
+    "Paths",
+    "is_list",
+    "paths_in",
+    "plain_column",
+]
 
 LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv")
@@ -43,6 +54,7 @@ LISTS = (*LINES, *TABLES, *TEXTS)
 """Endings of what is always a list."""
 MOST_BYTES = 2**40  # of a list, of which a line is held at a time
 LONGEST = 2**20  # characters of a line
+LONGEST_PATH = 2**16  # characters; systems allow 4,096
 PROBED = 16  # paths at the beginning that say where paths begin
 _ROWS = 8192  # of Parquet, that are held
 PATHS = (
@@ -91,7 +103,7 @@ def paths_in(path: Path, how: Paths = AS_THEY_ARE) -> Iterator[str]:
         found = _of_cells(path, how.column)
     else:
         found = (line for _, line in _lines(path))
-    coming = (one for one in found if one.strip())
+    coming = (_bounded(path, one) for one in found if one.strip())
     first = list(itertools.islice(coming, PROBED))
     if not first:
         raise ShotfitError(f"{shown(path)} names no picture; expected a path a line.")
@@ -99,6 +111,12 @@ def paths_in(path: Path, how: Paths = AS_THEY_ARE) -> Iterator[str]:
     start = "" if base == "." else os.path.join(base, "")  # noqa: PTH118  (of a million lines)
     for one in itertools.chain(first, coming):
         yield one if os.path.isabs(one) or "://" in one else start + one  # noqa: PTH117
+
+
+def _bounded(path: Path, name: str) -> str:
+    if len(name) > LONGEST_PATH:
+        raise ShotfitError(f"{shown(path)} names a path of {len(name):,} characters; expected one a row.")
+    return name
 
 
 def _base(path: Path, first: list[str]) -> Path:

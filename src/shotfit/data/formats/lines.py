@@ -15,7 +15,7 @@ from typing import Any
 from shotfit.data.images import SUFFIXES, shown
 from shotfit.data.label_sets import BAR, FLAG, MARKS, Forms, labels_in_columns, labels_of
 from shotfit.data.listing import How, Part, Row, part_named, parts_named
-from shotfit.data.lists import PATHS, plain_column
+from shotfit.data.lists import LONGEST_PATH, PATHS, plain_column
 from shotfit.data.pictures import Picture
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import LIST_BYTES, read_bytes
@@ -324,8 +324,8 @@ def _field(where: str, line: Mapping[str, Any], key: str, more: str = "") -> str
 
 
 def is_path(text: str) -> bool:
-    """Whether a file may have that name: no zero byte, and nothing that the file system cannot say."""
+    """Whether a file may have that name: not too long, no zero byte, and nothing that the file system cannot say."""
     try:
-        return b"\0" not in os.fsencode(text)
+        return len(text) <= LONGEST_PATH and b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
