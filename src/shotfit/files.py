@@ -453,9 +453,10 @@ def _remove_left(folder: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        with suppress(OSError):
-            path.rmdir()  # an empty one, which takes no descriptor, where there may be none left
         shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():  # it takes a descriptor, and there may be none left; an empty folder goes without
+            with suppress(OSError):
+                path.rmdir()
     else:
         path.unlink(missing_ok=True)
 

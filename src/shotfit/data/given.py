@@ -123,14 +123,14 @@ def from_images(
     pictures = pictures_of(images)
     several = how.several_labels
     names = _sets(labels, classes) if several else _texts(labels, "labels", classes)
-    known = tuple(classes) if several else ()
+    named = tuple(classes) if several else ()
     for what, given in (("labels", names), ("parts", parts), ("groups", groups)):
         if given is not None and len(given) != len(pictures):
             raise UsageError(f"there are {len(pictures):,} images and {len(given):,} {what}; expected one for each.")
     part_of = ["train"] * len(pictures) if parts is None else list(parts)
     group_of = [""] * len(pictures) if groups is None else _texts(groups, "groups")
     rows = [
-        Row(picture, label, _part(part), group, known)
+        Row(picture, label, _part(part), group, named)
         for picture, label, part, group in zip(pictures, names, part_of, group_of, strict=True)
     ]
     listing = listed(rows, "a list of images", "the images with the part test", classes=() if several else classes)
