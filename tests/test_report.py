@@ -426,7 +426,7 @@ def test_size_is_bounded_by_caps(monkeypatch: pytest.MonkeyPatch) -> None:
     judged = Judged(probabilities, (labels + 1) % classes, order / count, order >= 0, order)
     doubles = tuple(Doubles(tuple(range(first, first + 50)), False, 0.99, True, False) for first in range(0, count, 50))
     examined = Examined(items, ("train",) * 500 + ("test",) * (count - 500), names, features, judged, doubles)
-    facts = Facts("t", Path("photos"), names, items, 500, True, answers, answers, examined, 0, False)
+    facts = Facts("t", Path("photos"), names, items, 500, True, 0, False, answers, answers, examined)
     record = {
         "method": "zero_shot", "found_at": "zero_shot", "options": {}, "precision": "float32", "selection": "x" * 10**6,
         "classes": [{"task": "t", "names": names, "templates": ["{}"]}],

@@ -27,7 +27,7 @@ from shotfit.evaluation.paired import Paired, compare_answers
 from shotfit.fitting.learned import count_learned
 from shotfit.fitting.model import Model
 
-__all__ = ["Facts", "Near", "Seen", "look", "neighbours"]
+__all__ = ["Facts", "Judged", "Near", "Seen", "look", "neighbours"]
 
 SHOWN = 3  # classes, and nearest labelled pictures, of each picture
 
@@ -52,12 +52,11 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
-    """A model on labelled pictures. Labels count `class_names`.
+class Judged:
+    """Labelled pictures that a model is judged on. Labels count `class_names`.
 
     known: all pictures, those of the test part last; the first `labelled` are the training and validation part. whole:
-    the model is judged on all of them, not on the test part alone. answers and plain (zero-shot's): what is said of
-    those that it is judged on. examined: labels and doubles of all. learned: how many of the judged ones the model has
+    the model is judged on all of them, not on the test part alone. learned: how many of the judged ones the model has
     learned from. is_plain: the model is zero-shot itself.
     """
 
@@ -67,9 +66,6 @@ class Facts:
     known: tuple[Item, ...]
     labelled: int
     whole: bool
-    answers: Answers
-    plain: Answers
-    examined: Examined
     learned: int
     is_plain: bool
 
@@ -82,6 +78,18 @@ class Facts:
     def items(self) -> tuple[Item, ...]:
         """The pictures that the model is judged on."""
         return self.known[self.first :]
+
+
+@dataclass(frozen=True, eq=False)
+class Facts(Judged):
+    """A model on labelled pictures.
+
+    answers and plain (zero-shot's): what is said of those that it is judged on. examined: labels and doubles of all.
+    """
+
+    answers: Answers
+    plain: Answers
+    examined: Examined
 
     @property
     def features(self) -> NDArray[Any]:

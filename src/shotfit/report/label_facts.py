@@ -10,7 +10,6 @@ It is data: `labels_page.py` shows it as a report.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from shotfit.evaluation.several_labels import LabelAnswers, labelled_answers
 from shotfit.fitting.heldout import features_of_items
 from shotfit.fitting.learned import count_learned
 from shotfit.fitting.model import Model
-from shotfit.report.facts import Near, neighbours
+from shotfit.report.facts import Judged, Near, neighbours
 
 __all__ = ["LabelFacts", "Slip", "look_at_labels"]
 
@@ -46,35 +45,15 @@ class Slip:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelFacts:
-    """A model of several labels on labelled pictures. Labels count `class_names`.
+class LabelFacts(Judged):
+    """A model of several labels on labelled pictures.
 
-    known: all pictures, those of the test part last; the first `labelled` are the training and validation part. whole:
-    the model is judged on all of them, not on the test part alone. features: of all, [known, embed]. answers and plain
-    (zero-shot's): what is said of those that it is judged on. learned: how many of these the model has learned from.
+    features: of all, [known, embed]. answers and plain (zero-shot's): what is said of those that it is judged on.
     """
 
-    task: str
-    source: Path
-    class_names: tuple[str, ...]
-    known: tuple[Item, ...]
-    labelled: int
-    whole: bool
     features: NDArray[Any]
     answers: LabelAnswers
     plain: LabelAnswers
-    learned: int
-    is_plain: bool
-
-    @property
-    def first(self) -> int:
-        """The first place of `known` that the model is judged on."""
-        return 0 if self.whole else self.labelled
-
-    @property
-    def items(self) -> tuple[Item, ...]:
-        """The pictures that the model is judged on."""
-        return self.known[self.first :]
 
     @property
     def wrong(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
