@@ -48,6 +48,7 @@ from shotfit.fitting.race import (
     better_in_views,
     check_size,
     decided,
+    entry_of,
     in_views,
     refused_row,
     shortlist,
@@ -355,13 +356,9 @@ def _as_it_is(judge: Judge, fitted: Method) -> Entrant:
 
 def _entrant(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setting, check: bool) -> Entrant:
     """A method with what is chosen of it, fitted to all, and what it says of images that are held out from it."""
-    selection = judge.validation
     found = _choice(judge, prototype, recipe, setting)
-    again = len(selection.folds) if check and selection.source == "cross-validation" else 0
-    chosen, what = found.candidate, f"Fitting {prototype.name}"
-    fitted = judge.fitter.fit(chosen.prototype, judge.items, selection, what, chosen.setting, trainings=1 + again)
-    parts = hold_out(judge, chosen, fitted) if check else []
-    return Entrant(found, fitted, parts, spared=judge.spared(chosen, fitted) if check else None)
+    one = entry_of(judge, found, f"Fitting {prototype.name}", check)
+    return replace(one, spared=judge.spared(found.candidate, one.fitted)) if check else one
 
 
 def _choice(judge: Judge, prototype: Method, recipe: RecipeName, setting: Setting) -> Choice:

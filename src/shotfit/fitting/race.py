@@ -37,6 +37,7 @@ __all__ = [
     "better_in_views",
     "check_size",
     "decided",
+    "entry_of",
     "in_views",
     "refused_row",
     "shortlist",
@@ -116,6 +117,14 @@ def decided(entrants: Sequence[Entrant]) -> tuple[Entrant, list[dict[str, Any]]]
     return (winner if best is None else best[1]), rows
 
 
+def entry_of(judge: Judge, choice: Choice, what: str, check: bool = True) -> Entrant:
+    """What was chosen, fitted to all, and with `check` what it says of images that are held out from it."""
+    chosen, validation = choice.candidate, judge.validation
+    again = len(validation.folds) if check and validation.source == "cross-validation" else 0
+    fitted = judge.fitter.fit(chosen.prototype, judge.items, validation, what, chosen.setting, trainings=1 + again)
+    return Entrant(choice, fitted, hold_out(judge, chosen, fitted) if check else [])
+
+
 def in_views(judge: Judge, winner: Entrant) -> Entrant | None:
     """The winner fitted to random views of each image too, with all that was chosen left as it is; None: it diverged.
 
@@ -125,13 +134,11 @@ def in_views(judge: Judge, winner: Entrant) -> Entrant | None:
         members = [in_views(judge, member) for member in winner.members]
         found = [member for member in members if member is not None and member.held_out() is not None]
         return _ensemble(found, judge.fitter.sizes) if len(found) == len(members) else None
-    chosen = as_found(winner.choice.candidate, winner.fitted)
-    what, trainings = f"Fitting {winner.fitted.name} to random views", 1 + len(judge.validation.folds)
+    chosen = replace(winner.choice, candidate=as_found(winner.choice.candidate, winner.fitted))
     try:
-        fitted = judge.fitter.fit(chosen.prototype, judge.items, judge.validation, what, chosen.setting, trainings)
+        return replace(entry_of(judge, chosen, f"Fitting {winner.fitted.name} to random views"), choice=winner.choice)
     except DivergedError:
         return None
-    return Entrant(winner.choice, fitted, hold_out(judge, chosen, fitted))
 
 
 def better_in_views(winner: Entrant, viewed: Entrant | None) -> tuple[bool, dict[str, Any]]:
