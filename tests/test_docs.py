@@ -334,3 +334,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             missing.append(f"{target}#{anchor}")
     assert missing == []
+
+
+def test_no_page_has_a_paragraph_twice_or_a_place_left_to_fill() -> None:
+    seen: dict[str, str] = {}
+    for page in [*PAGES, *LOGS]:
+        name = page.relative_to(ROOT).as_posix()
+        prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        assert re.findall(r"^[A-Z_]{4,}$", prose, re.MULTILINE) == [], name
+        for paragraph in re.split(r"\n(?:\s*\n|(?=#))", prose):
+            if len(paragraph) > 150:
+                assert paragraph not in seen, f"{name} repeats {seen[paragraph]}: {paragraph[:100]}"
+                seen[paragraph] = name

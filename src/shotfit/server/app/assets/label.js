@@ -41,10 +41,14 @@ export const view = {
   pressed,
 };
 
-listen((topic) => {
+listen((topic, others) => {
   if (topic === "all") {
-    selected.clear();
+    const kept = others ? [] : [...selected]; // places mean the same pictures
     show(filter, true);
+    const there = new Set(grid.items);
+    for (const place of kept) if (there.has(place)) selected.add(place);
+    grid.refresh();
+    bar();
   }
   if (topic === "labels" || topic === "classes" || topic === "all") {
     panel.draw();

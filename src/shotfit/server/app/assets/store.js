@@ -14,7 +14,7 @@ export const store = {
 };
 
 const listeners = new Set();
-/** Hear of changes by topic: labels, classes, guesses, job, saved, all. */
+/** Hear of changes by topic: labels, classes, guesses, job, saved, all (and whether other pictures are there). */
 export function listen(heard) {
   listeners.add(heard);
   return () => listeners.delete(heard);
@@ -25,15 +25,23 @@ export function tell(topic, about) {
 
 export async function load() {
   const said = await fetched();
+  const before = store.names;
+  const given = [...underway.keys()].map((name) => [name, store.labels[store.place.get(name)]]); // not yet told
   Object.assign(store, {
     folder: said.folder, path: said.path, journal: said.journal, here: said.here, passedOver: said.passed_over, leftOut: said.left_out,
     damaged: said.damaged, number: said.number, names: said.names, paths: said.paths, classes: said.classes,
     labels: said.labels.map((one) => (one < 0 ? null : said.classes[one])), job: said.job, fit: said.fit,
   });
   store.place = new Map(said.names.map((name, place) => [name, place]));
+  for (const [name, label] of given) {
+    const place = store.place.get(name);
+    if (place === undefined) continue;
+    store.labels[place] = label;
+    if (label !== null && !store.classes.includes(label)) store.classes = [...store.classes, label];
+  }
   store.guesses.clear();
   count();
-  tell("all");
+  tell("all", before.length !== store.names.length || before.some((name, place) => name !== store.names[place]));
 }
 
 function count() {
@@ -56,8 +64,8 @@ export function heard(said) {
     for (const [name, label] of Object.entries(said.labels)) {
       const place = store.place.get(name);
       if (place === undefined) continue;
-      if (underway.has(place)) { // what is shown here comes later, or did it?
-        saidLater.set(place, { label, number: said.number });
+      if (underway.has(name)) { // what is shown here comes later, or did it?
+        saidLater.set(name, { label, number: said.number });
         continue;
       }
       store.labels[place] = label;
@@ -88,7 +96,7 @@ function setClasses(classes) {
 }
 
 const undone = []; // what `undo` takes back, the latest last
-const underway = new Map(); // places whose label is on its way, and how many times
+const underway = new Map(); // names of pictures whose label is on its way, and how many times
 const saidLater = new Map(); // what others said of these meanwhile
 let chain = Promise.resolve();
 
@@ -127,29 +135,30 @@ export function undo() {
 }
 
 function give(labels, expected, before, isUndo = false) {
-  const places = Object.keys(labels).map((name) => store.place.get(name)).filter((place) => place !== undefined);
-  for (const place of places) {
-    store.labels[place] = labels[store.names[place]];
-    underway.set(place, (underway.get(place) ?? 0) + 1);
+  const names = Object.keys(labels).filter((name) => store.place.has(name));
+  for (const name of names) {
+    store.labels[store.place.get(name)] = labels[name];
+    underway.set(name, (underway.get(name) ?? 0) + 1);
   }
   for (const name of Object.values(labels)) {
     if (name !== null && !store.classes.includes(name)) store.classes = [...store.classes, name];
   }
   count();
   store.unsaved += 1;
-  tell("labels", places);
+  const changed = () => names.map((name) => store.place.get(name)).filter((place) => place !== undefined);
+  tell("labels", changed());
   tell("saved");
   const arrived = (number) => {
-    for (const place of places) {
-      const left = underway.get(place) - 1;
+    for (const name of names) {
+      const left = underway.get(name) - 1;
       if (left) {
-        underway.set(place, left);
+        underway.set(name, left);
         continue;
       }
-      underway.delete(place);
-      const other = saidLater.get(place);
-      if (other && other.number > number) store.labels[place] = other.label;
-      saidLater.delete(place);
+      underway.delete(name);
+      const other = saidLater.get(name), place = store.place.get(name);
+      if (place !== undefined && other && other.number > number) store.labels[place] = other.label;
+      saidLater.delete(name);
     }
     store.unsaved -= 1;
   };
@@ -163,11 +172,11 @@ function give(labels, expected, before, isUndo = false) {
     arrived(Infinity);
     for (const [name, label] of Object.entries(before)) {
       const place = store.place.get(name);
-      if (place !== undefined && !underway.has(place)) store.labels[place] = label;
+      if (place !== undefined && !underway.has(name)) store.labels[place] = label;
     }
     if (!isUndo) undone.pop();
     count();
-    tell("labels", places);
+    tell("labels", changed());
     tell("saved");
     report(error, "not kept");
   });
