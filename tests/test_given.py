@@ -170,6 +170,12 @@ def test_model_learns_more_images_and_a_new_class(folders: Task, tmp_path: Path,
     assert more.predict(white)[0].labels
 
 
+def test_added_images_are_learned_with_the_seed_of_the_fit(folders: Task, tmp_path: Path) -> None:
+    backbone = tiny_backbone(tmp_path)
+    model = shotfit.fit(folders, method="linear_probe", seed=0, backbone=backbone, store=MemoryStore(), keep=True)
+    assert model.add(photos(tmp_path / "white", "w", (250, 250, 250)), ["white"] * 4).record["seed"] == 0
+
+
 def test_model_from_a_folder_is_told_what_it_was_fitted_to(folders: Task, tmp_path: Path) -> None:
     backbone = tiny_backbone(tmp_path)
     fitted = shotfit.fit(folders, method="linear_probe", backbone=backbone, store=MemoryStore())

@@ -51,7 +51,8 @@ def add(
     given = from_images(images, labels, parts=None, name="added", cache=cache_folder(), how=how, known=names)
     more = Reading(to_fit=False, lenient=lenient).examined(given, cache_folder())
     task = joined(known[0], [*more.train, *more.test], more.classes.names)
-    again = once_more(model, [task], seed=model.record["seed"] or 1, check=bool(model.record["checked"]))
+    seed = model.record["seed"]  # None of class names alone
+    again = once_more(model, [task], seed=1 if seed is None else seed, check=bool(model.record["checked"]))
     again.support = (task,)
     return again
 
