@@ -65,6 +65,7 @@ class Board:
         inside = here == self.folder or self.folder in here.parents
         self.here = self.folder.parent if inside else here  # what is written does not lie among the pictures
         self._listeners: list[Heard] = []
+        self._follows = False  # whether a thread looks at what other servers write
         self._have(Gallery.of(self.folder, unsorted))
         self._looked = time.monotonic()
         self.journal = Journal(self.folder, self._heard)
@@ -75,9 +76,11 @@ class Board:
 
     def listen(self, heard: Heard) -> Callable[[], None]:
         """Tell of every change from now on, also of those that other servers write; gives what ends that."""
-        self._listeners.append(heard)
-        if len(self._listeners) == 1:
-            threading.Thread(target=self._follow, daemon=True).start()
+        with self._starting:
+            self._listeners.append(heard)
+            if not self._follows:  # one that is still asleep since another page went is enough
+                self._follows = True
+                threading.Thread(target=self._follow, daemon=True).start()
         return lambda: self._listeners.remove(heard)
 
     def look_again(self) -> None:
@@ -203,14 +206,16 @@ class Board:
         return self._paths.get(path)
 
     def result(self) -> dict[str, Any] | None:
-        """What the latest fit says, with the number of labels that have changed since."""
+        """What the latest fit says, with the number of labels that it would now learn otherwise."""
         try:
             told = json.loads(read_text(self.home / RESULT, SETTINGS_BYTES, "the record of a fit"))
         except (UnreadableError, ValueError, RecursionError):
             return None
         if not isinstance(told, dict) or told.get("version") != VERSION:
             return None
-        learned, now = told.pop("labels"), self.labels()
+        learned, now = told.pop("labels"), self._to_learn()
+        for path in told["unreadable"]:
+            now.pop(path, None)
         told["count"] = len(learned)
         kept = self.confirmed()
         for kind, rows in told["look"].items():
@@ -234,9 +239,7 @@ class Board:
 
     def fit(self, thorough: bool) -> None:
         """Start to fit to the labels; pictures of a test part are not learned."""
-        tested = {one.path for one in self._all() if one.held_out}
-        labels = {path: label for path, label in self.labels().items() if path not in tested}
-        self.begin("fit", labels=labels, thorough=thorough)
+        self.begin("fit", labels=self._to_learn(), thorough=thorough)
 
     def suggest(self, count: int) -> None:
         """Start to look for the pictures to label next."""
@@ -288,10 +291,15 @@ class Board:
         self.journal.close()
 
     def _follow(self) -> None:
-        while self._listeners:
+        while self._is_heard():
             with suppress(ShotfitError, OSError):
                 self.journal.follow()
             time.sleep(FOLLOW)
+
+    def _is_heard(self) -> bool:
+        with self._starting:
+            self._follows = bool(self._listeners)
+            return self._follows
 
     def _run(self, job: Job, work: Callable[[], Any]) -> None:
         try:
@@ -301,6 +309,8 @@ class Board:
             job.state = "cancelled"
         except ShotfitError as error:
             job.state, job.error = "failed", str(error)
+        except Exception as error:  # else no work could begin any more
+            job.state, job.error = "failed", f"This is a bug of shotfit: {type(error).__name__}: {error}"
         self._tell_job()
 
     def _progress(self, description: str, done: int, total: int | None) -> None:
@@ -336,6 +346,11 @@ class Board:
         for heard in [*self._listeners]:
             with suppress(RuntimeError):  # a page that has just gone
                 heard(said)
+
+    def _to_learn(self) -> dict[str, str]:
+        """The labels by path, of the pictures that are in no test part."""
+        tested = {one.path for one in self._all() if one.held_out}
+        return {path: label for path, label in self.labels().items() if path not in tested}
 
     def _have(self, gallery: Gallery) -> None:
         self.gallery, self._paths = gallery, {one.path: one.name for one in gallery.pictures.values()}

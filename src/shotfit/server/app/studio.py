@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 
 from shotfit.checkpoints.weights import load_in
+from shotfit.data.doctor import examine
 from shotfit.data.finding import identified
+from shotfit.data.given import from_images
 from shotfit.data.images import as_jpeg
 from shotfit.data.pictures import Picture
-from shotfit.data.tasks import ClassList, Task
+from shotfit.data.tasks import ClassList
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.store import cache_folder, open_store
 from shotfit.errors import ShotfitError, UsageError
@@ -84,15 +86,13 @@ class Studio:
         Raises ShotfitError where there is too little to fit to.
         """
         started = time.perf_counter()
-        pictures = self._pictures([*labels])
-        items, broken = identified(pictures, cache_folder())
-        readable = {item.picture for item in items}
-        kept = [(path, one) for path, one in zip(labels, pictures, strict=True) if one in readable]
+        pictures, cache = self._pictures([*labels]), cache_folder()
+        unread = _unread(dict(zip(pictures, labels.values(), strict=True)), cache)
+        kept = [(path, one) for path, one in zip(labels, pictures, strict=True) if one not in unread]
         names = [labels[path] for path, _ in kept]
         if len(set(names)) < 2:
             raise UsageError("A fit needs labelled pictures of at least two classes.")
-        images = [one for _, one in kept]
-        found = Task.from_images(images, names, name=self.folder.name or "pictures")
+        found = from_images([one for _, one in kept], names, name=self.folder.name or "pictures", cache=cache)
         task = everything(found, None, seed=1)  # labels are few: held-out answers come from cross-validation
         method = "auto" if thorough else QUICK
         model = fit(task, method, backbone=self.frozen.backbone, store=self.frozen.store, views="center")
@@ -111,7 +111,7 @@ class Studio:
             "look": look,
             "thorough": thorough,
             "labels": {path: labels[path] for path in paths},
-            "unreadable": {str(one.file): str(error) for one, error in broken.items()},
+            "unreadable": {path: unread[one] for path, one in zip(labels, pictures, strict=True) if one in unread},
             "seconds": round(time.perf_counter() - started, 1),
             "at": time.time(),
         }
@@ -209,6 +209,17 @@ class Studio:
 
     def _pictures(self, paths: Sequence[str]) -> list[Picture]:
         return [Picture(self.folder / path) for path in paths]
+
+
+def _unread(labels: Mapping[Picture, str], cache: Path | None) -> dict[Picture, str]:
+    """Why labelled pictures cannot be read, of those that cannot; what was read once is known by its content."""
+    items, broken = identified([*labels], cache)
+    said = {picture: str(error) for picture, error in broken.items()}
+    readable = [item.picture for item in items]
+    if readable:
+        report = examine(from_images(readable, [labels[one] for one in readable], cache=cache), cache=cache)
+        said |= {picture: problem.message for problem in report.errors for picture in problem.pictures}
+    return said
 
 
 def _askable(model: Model) -> Asked:
