@@ -115,6 +115,16 @@ def test_predictions_are_read_as_labels_again(
     }
 
 
+@pytest.mark.parametrize("said", ['"predictions": [{"probability": 0.9}]', '"predictions": 1.5', '"time": 1'])
+def test_predictions_without_a_label_are_one_line(shell: Shell, tmp_path: Path, said: str) -> None:
+    labels = plain(tmp_path)
+    lines = [f'{{"image": "{name}", "predictions": [{{"label": "red"}}]}}' for name in names_of(labels, 4)]
+    lines.append(f'{{"image": "{labels.parent / "05.png"}", {said}}}')
+    (tmp_path / "said.jsonl").write_text("\n".join(lines))
+    result = shell("doctor", tmp_path / "said.jsonl", "--several-labels")
+    assert result.code == 3 and one_line(result) and "said.jsonl, line 5: the label" in result.err
+
+
 def test_boxes_are_refused_as_each_has_one_label(fitted: Fitted, tmp_path: Path) -> None:
     model, labels = fitted
     boxes = {

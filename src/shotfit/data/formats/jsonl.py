@@ -72,7 +72,9 @@ def _every(lines: Iterator[tuple[int, dict[str, Any]]], left_out: LeftOut) -> It
             case {"error": _}:
                 left_out.errors += 1
             case {"predictions": [*found]}:
-                yield number, {**line, "label": [one["label"] for one in found if isinstance(one, dict)]}
+                yield number, {**line, "label": [one.get("label") if isinstance(one, dict) else one for one in found]}
+            case _:  # no labels, which is no picture of none of the classes
+                yield number, {**line, "label": line.get("predictions", {})}
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
