@@ -139,6 +139,13 @@ def test_file_of_something_else_is_not_touched(task: Task, backbone: Backbone, t
     assert out.read_text() == "Dear reader,\n"
 
 
+@pytest.mark.parametrize("what", ["methods", "shots", "seeds"])
+def test_nothing_to_compare_is_refused(task: Task, backbone: Backbone, what: str) -> None:
+    given: dict[str, Any] = {"methods": ["zero_shot"], "shots": [1], "seeds": [1], what: []}
+    with pytest.raises(UsageError, match=f"There are no {what} to compare: give at least one"):
+        compare(task, backbone=backbone, store=MemoryStore(), **given)
+
+
 def test_unknown_method_is_refused_before_any_fit(task: Task, backbone: Backbone, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean zero_shot"):
         run(task, backbone, tmp_path / "runs.jsonl", ("tip_adapter", "zeroshot"))

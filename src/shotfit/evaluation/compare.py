@@ -127,10 +127,10 @@ def compare(
     out, keep_predictions = (None if place is None else Path(place) for place in (out, keep_predictions))
     if leave_out and "zero_shot" not in methods:
         methods = ["zero_shot", *methods]
+    variants = read_variants(methods, shots, seeds, lr, epochs, views, recipe)
     tasks = tasks_of(data, labels, cache=cache_folder(), shots=max(shots), warned=lambda said: say(f"warning: {said}"))
     check_alone(tasks, "compare")
     data = tasks[0] if len(tasks) == 1 and not isinstance(data, (list, tuple)) else tasks
-    variants = read_variants(methods, shots, seeds, lr, epochs, views, recipe)
     plan = plan_of(data, protocol, targets, leave_out, apart)
     if isinstance(data, Task):
         warn_of_shared_images(data, targets)
