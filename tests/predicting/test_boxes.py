@@ -224,6 +224,8 @@ def test_rows_are_written_where_out_names_a_table(tmp_path: Path, run: Run) -> N
         (["--out", "o.json", "a.png"], "--boxes names its pictures: leave other images out"),
         (["--out", "o.json", "--transductive"], "--transductive does not go with --boxes"),
         (["--out", "o.json", "--copy-to", "x"], "--copy-to does not go with --boxes"),
+        (["--out", "o.json", "--map", "maps"], "--map does not go with --boxes"),
+        (["--out", "o.json", "--each-frame"], "--each-frame does not go with --boxes"),
         (["--out", "o.json", "--coverage", "0.9"], "go with rows, a box each: add --format"),
         (["--format", "fiftyone", "--out", "o"], "is of whole pictures"),
         (["--out", "o.json", "--padding", "-1"], "expected a share of a box's sides"),

@@ -250,6 +250,9 @@ def predict(
     if known_share is not None and not unknown:
         raise UsageError("--known-share is the share of images that --unknown leaves unmarked: add --unknown.")
     computing = None if precision is None else as_precision(precision)
+    of_clips: dict[str, object] = {
+        "--frames": frames, "--fps": fps, "--each-frame": each_frame, "--by-folder": by_folder, "--timeline": timeline,
+    }  # fmt: skip
     if boxes is not None:
         from shotfit.data.rows import form_of
 
@@ -257,6 +260,7 @@ def predict(
         check_boxes(out, form, images, {
             "--transductive": transductive, "--copy-to": copy_to, "--link-to": link_to, "--part": part,
             "--part-size": part_size, "--engine": engine, "--address": address, "--path-column": path_column,
+            "--map": map_to, "--map-classes": map_classes, "--points": points, **of_clips,
             "an export": (model / "export.json").is_file(),
         }, rows=(top or 1) > 1 or coverage is not None or unknown)  # fmt: skip
         from shotfit.data.detections.reading import read_boxes
@@ -299,7 +303,7 @@ def predict(
         raise UsageError("--map draws maps, and --copy-to and --link-to sort pictures: do one after the other.")
     other = next((name for name, value in {
         "--out": out, "--copy-to": copy_to, "--link-to": link_to, "--map-classes": map_classes, "--unknown": unknown,
-        "--coverage": coverage,
+        "--coverage": coverage, "--top": top, **of_clips,
     }.items() if points and value), None)  # fmt: skip
     if other is not None:
         raise UsageError(
@@ -329,13 +333,6 @@ def predict(
 
     asked = Asked(coverage, per_class, unknown, KNOWN_SHARE if known_share is None else known_share)
     sampling = Sampling(frames, fps)
-    of_clips: dict[str, object] = {
-        "--frames": frames,
-        "--fps": fps,
-        "--each-frame": each_frame,
-        "--by-folder": by_folder,
-    }
-    of_clips |= {"--timeline": timeline}
     if each_frame and timeline is not None:
         raise UsageError("--each-frame gives every frame a row of its own, and --timeline keeps the frames of a clip.")
     if timeline is not None:
