@@ -117,6 +117,7 @@ def test_fiftyone_makes_a_folder_of_two_files(photos: Path, run: Run, tmp_path: 
         (["--out", "rows.xlsx"], "no ending that says its format"),
         (["--format", "csv", "--out", "."], "is a folder"),
         (["--copy-to", "a", "--link-to", "b"], "give one"),
+        (["--copy-to", "a", "--each-frame"], "--copy-to and --link-to sort whole files"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_one_line(photos: Path, run: Run, words: list[str], said: str) -> None:

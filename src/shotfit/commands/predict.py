@@ -297,6 +297,8 @@ def predict(
     check_order("predict", model, images)
     if by_folder and (copy_to or link_to):
         raise UsageError("--by-folder makes one picture of a folder; --copy-to and --link-to sort files: leave one.")
+    if each_frame and (copy_to or link_to):
+        raise UsageError("--each-frame looks at parts of a clip; --copy-to and --link-to sort whole files: leave one.")
     if copy_to is not None and link_to is not None:
         raise UsageError("--copy-to makes copies, and --link-to links: give one.")
     if map_to is not None and (copy_to is not None or link_to is not None):
