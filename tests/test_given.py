@@ -146,6 +146,22 @@ def test_data_of_another_kind_is_a_sentence(data: object, labels: object, said: 
         tasks_of(data, labels)
 
 
+@pytest.mark.parametrize("said", [{"window": (0, 9)}, {"frames": 4}, {"group_column": "patient"}])
+def test_how_a_task_is_read_is_not_said_once_it_is_read(folders: Task, tmp_path: Path, said: dict[str, Any]) -> None:
+    (tmp_path / "tasks.toml").write_text("")
+    for data in (folders, (folders, folders), tmp_path / "tasks.toml"):
+        with pytest.raises(UsageError, match="say how one task is read: give them to read_task"):
+            shotfit.fit(data, "zero_shot", **said)
+    with pytest.raises(UsageError, match="several_labels say how one task is read"):
+        shotfit.fit(tmp_path / "tasks.toml", "zero_shot", several_labels=True)
+
+
+def test_list_of_one_task_is_judged_as_the_task(folders: Task, tmp_path: Path) -> None:
+    model = shotfit.fit(folders, "zero_shot", backbone=tiny_backbone(tmp_path), store=MemoryStore())
+    assert shotfit.evaluate(model, [folders]) == shotfit.evaluate(model, folders)
+    assert shotfit.evaluate(model, [folders]).images == len(folders.test)
+
+
 def photos(folder: Path, name: str, color: tuple[int, int, int], count: int = 4) -> list[Path]:
     """Noisy pictures of one colour."""
     generator = np.random.default_rng(sum(color))

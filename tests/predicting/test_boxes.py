@@ -151,6 +151,8 @@ def test_model_keeps_its_padding_and_refuses_another(tmp_path: Path, capsys: pyt
         relabel(fitted, source, tmp_path / "out.json", padding=0.1)
     with pytest.raises(UsageError, match="goes around boxes, but the images are whole pictures"):
         fit(tiny_task(tmp_path / "plain"), "zero_shot", padding=0.1, backbone=tiny_backbone(backbone))
+    with pytest.raises(UsageError, match=r"padding is 0.1, but the boxes of the task were read with 0 around them"):
+        fit(read_task(source), "zero_shot", padding=0.1, backbone=tiny_backbone(backbone))
     words = [str(tmp_path / "model"), str(source), "--backbone", str(backbone), "--all"]
     assert main(["evaluate", *words, "--padding", "0.5"]) == 2
     assert "leave --padding out" in capsys.readouterr().err

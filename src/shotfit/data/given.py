@@ -27,7 +27,7 @@ from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Task
 from shotfit.errors import UsageError
 
-__all__ = ["Data", "Labels", "from_images", "from_table", "tasks_of"]
+__all__ = ["Data", "Labels", "all_count", "from_images", "from_table", "tasks_of"]
 
 Data: TypeAlias = Task | Sequence[Task] | str | os.PathLike[str] | Iterable[PictureLike] | Any
 """A task or tasks, a path that `read_task` or `read_tasks` reads, images (with labels), a table or data set."""
@@ -55,7 +55,8 @@ def tasks_of(
     how, templates: as in `read_task`. shots, skip_broken, lenient, to_fit, found, warned: as in `Reading`.
 
     Raises:
-        UsageError: data of another type, labels where there are none or of another number, templates of a task.
+        UsageError: data of another type, labels where there are none or of another number, templates or columns of a
+            task.
         ShotfitError: what the readers or the doctor refuse.
     """
     if isinstance(templates, str):
@@ -69,8 +70,14 @@ def tasks_of(
             "labels go with a list of images; a path, a task and a table have their own (path_column and label_column "
             "name a table's columns)."
         )
-    if templates and (of_tasks or (is_path and Path(cast("str", data)).suffix == ".toml")):
+    is_read = of_tasks or (is_path and Path(cast("str", data)).suffix == ".toml")
+    if templates and is_read:
         raise UsageError("Templates go with a path to a task's images; a task, and a task list, have their own.")
+    if how.has_columns and is_read:
+        raise UsageError(
+            "path_column, label_column and group_column say how one task is read: give them to read_task, and take "
+            "what that gives."
+        )
     if of_tasks:
         tasks = [data] if isinstance(data, Task) else list(cast("Sequence[Task]", data))
         if not all(isinstance(task, Task) for task in tasks):
@@ -95,6 +102,14 @@ def tasks_of(
     else:
         task = from_images(cast("Iterable[PictureLike]", data), labels, templates=templates, cache=cache, how=how)
     return [reading.examined(task, cache, found, warned)]
+
+
+def all_count(data: Data, labels: Labels | None) -> bool:
+    """Whether a model is judged on all that is given, images or a table, and not on the test part of a path or task."""
+    if labels is not None:
+        return True
+    held = data if isinstance(data, (list, tuple)) else [data]
+    return not any(isinstance(one, Task) for one in held) and not isinstance(data, (str, os.PathLike))
 
 
 def from_images(

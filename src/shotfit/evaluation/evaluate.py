@@ -10,7 +10,6 @@ evaluate_tasks(model, read_tasks("tasks.toml")).accuracy        # the mean over 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import device_of
-from shotfit.data.given import Data, Labels, tasks_of
+from shotfit.data.given import Data, Labels, all_count, tasks_of
 from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Item, Task, plain_name
 from shotfit.engine.store import cache_folder
@@ -49,6 +48,7 @@ __all__ = [
     "answers_of_tasks",
     "answers_together",
     "calibration_error",
+    "check_place",
     "evaluate",
     "evaluate_tasks",
     "evaluate_together",
@@ -217,7 +217,7 @@ def evaluate(
         evaluate("shotfit-model", "photos").accuracy
     """
     if isinstance(model, Model):
-        _check_place(model, device)
+        check_place(model, device)
     else:
         model = load(model, device=device)
     return answers(model, _items_of(model, data, labels, everything), among).scores()
@@ -244,11 +244,10 @@ def _items_of(model: Model, data: Sequence[Item] | Data, labels: Labels | None, 
     if len(tasks) > 1:
         raise UsageError(f"{len(tasks)} tasks are given; evaluate_tasks judges several.")
     check_same_padding(model.record, tasks[0])
-    everything |= labels is not None or not isinstance(data, (Task, str, os.PathLike))
-    return labelled_for(model.class_names, tasks[0], everything)
+    return labelled_for(model.class_names, tasks[0], everything or all_count(data, labels))
 
 
-def _check_place(model: Model, device: str) -> None:
+def check_place(model: Model, device: str) -> None:
     """Refuse a device where a model is not: its features are kept there."""
     if device != "auto":
         wanted, place = device_of(device), model.frozen.backbone.device

@@ -10,7 +10,6 @@ the classes' own is macro.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shotfit.calls import checked
-from shotfit.data.given import Data, Labels, tasks_of
+from shotfit.data.given import Data, Labels, all_count, tasks_of
 from shotfit.data.rows import Columns, form_of, write_rows
 from shotfit.data.tasks import Item, Task
 from shotfit.engine.frozen import ImagePool
 from shotfit.engine.store import cache_folder
 from shotfit.errors import ShotfitError, UsageError
-from shotfit.evaluation.evaluate import calibration_error, labelled_for, share, zero_shot_of
+from shotfit.evaluation.evaluate import calibration_error, check_place, labelled_for, share, zero_shot_of
 from shotfit.evaluation.printed import WORST, aligned, percent
 from shotfit.fitting.figures import PRECISION
 from shotfit.fitting.model import Model, load
@@ -124,24 +123,35 @@ def evaluate_labels(
     """Score a model of several labels a picture on labelled images.
 
     model: a model, or the folder of one. data, labels: what `fit` takes with several_labels; the test part counts, or
-    with `everything` all images. device: as in `fit`, for a folder.
+    with `everything` all images. device: as in `fit`, for a folder; a model is scored where it is.
 
-    Raises UsageError for a model of one label a picture; ShotfitError for no image, and for other classes.
+    Raises UsageError for a model of one label a picture, for several tasks and for a device where the model is not;
+    ShotfitError for no image, and for other classes.
 
     Example (needs a saved model):
         evaluate_labels("shotfit-model", "labels.csv").mean_average_precision
     """
+    if isinstance(model, Model):
+        check_place(model, device)
     opened = model if isinstance(model, Model) else load(model, device=device)
+    _check_kind(opened)
     how = replace(opened.how, several_labels=not isinstance(data, Task))  # a task is read already
-    (task,) = tasks_of(data, labels, how, cache=cache_folder(), to_fit=False)
-    everything |= labels is not None or not isinstance(data, (Task, str, os.PathLike))
-    return labelled_answers(opened, labelled_for(opened.class_names, task, everything)).scores()
+    tasks = tasks_of(data, labels, how, cache=cache_folder(), to_fit=False)
+    if len(tasks) > 1:
+        raise UsageError(f"{len(tasks)} tasks are given; a model of several labels has one: name its images.")
+    items = labelled_for(opened.class_names, tasks[0], everything or all_count(data, labels))
+    return labelled_answers(opened, items).scores()
+
+
+def _check_kind(model: Model) -> None:
+    """Refuse a model of one label a picture. Raises UsageError."""
+    if not model.several_labels:
+        raise UsageError("This model gives each picture one label: evaluate it without --several-labels, by evaluate.")
 
 
 def labelled_answers(model: Model, items: Sequence[Item]) -> LabelAnswers:
     """What a model says of images, image by image. Raises as `evaluate_labels` does."""
-    if not model.several_labels:
-        raise UsageError("This model gives each picture one label: evaluate it without --several-labels, by evaluate.")
+    _check_kind(model)
     if not items:
         raise ShotfitError("There are no images to evaluate on; give a list with a test part, or use all its images.")
     sets = ImagePool(items, sets=len(model.class_names)).labels.numpy()

@@ -161,9 +161,11 @@ def fit(
     store = open_store() if store is None else store
     how = How(None, path_column, label_column, group_column, None, padding, frames, fps, window, bands, several_labels)
     listed = isinstance(data, (str, os.PathLike)) and os.fspath(data).endswith(".toml")
-    if how.sees and (listed or any(isinstance(one, Task) for one in (data if isinstance(data, list) else [data]))):
+    is_read = any(isinstance(one, Task) for one in (data if isinstance(data, (list, tuple)) else [data]))
+    if (how.sees and (listed or is_read)) or (several_labels and listed):
         raise UsageError(
-            "frames, fps, window and bands say how one task is read: give them to read_task, and fit what that gives."
+            "frames, fps, window, bands and several_labels say how one task is read: give them to read_task, and fit "
+            "what that gives."
         )
     whole = tasks_of(
         data, labels, how, templates, cache=cache_folder(), shots=shots or None, skip_broken=skip_broken,

@@ -29,6 +29,11 @@ def padding_of(tasks: Iterable[Task], asked: float | None = None) -> float | Non
         )
     if asked is not None and not found:
         raise UsageError(f"padding {asked:g} goes around boxes, but the images are whole pictures: leave it out.")
+    if asked is not None and asked != found[0]:
+        raise UsageError(
+            f"padding is {asked:g}, but the boxes of the task were read with {found[0]:g} around them: give padding to "
+            "read_task, and fit what that gives."
+        )
     return found[0] if found else None
 
 

@@ -6,14 +6,13 @@ write_report("my-model")                                # by its record: no pict
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from shotfit.calls import checked
 from shotfit.data.doctor import examine
-from shotfit.data.given import Data, Labels, tasks_of
+from shotfit.data.given import Data, Labels, all_count, tasks_of
 from shotfit.data.tasks import Task
 from shotfit.engine.store import cache_folder, open_store
 from shotfit.errors import UsageError
@@ -79,12 +78,12 @@ def write_report(
     if isinstance(data, Task):
         found = examine(task, cache=cache_folder(), to_fit=False) if heard is None else None
         told = list(heard or ()) if found is None else [one.message for one in (*found.errors, *found.warnings)]
-    given = labels is not None or not isinstance(data, (Task, str, os.PathLike))  # images, of which all count
+    everything |= all_count(data, labels)
     if opened.several_labels:
-        seen = look_at_labels(opened, task, everything or given)
+        seen = look_at_labels(opened, task, everything)
         page = page_of_labels(seen, task, opened.record, told, name, images)
     else:
-        page = page_of_facts(look(opened, task, everything or given), task, opened.record, told, name, images)
+        page = page_of_facts(look(opened, task, everything), task, opened.record, told, name, images)
     write_page(place, page)
     return place
 
