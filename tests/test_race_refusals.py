@@ -78,6 +78,15 @@ def test_race_leaves_out_a_method_that_would_take_long(
     assert not any("refused" in row for row in tried)
 
 
+def test_race_of_one_method_runs_it_however_long_it_takes(
+    task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shotfit.fitting.fit.ALONE", "tip_adapter")
+    monkeypatch.setattr("shotfit.fitting.race.UP_TO", {"tip_adapter": 1})
+    model = fit(task.sealed(), shots=1, backbone=backbone, store=MemoryStore())  # nothing can be held out
+    assert (model.record["method"], model.record["race"]) == ("tip_adapter", [])
+
+
 def test_candidates_that_do_not_fit_side_by_side_are_chosen_from_alike(
     task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,7 +202,7 @@ def fit(
     refused: list[dict[str, Any]] = []
     for one in entered:
         try:
-            if method == AUTO:
+            if len(entered) > 1:  # else nothing would be left
                 check_size(one, len(support))
             entrants.append(_entrant(Judge(fitter, support, selection, budget, spare), one, recipe, setting, check))
         except ShotfitError as error:
