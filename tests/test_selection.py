@@ -16,6 +16,7 @@ from shotfit.data.tasks import Item, Task
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import DivergedError
+from shotfit.fitting import fit as module
 from shotfit.fitting.checking import with_half
 from shotfit.fitting.fit import fit
 from shotfit.fitting.fitter import Fitter, Setting
@@ -317,6 +318,23 @@ def test_budget_of_seconds_stops_at_the_end_of_a_rung(
     model = fitted(task, backbone, budget=4.8)
     assert model.record["choice"]["rungs"] == ["rung 1: done", "rung 2: left out, it would overrun the budget"]
     assert len(points(model)) == 4 and points(model, 2) == []
+
+
+def test_budget_of_a_race_counts_what_earlier_methods_took_to_encode_and_fit(
+    task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, budgets, entrant = [0.0], list[Any](), module._entrant
+
+    def slow(judge: Judge, *more: Any) -> Entrant:
+        budgets.append(judge.budget)
+        now[0] += 6
+        return entrant(judge, *more)
+
+    monkeypatch.setattr(module, "_entrant", slow)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("shotfit.fitting.race.SHORTLIST", ("zero_shot", "tip_adapter", "linear_probe"))
+    fit(task, shots=4, budget=9.0, backbone=backbone, store=MemoryStore(), keep=True)
+    assert budgets == [3.0, 1.5, 0.0]
 
 
 def test_rungs_that_choose_take_as_many_steps_as_the_longest_candidate(task: Task, backbone: Backbone) -> None:

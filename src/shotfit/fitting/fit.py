@@ -195,16 +195,18 @@ def fit(
     selection = replace(fitter.validation(tasks, support), full=validation == "full")
     if method == AUTO and not selection.folds:
         entered = [find(ALONE if needs is None else "zero_shot")()]
-    budget = None if budget is None else budget / len(entered)
     setting = Setting(lr, epochs, steps)
     spare = needs is not None if spare_classes is None else spare_classes
     entrants: list[Entrant] = []
     refused: list[dict[str, Any]] = []
-    for one in entered:
+    began = time.perf_counter()
+    for number, one in enumerate(entered):
+        # of the seconds that are left each method gets its share: the first ones have encoded the images for all
+        left = None if budget is None else max(0.0, budget - (time.perf_counter() - began)) / (len(entered) - number)
         try:
             if len(entered) > 1:  # else nothing would be left
                 check_size(one, len(support))
-            entrants.append(_entrant(Judge(fitter, support, selection, budget, spare), one, recipe, setting, check))
+            entrants.append(_entrant(Judge(fitter, support, selection, left, spare), one, recipe, setting, check))
         except ShotfitError as error:
             if not entrants and one is entered[-1]:
                 raise
