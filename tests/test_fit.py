@@ -23,8 +23,10 @@ from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
 from shotfit.fitting.program import program_of
+from shotfit.fitting.refit import refit
 from shotfit.methods import METHODS, file_of, find
 from shotfit.methods.linear_probe import LinearProbe
+from shotfit.methods.recipe import VIEWS
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 from shotfit.towers.config import Preprocessing
@@ -360,3 +362,20 @@ def test_method_of_a_notebook_is_fitted_and_compared(
         assert model.record["found_at"] == "a_notebook:Own" and file_of(type(own)) is None
         programs.append(program_of(own))
     assert programs[0] != programs[1] and programs[1] == program_of(own)
+
+
+@pytest.mark.parametrize(
+    ("method", "own"), [("gda", "views"), ("nearest_centroid", "views"), ("tip_adapter", "cache_views")]
+)
+def test_center_views_hold_for_the_views_that_a_method_takes_itself(
+    task: Task, backbone: Backbone, method: str, own: str
+) -> None:
+    given: dict[str, Any] = {"shots": 2, "backbone": backbone, "store": MemoryStore(), "check": False}
+    plain, asked, kept = (
+        fit(task, method, options=options, views="center", **given) for options in ({}, {own: 0}, {own: 2})
+    )
+    assert plain.method.options() == asked.method.options() and plain.method.options()[own] == 0
+    for name, tensor in asked.method.state().items():
+        assert torch.equal(tensor, plain.method.state()[name])
+    assert kept.method.options()[own] == refit(kept, [task], shots=2).method.options()[own] == 2
+    assert fit(task, method, **given).method.options()[own] == VIEWS

@@ -134,9 +134,10 @@ def fit(
     `budget` seconds. epochs, lr: in place of the recipe's; steps: length of a cosine by step, in place of epochs.
     They are not chosen then, nor are options that are given. spare_classes: choose by classes, too, that a
     candidate has not been fitted to (None: where `needs` asks for new classes). views: random views of each image,
-    "center" for the center view alone, "fresh" for new random crops at every step. validation: "few" selects on at
-    most four images a class of a validation part, by CoOp's rule, "full" on all of them. check: compare with
-    zero-shot on the validation part or by cross-validation; a worse fit is replaced by zero-shot unless `keep`.
+    "center" for the center view alone (also of methods with an option for views, such as gda, unless that is given),
+    "fresh" for new random crops at every step. validation: "few" selects on at most four images a class of a
+    validation part, by CoOp's rule, "full" on all of them. check: compare with zero-shot on the validation part or by
+    cross-validation; a worse fit is replaced by zero-shot unless `keep`.
     memory: bytes for the activations of a training step. precision: in which the towers compute; "auto" is the one
     that the processor is fast at, or that of a backbone that is given. device: cpu, cuda, cuda:1, mps, or "auto": a
     GPU of CUDA if there is one, and for a backbone that is given, where it is. savings: which are in use; without
@@ -206,7 +207,8 @@ def fit(
         try:
             if len(entered) > 1:  # else nothing would be left
                 check_size(one, len(support))
-            entrants.append(_entrant(Judge(fitter, support, selection, left, spare), one, recipe, setting, check))
+            shown = _in_center_views(one) if views == "center" else one
+            entrants.append(_entrant(Judge(fitter, support, selection, left, spare), shown, recipe, setting, check))
         except ShotfitError as error:
             if not entrants and one is entered[-1]:
                 raise
@@ -313,6 +315,16 @@ def entrants_of(
     for one in found:
         check_numbers(one, shots, seed, epochs, lr, views, steps, recipe, budget)
     return found
+
+
+def _in_center_views(prototype: Method) -> Method:
+    """The method without random views of its own; those that were asked for stay."""
+    own, options = prototype.own_views, prototype.options()
+    if not own or own in prototype.given or options[own] != type(prototype)().options()[own]:
+        return prototype
+    plain = type(prototype)(**options | {own: 0})
+    plain.given = prototype.given
+    return plain
 
 
 def _with_found(selection: str, fitted: Method) -> str:

@@ -72,6 +72,7 @@ def once_more(model: Model, tasks: Sequence[Task], *, seed: int, check: bool, **
 
     def fitted_again(fitted: Method, setting: Mapping[str, Any], checked: bool) -> Model:
         prototype = type(fitted)(**fitted.options() | (fitted.chosen() if just_fitted else {}))
+        prototype.given = frozenset(prototype.options())  # all of them stay as they are
         found = fit(tasks, method=prototype, **{**given, **setting, "check": checked})
         found.record["found"] = record.get("found", [])
         if just_fitted and not checked:

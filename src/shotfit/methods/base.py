@@ -123,6 +123,7 @@ class Method(nn.Module):
     several_tasks: ClassVar[bool] = False
     several_labels: ClassVar[bool] = False  # its logits may judge every class by itself (`methods/several_labels.py`)
     edits_towers: ClassVar[bool] = False  # it puts prompts or adapters into the towers, which closed encoders have not
+    own_views: ClassVar[str] = ""  # its option that says how many random views it looks at, whatever its recipe says
     verified: ClassVar[bool] = False  # by recorded results of its authors' program (tests/parity); is not inherited
 
     def __init_subclass__(cls) -> None:

@@ -77,6 +77,7 @@ class GDA(Method):
     title: ClassVar[str] = "GDA"
     paper: ClassVar[str] = "Wang et al., ICLR 2024, arXiv 2402.04087"
     verified: ClassVar[bool] = True
+    own_views: ClassVar[str] = "views"
 
     alpha: float = option(0.01, "weight of the Gaussian classifier where nothing is searched", at_least=0)
     search: bool = option(True, "search alpha on validation images")

@@ -40,6 +40,7 @@ class NearestCentroid(Method):
     name: ClassVar[str] = "nearest_centroid"
     title: ClassVar[str] = "nearest class mean"
     paper: ClassVar[str] = "Wang et al., arXiv 1911.04623"
+    own_views: ClassVar[str] = "views"
 
     centered: bool = option(True, "take away what all support images have in common")
     views: int = option(VIEWS, "random views of each image; 0: the center view", at_least=0, at_most=1000)

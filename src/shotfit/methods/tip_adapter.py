@@ -54,6 +54,7 @@ class TipAdapter(Method):
     paper: ClassVar[str] = "Zhang et al., ECCV 2022, arXiv 2207.09519"
     verified: ClassVar[bool] = True
     several_labels: ClassVar[bool] = True
+    own_views: ClassVar[str] = "cache_views"
 
     alpha: float = option(1.17, "weight of the cache where nothing is searched; F trains with it", at_least=0)
     beta: float = option(1.0, "sharpness of the cache where nothing is searched; F trains with it", at_least=0)
