@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +16,7 @@ from shotfit.data.readers import read_task
 from shotfit.errors import ShotfitError
 
 from . import layouts
+from .formats import EXPORTS
 from .layouts import IDS, put
 
 
@@ -45,3 +49,23 @@ def test_table_with_paths_in_place_of_pictures_says_so(tmp_path: Path) -> None:
 def test_columns_are_known_by_their_names_with_spaces(tmp_path: Path) -> None:
     task = read_task(_labels(tmp_path, "Image Path,Class Name\nimg/0a.png,a\nimg/2b.png,b\n"))
     assert task.classes.names == ("a", "b")
+
+
+def test_part_of_yolo_that_is_the_whole_disk_is_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = EXPORTS["yolo"].write(tmp_path / "disk" / "home" / "data") / "data.yaml"
+    for number in range(40):
+        put(tmp_path / "disk" / f"{number:02}" / "a.so", b"")
+    path.write_text(re.sub(r"(?m)^train: .*$", "train: ../..", path.read_text()))
+    assert len(read_task(path).train) > 0  # so little is looked through
+    monkeypatch.setattr("shotfit.data.formats.yolo._STRANGE", 30)
+    walked, walk = list[str](), os.walk
+
+    def noted(place: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for one in walk(place):
+            walked.append(one[0])
+            yield one
+
+    monkeypatch.setattr("shotfit.data.formats.yolo.os.walk", noted)
+    with pytest.raises(ShotfitError, match=r"data.yaml: .*disk holds 30 files and folders that are no pictures"):
+        read_task(path)
+    assert len(walked) < 5

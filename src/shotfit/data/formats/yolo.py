@@ -57,6 +57,7 @@ _NAMES = ("classes.txt", "obj.names")
 _LOOKED_AT = 50  # pictures of a folder, some of which may have no box
 BOX_LINE = re.compile(r"\s*\d{1,9}(?:\s+[-+.\deE]+){4,}\s*")
 """A line of a file of labels."""
+_STRANGE, _BESIDE = 10_000, 4  # entries below a part that are neither pictures nor labels: in all, and for each picture
 _OTHER_PLACES = 8  # how often `..` is left out where nothing lies
 
 
@@ -217,13 +218,27 @@ def _place(path: Path, settings: Any, given: str, images: Path | None, key: str)
 
 
 def _pictures(place: Path, where: str) -> Iterator[Picture]:
-    """The pictures of a folder, also in folders inside of it, or of a list."""
+    """The pictures of a folder, also in folders inside of it, or of a list. where: what names it, for errors.
+
+    Raises ShotfitError for a folder that holds much else, such as the whole disk, before all of it is looked at.
+    """
     if place.is_dir():
+        most = _STRANGE
         for parent, folders, names in os.walk(place):
             folders.sort()
+            most -= len(folders)
             for name in sorted(names):
-                if name[0] != "." and Path(name).suffix.lower() in SUFFIXES:
+                ending = Path(name).suffix.lower()
+                if name[0] != "." and ending in SUFFIXES:
+                    most += _BESIDE
                     yield Picture(Path(parent) / name)
+                elif ending != ".txt":
+                    most -= 1
+            if most < 0:
+                raise ShotfitError(
+                    f"{where}: {shown(place)} holds {_STRANGE:,} files and folders that are no pictures, or more; "
+                    "expected the folder of the pictures of a part: name that one."
+                )
         return
     files = Files([place.parent])
     for number, line in enumerate(read_text(place, LIST_BYTES, "a list of pictures").split("\n"), start=1):
