@@ -16,18 +16,11 @@ from shotfit.fitting.heldout import HeldOut, pooled
 from shotfit.fitting.refit import refit
 from shotfit.methods.linear_probe import LinearProbe
 from shotfit.methods.tip_adapter import TipAdapter
-from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
+from .test_race import backbone, folder, task
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return tiny_backbone(tmp_path_factory.mktemp("refusals") / "backbone")
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    return tiny_task(tmp_path_factory.mktemp("refusals") / "images", images=8)
+__all__ = ["backbone", "folder", "task"]  # fixtures
 
 
 def refuse(self: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +22,11 @@ from shotfit.fitting.race import Entrant, better_in_views, decided
 from shotfit.fitting.refit import refit
 from shotfit.methods.linear_probe import LinearProbe
 from shotfit.methods.recipe import VIEWS
-from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
+from .test_race import backbone, folder, raced, task
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    place = tmp_path_factory.mktemp("views")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SHOTFIT_CACHE", str(place / "cache"))
-        yield place
-
-
-@pytest.fixture(scope="module")
-def backbone(folder: Path) -> Backbone:
-    return tiny_backbone(folder / "backbone")
-
-
-@pytest.fixture(scope="module")
-def task(folder: Path) -> Task:
-    return tiny_task(folder / "images", images=8)
+__all__ = ["backbone", "folder", "task"]  # fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -63,11 +47,6 @@ def viewed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr("shotfit.fitting.fit.better_in_views", wins)
     return said
-
-
-def raced(task: Task, backbone: Backbone, **settings: Any) -> Model:
-    given: dict[str, Any] = {"store": MemoryStore(), "keep": True} | settings
-    return fit(task.sealed(), "auto", backbone=backbone, **given)
 
 
 def rows_in_views(model: Model) -> list[dict[str, Any]]:
