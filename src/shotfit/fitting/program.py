@@ -14,7 +14,9 @@ from shotfit.methods.base import Method
 __all__ = ["program_of"]
 
 PACKAGE = Path(__file__).parent.parent
-FITTING = ("fit", "fitter", "heldout", "race", "replay", "selection", "spared", "together", "train")
+FITTING = (
+    "checking", "epochs", "fit", "fitter", "heldout", "race", "replay", "selection", "spared", "together", "train",
+)  # fmt: skip
 SHARED = ("towers/edits", "engine/frozen", "engine/layers", *(f"fitting/{name}" for name in FITTING))
 
 
