@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -340,6 +341,19 @@ def test_file_without_a_method_is_refused(content: str, name: str, words: str, t
     file.write_text(content)
     with pytest.raises(UsageError, match=words):
         find(f"{file}:{name}")
+
+
+def test_model_of_a_methods_file_goes_to_another_process_once_it_is_saved(
+    task: Task, backbone: Backbone, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(METHOD_FILE)
+    model = fit(task, f"{tmp_path / 'mine.py'}:Offset", shots=2, recipe="paper", backbone=backbone, store=MemoryStore(),
+                keep=True)  # fmt: skip
+    model.save(tmp_path / "model")
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again.probabilities(task.test), model.probabilities(task.test))
+    again.save(tmp_path / "copy")
+    assert pickle.loads(pickle.dumps(again)).method.options() == model.method.options()
 
 
 def test_backbone_of_another_fingerprint_is_refused_by_name(task: Task, backbone: Backbone, tmp_path: Path) -> None:

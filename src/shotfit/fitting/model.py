@@ -55,6 +55,7 @@ from shotfit.fitting.record import encoded, portable, weights_of
 from shotfit.fitting.several_labels import SeveralTrust
 from shotfit.fitting.task_parts import digests
 from shotfit.fitting.trust import Trust
+from shotfit.methods import address, in_file
 from shotfit.methods.base import Method
 from shotfit.printing import printable
 from shotfit.progress import say
@@ -383,9 +384,8 @@ class Model:
         """
         folder = Path(folder)
         check_target(folder)
-        kept = ({LEARNED: self.learned} if len(self.learned) else {}) | (
-            {} if self.trust is None else self.trust.state()
-        )
+        kept = {LEARNED: self.learned} if len(self.learned) else {}
+        kept |= {} if self.trust is None else self.trust.state()
         tensors = self.method.state() | kept
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise ShotfitError(
@@ -411,8 +411,10 @@ class Model:
             write_folder(folder.resolve(), {WEIGHTS: state, RECORD: content, CARD: kept_card})
         except OSError as error:
             raise ShotfitError(f"{folder} cannot be written ({error.strerror}): choose another --out.") from error
-        backbone = self.frozen.backbone
+        backbone, own = self.frozen.backbone, address(type(self.method))
+        before = self.opened or {"method": own if in_file(own) else None}  # a file that ran here may run again
         self.opened = {"folder": folder.resolve(), "backbone": backbone.name, "device": str(backbone.device)}
+        self.opened |= {name: before.get(name) for name in ("method", "precision")}
         return folder
 
     def card(self) -> str:
