@@ -13,11 +13,12 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shotfit.checkpoints import cleaning
 from shotfit.checkpoints import tokenizers as towers_tokenizers
+from shotfit.checkpoints.cleaning import lowered
 from shotfit.checkpoints.tokenizers import (
     HuggingFaceTokenizer,
     OpenAITokenizer,
-    clean_text,
     load_tokenizer,
 )
 from shotfit.engine.frozen import Frozen
@@ -327,12 +328,10 @@ def test_clip_without_files_reads_openai_vocabulary(tmp_path: Path) -> None:
     assert isinstance(load_tokenizer(tmp_path, clip_config(), "clip"), OpenAITokenizer)
 
 
-@pytest.mark.parametrize("package", ["ftfy", "instant_clip_tokenizer"])
-def test_missing_extra_is_named_when_text_is_asked_for(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    towers_tokenizers._fix_text.cache_clear()
+def test_missing_extra_is_named_when_text_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     towers_tokenizers._byte_pairs.cache_clear()
     towers_tokenizers._piece_tokens.cache_clear()
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, "instant_clip_tokenizer", None)
     monkeypatch.setattr(sys, "version_info", (3, 11))
     tokenizer = load_tokenizer(None, clip_config(), "clip")
     assert tokenizer is not None
@@ -341,6 +340,14 @@ def test_missing_extra_is_named_when_text_is_asked_for(package: str, monkeypatch
     monkeypatch.setattr(sys, "version_info", (3, 13))
     with pytest.raises(ShotfitError, match=r"put tokenizer\.json beside it \(or use Python 3\.12 or older"):
         tokenizer.encode(["a dog"])
+
+
+def test_missing_ftfy_is_named_by_a_text_that_it_cleans(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaning._fix_text.cache_clear()
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    assert lowered(" A  dog. ") == "a dog."
+    with pytest.raises(ShotfitError, match=r"cleaned by ftfy .* run pip install 'shotfit\[clip\]'"):
+        OpenAITokenizer().encode(["un café"])
 
 
 @needs_clip
@@ -357,7 +364,7 @@ def test_openai_row_has_clips_ids() -> None:
     [("x\0y", "xy"), ("black &amp;amp; white", "black & white"), ("cafÃ©", "café"), ("  a\t\nDOG ", "a dog")],
 )
 def test_openai_cleaning_repairs_text(text: str, same: str) -> None:
-    assert clean_text(text) == same
+    assert lowered(text) == same
     assert OpenAITokenizer().tokens(text) == OpenAITokenizer().tokens(same)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from shotfit.checkpoints.tokenizers import OpenAITokenizer, clean_text, load_tokenizer
+from shotfit.checkpoints.cleaning import lowered
+from shotfit.checkpoints.tokenizers import OpenAITokenizer, load_tokenizer
 from shotfit.towers.config import BlocksConfig, TextConfig
 
 from .cases import Case, cases, folders, roots
@@ -53,7 +54,7 @@ def test_openai_ids_are_the_recorded_ones(case: Case) -> None:
     if "out/lengths" in case:
         assert [tokenizer.count(text) + 2 for text in strings] == case["out/lengths"].tolist()
     if "cleaned" in case.meta:
-        assert [clean_text(text) for text in strings] == case.meta["cleaned"]
+        assert [lowered(text) for text in strings] == case.meta["cleaned"]
 
 
 @needs_clip

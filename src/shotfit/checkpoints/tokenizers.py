@@ -6,9 +6,7 @@ files is read with OpenAI's vocabulary and cleaning, by the packages of the extr
 
 from __future__ import annotations
 
-import html
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
@@ -20,7 +18,7 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from shotfit.checkpoints.bert_tokenizers import FRAMES, as_class, bert_files, read_bert_files
-from shotfit.checkpoints.cleaning import CLEANINGS, Cleaning, canonical, without_punctuation
+from shotfit.checkpoints.cleaning import CLEANINGS, Cleaning, canonical, lowered, without_punctuation
 from shotfit.checkpoints.settings import read_json
 from shotfit.checkpoints.tokenizer_file import LARGEST_FILE, check_tokenizer, guarded, read_byte_pairs
 from shotfit.errors import ShotfitError, UsageError
@@ -34,7 +32,6 @@ __all__ = [
     "TextAs",
     "TokenizerKind",
     "as_text",
-    "clean_text",
     "load_tokenizer",
 ]
 
@@ -157,10 +154,10 @@ class OpenAITokenizer(Tokenizer):
         )
 
     def tokens(self, text: str) -> list[int]:
-        return [token for piece in _split(clean_text(text)) for token in _piece_tokens(piece)]
+        return [token for piece in _split(lowered(text)) for token in _piece_tokens(piece)]
 
     def _special_in(self, text: str) -> str | None:
-        return super()._special_in(clean_text(text))  # `&lt;|endoftext|&gt;` is the end token too
+        return super()._special_in(lowered(text))  # `&lt;|endoftext|&gt;` is the end token too
 
 
 def load_tokenizer(folder: Path | None, config: TextConfig | BertConfig, kind: TokenizerKind) -> Tokenizer | None:
@@ -187,21 +184,6 @@ def as_text(kind: TokenizerKind, text: TextAs) -> TokenizerKind:
     if family not in ("siglip", "pieces"):
         raise UsageError(f"text={text} is for checkpoints with a tokenizer of SigLIP's kind; leave it out.")
     return cast(TokenizerKind, f"{family}:{text}")
-
-
-def clean_text(text: str) -> str:
-    """OpenAI's cleaning: ftfy, HTML unescaped twice, runs of white space to one space, lower case."""
-    fixed = html.unescape(html.unescape(_fix_text()(text))).strip()
-    return re.sub(r"\s+", " ", fixed).strip().lower()
-
-
-@cache
-def _fix_text() -> Any:
-    try:
-        from ftfy import fix_text
-    except ImportError:
-        raise ShotfitError(_missing_extra_message()) from None
-    return fix_text
 
 
 @cache
