@@ -13,6 +13,7 @@ import torch
 from shotfit.analysis.tasks import Gains, Likeness, grouped, likenesses, transfer
 from shotfit.analysis.tasks_plot import plot_tasks
 from shotfit.checkpoints.weights import load_in
+from shotfit.commands.analyze_tasks import _proposed
 from shotfit.data.tasks import Task
 from shotfit.data.toml import read_toml
 from shotfit.engine.frozen import Frozen, normalize
@@ -114,6 +115,15 @@ def test_likeness_is_drawn(tmp_path: Path, ending: str) -> None:
     plot_tasks(made(), tmp_path / f"tasks.{ending}")
     content = (tmp_path / f"tasks.{ending}").read_bytes()
     assert content.startswith(b"\x89PNG") if ending == "png" else b"red flowers" in content
+
+
+def test_list_of_folders_of_any_name_is_read_again(tmp_path: Path) -> None:
+    names = ["🌷", 'a "rose"', "engines"]
+    said = _proposed([names[:2], names[2:]], None, [(name, tmp_path / name) for name in names])
+    (tmp_path / "proposed.toml").write_text(said, encoding="utf-8")
+    tasks = read_toml(tmp_path / "proposed.toml", "a task list")["task"]
+    assert [one["name"] for one in tasks] == names and tasks[0]["data"] == str(tmp_path / "🌷")
+    assert [one.get("parent") for one in tasks] == ['🌷 and a "rose"'] * 2 + [None]
 
 
 def test_command_prints_what_belongs_together_and_a_list(tmp_path: Path, shell: Shell) -> None:

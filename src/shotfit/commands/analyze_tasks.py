@@ -179,8 +179,8 @@ def _proposed(groups: Sequence[Sequence[str]], tasks: Path | None, places: Seque
     if tasks is None:
         lines = ["# parents: for softcpt with hierarchy=true"]
         for name, source in places:
-            lines += ["", "[[task]]", f"name = {json.dumps(name)}", f"data = {json.dumps(str(source))}"]
-            lines += [f"parent = {json.dumps(parents[name])}"] if name in parents else []
+            lines += ["", "[[task]]", f"name = {_quoted(name)}", f"data = {_quoted(str(source))}"]
+            lines += [f"parent = {_quoted(parents[name])}"] if name in parents else []
         return "\n".join(lines) + "\n"
     from shotfit.data.toml import read_toml
     from shotfit.files import SETTINGS_BYTES, read_text
@@ -193,5 +193,10 @@ def _proposed(groups: Sequence[Sequence[str]], tasks: Path | None, places: Seque
             number += 1
             name = places[number][0] if number < len(places) else ""
             if name in parents and "parent" not in entries[number]:
-                written.append(f"parent = {json.dumps(parents[name], ensure_ascii=False)}")
+                written.append(f"parent = {_quoted(parents[name])}")
     return "\n".join(written) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """As TOML has it, which knows no pairs of surrogates."""
+    return json.dumps(text, ensure_ascii=False)
