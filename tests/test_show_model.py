@@ -55,6 +55,19 @@ def test_show_needs_no_backbone_of_the_model(tmp_path: Path, capsys: pytest.Capt
     assert "no image (zero-shot" in out
 
 
+def test_record_that_says_little_is_shown_as_far_as_it_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shotfit.zero_shot(["red kite", "buzzard"]).save(tmp_path / "model")
+    record = json.loads((folder / "adapter.json").read_text())
+    figures = ("steps", "first_loss", "last_loss", "right_before", "right_after", "right_zero_shot", "looked_at")
+    record |= {"scores": {"accuracy": 0.5}, "training": dict.fromkeys(figures, 1)}
+    record = {name: value for name, value in record.items() if name not in ("fitted_method", "recipe")}
+    (folder / "adapter.json").write_text(json.dumps(record))
+    code, out, err = run(capsys, "show", folder)
+    assert code == 0 and "accuracy 50.0 %" in out, err
+    code, _, err = run(capsys, "report", folder, "--out", tmp_path / "report.html")
+    assert code == 0 and "zero_shot is no better than zero-shot" in (tmp_path / "report.html").read_text(), err
+
+
 def test_show_of_models_below_and_of_what_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         shotfit.zero_shot(["red kite", "buzzard"], name=name).save(tmp_path / "many" / name)

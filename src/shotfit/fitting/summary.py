@@ -111,7 +111,8 @@ def summary_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     if figures_of(checked)[1] is not None:
         rows.append(("checked", f"{_percent(checked)} on {checked.get('on', 'held-out images')}"))
     if figures_of(scores)[1] is not None:
-        rows.append(("held out", f"{_percent(scores)} of {scores['test_images']:,} images"))
+        images = scores.get("test_images")
+        rows.append(("held out", _percent(scores) + ("" if images is None else f" of {images:,} images")))
     else:
         rows.append(("held out", "no figure: no image was held out"))
     rows.append(("trust", _said_of_trust(trust)))
@@ -133,9 +134,11 @@ def training_lines(record: Mapping[str, Any]) -> list[str]:
     lines = [f"training: {training['steps']:,} steps, {losses}, {judged} {before:.1f} to {after:.1f} %"]
     noise = 100 * (0.25 / training["looked_at"]) ** 0.5
     if abs(after - 100 * training["right_zero_shot"]) <= noise:
+        method = record.get("fitted_method") or record["method"]
+        more = "" if record.get("recipe") == "auto" else ", or --recipe auto"
         lines.append(
-            f"{record['fitted_method']} is no better than zero-shot on the images that it has learned from: give it "
-            f"more steps (--steps) or a higher rate (--lr){'' if record['recipe'] == 'auto' else ', or --recipe auto'}."
+            f"{method} is no better than zero-shot on the images that it has learned from: give it more steps "
+            f"(--steps) or a higher rate (--lr){more}."
         )
     return lines
 
