@@ -164,7 +164,7 @@ def test_pairs_that_are_none_are_a_sentence(tmp_path: Path, content: str, said: 
 
 
 def test_too_few_pairs_and_unknown_ways_are_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ShotfitError, match="has 5 pictures; expected 20 at least"):
+    with pytest.raises(ShotfitError, match="has 5 different pictures; expected 20 at least"):
         align(write_pairs(tmp_path, 5), Images(), Texts())
     with pytest.raises(
         UsageError, match="There is no way 'magic' to join encoders: use procrustes, ridge, contrastive"

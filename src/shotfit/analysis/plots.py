@@ -82,7 +82,7 @@ def _draw_gains(axes: Axes, found: Sequence[Difficulty], gains: Sequence[Gain]) 
 def _log(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlim(min(values, default=0.01) / 2, max(1.2, *values) * 3)  # names stand to the right
+    axes.set_xlim(min(values, default=0.01) / 2, max([1.2, *values]) * 3)  # names stand to the right
 
 
 def draw_pairs(figure: Figure, found: Pairs) -> None:

@@ -108,8 +108,8 @@ def align(
     items, broken = identified([pair.picture for pair in found], cache_folder())
     if broken:
         raise next(iter(broken.values()))
-    if len({item.digest for item in items}) < FEWEST:
-        raise ShotfitError(f"{pairs} has {len(items)} pictures; expected {FEWEST} at least.")
+    if (different := len({item.digest for item in items})) < FEWEST:
+        raise ShotfitError(f"{pairs} has {different} different pictures; expected {FEWEST} at least.")
     store = open_store() if store is None else store
     halves = closed_half(image, "images"), closed_half(text, "texts")
     shown = Frozen(halves[0], store).image(ImagePool(items).all()).cpu()
