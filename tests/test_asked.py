@@ -9,9 +9,11 @@ import pytest
 
 from shotfit.checkpoints.asked import asked_of, with_asked
 from shotfit.checkpoints.weights import is_known, load_backbone
+from shotfit.commands.cli import main
 from shotfit.errors import UsageError
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
+from shotfit.fitting.record import read_record
 from shotfit.methods import find
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
@@ -35,6 +37,15 @@ def test_a_saved_model_opens_with_the_text_that_it_was_fitted_on(backbone: Path,
     assert again.frozen.backbone.fingerprint == model.frozen.backbone.fingerprint
     assert again.frozen.backbone.fingerprint != load_backbone(backbone).fingerprint
     assert model.frozen.backbone.name == str(backbone) + "#text=plain"
+
+
+def test_class_names_alone_are_read_as_a_flag_asks(
+    backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--classes", "red kite,buzzard", "--backbone", str(backbone), "--text", "plain"]
+    assert main(["fit", *words, "--out", str(tmp_path / "model")]) == 0
+    assert f"IMAGES --backbone '{backbone}#text=plain'" in capsys.readouterr().out
+    assert read_record(tmp_path / "model")["backbone"]["name"] == "../backbone#text=plain"
 
 
 def test_flags_and_names_ask_for_the_same(backbone: Path) -> None:

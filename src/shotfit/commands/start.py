@@ -14,7 +14,7 @@ from shotfit.errors import UsageError, first_few, plural
 
 __all__ = ["start"]
 
-TAKEN = {"classes", "template", "backbone", "precision", "device", "out", "as_json"}
+TAKEN = {"classes", "template", "backbone", "text", "architecture", "precision", "device", "out", "as_json"}
 """Arguments of `fit` that go with class names alone."""
 
 
@@ -30,22 +30,24 @@ def start(context: typer.Context, classes: str, out: Path, say: Say) -> None:
                 f"--classes makes a zero-shot model of class names alone, and {flag} goes with images: leave one out."
             )
     names, computing = as_classes(classes), as_precision(given["precision"])
+    from shotfit.checkpoints.asked import with_asked
     from shotfit.evaluation.evaluate import TaskScores
     from shotfit.evaluation.several import Fitted
-    from shotfit.fitting.folder import check_target
+    from shotfit.fitting.folder import check_target, how_to_open
     from shotfit.fitting.start import zero_shot
 
     check_target(out)
     model = zero_shot(
         names,
         templates=given["template"] or (),
-        backbone=given["backbone"],
+        backbone=with_asked(given["backbone"], given["text"], given["architecture"]),
         precision=computing,
         device=given["device"],
     )
     model.save(out)
     say(f"zero-shot model of {plural(len(names), 'class', 'classes')} ({first_few(names, 5)}), learned from no image")
-    say(f"saved {out} (predict: shotfit predict {shlex.quote(str(out))} IMAGES)")
+    flags = how_to_open(model.frozen.backbone.name)
+    say(f"saved {out} (predict: shotfit predict {shlex.quote(str(out))} IMAGES{flags})")
     say_terms(model.frozen.backbone.name, say)
     if given["as_json"]:
         none = TaskScores({})
