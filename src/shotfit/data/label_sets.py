@@ -35,7 +35,6 @@ __all__ = [
 
 BAR = "|"
 FLAG = "--several-labels (several_labels=True in Python)"
-_ABSENT = (None, "")
 MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 

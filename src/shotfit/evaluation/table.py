@@ -11,7 +11,7 @@ from shotfit.evaluation.printed import aligned, p_value
 from shotfit.evaluation.rows import SIGNIFICANT, Row, Standing
 
 __all__ = [
-    "MARKS", "MOST", "cells", "cost_cells", "cost_lines", "interval_cells", "interval_lines", "marks", "selections",
+    "MARKS", "MOST", "cells", "cost_cells", "interval_cells", "interval_lines", "marks", "selections",
     "table",
 ]  # fmt: skip
 
@@ -97,11 +97,6 @@ def interval_cells(rows: Sequence[Row]) -> list[list[str]]:
         p = "-" if row.p is None else p_value(row.p)
         lines.append([", ".join(parts), _between(row.interval_by_image), _between(row.interval_by_seed), p])
     return lines if shown else []
-
-
-def cost_lines(rows: Sequence[Row]) -> list[str]:
-    """Seconds of the fits, peak memory, bytes of the model and speed of prediction, of each method and shots a line."""
-    return aligned(cost_cells(rows))
 
 
 def cost_cells(rows: Sequence[Row]) -> list[list[str]]:

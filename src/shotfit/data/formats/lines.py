@@ -106,7 +106,7 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
     told = ", ".join(found)[:200] or "(none)"
     lower = {plain_column(name): name for name in reversed(found)}
 
-    def named(asked: str | None, usual: tuple[str, ...], what: str, flag: str) -> str | None:
+    def named(asked: str | None, usual: tuple[str, ...], flag: str = "") -> str | None:
         if asked is not None:
             key = plain_column(asked)
             if asked not in found and key not in lower:
@@ -114,10 +114,10 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
             return asked if asked in found else lower[key]
         return next((lower[name] for name in usual if name in lower), None)
 
-    path = named(how.path_column, PATHS, "path", "--path-column")
-    label = named(how.label_column, tuple(name for name in LABELS if name != path), "label", "--label-column")
-    split = named(None, SPLITS, "split", "")
-    group = named(how.group_column, (), "group", "--group-column")
+    path = named(how.path_column, PATHS, "--path-column")
+    label = named(how.label_column, tuple(name for name in LABELS if name != path), "--label-column")
+    split = named(None, SPLITS)
+    group = named(how.group_column, (), "--group-column")
     if path is not None and label is None and how.several_labels:
         classes = tuple(name for name in found if name not in (path, split, group))
         wrong = next((name for name in classes if BAR in name or not name.strip()), None)
