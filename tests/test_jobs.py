@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from shotfit.engine.claims import claims_in
 from shotfit.engine.store import Store
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.compare import compare
+from shotfit.evaluation.running import Run, _under_way
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 from shotfit.towers.backbone import Backbone
 
@@ -165,6 +169,28 @@ def test_run_that_is_under_way_in_another_comparison_is_waited_for(
     for out in ("same.jsonl", "other.jsonl"):
         assert [run["method"] for run in runs_of(tmp_path / out)] == [method]
     assert not list((tmp_path / "cache" / "streams").glob("runs"))
+
+
+def test_error_after_a_run_was_taken_over_is_told_as_it_is(tmp_path: Path) -> None:
+    run, path = Run("0f3a", "zero_shot", 1, 1, 0), tmp_path / "runs" / "0f3a.run"
+    done = {"key": "0f3a", "method": "zero_shot", "shots": 1, "seed": 1, "seconds": 1, "refusal": None,
+            "scores": {"photos": {"accuracy": 0.5, "images": 2}}}  # fmt: skip
+    path.parent.mkdir()
+    held = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def finish() -> None:
+        time.sleep(0.3)
+        os.write(held, json.dumps(done).encode())
+        path.unlink()
+        os.close(held)
+
+    other = threading.Thread(target=finish)
+    other.start()
+    with pytest.raises(OSError, match="No space left"), _under_way(path.parent, run) as claim:
+        assert claim.found == done
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    other.join()
 
 
 def test_interrupt_ends_all_processes_with_one_line(task: Task, backbone: Backbone, tmp_path: Path) -> None:

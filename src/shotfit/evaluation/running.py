@@ -263,8 +263,9 @@ def _under_way(folder: Path | None, run: Run) -> Iterator[_Claim]:
         yield _Claim()
         return
     path, waited = folder / f"{run.key}.run", False
+    claim: _Claim | None = None
     try:
-        while True:
+        while claim is None:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -278,22 +279,23 @@ def _under_way(folder: Path | None, run: Run) -> Iterator[_Claim]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_nlink:
                 os.truncate(descriptor, 0)
-                break
-            found = read_run(os.pread(descriptor, LIST_BYTES, 0)) if waited else None
-            os.close(descriptor)
-            if found is not None and found["key"] == run.key:
-                yield _Claim(found=found)
-                return
+                claim = _Claim(descriptor)
+            else:
+                found = read_run(os.pread(descriptor, LIST_BYTES, 0)) if waited else None
+                os.close(descriptor)
+                claim = _Claim(found=found) if found is not None and found["key"] == run.key else None
     except OSError:  # a store that cannot be written to, or without locks
-        yield _Claim()
+        claim = _Claim()
+    if claim.descriptor is None:  # outside of what is tried above: an error of the run is its own
+        yield claim
         return
     try:
-        yield _Claim(descriptor)
+        yield claim
     finally:
         with suppress(OSError):
             path.unlink(missing_ok=True)
             folder.rmdir()  # if nothing else is under way
-        os.close(descriptor)
+        os.close(claim.descriptor)
 
 
 def asks_for_new(lesson: Lesson) -> bool:
