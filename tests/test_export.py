@@ -24,6 +24,7 @@ from shotfit.engine.decoding import center_view
 from shotfit.engine.store import MemoryStore
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.export import graph, write
+from shotfit.export.pictures import given_pictures
 from shotfit.export.write import export_model
 from shotfit.fitting.fit import fit
 from shotfit.fitting.model import Model
@@ -275,6 +276,15 @@ def test_lower_precisions_state_what_they_cost(saved: Path, task: Task, exported
 def test_int8_needs_pictures(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--images FOLDER"):
         export_model(Model.open(saved, trust_backbone=True), out=tmp_path / "export", precision="int8")
+
+
+def test_int8_is_not_calibrated_on_what_is_measured(saved: Path, task: Task, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(task.test[0].picture.path, tmp_path / "one")
+    model = Model.open(saved, trust_backbone=True)
+    assert len(given_pictures(tmp_path / "one", model).measured) == 1
+    with pytest.raises(UsageError, match="holds no picture beside those that the export is measured on"):
+        export_model(model, out=tmp_path / "export", precision="int8", images=tmp_path / "one")
 
 
 @pytest.mark.usefixtures("traced_once")

@@ -65,16 +65,27 @@ def given_pictures(source: Path, model: Model) -> Pictures:
     if task is not None:
         numbers = {plain_name(name): number for number, name in enumerate(model.one_task().names)}
         own = [numbers.get(plain_name(name), -1) for name in task.classes.names]
-        measured, rest = (task.test, [*task.train, *task.val]) if task.test else (task.train[1::2], task.train[::2])
-        measured = _spread(measured or rest, MEASURED)
+        others = [*task.train, *task.val]
+        measured, rest = (task.test, others) if task.test else _halves(others)
+        measured = _spread(measured, MEASURED)
         labels = tuple(own[item.label] for item in measured)
         calibrating = tuple(item.picture for item in _spread(rest, CALIBRATED))
         return Pictures(tuple(item.picture for item in measured), labels, calibrating, given=True)
     found = [picture for picture in find_images([str(source)]).images if not is_clip(picture)]
     if not found:
         raise UsageError(f"{source} holds no picture to compare on.")
-    apart = _spread(found[1::2], MEASURED) or found
-    return Pictures(tuple(apart), (-1,) * len(apart), tuple(_spread(found[::2], CALIBRATED)), given=True)
+    measured, rest = _halves(found)
+    apart = _spread(measured, MEASURED)
+    return Pictures(tuple(apart), (-1,) * len(apart), tuple(_spread(rest, CALIBRATED)), given=True)
+
+
+def _halves(items: list[T]) -> tuple[list[T], list[T]]:
+    """Every other one, to measure, and the rest, to calibrate on; a single one is measured.
+
+    >>> _halves(["a", "b", "c"]), _halves(["a"])
+    ((['b'], ['a', 'c']), (['a'], []))
+    """
+    return (items[1::2], items[::2]) if len(items) > 1 else (items, [])
 
 
 def _task_of(source: Path) -> Task | None:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -46,6 +47,7 @@ __all__ = ["Export", "Kind", "Precision", "export_model"]
 
 Kind = Literal["onnx", "openvino", "classifier", "web"]
 Precision = Literal["float32", "float16", "int8"]
+NAMED = 3  # files that are told of a folder that may not be replaced
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def export_model(
     size = reference.frozen.backbone.config.preprocessing.size
     pictures = generated_pictures(size) if images is None else given_pictures(Path(images), reference)
     if precision == "int8" and not pictures.calibrating:
-        raise UsageError(f"{images} has one picture; int8 is calibrated on some, and measured on others.")
+        raise UsageError(
+            f"{images} holds no picture beside those that the export is measured on, and int8 is calibrated on others: "
+            "name a folder with more."
+        )
     with TemporaryDirectory(prefix="shotfit-") as place:
         made = _made(reference, to, precision, pictures, Path(place))
         found = compared(reference, pictures.measured, made.run)
@@ -214,8 +219,10 @@ def save(folder: Path, record: Mapping[str, Any], files: Mapping[str, bytes]) ->
 
 def check_target(folder: Path) -> None:
     """Refuse, in a sentence, a folder that no export may replace: one that holds anything but an older export."""
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    check_replaceable(folder, names - _files_of(folder) - {RECORD, *SYSTEM_FILES}, "an export")
+    own = _files_of(folder) | {RECORD, *SYSTEM_FILES}
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    others = set(islice((name for name in names if name not in own), NAMED))  # of a whole disk it is no more either
+    check_replaceable(folder, others, "an export")
 
 
 def _files_of(folder: Path) -> set[str]:
