@@ -17,6 +17,7 @@ from shotfit.data.tasks import Task
 from shotfit.engine.store import cache_folder, open_store
 from shotfit.errors import UsageError
 from shotfit.files import standing
+from shotfit.fitting.addresses import local_folder
 from shotfit.fitting.model import Model, load
 from shotfit.fitting.opening import check_record
 from shotfit.fitting.record import here, read_record
@@ -63,8 +64,9 @@ def write_report(
         if isinstance(model, Model):
             record = model.record
         else:
-            folder = standing(Path(model))
-            record = here(read_record(folder), Path(model))
+            asked = local_folder(model)
+            folder = standing(asked)
+            record = here(read_record(folder), asked)
             check_record(folder, record)
         write_page(place, page_of_record(record, name))
         return place
