@@ -93,6 +93,14 @@ def test_other_classes_and_tasks_where_the_method_can(home: Home) -> None:
         assert fields["classes"] and fields["task"]
 
 
+def test_class_names_that_the_tower_cannot_read_are_the_clients(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    with TestClient(prediction_app(home.model("open")), base_url=HERE) as client:
+        for name in ("a" * 300, "a <end>"):
+            answer = client.post("/v1/predict", files=sent(home.pictures[:1]), data={"classes": f"{name},b"})
+            assert (answer.status_code, "aaa" in answer.text or "<end>" in answer.text) == (400, True)
+    assert "error" not in capfd.readouterr().err
+
+
 def test_requests_that_ask_different_things_at_once_get_each_its_own(home: Home) -> None:
     model, path, found = home.model("open"), home.pictures[0], dict[int, Any]()
     with TestClient(prediction_app(model), base_url=HERE) as client:

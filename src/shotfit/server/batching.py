@@ -212,13 +212,19 @@ class Batches:
         ]
 
     def _model(self, kind: Question) -> Model:
-        """The model of a question's task and classes; those of other classes lately asked for are kept."""
+        """The model of a question's task and classes; those of other classes lately asked for are kept.
+
+        Raises UsageError for what cannot be asked, also for names that the text tower cannot read.
+        """
         if kind.task is None and not kind.classes:
             return self.model
         key = kind.task, kind.classes
         if key not in self._others:
             task = self.model.one_task().task if kind.task is None else kind.task
-            self._others[key] = self.model.for_task(task, kind.classes)
+            try:
+                self._others[key] = self.model.for_task(task, kind.classes)
+            except ShotfitError as error:
+                raise UsageError(str(error)) from error
             if len(self._others) > CLASS_LISTS:
                 self._others.popitem(last=False)
         self._others.move_to_end(key)
