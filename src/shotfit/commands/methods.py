@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from shotfit.commands import flags
-from shotfit.commands.console import is_terminal, print_json, show_table, to
+from shotfit.commands.console import print_json, show_table
 
 __all__ = ["methods"]
 
@@ -25,9 +25,4 @@ def methods(as_json: flags.Json = False) -> None:
         print_json({"methods": [dict(zip(keys, row, strict=True)) for row in rows]})
         return
     head = ("method", "title", "new classes", "verified", "source")
-    if is_terminal(sys.stdout):
-        show_table([head, *rows], sys.stdout, left=True)
-        return
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    for row in [head, *rows]:
-        to(sys.stdout)("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    show_table([head, *rows], sys.stdout, left=True)
