@@ -74,9 +74,9 @@ def given_pictures(source: Path, model: Model) -> Pictures:
     found = [picture for picture in find_images([str(source)]).images if not is_clip(picture)]
     if not found:
         raise UsageError(f"{source} holds no picture to compare on.")
-    measured, rest = _halves(found)
-    apart = _spread(measured, MEASURED)
-    return Pictures(tuple(apart), (-1,) * len(apart), tuple(_spread(rest, CALIBRATED)), given=True)
+    apart, beside = _halves(found)
+    apart = _spread(apart, MEASURED)
+    return Pictures(tuple(apart), (-1,) * len(apart), tuple(_spread(beside, CALIBRATED)), given=True)
 
 
 def _halves(items: list[T]) -> tuple[list[T], list[T]]:
