@@ -167,7 +167,7 @@ def test_method_with_options_is_one(variant: str) -> None:
 
 @pytest.mark.parametrize("command", [command for command in commands() if not left_to_people(command)])
 def test_command_runs(place: Path, command: str) -> None:
-    program, *words = shlex.split(command, comments=True)
+    program, *words = shlex.split(re.sub(r"epochs=\d+", "epochs=1", command), comments=True)
     assert program == "shotfit"
     words = words[: words.index(">")] if ">" in words else words
     raced = words[0] == "fit" and "--method" not in words  # or nothing is trained, as with --classes

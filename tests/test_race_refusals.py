@@ -78,6 +78,7 @@ def test_race_leaves_out_a_method_that_would_take_long(
     assert not any("refused" in row for row in tried)
 
 
+@pytest.mark.slow
 def test_candidates_that_do_not_fit_side_by_side_are_chosen_from_alike(
     task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
