@@ -29,8 +29,8 @@ def evaluate(
         list[Path] | None,
         typer.Argument(
             metavar="[MODEL] [FOLDER]",
-            help="A second model to compare with, if any; then a folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a "
-            "split_zhou_*.json.",
+            help="A second model to compare with, if any; then a folder DIR/CLASS/IMAGE, a CSV manifest, or what else "
+            "docs/data.md lists.",
             show_default=False,
         ),
     ] = None,
