@@ -67,7 +67,7 @@ def page(found: Standings) -> str:
     """The page of the leaderboard."""
     lines = [
         "# Leaderboard", "", MADE, "",
-        f"Every method on six data sets with the backbone `mini`, in percent of the test images. {_summary(found)}",
+        f"Methods on six data sets with the backbone `mini`, in percent of the test images. {_summary(found)}",
         "", *_best(found),
     ]  # fmt: skip
     for recipe, shots in PARTS:

@@ -16,7 +16,8 @@ times. What is measured:
     left_out, 3 seeds        50 tasks left out, with their classes, and predicted from their names, plain, with
                              hierarchy (parents) and with graph (neighbours=4, mix=0.5)
 
-Each result is a line of WORK/results.jsonl; what stands there is not done again. The end prints the table.
+Each result is a line of `--results`, benchmarks/thousand_tasks.jsonl unless you name another file; what stands there is
+not done again, so the study can go on on another day. The end prints the table of what is there.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ SHARES = {"emoji": 203, "omniglot": 47, "made": 750}
 LEFT_OUT = {"emoji": 38, "made": 12}
 WITH_COOP = {"emoji": 20, "omniglot": 5, "made": 25}
 SEEDS = (1, 2, 3)
+PARTS = ("emoji", "all", "coop", "left_out")
+RESULTS = Path(__file__).with_name("thousand_tasks.jsonl")
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "hierarchy": {"hierarchy": True},
@@ -87,7 +90,7 @@ class Pictured:
 
 
 class Results:
-    """Lines of results.jsonl; what is done is not done again."""
+    """Lines of a file of results; what is done is not done again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -284,14 +287,19 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder with the archives")
-    parser.add_argument("--work", type=Path, required=True, help="where they are unpacked, and results.jsonl lies")
+    parser.add_argument("--work", type=Path, required=True, help="where they are unpacked")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of them, for instance coop")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--tasks", type=int, default=1000, help="fewer for a trial")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     given = parser.parse_args()
     unpack(given.data, given.work)
-    results = Results(given.work / "results.jsonl")
+    parts = given.parts.split(",")
+    if unknown := set(parts) - {*PARTS}:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    results = Results(given.results)
     study = Study(given.work, given.wordnet, given.tasks / sum(SHARES.values()), given.steps)
     groups = study.everything()
     size = {"tasks": sum(len(group.tasks) for group in groups), "steps": given.steps}
@@ -303,17 +311,18 @@ def main() -> None:
         model, taken = study.fitted([task for group in some for task in group.tasks], seed)
         return taken | accuracies(some, lambda task: model_for(model, task))
 
-    results.once({"part": "emoji", "seed": 1, **size}, lambda: all_of(groups[:1], 1))
-    for seed in given.seeds:
+    if "emoji" in parts:
+        results.once({"part": "emoji", "seed": 1, **size}, lambda: all_of(groups[:1], 1))
+    for seed in given.seeds if "all" in parts else ():
         results.once({"part": "all", "seed": seed, **size}, partial(all_of, groups, seed))
     chooser = random.Random(1)
-    for group in groups:
+    for group in groups if "coop" in parts else ():
         few = chooser.sample(range(len(group.tasks)), min(len(group.tasks), study.part(WITH_COOP, group.name)))
         for number in few:
             task = group.tasks[number]
             key = {"part": "coop", "group": group.name, "task": task.name, **size}
             results.once(key, partial(with_coop, study, task))
-    for seed in given.seeds:
+    for seed in given.seeds if "left_out" in parts else ():
         for kind in KINDS:
             key = {"part": "left_out", "kind": kind, "seed": seed, **size}
             results.once(key, partial(one_left_out, study, kind, seed))
@@ -339,6 +348,8 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
         return [row for row in rows if row["key"]["part"] == part and row["key"].items() >= more.items()]
 
     def told(values: Sequence[float]) -> str:
+        if not values:
+            return "not run"
         spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
         return f"{100 * fmean(values):5.1f}{spread}"
 
@@ -362,7 +373,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
     print("\ntasks left out, predicted from their names")
     for kind in KINDS:
         found = of("left_out", kind=kind)
-        for name in found[0]["accuracy"]:
+        for name in found[0]["accuracy"] if found else ():
             names, fitted = ([row[what][name] for row in found] for what in ("zero_shot", "accuracy"))
             print(f"  {kind:10} {name:10} zero-shot {told(names)}   softcpt {told(fitted)}")
     print(f"\n{json.dumps(machine())}")

@@ -204,6 +204,7 @@ def test_a_table_a_plot_and_one_object(shell: Shell, home: Path) -> None:
     assert told.code == 0 and task["classes"] == 5 and task["names"] > 0 and task["advice"]
 
 
+@pytest.mark.slow
 def test_gains_as_typed(shell: Shell) -> None:
     words = ("--methods", "gda,nearest_centroid,knn", "--shots", "2", "--seeds", "1")
     told = shell(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shotfit.data.given import from_table
@@ -238,6 +238,7 @@ NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_
 )
 
 
+@settings(max_examples=40)  # each reads two tasks
 @given(st.lists(st.tuples(NAMES, st.sampled_from(["train", "val", "test"])), min_size=1, max_size=20))
 def test_any_label_survives_both_kinds_of_manifest(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]

@@ -98,7 +98,17 @@ def outcome(frozen: Frozen, tower: str, make: Make, pool: ImagePool) -> list[Ten
     return [features.detach(), *torch.autograd.grad((features * weights).sum(), parameter)]
 
 
-@pytest.mark.parametrize("name", EDITS)
+SELDOM = {  # like others, one by one in `make slow`
+    "prompts in the last image block",
+    "prompts in two upper image blocks",
+    "an adapter beside the last image block",
+    "mixed prompts that are read",
+    "prompts that are read",
+}
+assert EDITS.keys() >= SELDOM
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SELDOM)) for name in EDITS])
 def test_every_combination_of_savings_gives_the_same(name: str, backbone: Backbone, pool: ImagePool) -> None:
     tower, make, until = EDITS[name]
     last = backbone.image.last if tower == "image" else backbone.text.last

@@ -112,15 +112,15 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     [
         ("vit", "linear_probe"),
         ("vit", "tip_adapter_f"),
-        ("vit", "knn"),
+        pytest.param("vit", "knn", marks=pytest.mark.slow),
         ("vit", "mmrl"),
-        ("siglip", "clip_svd"),
+        pytest.param("siglip", "clip_svd", marks=pytest.mark.slow),
         ("vit", "dualadapter"),
         ("vit", "apex"),
         ("siglip", "mma"),
         ("resnet", "coop"),
-        ("eva", "apex"),
-        ("post_norm", "mma"),
+        pytest.param("eva", "apex", marks=pytest.mark.slow),
+        pytest.param("post_norm", "mma", marks=pytest.mark.slow),
     ],
 )
 def test_export_equals_model(
@@ -222,7 +222,7 @@ def test_openvino_and_its_readme(saved: Path, task: Task, tmp_path: Path) -> Non
     check_readme(export.folder, task.test[1].picture.path, model)
 
 
-@pytest.mark.parametrize("method", ["linear_probe", "taskres"])
+@pytest.mark.parametrize("method", ["linear_probe", pytest.param("taskres", marks=pytest.mark.slow)])
 def test_classifier_runs_on_the_tower_of_transformers(method: str, task: Task, tmp_path: Path) -> None:
     size = {"width": 48, "heads": 3, "layers": 1, "mlp": 80, "patch": 16, "embed": 24}
     config = configuration(transformers.CLIPConfig, size)

@@ -107,6 +107,7 @@ def test_runs_side_by_side_give_the_table_of_one_after_the_other(
     assert [run["number"] for run in told[12:]] == [*range(1, 13)]
 
 
+@pytest.mark.slow
 def test_process_that_dies_is_a_line_and_its_run_is_done_once_more(
     task: Task, backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

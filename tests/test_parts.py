@@ -407,6 +407,7 @@ def test_names_that_are_no_text_keep_their_bytes(run: Run, home: Path) -> None:
     assert run("predict", "model", "list.txt", "--out", "of-list")[0] == 0
 
 
+@pytest.mark.slow
 def test_job_array_of_the_page_writes_what_one_process_writes(run: Run, home: Path) -> None:
     """Local processes stand for the tasks of the array."""
     (script,) = blocks(ROOT / "docs" / "scale.md", "bash")

@@ -80,6 +80,7 @@ def test_race_of_one_method_runs_it_however_long_it_takes(
     assert (model.record["method"], model.record["race"]) == ("tip_adapter", [])
 
 
+@pytest.mark.slow
 def test_candidates_that_do_not_fit_side_by_side_are_chosen_from_alike(
     task: Task, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,12 @@ def fit_with(folder: Path, method: str) -> list[str]:
 @pytest.mark.parametrize(
     "where, what, told",
     [
-        ("os.environ['RANK'] == '1'", "raise ShotfitError('the sky fell.')", ["error: the sky fell."]),
+        pytest.param(
+            "os.environ['RANK'] == '1'",
+            "raise ShotfitError('the sky fell.')",
+            ["error: the sky fell."],
+            marks=pytest.mark.slow,
+        ),
         ("os.environ['RANK'] == '1'", "os.kill(os.getpid(), signal.SIGKILL)", None),
     ],
 )
@@ -142,6 +147,7 @@ def test_budget_is_refused_in_several_processes(folder: Path, monkeypatch: pytes
         fit(folder / "photos", "coop", backbone=str(folder / "backbone"), budget=10)
 
 
+@pytest.mark.slow
 def test_recipe_for_several_machines_runs(folder: Path) -> None:
     page = Path(__file__).parent.parent / "docs" / "training-on-several-processes.md"
     first, several = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

@@ -143,7 +143,13 @@ def test_cluster_that_cannot_be_reached_is_one_line_within_seconds(home: Path, t
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("words", [["predict", "model", "photos"], ["embed", "photos", "--dtype", "float16"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "model", "photos"],
+        pytest.param(["embed", "photos", "--dtype", "float16"], marks=pytest.mark.slow),
+    ],
+)
 def test_rows_are_those_of_one_process_bit_for_bit(run: Run, words: list[str]) -> None:
     assert run(*words, "--out", "one")[0] == 4
     code, err = run(*words, "--out", "ray", "--engine", "ray")
@@ -253,6 +259,7 @@ def test_machine_that_would_compute_other_rows_is_told(home: Path, tmp_path: Pat
         stand_in("/nowhere")
 
 
+@pytest.mark.slow
 def test_interrupt_is_one_line_and_leaves_no_process(home: Path, tmp_path: Path) -> None:
     names = [str(path) for path in sorted((home / "photos").iterdir())] * 40
     (tmp_path / "list.txt").write_text("\n".join(names))

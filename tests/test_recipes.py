@@ -77,6 +77,7 @@ def test_a_recipe_has_twenty_lines_at_most() -> None:
     assert len(found) >= 7 and max(len(block.splitlines()) for block in found) <= 20
 
 
+@pytest.mark.slow
 def test_torchrun_gives_each_process_its_share(place: Path) -> None:
     (recipe,) = (block for block in SHELL if block.startswith("torchrun"))
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -259,6 +259,7 @@ def test_wrong_use_is_one_line(
     assert result.code == code and "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_race_of_several_tasks_takes_one_model_of_all_where_that_is_better(
     home: Home, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ def test_evaluate_reports_sets_and_unknown_images(home: Path, capsys: pytest.Cap
     assert found["coverage"] == 0.9 and found["unknown_images"] == 14
     assert {"covered", "mean_set_size", "auroc", "fpr_at_95", "log_loss", "log_loss_before"} <= found.keys()
     _, lines, _ = run(capsys, *words)
-    assert "calibrated from" in lines and "prediction sets" in lines
+    assert "calibration            before: error " in lines and "prediction sets" in lines
 
 
 def test_broken_unknown_image_stops_unless_it_is_skipped(

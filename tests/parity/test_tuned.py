@@ -183,6 +183,16 @@ def forward_tolerance(case: Case) -> float:
     return 2e-5 if plain else 3e-4
 
 
+def alone(values: Tensor) -> Tensor:
+    """Which singular values have no other within a thousandth of the largest.
+
+    Vectors of two that are nearer follow the rounding of the decomposition, which is another on another processor.
+    """
+    gaps = (values[:-1] - values[1:]) >= 1e-3 * values[0]
+    end = torch.ones(1, dtype=torch.bool)
+    return torch.cat([end, gaps]) & torch.cat([gaps, end])
+
+
 @BOTH
 @pytest.mark.parametrize("case", cases("clip_svd"))
 def test_clip_svd_gives_the_official_features_logits_and_gradients(case: Case, savings: Savings) -> None:
@@ -198,7 +208,14 @@ def test_clip_svd_gives_the_official_features_logits_and_gradients(case: Case, s
     frozen = method.cosines(method.frozen.image(images), method.frozen.text(method.prompts))
     assert_close(frozen, case["out/zero_shot_logits"], 1e-5)
     assert_close(method.loss(images, case["in/labels"]), case["out/loss"], 1e-3)
-    assert_gradients(method, case, 5e-4)
+    torch.autograd.backward(method.loss(images, case["in/labels"]))
+    for name, value in case.under("grad/").items():
+        gradient = method.get_parameter(our(name)).grad
+        assert gradient is not None
+        near = ~alone(case[f"out/singular_values/{name}"].flatten())[: value.numel()].view_as(value)
+        ours, largest = gradient.view_as(value), value.abs().max()
+        assert_close(ours.masked_fill(near, 0), value.masked_fill(near, 0), 5e-4, name)
+        assert bool(((ours - value).abs()[near] <= 1e-2 * largest).all()), name
     if "new_class_names" in case.meta:
         other = method.for_classes([classes(case, case.meta["new_class_names"])])
         assert_close(normalize(other.class_features()), case["out/new_text_features"], tolerance)

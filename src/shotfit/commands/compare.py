@@ -49,7 +49,7 @@ def compare(
         list[Path] | None,
         typer.Argument(
             metavar="[FOLDER]...",
-            help="A folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a split_zhou_*.json; several are data sets, "
+            help="A folder DIR/CLASS/IMAGE, a CSV manifest, or what else docs/data.md lists; several are data sets, "
             "each fitted on its own.",
             show_default=False,
         ),

@@ -66,7 +66,7 @@ def embed(
     \b
     Examples:
       shotfit embed photos/ --out features.npz
-      shotfit embed photos/ --out features.parquet --backbone ViT-B-16
+      shotfit embed photos/ --out features.parquet --backbone ViT-B/16
       shotfit embed "more/*.png" photos.zip --out features.npz
       shotfit embed archive/ --out features --dtype float16     features/part-00000.parquet, ..., without labels
       shotfit embed s3://bucket/photos/ --out features

@@ -29,8 +29,8 @@ def evaluate(
         list[Path] | None,
         typer.Argument(
             metavar="[MODEL] [FOLDER]",
-            help="A second model to compare with, if any; then a folder DIR/CLASS/IMAGE, a CSV or JSONL manifest, or a "
-            "split_zhou_*.json.",
+            help="A second model to compare with, if any; then a folder DIR/CLASS/IMAGE, a CSV manifest, or what else "
+            "docs/data.md lists.",
             show_default=False,
         ),
     ] = None,
@@ -94,12 +94,13 @@ def evaluate(
     """Score a fitted model on labelled images: accuracies, F1, calibration, the most confused classes, each class.
 
     Two models in front of the folder are compared on the same images: both scores, the difference with its 95 %
-    interval, and McNemar's exact test. A model of several labels a picture is scored by average precision, and by F1 at
-    its thresholds. The tasks of a list are scored one by one, each among its own classes; one that
-    the model does not know is predicted from its name and class names, where the method can.
+    interval, and McNemar's exact test.
 
-    Where images are boxes of pictures, the pictures are judged too: how many have all their boxes right, and how many
-    the right classes.
+    The tasks of a list are scored one by one, each among its own classes; one that the model does not know is predicted
+    from its name and class names, where the method can. A model of several labels a picture is scored by average
+    precision, and by F1 at its thresholds. Where images are boxes of pictures, the pictures are judged too: how many
+    have all their boxes right, and how many the right classes.
+
     With --transductive all images are predicted together: every output says so, and the accuracy of each image alone
     stands beside it.
 

@@ -19,7 +19,7 @@ __all__ = ["export"]
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    model: flags.Model,
     kind: Annotated[
         str,
         typer.Option(

@@ -222,6 +222,7 @@ def predict(
 
     With --boxes, each box of a file of annotations or detections gets the model's label and its score; all else in the
     file stays as it is. With --format, the boxes become rows instead.
+
     A clip has one row: the mean of its frames' probabilities. Windows and bands are those that the model was fitted
     with.
 

@@ -18,7 +18,7 @@ __all__ = ["report"]
 
 
 def report(
-    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    model: flags.Model,
     folder: Annotated[
         Path | None,
         typer.Argument(

@@ -16,7 +16,7 @@ __all__ = ["serve"]
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    model: flags.Model,
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0 is every one of this machine, and needs a token.")
     ] = "127.0.0.1",

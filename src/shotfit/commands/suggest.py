@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ __all__ = ["suggest"]
 
 
 def suggest(
-    model: Annotated[Path, typer.Argument(help="The folder that `shotfit fit` wrote.")],
+    model: flags.Model,
     inbox: Annotated[
         list[str],
         typer.Argument(

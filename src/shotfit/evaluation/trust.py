@@ -210,11 +210,14 @@ def items_of(folder: Path, skip_broken: bool = False) -> list[Item]:
 
 def trust_lines(found: TrustScores) -> list[str]:
     """What was measured, for people."""
-    before, after = 100 * found.calibration_error_before, 100 * found.calibration_error
-    lines = [
-        f"{'calibrated from':22} calibration error {before:.1f} % to {after:.1f} %, "
-        f"log loss {found.log_loss_before:.3f} to {found.log_loss:.3f}"
-    ]
+    before, after = (
+        f"error {100 * error:.1f} %, log loss {loss:.3f}"
+        for error, loss in (
+            (found.calibration_error_before, found.log_loss_before),
+            (found.calibration_error, found.log_loss),
+        )
+    )
+    lines = [f"{'calibration':22} before: {before}; after: {after}"] if before != after else []
     if found.covered is not None and found.coverage is not None:
         lines.append(
             f"{'prediction sets':22} {100 * found.covered:.1f} % covered (asked: {100 * found.coverage:g} %), "

@@ -17,7 +17,7 @@ from shotfit.data.tasks import Task
 from shotfit.engine.store import cache_folder, open_store
 from shotfit.errors import UsageError
 from shotfit.files import standing
-from shotfit.fitting.addresses import local_folder
+from shotfit.fitting.addresses import address_of, local_folder
 from shotfit.fitting.model import Model, load
 from shotfit.fitting.opening import check_record
 from shotfit.fitting.record import here, read_record
@@ -46,10 +46,10 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML page about a model, and give back where it stands.
 
-    model: a model, or the folder of one. data, labels: labelled images as `evaluate` takes them; the test part is
-    judged, or with `everything` all images. Without data, the page holds what the model's record knows, and no model is
-    opened. images: show thumbnails. heard: what the doctor said of the data, where the caller has it already. device:
-    as in `fit`, for a folder.
+    model: a model, its folder, or its address on the hub. data, labels: labelled images as `evaluate` takes them; the
+    test part is judged, or with `everything` all images. Without data, the page holds what the model's record knows,
+    and no model is opened. images: show thumbnails. heard: what the doctor said of the data, where the caller has it
+    already. device: as in `fit`, for a folder.
 
     Raises UsageError for a file that is no .html or cannot be written, for several tasks, and where the extra `report`
     is not installed; otherwise as `evaluate` and `load` do.
@@ -92,5 +92,5 @@ def write_report(
 
 def _name_of(model: Model | str | Path) -> str:
     if not isinstance(model, Model):
-        return named_place(model)
+        return str(address_of(model) or named_place(model))
     return Path(model.opened["folder"]).name if model.opened else UNSAVED
