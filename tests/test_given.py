@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,8 @@ from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store
 from shotfit.errors import UsageError
+from shotfit.fitting import race
+from shotfit.fitting.asked import Asked
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 
@@ -168,6 +171,33 @@ def test_model_learns_more_images_and_a_new_class(folders: Task, tmp_path: Path,
     corrected = more.add(white[:1], [folders.classes.names[0]])
     assert corrected.record["support_images"] == more.record["support_images"]
     assert more.predict(white)[0].labels
+
+
+@pytest.mark.parametrize("name", ["white", None], ids=["new class", "known class"])
+def test_ensemble_learns_more_images_twice_and_opens_again(
+    folders: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    monkeypatch.setattr("shotfit.fitting.race.SHORTLIST", ("zero_shot", "tip_adapter", "linear_probe"))
+    averaging = lambda found: (race._ensemble(found[1:], found[0].fitted.sizes), race.decided(found)[1])  # noqa: E731
+    monkeypatch.setattr("shotfit.fitting.fit.decided", averaging)
+    backbone = tiny_backbone(tmp_path)
+    model = shotfit.fit(folders, backbone=backbone, store=MemoryStore(), keep=True)
+    assert model.record["method"] == "ensemble" and model.trust is not None
+    calibration = replace(model.trust.calibration, bias=torch.zeros(len(model.class_names)))
+    model.trust = replace(model.trust, calibration=calibration)
+    white = photos(tmp_path / "white", "w", (250, 250, 250))
+    label = name or folders.classes.names[0]
+    more = model.add(white[:2], [label] * 2).add(white[2:], [label] * 2)
+    assert more.record["support_images"] == model.record["support_images"] + 4
+    assert [row["method"] for row in more.record["race"]] == [row["method"] for row in model.record["race"]]
+    opened = shotfit.load(more.save(tmp_path / "model"), backbone=backbone)
+    assert opened.class_names == more.class_names
+    np.testing.assert_allclose(opened.predict_proba(white), more.predict_proba(white), atol=1e-5)
+    if name is not None:
+        with pytest.raises(UsageError, match=r"Prediction sets are for the classes .* fit again where model\.add"):
+            opened.predict(white, asked=Asked(coverage=0.5))
+    else:
+        assert opened.predict(white, asked=Asked(coverage=0.5))[0].set is not None
 
 
 def test_model_from_a_folder_is_told_what_it_was_fitted_to(folders: Task, tmp_path: Path) -> None:
