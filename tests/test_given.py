@@ -19,7 +19,7 @@ from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store
-from shotfit.errors import UsageError
+from shotfit.errors import ShotfitError, UsageError
 from shotfit.fitting import race
 from shotfit.fitting.asked import Asked
 from shotfit.testing.tiny import tiny_backbone, tiny_task
@@ -122,6 +122,15 @@ def test_data_set_with_parts_is_the_task_of_the_folders(folders: Task) -> None:
     assert from_table(split).notes == (f"1 of {len(ClassLabel.names)} class names have no picture: nobody",)
 
 
+def test_cells_without_a_value_are_no_group_and_the_train_part(folders: Task) -> None:
+    pandas = pytest.importorskip("pandas")
+    paths, labels, parts = parted(folders)
+    split = [None if part == "train" else part for part in parts]
+    groups = [float("nan"), *["one"] * (len(paths) - 1)]
+    table = pandas.DataFrame({"path": list(map(str, paths)), "label": labels, "split": split, "owner": groups})
+    assert same(from_table(table, How(group_column="owner")), folders)
+
+
 def test_fit_takes_images_with_labels(folders: Task, tmp_path: Path) -> None:
     paths, labels, _ = parted(folders)
     backbone = tiny_backbone(tmp_path)
@@ -139,9 +148,12 @@ def test_fit_takes_images_with_labels(folders: Task, tmp_path: Path) -> None:
         ([b"1", b"2"], ["cat"], "there are 2 images and 1 labels"),
         ([b"1"], "cat", "labels is 'cat'; expected a list"),
         ([b"1"], [1.5], r"labels\[0\] is 1.5; expected a text or a whole number"),
-        ([b"1"], [None], r"labels\[0\] is None"),
+        ([b"1"], [None], r"labels\[0\] is None; .* Leave images without one out"),
+        ([b"1"], [["cat", "dog"]], r"labels\[0\] is \['cat', 'dog'\]; .* say several_labels=True"),
         ([3], ["cat"], "image 0 is a int; expected a path, bytes"),
         ("photos", ["cat"], "labels go with a list of images"),
+        ([], [], "data is an empty list; expected images with a label for each"),
+        ([b"1"], [float("nan")], r"labels\[0\] is nan; .* Leave images without one out, in pandas by .*dropna"),
     ],
 )
 def test_data_of_another_kind_is_a_sentence(data: object, labels: object, said: str) -> None:
@@ -158,6 +170,18 @@ def photos(folder: Path, name: str, color: tuple[int, int, int], count: int = 4)
         pixels = np.clip(np.array(color) + generator.integers(-20, 20, (40, 40, 3)), 0, 255)
         Image.fromarray(pixels.astype(np.uint8)).save(path)
     return paths
+
+
+def test_missing_image_of_a_list_names_no_command(tmp_path: Path) -> None:
+    images = [*photos(tmp_path, "a", (200, 0, 0)), tmp_path / "no.png"]
+    with pytest.raises(ShotfitError, match=r"^there is 1 problem with the images: .*no\.png does not exist") as raised:
+        tasks_of(images, ["cat"] * 5)
+    assert "skip_broken=True" in str(raised.value) and "doctor" not in str(raised.value)
+
+
+def test_model_shows_itself_in_a_line(folders: Task, tmp_path: Path) -> None:
+    model = shotfit.fit(folders, method="zero_shot", backbone=tiny_backbone(tmp_path), store=MemoryStore())
+    assert repr(model).startswith("<shotfit.Model zero_shot on ") and repr(model).endswith(" classes>")
 
 
 @pytest.mark.parametrize("method", ["linear_probe", "tip_adapter_f"])

@@ -137,7 +137,10 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
         if classes:
             return Columns(path, "", split, group, classes)
     if path is None or label is None:
-        wanted = {"--path-column NAME for the column of the paths": path, "--label-column NAME for the labels": label}
+        wanted = {
+            "--path-column NAME (in Python path_column) for the paths": path,
+            "--label-column NAME (in Python label_column) for the labels": label,
+        }
         raise ShotfitError(
             f"{where} has the columns {told}; expected path,label or path,label,split in its first line, or "
             f"{' and '.join(flag for flag, found_as in wanted.items() if found_as is None)}."
