@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shotfit.data.given import from_table
+from shotfit.data.lists import paths_in
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Item, Task, composed
 from shotfit.errors import ShotfitError
@@ -242,6 +244,16 @@ def test_empty_split_is_train(tmp_path: Path) -> None:
     for name in ("a.csv", "b.jsonl"):
         task = read_task(tmp_path / name)
         assert (len(task.train), len(task.test)) == (1, 1)
+
+
+@pytest.mark.skipif(os.sep != "/", reason="where backslashes are those of Windows, they need no change")
+def test_list_with_the_paths_of_windows_names_the_files(tmp_path: Path) -> None:
+    save(tmp_path / "05" / "a.png")
+    save(tmp_path / "05\\b.png")  # which may be a name as well
+    names = ["05\\a.png", "05\\a.png#xywh=0,0,8,8", "05\\b.png", "05\\none.png"]
+    (tmp_path / "list.csv").write_text("\n".join(["path;label", *(f"{name};wren" for name in names)]))
+    found = [name.removeprefix(f"{tmp_path}/") for name in paths_in(tmp_path / "list.csv")]
+    assert found == ["05/a.png", "05/a.png#xywh=0,0,8,8", "05\\b.png", "05\\none.png"]
 
 
 def test_manifest_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import FallbackWarning, ShotfitError, UsageError
 from shotfit.fitting import race
 from shotfit.fitting.asked import Asked
 from shotfit.testing.tiny import tiny_backbone, tiny_task
@@ -222,6 +222,28 @@ def test_ensemble_learns_more_images_twice_and_opens_again(
             opened.predict(white, asked=Asked(coverage=0.5))
     else:
         assert opened.predict(white, asked=Asked(coverage=0.5))[0].set is not None
+
+
+def test_model_that_fell_back_to_zero_shot_takes_a_new_class(
+    folders: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as lost:
+        lost.setattr(
+            "shotfit.fitting.fit.compared",
+            lambda *_: {"on": "some", "images": 8, "accuracy": 0.1, "zero_shot_accuracy": 0.9},
+        )
+        with pytest.warns(FallbackWarning):
+            model = shotfit.fit(
+                folders,
+                method="taskres",
+                recipe="paper",
+                steps=2,
+                backbone=tiny_backbone(tmp_path),
+                store=MemoryStore(),
+            )
+    white = photos(tmp_path / "white", "w", (250, 250, 250))
+    more = model.add(white, ["white"] * 4)
+    assert more.method.name == "zero_shot" and more.class_names == (*folders.classes.names, "white")
 
 
 def test_model_from_a_folder_is_told_what_it_was_fitted_to(folders: Task, tmp_path: Path) -> None:

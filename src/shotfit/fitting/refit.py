@@ -82,7 +82,7 @@ def once_more(model: Model, tasks: Sequence[Task], *, seed: int, check: bool, **
         return found
 
     if not isinstance(method, Ensemble):
-        return fitted_again(method, record["choice"]["setting"], check)
+        return fitted_again(method, {} if record["fell_back"] else record["choice"]["setting"], check)  # of what lost
     settings_of = {row["method"]: row["setting"] for row in record["race"] if "setting" in row}
     parts = [fitted_again(part, settings_of[part.name], False) for part in method.parts]
     again = max(parts, key=lambda part: len(part.learned))  # zero-shot among them has learned nothing
