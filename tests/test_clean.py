@@ -80,6 +80,7 @@ def test_doubles_under_two_labels_come_first(shell: Shell) -> None:
 
 def test_table_and_csv_have_both_kinds_of_rows(shell: Shell, tmp_path: Path) -> None:
     done = shell("clean", "photos", "-n", 3)
+    assert "1  photos/" in done.out and str(Path.cwd()) not in done.out
     assert done.code == 4 and "same picture, in several labels" in done.out
     assert done.out.splitlines()[-1].endswith("of doubles")
     assert shell("clean", "photos", "-n", 0, "--out", tmp_path / "all.csv").code == 4

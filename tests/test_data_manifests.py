@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shotfit.data.given import from_table
+from shotfit.data.lists import paths_in
 from shotfit.data.readers import read_task
 from shotfit.data.tasks import Item, Task, composed
 from shotfit.errors import ShotfitError
@@ -189,13 +191,14 @@ def test_manifest_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.csv", "", r"has the columns \(none\); expected path,label"),
-        ("a.csv", "a,b\na.png,cat\n", "has the columns a, b; expected path,label .*--path-column NAME"),
+        ("a.csv", "a,b\na.png,cat\n", "columns a, b; expected path,label .*--path-column NAME .*--label-column NAME"),
         ("a.csv", "path,label\n", "lists no image"),
         ("a.csv", "path,label\na.png\n", "line 2 has no label"),
         ("a.csv", "path,label,split\na.png,cat,train\nb.png,cat\n", "line 3 has no split"),
         ("a.csv", "path,label,split\na.png,cat,all\n", "line 2: the split is 'all'; expected train, val or test"),
         ("a.jsonl", '{"path": "a.png"}\n', "has the columns path; expected path,label .*--label-column NAME"),
-        ("a.jsonl", '{"path": "a.png"}\n{"path": "a.png", "label": "cat"}\n', "line 1 has no label"),
+        ("a.csv", "path,label,split\na.png,,train\n", "line 2 has no label"),
+        ("a.jsonl", '{"path": "a.png", "label": ""}\n{"path": "b.png"}\n', "line 1 has no label"),
         ("a.jsonl", '{"path": "a.png", "label": "cat"}\n{\n', "line 2: not valid JSON"),
         ("a.jsonl", "[1]\n", "line 1: expected an object"),
         ("a.jsonl", '{"path": "a.png", "label": null}\n', "has the columns path; expected path,label"),
@@ -216,6 +219,22 @@ def test_malformed_manifest_is_refused(tmp_path: Path, name: str, content: str, 
         read_task(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "path;label\na.png;\na.png;cat\na.png\n"),
+        ("a.jsonl", '{"path": "a.png"}\n{"path": "a.png", "label": "cat"}\n{"path": "a.png", "label": " "}\n'),
+    ],
+)
+def test_lines_without_a_label_are_left_out_and_counted(tmp_path: Path, name: str, content: str) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / name).write_text(content)
+    task = read_task(tmp_path / name)
+    numbers = "2, 4" if name == "a.csv" else "1, 3"
+    assert task.notes == (f"2 lines without a label left out (line {numbers})",)
+    assert [(task.classes.names[item.label], item.picture.path.name) for item in every(task)] == [("cat", "a.png")]
+
+
 def test_empty_split_is_train(tmp_path: Path) -> None:
     image = save(tmp_path / "a.png")
     (tmp_path / "a.csv").write_text(f"path,label,split\n{image},cat,\n{image},dog,test\n")
@@ -225,6 +244,16 @@ def test_empty_split_is_train(tmp_path: Path) -> None:
     for name in ("a.csv", "b.jsonl"):
         task = read_task(tmp_path / name)
         assert (len(task.train), len(task.test)) == (1, 1)
+
+
+@pytest.mark.skipif(os.sep != "/", reason="where backslashes are those of Windows, they need no change")
+def test_list_with_the_paths_of_windows_names_the_files(tmp_path: Path) -> None:
+    save(tmp_path / "05" / "a.png")
+    save(tmp_path / "05\\b.png")  # which may be a name as well
+    names = ["05\\a.png", "05\\a.png#xywh=0,0,8,8", "05\\b.png", "05\\none.png"]
+    (tmp_path / "list.csv").write_text("\n".join(["path;label", *(f"{name};wren" for name in names)]))
+    found = [name.removeprefix(f"{tmp_path}/") for name in paths_in(tmp_path / "list.csv")]
+    assert found == ["05/a.png", "05/a.png#xywh=0,0,8,8", "05\\b.png", "05\\none.png"]
 
 
 def test_manifest_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -122,6 +122,14 @@ def test_folder_of_domains_is_refused(tmp_path: Path) -> None:
         read_task(tmp_path)
 
 
+def test_folders_by_date_beside_a_table_name_the_table(tmp_path: Path) -> None:
+    for day in ("05/01", "05/17", "06/03"):
+        save(tmp_path / "2024" / day / "a.png")
+    (tmp_path / "species.csv").write_text("file;species\n2024/05/01/a.png;wren\n")
+    with pytest.raises(ShotfitError, match=r"or .*species\.csv if that file has the labels\.$"):
+        read_task(tmp_path)
+
+
 def test_folder_of_domains_with_parts_is_refused(tmp_path: Path) -> None:
     for domain in ("photo", "sketch"):
         tree(tmp_path / domain / "train", dog=1)

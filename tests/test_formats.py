@@ -203,7 +203,7 @@ def test_rows_without_label_are_left_out_of_a_hub_table(tmp_path: Path) -> None:
     pq.write_table(pa.concat_tables([table, test]), tmp_path / "a.parquet")
     task = read_task(tmp_path / "a.parquet")
     assert task.classes.names == ("dog", "tench")
-    assert task.notes == ("1 rows without a label are left out", "1 of 3 class names have no picture: newt")
+    assert task.notes == ("1 row without a label left out", "1 of 3 class names have no picture: newt")
 
 
 @pytest.mark.parametrize(

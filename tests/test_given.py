@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,9 @@ from shotfit.data.readers import read_task
 from shotfit.data.tasks import Task
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore, Store
-from shotfit.errors import UsageError
+from shotfit.errors import FallbackWarning, ShotfitError, UsageError
+from shotfit.fitting import race
+from shotfit.fitting.asked import Asked
 from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 
@@ -119,6 +122,15 @@ def test_data_set_with_parts_is_the_task_of_the_folders(folders: Task) -> None:
     assert from_table(split).notes == (f"1 of {len(ClassLabel.names)} class names have no picture: nobody",)
 
 
+def test_cells_without_a_value_are_no_group_and_the_train_part(folders: Task) -> None:
+    pandas = pytest.importorskip("pandas")
+    paths, labels, parts = parted(folders)
+    split = [None if part == "train" else part for part in parts]
+    groups = [float("nan"), *["one"] * (len(paths) - 1)]
+    table = pandas.DataFrame({"path": list(map(str, paths)), "label": labels, "split": split, "owner": groups})
+    assert same(from_table(table, How(group_column="owner")), folders)
+
+
 def test_fit_takes_images_with_labels(folders: Task, tmp_path: Path) -> None:
     paths, labels, _ = parted(folders)
     backbone = tiny_backbone(tmp_path)
@@ -136,9 +148,12 @@ def test_fit_takes_images_with_labels(folders: Task, tmp_path: Path) -> None:
         ([b"1", b"2"], ["cat"], "there are 2 images and 1 labels"),
         ([b"1"], "cat", "labels is 'cat'; expected a list"),
         ([b"1"], [1.5], r"labels\[0\] is 1.5; expected a text or a whole number"),
-        ([b"1"], [None], r"labels\[0\] is None"),
+        ([b"1"], [None], r"labels\[0\] is None; .* Leave images without one out"),
+        ([b"1"], [["cat", "dog"]], r"labels\[0\] is \['cat', 'dog'\]; .* say several_labels=True"),
         ([3], ["cat"], "image 0 is a int; expected a path, bytes"),
         ("photos", ["cat"], "labels go with a list of images"),
+        ([], [], "data is an empty list; expected images with a label for each"),
+        ([b"1"], [float("nan")], r"labels\[0\] is nan; .* Leave images without one out, in pandas by .*dropna"),
     ],
 )
 def test_data_of_another_kind_is_a_sentence(data: object, labels: object, said: str) -> None:
@@ -173,6 +188,18 @@ def photos(folder: Path, name: str, color: tuple[int, int, int], count: int = 4)
     return paths
 
 
+def test_missing_image_of_a_list_names_no_command(tmp_path: Path) -> None:
+    images = [*photos(tmp_path, "a", (200, 0, 0)), tmp_path / "no.png"]
+    with pytest.raises(ShotfitError, match=r"^there is 1 problem with the images: .*no\.png does not exist") as raised:
+        tasks_of(images, ["cat"] * 5)
+    assert "skip_broken=True" in str(raised.value) and "doctor" not in str(raised.value)
+
+
+def test_model_shows_itself_in_a_line(folders: Task, tmp_path: Path) -> None:
+    model = shotfit.fit(folders, method="zero_shot", backbone=tiny_backbone(tmp_path), store=MemoryStore())
+    assert repr(model).startswith("<shotfit.Model zero_shot on ") and repr(model).endswith(" classes>")
+
+
 @pytest.mark.parametrize("method", ["linear_probe", "tip_adapter_f"])
 def test_model_learns_more_images_and_a_new_class(folders: Task, tmp_path: Path, method: str) -> None:
     model = shotfit.fit(folders, method=method, recipe="paper", backbone=tiny_backbone(tmp_path), store=MemoryStore())
@@ -190,6 +217,55 @@ def test_added_images_are_learned_with_the_seed_of_the_fit(folders: Task, tmp_pa
     backbone = tiny_backbone(tmp_path)
     model = shotfit.fit(folders, method="linear_probe", seed=0, backbone=backbone, store=MemoryStore(), keep=True)
     assert model.add(photos(tmp_path / "white", "w", (250, 250, 250)), ["white"] * 4).record["seed"] == 0
+
+
+@pytest.mark.parametrize("name", ["white", None], ids=["new class", "known class"])
+def test_ensemble_learns_more_images_twice_and_opens_again(
+    folders: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    monkeypatch.setattr("shotfit.fitting.race.SHORTLIST", ("zero_shot", "tip_adapter", "linear_probe"))
+    averaging = lambda found: (race._ensemble(found[1:], found[0].fitted.sizes), race.decided(found)[1])  # noqa: E731
+    monkeypatch.setattr("shotfit.fitting.fit.decided", averaging)
+    backbone = tiny_backbone(tmp_path)
+    model = shotfit.fit(folders, backbone=backbone, store=MemoryStore(), keep=True)
+    assert model.record["method"] == "ensemble" and model.trust is not None
+    calibration = replace(model.trust.calibration, bias=torch.zeros(len(model.class_names)))
+    model.trust = replace(model.trust, calibration=calibration)
+    white = photos(tmp_path / "white", "w", (250, 250, 250))
+    label = name or folders.classes.names[0]
+    more = model.add(white[:2], [label] * 2).add(white[2:], [label] * 2)
+    assert more.record["support_images"] == model.record["support_images"] + 4
+    assert [row["method"] for row in more.record["race"]] == [row["method"] for row in model.record["race"]]
+    opened = shotfit.load(more.save(tmp_path / "model"), backbone=backbone)
+    assert opened.class_names == more.class_names
+    np.testing.assert_allclose(opened.predict_proba(white), more.predict_proba(white), atol=1e-5)
+    if name is not None:
+        with pytest.raises(UsageError, match=r"Prediction sets are for the classes .* fit again where model\.add"):
+            opened.predict(white, asked=Asked(coverage=0.5))
+    else:
+        assert opened.predict(white, asked=Asked(coverage=0.5))[0].set is not None
+
+
+def test_model_that_fell_back_to_zero_shot_takes_a_new_class(
+    folders: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as lost:
+        lost.setattr(
+            "shotfit.fitting.fit.compared",
+            lambda *_: {"on": "some", "images": 8, "accuracy": 0.1, "zero_shot_accuracy": 0.9},
+        )
+        with pytest.warns(FallbackWarning):
+            model = shotfit.fit(
+                folders,
+                method="taskres",
+                recipe="paper",
+                steps=2,
+                backbone=tiny_backbone(tmp_path),
+                store=MemoryStore(),
+            )
+    white = photos(tmp_path / "white", "w", (250, 250, 250))
+    more = model.add(white, ["white"] * 4)
+    assert more.method.name == "zero_shot" and more.class_names == (*folders.classes.names, "white")
 
 
 def test_model_from_a_folder_is_told_what_it_was_fitted_to(folders: Task, tmp_path: Path) -> None:

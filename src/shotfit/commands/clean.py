@@ -90,15 +90,16 @@ def clean(
 
 
 def _tables(found: Cleaned) -> list[list[list[str]]]:
-    """The suspects and the doubles, each with its head."""
+    """The suspects and the doubles, each with its head; names as people read them, from the working folder on."""
     from shotfit.commands.listed import first_of, percent
+    from shotfit.data.images import shown
 
     suspects = [["", "picture", "label", "likely", "score", "like it"]]
     for one in found.suspects:
-        names = [str(one.picture), one.label, one.likely]
-        suspects.append([str(one.rank), *names, percent(one.score), first_of(one.like_it())])
+        names, like_it = [shown(one.picture), one.label, one.likely], [shown(picture) for picture, _ in one.nearest]
+        suspects.append([str(one.rank), *names, percent(one.score), first_of(like_it)])
     doubles = [["doubles", "picture", "and", "labels"]]
     for two in found.doubles:
-        others = [str(picture) for picture in two.pictures[1:]]
-        doubles.append([two.problem, str(two.pictures[0]), first_of(others), ", ".join(dict.fromkeys(two.labels))])
+        others = [shown(picture) for picture in two.pictures[1:]]
+        doubles.append([two.problem, shown(two.pictures[0]), first_of(others), ", ".join(dict.fromkeys(two.labels))])
     return [suspects, doubles]

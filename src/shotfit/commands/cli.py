@@ -127,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if hasattr(error, "format_message"):  # of the parser of arguments; older versions of typer have click's
                 said = error.format_message().strip().rstrip(".")
                 said += "" if said.endswith(("?", "!")) else "."
-                return _failed(f"error: {said} See shotfit --help.", UsageError.exit_code)
+                where = getattr(getattr(error, "ctx", None), "command_path", "shotfit")  # of the command it was said to
+                return _failed(f"error: {said} See {where} --help.", UsageError.exit_code)
             if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("shotfit."):
                 return _failed(f"error: {LEFT_OUT_OF_LIGHT}", UsageError.exit_code)
             line = line_of(error)

@@ -96,6 +96,9 @@ class Report:
         first = "; ".join(error.message.rstrip(".") for error in errors[:3])
         more = f"; and {len(errors) - 3:,} more" if len(errors) > 3 else ""
         files_only = all(error.kind in _FILE_ERRORS for error in errors)
+        if self.source == Path():  # images and labels from Python, which no command reads
+            skip = " Pass skip_broken=True to leave these out." if files_only else ""
+            raise ShotfitError(f"there is {_count(len(errors), 'problem')} with the images: {first}{more}.{skip}")
         skip = ", or pass --skip-broken to leave these files out" if files_only else ""
         raise ShotfitError(
             f"{shown(self.source)} has {_count(len(errors), 'problem')}: {first}{more}. Run "

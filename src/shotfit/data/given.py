@@ -61,9 +61,12 @@ def tasks_of(
     """
     if isinstance(templates, str):
         raise UsageError(f"templates is the text {templates!r}; expected a list of templates: [{templates!r}].")
+    nothing = isinstance(data, (list, tuple)) and not data
     of_tasks = isinstance(data, Task) or (
-        isinstance(data, (list, tuple)) and (not data or any(isinstance(one, Task) for one in data))
+        isinstance(data, (list, tuple)) and any(isinstance(one, Task) for one in data)
     )
+    if nothing:
+        raise UsageError("data is an empty list; expected images with a label for each, or tasks.")
     is_path = isinstance(data, (str, os.PathLike))
     if labels is not None and (of_tasks or is_path or _is_table(data)):
         raise UsageError(
@@ -180,8 +183,9 @@ def from_table(
                 label = labels_of(_known(row[columns.label], classes, f"row {number}"), f"row {number}", forms)
             else:
                 label = _text(row[columns.label], f"the label of row {number}", classes)
-            said = part or ("" if columns.split is None else str(row[columns.split]))
-            group = "" if columns.group is None else _text(row[columns.group], f"the group of row {number}")
+            split, group = (None if name is None else row[name] for name in (columns.split, columns.group))
+            said = part or ("" if _is_missing(split) else str(split))
+            group = "" if _is_missing(group) else _text(group, f"the group of row {number}")
             known = columns.classes or (classes if several else ())
             rows.append(Row(picture, label, _part(said or "train"), group, known))
             maybe.add(row)
@@ -275,7 +279,17 @@ def _text(value: Any, what: str, classes: Sequence[str] = ()) -> str:
         if classes and not 0 <= value < len(classes):
             raise UsageError(f"{what} is {value}, but there are {len(classes)} classes, which count from 0.")
         return classes[int(value)] if classes else str(int(value))
-    raise UsageError(f"{what} is {value!r:.80}; expected a text or a whole number.")
+    hint = ""
+    if _is_missing(value):
+        hint = " Leave images without one out, in pandas by table.dropna(subset=[COLUMN])."
+    elif isinstance(value, (list, tuple, set)):
+        hint = " For pictures of several classes, or of none, say several_labels=True."
+    raise UsageError(f"{what} is {value!r:.80}; expected a text or a whole number.{hint}")
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell has no value: None, NaN, or the NA and NaT of pandas."""
+    return value is None or (isinstance(value, float) and value != value) or str(value) in ("<NA>", "NaT")
 
 
 def _part(said: str) -> Part:

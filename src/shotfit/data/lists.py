@@ -4,8 +4,9 @@
     paths_in(Path("photos.parquet"), Paths(column="file"))
 
 A list may be longer than memory: a line is held at a time, of Parquet some thousand rows. Unlike a manifest it needs no
-labels, and its paths are taken as they stand: what names no file is a picture that cannot be read. They begin beside
-the list, or in the working folder where the first that are there at all are there; `images` says another place.
+labels, and its paths are taken as they stand, or with slashes in place of backslashes where a file lies there: what
+names no file is a picture that cannot be read. They begin beside the list, or in the working folder where the first
+that are there at all are there; `images` says another place.
 """
 
 from __future__ import annotations
@@ -110,7 +111,21 @@ def paths_in(path: Path, how: Paths = AS_THEY_ARE) -> Iterator[str]:
     base = str(how.images or _base(path, first))
     start = "" if base == "." else os.path.join(base, "")  # noqa: PTH118  (of a million lines)
     for one in itertools.chain(first, coming):
-        yield one if os.path.isabs(one) or "://" in one else start + one  # noqa: PTH117
+        named = one if os.path.isabs(one) or "://" in one else start + one  # noqa: PTH117
+        yield _with_slashes(named) if "\\" in named else named
+
+
+def _with_slashes(name: str) -> str:
+    """A name as Windows writes it, where nothing lies under it as it stands but something with slashes."""
+    plain = name.replace("\\", "/")
+    if "\0" in name or os.path.lexists(_file_of(name)) or not os.path.lexists(_file_of(plain)):
+        return name
+    return plain
+
+
+def _file_of(name: str) -> str:
+    """The file of a name, which may name a member or a box of it."""
+    return name.partition("::")[0].partition("#xywh=")[0]
 
 
 def _bounded(path: Path, name: str) -> str:
@@ -122,7 +137,7 @@ def _bounded(path: Path, name: str) -> str:
 def _base(path: Path, first: list[str]) -> Path:
     """The folder in which the paths begin: that of the list, unless they are there from where we are."""
     for one in first:
-        name = one.partition("::")[0].partition("#xywh=")[0]
+        name = _file_of(one)
         for folder in (path.parent, Path()):
             if "\0" not in name and os.path.lexists(folder / name):
                 return folder

@@ -383,7 +383,7 @@ def labelled_for(names: Sequence[str], task: Task, everything: bool = False) -> 
         raise ShotfitError(
             f"the classes of {task.name} ({len(task.classes.names)}) are not the model's ({len(names)})"
             f"{f' (not known to it: {first_few(unknown)})' if unknown else ''}: evaluate on images of the classes it "
-            "was fitted to."
+            "was fitted to, under their names, or fit again."
         )
     order = [places[plain_name(name)] for name in task.classes.names]
     return [item.with_labels([order[label] for label in item.labels]) for item in items]

@@ -48,7 +48,7 @@ from shotfit.fitting.folder import CARD, RECORD, WEIGHTS, backbone_of, card_to_k
 from shotfit.fitting.heldout import HeldOut, frozen_features
 from shotfit.fitting.learned import LEARNED, marks
 from shotfit.fitting.maps import Map, maps
-from shotfit.fitting.notebook import model_table
+from shotfit.fitting.notebook import model_line, model_table
 from shotfit.fitting.opening import read_saved
 from shotfit.fitting.predictions import Prediction, Predictions
 from shotfit.fitting.record import encoded, portable, weights_of
@@ -296,7 +296,7 @@ class Model:
         """Where in each picture these classes are seen, or its `top` most probable ones; see `maps.maps`."""
         return [*maps(self, images, classes, top, lenient)]
 
-    _repr_html_ = model_table
+    __repr__, _repr_html_ = model_line, model_table
 
     @torch.no_grad()
     def answered(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shotfit.data.images import open_image
 from shotfit.data.pictures import Picture
-from shotfit.errors import ShotfitError, UsageError, first_few
+from shotfit.errors import ShotfitError, UsageError, first_few, plural
 from shotfit.fitting.figures import figures_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from shotfit.fitting.model import Model
 
-__all__ = ["MOST", "frame", "html_table", "model_table", "thumbnail"]
+__all__ = ["MOST", "frame", "html_table", "model_line", "model_table", "thumbnail"]
 
 MOST = 50
 """So many rows are shown."""
@@ -93,6 +93,12 @@ def model_table(model: Model) -> str:
         *([] if score is None else [(f"{title} on held-out images", f"{100 * score:.1f} %")]),
     ]
     return html_table([{"": name, "model": value} for name, value in rows])
+
+
+def model_line(model: Model) -> str:
+    """A fitted model in a line, as Python shows it."""
+    count = len(model.class_names)
+    return f"<shotfit.Model {model.method.name} on {model.frozen.backbone.name}, {plural(count, 'class', 'classes')}>"
 
 
 def _side(value: Any) -> str:

@@ -28,6 +28,9 @@ MEASURED = (
     "fitted_method",
 )  # fmt: skip
 
+# Of an ensemble, with the model that it is fitted again from: how it was chosen, and each member's setting.
+RACED = ("recipe", "choice", "race", "selection", "fitted_method")
+
 
 def everything(task: Task, shots: int | None, seed: int) -> Task:
     """The task with the images that a fit draws, and all of the validation and test parts, to learn from."""
@@ -57,8 +60,8 @@ def refit(model: Model, tasks: Sequence[Task], *, shots: int | None = None, seed
 def once_more(model: Model, tasks: Sequence[Task], *, seed: int, check: bool, **settings: Any) -> Model:
     """What `model` is, fitted to other images: nothing is chosen anew.
 
-    check: compare with zero-shot and calibrate on images that are held out from these; of an ensemble, which is not
-    checked, each member is fitted.
+    check: compare with zero-shot and calibrate on images that are held out from these. Of an ensemble, which is not
+    checked, each member is fitted, and the calibration is kept; with new classes its temperature alone.
 
     Raises UsageError for a model of an older version, which does not say how it was fitted.
     """
@@ -80,12 +83,17 @@ def once_more(model: Model, tasks: Sequence[Task], *, seed: int, check: bool, **
         return found
 
     if not isinstance(method, Ensemble):
-        return fitted_again(method, record["choice"]["setting"], check)
+        return fitted_again(method, {} if record["fell_back"] else record["choice"]["setting"], check)  # of what lost
     settings_of = {row["method"]: row["setting"] for row in record["race"] if "setting" in row}
     parts = [fitted_again(part, settings_of[part.name], False) for part in method.parts]
     again = max(parts, key=lambda part: len(part.learned))  # zero-shot among them has learned nothing
     seconds = sum(part.record["seconds"] for part in parts)
     again.method = Ensemble.of([part.method for part in parts], method.temperatures)
-    again.record |= record_of(again.method, again.frozen.backbone) | {"training": {}, "seconds": round(seconds, 3)}
-    again.trust = model.trust
+    trust = model.trust
+    if trust is not None and again.method.sizes != method.sizes:  # no image of a new class was held out
+        trust = trust.for_new_classes()
+    again.trust = trust
+    again.record |= record_of(again.method, again.frozen.backbone) | {name: record[name] for name in RACED} | {
+        "training": {}, "trust": {} if trust is None else trust.summary, "seconds": round(seconds, 3),
+    }  # fmt: skip
     return again

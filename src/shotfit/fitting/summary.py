@@ -150,7 +150,8 @@ def half_lines(record: Mapping[str, Any]) -> list[str]:
         return []
     lost = 100 * (half["accuracy"] - half["half"])
     verdict = "more labels would help" if lost > 100 * half["error"] else "more labels would change little"
-    much = f"{abs(lost):.1f} points {'fewer' if lost >= 0 else 'more'}"
+    points = f"{abs(lost):.1f}"
+    much = "as many" if points == "0.0" else f"{points} points {'fewer' if lost > 0 else 'more'}"
     images = f"{half['images']:,} held-out image{'' if half['images'] == 1 else 's'}"
     return [f"{verdict}: with half of them, {much} are right of {images}"]
 

@@ -29,7 +29,10 @@ from shotfit.methods.numbering import among_own, tasks_of
 __all__ = ["PREFIX", "Trust", "trust_of"]
 
 PREFIX = "trust."  # of its tensors among those of a saved model
-OTHER_CLASSES = "{} are for the classes that the model was fitted to: leave other classes and new tasks out."
+OTHER_CLASSES = (
+    "{} are for the classes that the model was fitted to and held images out of: leave other classes and new tasks "
+    "out, or fit again where model.add brought a class."
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,7 +70,9 @@ def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], li
     twice = [name for name in (columns.path, columns.label, *columns.classes) if header.count(name) > 1]
     if twice:
         raise ShotfitError(f"{shown(source)} has two columns {twice[0]!r}; rename one of them.")
-    return rows_of(source, lines, columns, how, part=part), []
+    left_out = LeftOut()
+    rows = rows_of(source, lines, columns, how, part=part, left_out=left_out)
+    return rows, left_out.notes()
 
 
 def _is_predicted(header: list[str], how: How) -> bool:

@@ -87,11 +87,11 @@ def listing_of(top: Folder, reader: str, asked: bool) -> Listing:
         ignored += [folder.path for folder in top.folders if folder not in found.values()]
         for part, outer in found.items():
             inside = _innermost(outer)
-            below[part] = _classes(inside, asked)
+            below[part] = _classes(inside, asked, inside.others)
             ignored += [*_paths(inside.images), *inside.others, *(outer.others if inside is not outer else ())]
             loops += inside.loops
     else:
-        below["train"] = _classes(top, asked)
+        below["train"] = _classes(top, asked, ignored)
     folders = [folder for part in below.values() for folder in part]
     position = {name: i for i, name in enumerate(sorted({composed(folder.name) for folder in folders}))}
     parts: dict[Part, list[tuple[Picture, int]]] = {part: [] for part in PARTS}
@@ -239,15 +239,9 @@ def _disagrees(path: Path, homes: dict[str, set[str]]) -> bool:
 
 def _refuse_labels(folders: Iterable[Folder]) -> None:
     """Refuse pictures that are not sorted into folders while a file that may hold their labels lies beside them."""
-    files = [
-        path
-        for folder in folders
-        for path in folder.others
-        if path.suffix.lower() in _LABEL_FILES and not path.name.casefold().startswith(_NO_LABELS)
-    ]
-    if not files:
+    file = _likeliest([path for folder in folders for path in folder.others])
+    if file is None:
         return
-    file = min(files, key=_unlikeliness)
     archive, inside, _ = str(file).partition("::")
     home = archive if inside else str(file.parent)
     advice = (
@@ -265,14 +259,27 @@ def _refuse_labels(folders: Iterable[Folder]) -> None:
     )
 
 
+def _likeliest(files: Iterable[Path]) -> Path | None:
+    """The file that may hold labels, and of several the likeliest."""
+    may = [
+        path
+        for path in files
+        if path.suffix.lower() in _LABEL_FILES and not path.name.casefold().startswith(_NO_LABELS)
+    ]
+    return min(may, key=_unlikeliness, default=None)
+
+
 def _unlikeliness(path: Path) -> tuple[bool, int, str]:
     """By what files are ordered, so that the first is the likeliest to hold labels of what one learns from."""
     name = path.name.casefold()
     return "submission" in name or "test" in name, _LABEL_FILES.index(path.suffix.lower()), name
 
 
-def _classes(top: Folder, asked: bool) -> list[Folder]:
-    """The class folders; refuses a folder that holds no classes, and one that holds folders of classes."""
+def _classes(top: Folder, asked: bool, beside: Iterable[Path]) -> list[Folder]:
+    """The class folders; refuses a folder that holds no classes, and one that holds folders of classes.
+
+    beside: other files, of which one may be a table of the labels of pictures in folders by date.
+    """
     if not top.folders:
         if top.images and not asked:
             _refuse_labels([top] if isinstance(top, ArchiveFolder) else [top, Folder(top.path.parent)])
@@ -282,11 +289,13 @@ def _classes(top: Folder, asked: bool) -> list[Folder]:
         )
     domains = [] if asked else [folder for folder in top.folders if _is_domain(folder)]
     if 2 * len(domains) > len(top.folders):
+        file = _likeliest(path for path in beside if path.suffix.lower() in csv.SUFFIXES)
+        table = f", or {shown(file)} if that file has the labels" if file is not None else ""
         one = min(domains, key=lambda folder: "test" in folder.name.casefold())  # nobody is sent to a test part
         raise ShotfitError(
             f"{shown(top.path)} holds domains ({first_few([folder.name for folder in domains], 5)}) with class folders "
             f"in them, not classes; pass one domain, e.g. {shown(one.path)}, or --read-as folders if {one.name} is a "
-            "class, --read-as frames if the folders in it are clips."
+            f"class, --read-as frames if the folders in it are clips{table}."
         )
     return top.folders
 

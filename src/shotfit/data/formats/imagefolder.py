@@ -54,10 +54,12 @@ def read(source: Path, how: How) -> Listing:
             found, said = csv.rows_in(path, how, part)
             notes += said
         elif path.suffix == ".jsonl":
-            found, _ = jsonl.rows_in(path, how, part)
+            found, said, _ = jsonl.rows_in(path, how, part)
+            notes += said
         else:
             table = tables.rows_in(path, how, part)
             found, names = table.rows, table.names
+            notes += table.notes()
         rows += _parted(found, path.parent) if path.parent == source else found
     used = {row.picture.file for row in rows}
     homes = [] if not source.is_dir() else [Folder(path.parent) for path, _ in files]

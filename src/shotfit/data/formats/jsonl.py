@@ -31,24 +31,25 @@ def read(source: Path, how: How) -> Listing:
     Raises:
         ShotfitError: a line that is no JSON object, no keys of paths and labels, and what `rows_of` refuses.
     """
-    rows, notes = rows_in(source, how)
-    reader = f"manifest {source.name}" if notes is None else f"predictions {source.name}, of each image the first label"
-    return listed(rows, reader, f"the lines of {source.name} with split test", notes=notes or ())
+    rows, notes, predicted = rows_in(source, how)
+    reader = f"predictions {source.name}, of each image the first label" if predicted else f"manifest {source.name}"
+    return listed(rows, reader, f"the lines of {source.name} with split test", notes=notes)
 
 
-def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], list[str] | None]:
-    """A row for each line, of `part` where it names none; with the errors of `read`.
-
-    Also what to know about them, of predictions; None for anything else.
+def rows_in(source: Path, how: How, part: Part = "train") -> tuple[list[Row], list[str], bool]:
+    """A row for each line, of `part` where it names none, what to know about them, and whether they are predictions;
+    with the errors of `read`.
     """
     # read twice, as the objects of all lines would take ten times the memory of the file
     keys = dict.fromkeys(key for _, line in lines_of(source) for key in line) or {"path": None, "label": None}
+    left_out = LeftOut()
     if "predictions" in keys and "image" in keys and how.label_column is None and not keys.keys() & set(LABELS):
-        left_out = LeftOut()
         lines = (_every if how.several_labels else _first)(lines_of(source), left_out)
         rows = rows_of(source, lines, Columns("image", "label"), how, part=part, otherwise=Path.cwd())
-        return rows, left_out.notes()
-    return rows_of(source, lines_of(source), columns_of(shown(source), keys, how), how, part=part), None
+        return rows, left_out.notes(), True
+    columns = columns_of(shown(source), keys, how)
+    rows = rows_of(source, lines_of(source), columns, how, part=part, left_out=left_out)
+    return rows, left_out.notes(), False
 
 
 def _first(lines: Iterator[tuple[int, dict[str, Any]]], left_out: LeftOut) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -8,7 +8,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -17,7 +17,7 @@ from shotfit.data.label_sets import BAR, FLAG, MARKS, Forms, labels_in_columns, 
 from shotfit.data.listing import How, Part, Row, part_named, parts_named
 from shotfit.data.lists import LONGEST_PATH, PATHS, plain_column
 from shotfit.data.pictures import Picture
-from shotfit.errors import ShotfitError, UsageError
+from shotfit.errors import ShotfitError, UsageError, first_few, plural
 from shotfit.files import LIST_BYTES, read_bytes
 
 __all__ = [
@@ -46,6 +46,7 @@ MAYBE_SPLITS = (
     *("is_train", "is_training", "is_val", "is_validation", "is_test"),
 )
 """Columns that tell the part where every cell says one: other tables have something else under these names."""
+_SEVERAL = f"; {FLAG} is for pictures of several classes, or of none"
 BEYOND = "cells beyond the columns"
 """The key of what a line of CSV has too much."""
 
@@ -68,15 +69,22 @@ class Columns:
 
 @dataclass
 class LeftOut:
-    """How many rows of predictions are no labels."""
+    """The rows that label no image: of predictions how many, of manifests the numbers of those without a label."""
 
     errors: int = 0
     unknown: int = 0
+    unlabelled: list[int] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """A sentence for each kind."""
         said = {"that could not be read": self.errors, "that are marked unknown": self.unknown}
-        return [f"{count:,} rows of images {what} are left out" for what, count in said.items() if count]
+        notes = [f"{count:,} rows of images {what} are left out" for what, count in said.items() if count]
+        if self.unlabelled:
+            notes.append(
+                f"{plural(len(self.unlabelled), 'line')} without a label left out "
+                f"(line {first_few([f'{number:,}' for number in self.unlabelled])})"
+            )
+        return notes
 
 
 def list_text(path: Path) -> str:
@@ -129,10 +137,13 @@ def columns_of(where: str, names: Iterable[str], how: How) -> Columns:
         if classes:
             return Columns(path, "", split, group, classes)
     if path is None or label is None:
-        missing, flag = ("path", "--path-column") if path is None else ("label", "--label-column")
+        wanted = {
+            "--path-column NAME (in Python path_column) for the paths": path,
+            "--label-column NAME (in Python label_column) for the labels": label,
+        }
         raise ShotfitError(
-            f"{where} has the columns {told}; expected path,label or path,label,split in "
-            f"its first line, or {flag} NAME for the column of the {missing}s."
+            f"{where} has the columns {told}; expected path,label or path,label,split in its first line, or "
+            f"{' and '.join(flag for flag, found_as in wanted.items() if found_as is None)}."
         )
     if group is not None and group in (path, label, split):
         raise UsageError(f"the group column is {group!r}; expected a column of its own, such as patient or track.")
@@ -182,6 +193,7 @@ def rows_of(
     otherwise: Path | None = None,
     some: bool = True,
     names: tuple[str, ...] = (),
+    left_out: LeftOut | None = None,
 ) -> list[Row]:
     """A row for each line: its number, for messages, and its fields by column. A line that lists the list is left out.
 
@@ -205,8 +217,11 @@ def rows_of(
             label = labels_in_columns(line, columns.classes, where)
         elif how.several_labels:
             label = labels_of(line.get(columns.label), where, forms)
+        elif left_out is not None and not text_of(where, line, columns.label):
+            left_out.unlabelled.append(number)
+            continue
         else:
-            label = _field(where, line, columns.label, f"; {FLAG} is for pictures of several classes, or of none")
+            label = _field(where, line, columns.label, _SEVERAL)
         if columns.split and line.get(columns.split, "") is None:  # a line of CSV that ends before it
             raise ShotfitError(f"{where} has no {columns.split}; expected path,label[,split] in every line.")
         split = text_of(where, line, columns.split) if columns.split else ""
@@ -232,6 +247,8 @@ def rows_of(
                 f"{shown(path)} has a column of labels, {columns.label!r}, and one of 0 and 1 for {both[0]!r}; leave "
                 "one of the two forms out."
             )
+    if not rows and left_out is not None and left_out.unlabelled:
+        _field(f"{said} {left_out.unlabelled[0]}", {}, columns.label, _SEVERAL)
     if not rows and some:
         raise ShotfitError(f"{shown(path)} lists no image; expected one a {unit}, as path,label[,split].")
     if columns.group and some and not any(row.group for row in rows):

@@ -21,7 +21,7 @@ from shotfit.data.images import shown
 from shotfit.data.listing import How, Listing, Part, Row, listed, named
 from shotfit.data.lists import plain_column
 from shotfit.data.pictures import Picture
-from shotfit.errors import ShotfitError
+from shotfit.errors import ShotfitError, plural
 
 __all__ = ["class_names_in", "read_tables", "rows_in"]
 
@@ -33,6 +33,10 @@ class Found:
     rows: list[Row]
     names: tuple[str, ...]
     unlabeled: int
+
+    def notes(self) -> list[str]:
+        """What to know about them, a sentence each."""
+        return [f"{plural(self.unlabeled, 'row')} without a label left out"] if self.unlabeled else []
 
 
 def read_tables(
@@ -62,9 +66,7 @@ def read_tables(
         raise ShotfitError(f"{shown(first)} has no row with a label; expected a picture and its label in each.")
     if how.group_column and not any(row.group for row in rows):
         raise ShotfitError(f"{shown(first)} has no row with a {how.group_column!r}; expected the group of each image.")
-    if unlabeled:
-        notes = [*notes, f"{unlabeled:,} rows without a label are left out"]
-    listing = listed(rows, reader, test_origin, notes=notes)
+    listing = listed(rows, reader, test_origin, notes=[*notes, *Found(rows, told, unlabeled).notes()])
     return named(listing, told, shown(first)) if told else listing
 
 
