@@ -116,6 +116,11 @@ def test_likeness_is_drawn(tmp_path: Path, ending: str) -> None:
     assert content.startswith(b"\x89PNG") if ending == "png" else b"red flowers" in content
 
 
+def test_drawing_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    plot_tasks(replace(made(), backbone="/home/someone/clip"), tmp_path / "tasks.svg")
+    assert "/home/someone" not in (tmp_path / "tasks.svg").read_text(encoding="utf-8")
+
+
 def test_command_prints_what_belongs_together_and_a_list(tmp_path: Path, shell: Shell) -> None:
     lines: list[str] = []
     for name, word in zip(NAMES, ("a", "b", "c"), strict=True):
