@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from shotfit.analysis.difficulty import PUBLISHED, Difficulty, coefficient_of, difficulty_of, separability
 from shotfit.analysis.gains import Gain, advice_of, claims_of, gains_of, rank_test, roles_of, seconds_of
+from shotfit.analysis.plots import _draw_separability
 from shotfit.data.tasks import ClassList, Item
 from shotfit.engine.frozen import Frozen, ImagePool
 from shotfit.engine.store import MemoryStore
@@ -189,6 +192,15 @@ def test_a_forecast_counts_what_is_trained(home: Path) -> None:
     assert seconds_of(frozen, tasks, untrained, 2, [1]) == 0
     trained = roles_of(["taskres@paper+epochs=1000", "nearest_centroid", "knn"], 2, [1])
     assert seconds_of(frozen, tasks, trained, 2, [1]) > 0
+
+
+def test_names_of_points_do_not_cover_each_other() -> None:
+    figure = Figure(layout="constrained")
+    _draw_separability(figure.subplots(), [found(name) for name in NAMES])
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == len(NAMES)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 # As typed

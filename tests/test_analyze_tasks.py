@@ -126,6 +126,11 @@ def test_list_of_folders_of_any_name_is_read_again(tmp_path: Path) -> None:
     assert [one.get("parent") for one in tasks] == ['🌷 and a "rose"'] * 2 + [None]
 
 
+def test_drawing_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    plot_tasks(replace(made(), backbone="/home/someone/clip"), tmp_path / "tasks.svg")
+    assert "/home/someone" not in (tmp_path / "tasks.svg").read_text(encoding="utf-8")
+
+
 def test_command_prints_what_belongs_together_and_a_list(tmp_path: Path, shell: Shell) -> None:
     lines: list[str] = []
     for name, word in zip(NAMES, ("a", "b", "c"), strict=True):

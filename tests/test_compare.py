@@ -182,7 +182,7 @@ def test_training_that_diverges_is_a_dash(task: Task, backbone: Backbone, tmp_pa
         rows = compare(task, methods, [1], [1, 2], report=runs.append, **settings)
         assert runs.resumed == [resumed] * 4
         assert {row.method for row in rows} == {"zero_shot"}
-    assert str(runs[-1]["refusal"]).startswith("clip_adapter+lr=1e30+epochs=5, 1 shots, seed 2: clip_adapter did not")
+    assert str(runs[-1]["refusal"]).startswith("clip_adapter+lr=1e30+epochs=5, 1 shot, seed 2: clip_adapter did not")
 
 
 def test_same_settings_under_two_names_are_fitted_once(task: Task, backbone: Backbone, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from shotfit.evaluation.protocols import plan_data_sets
 from shotfit.evaluation.published import caption, published, with_published
 from shotfit.evaluation.rows import Row, summarize
 from shotfit.evaluation.runs import as_bits, as_text, read_runs
-from shotfit.evaluation.table import interval_lines, marks, table
+from shotfit.evaluation.table import cells, interval_lines, marks, table
 from shotfit.evaluation.written import table_text
 from shotfit.methods import METHODS
 from shotfit.testing.tiny import tiny_backbone, tiny_task
@@ -319,3 +320,29 @@ def test_wrong_call_is_one_line(
     assert main(["compare", *given, "--backbone", backbone.name, "--out", str(tmp_path / "runs")]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning")]
     assert len(lines) == 1 and sentence in lines[0]
+
+
+def test_method_without_any_result_is_a_row_of_dashes() -> None:
+    row = Row("zero_shot", 1, "photos", (1,), (0.5,), 0.5, None, 1.0, 9)
+    (lines,) = cells([row], ["photos"], None, ["coop", "zero_shot"], [1, 4])
+    assert lines == [["method", "1 shot", "4 shots"], ["coop", "-", "-"], ["zero_shot", "50.0", "-"]]
+    text = table_text(".md", [row], ["photos"], (), ["coop", "zero_shot"], [1, 4])
+    assert text.count("| coop | - | - | - | - | - |") == 2
+    assert text.count("| zero_shot | 50.0 |") == 1
+
+
+def test_one_seed_has_no_deviation_and_a_diverged_method_its_dash(
+    photos: Task,
+    backbone: Backbone,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHOTFIT_CACHE", str(tmp_path / "cache"))
+    lost = "clip_adapter+lr=1e30+epochs=5"
+    words = ["compare", photos.source, "--backbone", backbone.name, "--methods", f"zero_shot,{lost}", "--shots", 1]
+    assert main([str(word) for word in [*words, "--seeds", 1, "--out", tmp_path / "runs"]]) == 0
+    out, err = capsys.readouterr()
+    assert "accuracy in percent, one seed; runs in" in out
+    assert re.search(rf"^{re.escape(lost)} +-$", out, re.MULTILINE)
+    assert f"{lost}, 1 shot, seed 1: no result in" in err

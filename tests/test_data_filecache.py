@@ -224,7 +224,7 @@ def test_database_that_cannot_be_opened_is_done_without(tmp_path: Path) -> None:
 
 def test_cache_folder_that_is_a_file_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
-    with pytest.warns(UserWarning, match="cannot be used"):
+    with pytest.warns(UserWarning, match=r"cannot be used \(File exists\); files are read again"):
         assert FileCache(tmp_path / "cache").digests(pictures_of(files(tmp_path / "a", 1))) == [sha256("0")]
 
 

@@ -279,3 +279,12 @@ def test_claims_of_a_process_are_not_taken_by_another(tmp_path: Path, monkeypatc
         other.wait(["a", "b"])  # returns, since nobody computes them
         assert other.take(["a", "b"]) == {"a", "b"}
     assert [path.name for path in tmp_path.iterdir()] == ["guard"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_claim_that_a_full_disk_does_not_take_stops_nothing(tmp_path: Path) -> None:
+    guard = tmp_path / "guard"
+    guard.touch()
+    with Path("/dev/full").open("wb") as full, claims_in(tmp_path, guard) as claims:
+        claims._file = full
+        assert claims.take(["a"]) == {"a"}

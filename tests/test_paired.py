@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from shotfit.commands.cli import main
 from shotfit.evaluation.evaluate import Answers
 from shotfit.evaluation.intervals import (
     accuracy_intervals,
@@ -17,8 +20,16 @@ from shotfit.evaluation.intervals import (
     interval_by_seed,
 )
 from shotfit.evaluation.paired import compare_answers, favoured, holm, mcnemar
+from shotfit.fitting.fit import fit
+from shotfit.testing.tiny import tiny_backbone, tiny_task
 
 CLASSES = 4
+OWN = """
+from shotfit.methods.zero_shot import ZeroShot
+
+class Own(ZeroShot):
+    name = "own"
+"""
 
 
 def drawn(seed: int, images: int = 200) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -99,3 +110,21 @@ def test_two_models_are_compared_image_by_image() -> None:
     assert (found.difference, found.mean_class_difference, found.p) == (0.5, 0.5, 0.5)
     assert found.difference_interval[0] <= 0.5 <= found.difference_interval[1]
     assert found.as_json()["first"]["accuracy"] == 0.25
+
+
+def test_two_models_of_which_a_file_made_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    tiny_backbone(tmp_path / "backbone")
+    tiny_task(tmp_path / "photos")
+    for name, method in (("first", "zero_shot"), ("second", f"{file}:Own")):
+        fit(tmp_path / "photos", method, backbone=str(tmp_path / "backbone"), keep=True).save(tmp_path / name)
+    words = ["evaluate", *(str(tmp_path / name) for name in ("first", "second", "photos"))]
+    words += ["--backbone", str(tmp_path / "backbone")]
+    assert main(words) == 2
+    assert "run only if you name it: add --method" in capsys.readouterr().err
+    assert main([*words, "--method", f"{file}:Own", "--json"]) == 0
+    assert [Path(name).name for name in json.loads(capsys.readouterr().out)["models"]] == ["first", "second"]
+    words.pop(2)
+    assert main([*words, "--method", f"{file}:Own"]) == 2
+    assert "was saved by the method zero_shot, not by own" in capsys.readouterr().err

@@ -77,6 +77,12 @@ def test_show_of_models_below_and_of_what_is_none(tmp_path: Path, capsys: pytest
     code, _, err = run(capsys, "show", tmp_path / "empty")
     assert (code, err.count("\n")) == (3, 1)
     assert "is not a shotfit model" in err
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "export.json").write_text("{}")
+    for command in (["show", tmp_path / "export"], ["evaluate", tmp_path / "export", tmp_path]):
+        code, _, err = run(capsys, *command)
+        assert (code, err.count("\n")) == (3, 1)
+        assert "export is an export, which `shotfit predict` alone reads" in err
     code, _, err = run(capsys, "show", "nowhere")
     assert code == 2
     assert "There is no method 'nowhere', and no folder of a model of that name. Methods: zero_shot" in err

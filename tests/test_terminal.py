@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 
 from shotfit.commands.cli import main
-from shotfit.commands.console import show_table, to
+from shotfit.commands.console import show_table, to, warner
 
 from .pictures import tree
 
@@ -84,3 +85,12 @@ def test_commands_use_them(screen: Terminal, tmp_path: Path, monkeypatch: pytest
     assert main(["fit", str(folder), "--method", "zero_shot", "--out", str(tmp_path / "m")]) == 0
     assert main(["evaluate", str(tmp_path / "m"), str(folder)]) == 0
     assert screen.getvalue().count("───") >= 5
+
+
+def test_each_warning_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = warner()
+        for sentence in ("one", "other", "one"):
+            warnings.warn(sentence, stacklevel=1)
+    assert capsys.readouterr().err == "warning: one\nwarning: other\n"

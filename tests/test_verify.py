@@ -344,6 +344,10 @@ def test_verify_of_the_default_backbone_needs_no_flag(tmp_path: Path, capsys: py
         (lambda folder: (folder / "x.pkl").write_bytes(pickle.dumps(1)), "files     wrong        x.pkl may be pickled"),
         (lambda folder: (folder / "a").write_bytes(pickle.dumps(1)), "files     wrong        a may be pickled"),
         (lambda folder: (folder / "notes").write_text("x"), "files     wrong        notes is none of a model's files"),
+        (
+            lambda folder: [(folder / name).touch() for name in ("a", "b")],
+            "files     wrong        a, b are none of a model's files",
+        ),
         (lambda folder: (folder / "README.md").unlink(), "card      wrong"),
         (lambda folder: (folder / "README.md").write_text("---\nlicense: mit\n"), "card      wrong"),
         (lambda folder: (folder / "adapter.json").write_text("{"), "record    wrong"),

@@ -24,6 +24,8 @@ PAIRS_SIZE = 8.0, 7.4  # inches
 
 MARKS = "os^"
 NAMED = 24  # tasks up to which each point has its name
+SIZE, LINE = 8, 10  # of a point's name, and of its line: typographic points
+BELOW = 0.75  # of the height: distributions; the legend stands above
 WIDE = 4  # separability from which on its axis is one of factors
 
 
@@ -49,8 +51,6 @@ def _draw_separability(axes: Axes, found: Sequence[Difficulty]) -> None:
     known = [(one.task, one.rtd, one.separability) for one in found if one.rtd and one.separability]
     axes.plot(*zip(*PUBLISHED.values(), strict=True), "x", color=MUTED, label="the paper's sets, ViT-B/16")
     axes.plot([rtd for _, rtd, _ in known], [ratio for *_, ratio in known], "o", color=LINES[0], label="here")
-    for task, rtd, ratio in known if len(known) <= NAMED else ():
-        axes.annotate(shortened(task, 20), (rtd, ratio), xytext=(5, 4), textcoords="offset points", fontsize=8)
     _log(axes, [rtd for _, rtd, _ in known] + [rtd for rtd, _ in PUBLISHED.values()])
     axes.set_xlabel("rtd: accuracy of guessing / of zero-shot (1: chance)")
     axes.set_ylabel("separability: cosine within classes / between")
@@ -59,6 +59,26 @@ def _draw_separability(axes: Axes, found: Sequence[Difficulty]) -> None:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
     axes.legend(loc="upper right", fontsize=8)
+    if len(known) <= NAMED:
+        _name_points(axes, known)
+
+
+def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """A name to the right of each point, above or below those that are there already."""
+    figure = axes.figure
+    figure.draw_without_rendering()  # the layout gives the axes their size
+    there: list[tuple[float, float, float]] = []  # left, right and middle of a name, in typographic points
+    for task, *place in points:
+        name = shortened(task, 20)
+        left, bottom = axes.transData.transform(place) * 72 / figure.dpi
+        right = left + 0.65 * SIZE * len(name)
+        for step in range(2 * len(points)):
+            shift = LINE * ((step + 1) // 2) * (-1) ** step
+            middle = bottom + shift
+            if not any(a < right and left < b and abs(middle - c) < LINE for a, b, c in there):
+                break
+        there.append((left, right, middle))
+        axes.annotate(name, place, xytext=(5, 4 + shift), textcoords="offset points", fontsize=SIZE)
 
 
 def _draw_gains(axes: Axes, found: Sequence[Difficulty], gains: Sequence[Gain]) -> None:
@@ -94,6 +114,7 @@ def draw_pairs(figure: Figure, found: Pairs) -> None:
             _draw_distribution(axes, summary, color, f"{label}: {summary.mean:.3f}")
         axes.set_title(f"{name}: own one nearer in {100 * kind.nearer.mean:.0f} %", fontsize=9)
         axes.set_yticks([])
+        axes.set_ylim(0, axes.get_ylim()[1] / BELOW)
         axes.set_xlabel("cosine")
         axes.legend(loc="upper right", fontsize=7)
     axes = figure.add_subplot(grid[2, :])
@@ -114,4 +135,4 @@ def _draw_distribution(axes: Axes, summary: Summary, color: str, label: str) -> 
     edges = np.linspace(-1, 1, BINS + 1)[some.start : some.stop + 1]
     axes.stairs(counts[some] / counts.sum(), edges, color=color, fill=True, alpha=0.35)
     axes.stairs(counts[some] / counts.sum(), edges, color=color, label=label)
-    axes.axvline(summary.mean, color=color, linewidth=1)
+    axes.axvline(summary.mean, ymax=BELOW, color=color, linewidth=1)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shotfit.analysis.tasks import Likeness, linked
+from shotfit.report.page import named_place
 from shotfit.report.svg import INK, plot_file, shortened
 
 __all__ = ["plot_tasks"]
@@ -40,7 +41,7 @@ def plot_tasks(found: Likeness, out: Path) -> None:
         drawn = dendrogram(linked(found.distances), ax=above, labels=names, **colors)
         above.grid(False)
         above.set_ylabel("distance")
-        above.set_title(f"{found.backbone}: {count} tasks by {found.basis}, average linkage", fontsize=9)
+        above.set_title(f"{named_place(found.backbone)}: {count} tasks by {found.basis}, average linkage", fontsize=9)
         above.tick_params(axis="x", rotation=30 if count <= NUMBERED else 90, labelsize=8 if count <= 40 else 4)
         if count > NAMED:
             above.set_xticks([])

@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from shotfit.commands.arguments import as_repeated
-from shotfit.commands.console import to, warn
+from shotfit.commands.console import to, warner
 from shotfit.commands.outside import check_place, drop_output, line_of, signals_end, standing_streams, threads_end
 from shotfit.commands.torchrun import may_tell
 from shotfit.errors import ShotfitError, UsageError
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     with standing_streams(), threads_end(), signals_end() as received, warnings.catch_warnings():
         _take_any_name()
-        warnings.showwarning = warn
+        warnings.showwarning = warner()
         try:
             check_place()
             words = as_repeated("--targets", [word for word in given if word != "--debug"]) or ["--help"]

@@ -33,7 +33,7 @@ from shotfit.commands.console import (
     to,
 )
 from shotfit.commands.engines import joined
-from shotfit.errors import UsageError, plural
+from shotfit.errors import UsageError
 
 __all__ = ["compare"]
 
@@ -261,11 +261,12 @@ def compare(
             engine=None if cluster is None else cluster.runs(),
             report=reporter(),
         )
-    title = f"accuracy in percent, mean and standard deviation over {plural(len(draws), 'seed')}"
+    over = f"mean and standard deviation over {len(draws)} seeds" if len(draws) > 1 else "one seed"
+    title = f"accuracy in percent, {over}"
     notes = [*plan.notes, *selections(rows)]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not as_json else None
     stream = sys.stderr if as_json else sys.stdout
-    for number, part in enumerate(cells(rows, plan.columns, width)):
+    for number, part in enumerate(cells(rows, plan.columns, width, names, numbers)):
         if number and not is_terminal(stream):
             say("")
         show_table(part, stream, best=MARKS["best"])
@@ -283,7 +284,7 @@ def compare(
     if caption(rows):
         say(f"{caption(rows)}: with --json or --out-table")
     if out_table is not None:
-        write_table(out_table, rows, plan.columns, [title, *notes, COSTS])
+        write_table(out_table, rows, plan.columns, [title, *notes, COSTS], names, numbers)
         say(f"table in {out_table}")
     if report is not None:
         from shotfit.report.comparison import write_comparison

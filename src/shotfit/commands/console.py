@@ -52,6 +52,18 @@ def warn(message: Warning | str, *_: object, **__: object) -> None:
     to(sys.stderr)(f"warning: {' '.join(str(message).split())}")
 
 
+def warner() -> Callable[..., None]:
+    """What tells a command's warnings, each sentence once: Python forgets what it told where filters change."""
+    told = set[str]()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            warn(message)
+
+    return show
+
+
 LONGEST = 2000  # characters of a line; names and values from outside have any length
 COLORS = {"error: ": "red", "warning: ": "yellow", "note: ": "cyan"}  # of how a line begins, on a terminal
 
@@ -194,7 +206,7 @@ def reporter() -> Callable[[Any], None]:
             f"{column} {100 * score['accuracy']:.1f} %" for column, score in run["scores"].items() if score is not None
         )
         beside = f"; {run['under_way']} under way" if run.get("under_way") else ""
-        to(sys.stderr)(f"{run['number']} of {run['total']}: {what}: {scores}{found}{beside}")
+        to(sys.stderr)(f"{run['number']} of {run['total']}: {what}: {scores or 'no result'}{found}{beside}")
         if run["refusal"] and run["refusal"] not in told:
             told.add(run["refusal"])
             to(sys.stderr)(f"note: {run['refusal']}")

@@ -155,7 +155,7 @@ def evaluate(
     from shotfit.evaluation.pictures import picture_lines, picture_scores
     from shotfit.evaluation.predictions import check_rows_file, write_answers
     from shotfit.evaluation.printed import class_cells, class_lines, paired_lines, score_lines
-    from shotfit.evaluation.several import load_task, models_of
+    from shotfit.evaluation.several import load_task, methods_for, models_of
     from shotfit.evaluation.several_labels import label_lines, labelled_answers, write_label_answers
     from shotfit.evaluation.trust import items_of, trust_lines, trusted
     from shotfit.fitting.addresses import called, local_folder
@@ -171,7 +171,8 @@ def evaluate(
     store, folders = open_store(), [local_folder(place) for place in models]
     if tasks is None:
         opened = [
-            load_task(place, task, backbone, method, computing, device, store, trust_backbone) for place in folders
+            load_task(place, task, backbone, own, computing, device, store, trust_backbone)
+            for place, own in zip(folders, methods_for(folders, method), strict=True)
         ]
         way = way.under(opened[0].rule, padding_for(opened[0].record, padding) or padding)
         way = replace(way, several_labels=opened[0].several_labels)

@@ -132,7 +132,8 @@ class FileCache:
         try:
             return self._transaction(self.path, action)
         except (sqlite3.OperationalError, OSError) as error:  # locked for long, read-only, disk full, no permission
-            _warn_once(f"{shown(self.path)} cannot be used ({error}); files are read again.")
+            why = getattr(error, "strerror", None) or error
+            _warn_once(f"{shown(self.path)} cannot be used ({why}); files are read again.")
         except sqlite3.DatabaseError:
             warnings.warn(f"{shown(self.path)} is damaged and was made anew; files are read again.", stacklevel=3)
             with suppress(OSError):

@@ -92,7 +92,8 @@ class Claims:
         if self._file is not None:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
-            self._file.close()
+            with suppress(OSError):  # of a full disk: it is closed, without what could not be written
+                self._file.close()
             self._file, self.count = None, 0
 
     def wait(self, keys: Sequence[str]) -> None:

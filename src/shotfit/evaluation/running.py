@@ -225,7 +225,7 @@ def _done(
         if speed:
             record["images_per_second"] = _speed(model, lesson)
     except DivergedError as error:
-        record |= _diverged(lesson, f"{run.variant}, {run.shots} shots, seed {run.seed}: {error}")
+        record |= _diverged(lesson, f"{run.said}: {error}")
     record |= {"backbone": loaded.name, "version": shotfit.__version__, "settings": run.settings, "date": _now()}
     if ground.predictions is not None:
         write_predictions(ground.predictions, {names[own]: said[own] for own in said})

@@ -37,7 +37,18 @@ CHOSEN = ("recipe", "choice", "race", "training", "checked", "half_of_the_labels
 # Where the model of all tasks goes, and how it is fitted to them
 Together = tuple[Path, Callable[[Sequence[Task]], Model]]
 
-__all__ = ["Fitted", "fitted_in_turn", "load_task", "merged", "models_of", "overview", "places", "scored", "table"]
+__all__ = [
+    "Fitted",
+    "fitted_in_turn",
+    "load_task",
+    "merged",
+    "methods_for",
+    "models_of",
+    "overview",
+    "places",
+    "scored",
+    "table",
+]
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,20 @@ def load_task(
             else f"{folder} holds no model of the task {task!r}; those of its tasks: {known}."
         )
     return load(folder, backbone, store, method, precision, device, trust_backbone, task if alone else None)
+
+
+def methods_for(folders: Sequence[Path], method: str | None) -> list[str | None]:
+    """A method's file for each of several models: for those that it saved, where there are any, else for all."""
+    saved = [method is not None and _method_in(folder) == find(method).name for folder in folders]
+    return [method if own or not any(saved) else None for own in saved]
+
+
+def _method_in(folder: Path) -> str | None:
+    """By the record of a model; None where none lies there."""
+    try:
+        return str(read_record(standing(folder))["method"])
+    except ShotfitError:
+        return None
 
 
 def places(tasks: Sequence[Task], method: str, out: Path, apart: bool) -> dict[Path, list[Task]]:

@@ -11,7 +11,7 @@ from shotfit.evaluation.printed import aligned, p_value
 from shotfit.evaluation.rows import SIGNIFICANT, Row, Standing
 
 __all__ = [
-    "MARKS", "MOST", "cells", "cost_cells", "interval_cells", "interval_lines", "marks", "selections",
+    "MARKS", "MOST", "axes", "cells", "cost_cells", "interval_cells", "interval_lines", "marks", "selections",
     "table",
 ]  # fmt: skip
 
@@ -27,14 +27,20 @@ def table(rows: Sequence[Row], columns: Sequence[str] = (), width: int | None = 
     return lines[:-1]
 
 
-def cells(rows: Sequence[Row], columns: Sequence[str] = (), width: int | None = None) -> list[list[list[str]]]:
+def cells(
+    rows: Sequence[Row],
+    columns: Sequence[str] = (),
+    width: int | None = None,
+    methods: Sequence[str] = (),
+    shots: Sequence[int] = (),
+) -> list[list[list[str]]]:
     """Tables of cells with their heads: a method a row, accuracies in percent, "-" where there is none, and marks.
 
     One column of scores: a number of shots a column. Several: one table for each number of shots. columns: all that are
     to stand there, in order; else those that have rows. width: of a line at most, so that more columns go into a table
-    of their own below.
+    of their own below. methods, shots: those that were asked for; one without a result has "-" alone.
     """
-    methods, shots, titles = _axes(rows, columns)
+    methods, shots, titles = axes(rows, columns, methods, shots)
     tested = any(row.standing for row in rows)
     texts = {
         (row.method, row.shots, row.column): f"{100 * row.mean:.1f}"
@@ -88,7 +94,7 @@ def interval_lines(rows: Sequence[Row]) -> list[str]:
 def interval_cells(rows: Sequence[Row]) -> list[list[str]]:
     """The intervals as cells with their head; nothing where no row has any."""
     shown = [row for row in rows if row.interval_by_image or row.interval_by_seed]
-    _, shots, titles = _axes(rows)
+    _, shots, titles = axes(rows)
     lines = [["95 % interval", "by image", "by seed", "p"]]
     for row in shown:
         parts = [row.method]
@@ -125,10 +131,13 @@ def selections(rows: Sequence[Row]) -> list[str]:
     return [f"selection of {', '.join(dict.fromkeys(methods))}: {way}" for way, methods in ways.items()]
 
 
-def _axes(rows: Sequence[Row], columns: Sequence[str] = ()) -> tuple[list[str], list[int], list[str]]:
-    """Methods, numbers of shots and columns, each once in their order."""
-    methods, shots = dict.fromkeys(row.method for row in rows), dict.fromkeys(row.shots for row in rows)
-    return list(methods), list(shots), list(columns or dict.fromkeys(row.column for row in rows))
+def axes(
+    rows: Sequence[Row], columns: Sequence[str] = (), methods: Sequence[str] = (), shots: Sequence[int] = ()
+) -> tuple[list[str], list[int], list[str]]:
+    """Methods, numbers of shots and columns, each once in their order; given ones behind others that have rows."""
+    added = [row.method for row in rows if row.method not in methods]
+    every = dict.fromkeys([*added, *methods]), dict.fromkeys([*shots, *(row.shots for row in rows)])
+    return list(every[0]), list(every[1]), list(columns or dict.fromkeys(row.column for row in rows))
 
 
 def _fitting(cells: Sequence[Sequence[str]], width: int | None) -> list[list[list[str]]]:

@@ -74,6 +74,9 @@ def read_variant(text: str, lr: float | None = None, epochs: int | None = None, 
     given: dict[str, str] = {}
     for part in parts:
         key, _, value = part.partition("=")
+        if value.endswith(("@auto", "@paper")):
+            end = value[value.rindex("@") :]
+            raise UsageError(f"{text!r} names its recipe last: put it behind the method, as in {name}{end}+{key}=...")
         if key in given:
             raise UsageError(f"{text!r} gives {key} twice; give it once.")
         given[key] = value

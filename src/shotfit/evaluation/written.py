@@ -15,7 +15,7 @@ from pathlib import Path
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.evaluation.published import caption
 from shotfit.evaluation.rows import Row
-from shotfit.evaluation.table import costs, marks
+from shotfit.evaluation.table import axes, costs, marks
 from shotfit.files import write_atomically
 from shotfit.printing import as_csv, as_markdown, printable
 
@@ -39,27 +39,42 @@ def check_table(path: Path) -> None:
         raise UsageError(f"--out-table {path} is a folder: name a file.")
 
 
-def write_table(path: Path, rows: Sequence[Row], columns: Sequence[str], notes: Sequence[str] = ()) -> None:
+def write_table(
+    path: Path,
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    notes: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    shots: Sequence[int] = (),
+) -> None:
     """Write the rows in the format of the file's suffix. columns: the table's, in order. notes: go below it.
+
+    methods, shots: those that were asked for; in Markdown and LaTeX one without a result has "-" alone.
 
     Raises UsageError for another suffix, ShotfitError for a file that cannot be written.
     """
     check_table(path)
     try:
-        write_atomically(path, table_text(path.suffix, rows, columns, notes).encode("utf-8", "backslashreplace"))
+        text = table_text(path.suffix, rows, columns, notes, methods, shots)
+        write_atomically(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise ShotfitError(f"{path} cannot be written ({error.strerror}): name another --out-table.") from None
 
 
-def table_text(suffix: str, rows: Sequence[Row], columns: Sequence[str], notes: Sequence[str] = ()) -> str:
+def table_text(
+    suffix: str,
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    notes: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    shots: Sequence[int] = (),
+) -> str:
     """The text of the file."""
     if suffix == ".csv":
         return _csv(rows)
     below = [*notes, *marks(rows), *([caption(rows)] if caption(rows) else [])]
-    tables = [
-        _cells(number, [row for row in rows if row.shots == number], columns)
-        for number in dict.fromkeys(row.shots for row in rows)
-    ]
+    methods, shots, _ = axes(rows, columns, methods, shots)
+    tables = [_cells(number, methods, [row for row in rows if row.shots == number], columns) for number in shots]
     if suffix == ".md":
         lines = [line for table in tables for line in _markdown(table)]
         lines += [f"- {as_markdown(note)}" for note in below]
@@ -78,7 +93,7 @@ def _plain(value: object) -> object:
     return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def _cells(shots: int, rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
+def _cells(shots: int, methods: Sequence[str], rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
     """Head and lines of one number of shots; a column `published` behind each that has such figures."""
     cells = {(row.method, row.column): row for row in rows}
     known = {row.column for row in rows if row.published is not None}
@@ -86,14 +101,15 @@ def _cells(shots: int, rows: Sequence[Row], columns: Sequence[str]) -> list[list
     for column in columns:
         head += [column, "published"] if column in known else [column]
     lines = [[*head, *COSTS]]
-    for method in dict.fromkeys(row.method for row in rows):
+    for method in methods:
         line = [method]
         for column in columns:
             row = cells.get((method, column))
             line.append("-" if row is None else _cell(row))
             if column in known:
                 line.append("-" if row is None or row.published is None else f"{100 * row.published:.2f}")
-        lines.append([*line, *costs(next(row for row in rows if row.method == method))])
+        own = next((row for row in rows if row.method == method), None)
+        lines.append([*line, *(["-"] * len(COSTS) if own is None else costs(own))])
     return lines
 
 

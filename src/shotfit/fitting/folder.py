@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 WEIGHTS, RECORD, CARD = "adapter.safetensors", "adapter.json", "README.md"
+EXPORTED = "export.json"
+"""The record of an export, which is no model."""
 
 SYSTEM_FILES = frozenset(["desktop.ini", "Thumbs.db", ".DS_Store", ".directory"])
 """What systems put into every folder that one looks at."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from shotfit.data.tasklist import DEEPEST
 from shotfit.errors import ShotfitError, UsageError
 from shotfit.files import MODEL_BYTES, SETTINGS_BYTES, UnreadableError, read_bytes, read_text
-from shotfit.fitting.folder import RECORD, WEIGHTS, in_record, out_of_record
+from shotfit.fitting.folder import EXPORTED, RECORD, WEIGHTS, in_record, out_of_record
 from shotfit.methods import address, find, in_file
 from shotfit.methods.base import Method
 from shotfit.towers.backbone import Backbone
@@ -131,6 +131,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     except UnreadableError as error:
         if not error.missing:
             raise
+        if (folder / EXPORTED).is_file():
+            raise ShotfitError(
+                f"{folder} is an export, which `shotfit predict` alone reads: name the model that it was made of."
+            ) from None
         raise ShotfitError(
             f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote."
         ) from None

@@ -16,7 +16,7 @@ from shotfit.files import standing
 from shotfit.fitting.addresses import called
 from shotfit.fitting.card import said_of_support
 from shotfit.fitting.figures import figures_of
-from shotfit.fitting.folder import RECORD
+from shotfit.fitting.folder import EXPORTED, RECORD
 from shotfit.fitting.opening import check_record
 from shotfit.fitting.record import read_record
 
@@ -35,6 +35,8 @@ def models_in(folder: Path) -> list[Path]:
     if (standing(folder) / RECORD).exists():
         return [folder]
     below = sorted(path for path in folder.iterdir() if path.name[0] != "." and (path / RECORD).is_file())
+    if not below and (standing(folder) / EXPORTED).is_file():
+        read_record(standing(folder))  # says what it is
     if not below:
         raise ShotfitError(
             f"{folder} is not a shotfit model: it has no {RECORD}. Name a folder that `shotfit fit` wrote, or a method."

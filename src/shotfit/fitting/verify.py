@@ -157,7 +157,7 @@ def _files(folder: Path) -> tuple[Outcome, str]:
     if pickles:
         problems.append(f"{first_few(pickles)} may be pickled, and run code where something loads it")
     if rest := [path.name for path in others if path.name not in pickles]:
-        problems.append(f"{first_few(rest)} is none of a model's files")
+        problems.append(f"{first_few(rest)} {'is' if len(rest) == 1 else 'are'} none of a model's files")
     if links:
         problems.append(f"{first_few(links)} is a link")
     if problems:

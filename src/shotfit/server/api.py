@@ -27,6 +27,7 @@ from shotfit.data.pictures import Picture
 from shotfit.fitting.model import Model
 from shotfit.fitting.predict import as_object
 from shotfit.printing import as_json
+from shotfit.report.page import named_place
 from shotfit.server.batching import Answered, Batches
 from shotfit.server.bodies import read_form
 from shotfit.server.documentation import ERRORS, PREDICT, page
@@ -155,7 +156,7 @@ def described(model: Model, limits: Limits) -> dict[str, Any]:
     trust = model.trust is not None and len(model.trust) > 0
     return {
         "method": record["method"],
-        "backbone": {"name": record["backbone"]["name"], "fingerprint": backbone.fingerprint},
+        "backbone": {"name": named_place(record["backbone"]["name"]), "fingerprint": backbone.fingerprint},
         "precision": backbone.precision,
         "tasks": [{"name": own.task, "classes": list(own.names)} for own in model.classes],
         "fields": {

@@ -153,6 +153,9 @@ class _Reader:
     def _begin_part(self) -> None:
         if b"name" not in self._options:
             raise RefusedError(400, f"A part of the body has no name; {_EXPECTED}.")
+        if b"filename" in self._options and not self._is_file():
+            name = self._options[b"name"].decode("utf-8", "replace")[:100]
+            raise RefusedError(400, f"A file came in the field {name!r}; {_EXPECTED}.")
         if self._is_file():
             if len(self._files) == self._limits.files:
                 raise RefusedError(413, f"The body has more than {self._limits.files:,} pictures: send fewer at once.")
