@@ -463,7 +463,6 @@ def test_row_names_its_recipe_in_front_of_its_options() -> None:
         ("mma+epochs=1+steps=2", "gives both epochs and steps"),
         ("zero_shot+steps=2", "takes no gradient steps"),
         ("coop+length=4+lr=0.1@paper", "put it behind the method, as in coop@paper+lr="),
-        ("coop+length=4@auto", "put it behind the method, as in coop@auto+length="),
     ],
 )
 def test_unknown_recipe_of_a_row_is_refused(name: str, sentence: str) -> None:

@@ -36,7 +36,7 @@ def plot_difficulty(found: Sequence[Difficulty], gains: Sequence[Gain], out: Pat
     """
     with plot_file(out, 11.0 if gains else 6.4, 4.4) as figure:
         left, *right = figure.subplots(1, 2 if gains else 1, squeeze=False)[0]
-        _draw_separability(left, found)
+        _draw_separability(figure, left, found)
         for axes in right:
             _draw_gains(axes, found, gains)
 
@@ -47,7 +47,7 @@ def plot_pairs(found: Pairs, out: Path) -> None:
         draw_pairs(figure, found)
 
 
-def _draw_separability(axes: Axes, found: Sequence[Difficulty]) -> None:
+def _draw_separability(figure: Figure, axes: Axes, found: Sequence[Difficulty]) -> None:
     known = [(one.task, one.rtd, one.separability) for one in found if one.rtd and one.separability]
     axes.plot(*zip(*PUBLISHED.values(), strict=True), "x", color=MUTED, label="the paper's sets, ViT-B/16")
     axes.plot([rtd for _, rtd, _ in known], [ratio for *_, ratio in known], "o", color=LINES[0], label="here")
@@ -60,16 +60,15 @@ def _draw_separability(axes: Axes, found: Sequence[Difficulty]) -> None:
         axes.yaxis.set_minor_formatter(lambda value, _: "")
     axes.legend(loc="upper right", fontsize=8)
     if len(known) <= NAMED:
-        _name_points(axes, known)
+        _name_points(figure, axes, known)
 
 
-def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+def _name_points(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
     """A name to the right of each point, above or below those that are there already."""
-    figure = axes.figure
     figure.draw_without_rendering()  # the layout gives the axes their size
     there: list[tuple[float, float, float]] = []  # left, right and middle of a name, in typographic points
-    for task, *place in points:
-        name = shortened(task, 20)
+    for task, x, y in points:
+        name, place = shortened(task, 20), (x, y)
         left, bottom = axes.transData.transform(place) * 72 / figure.dpi
         right = left + 0.65 * SIZE * len(name)
         for step in range(2 * len(points)):
