@@ -66,8 +66,10 @@ def test_nothing_is_said_that_was_not_asked(home: Path, capsys: pytest.CaptureFi
 def test_what_cannot_be_answered_is_one_line(
     home: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
 ) -> None:
-    code, out, error = run(capsys, "predict", home / "model", home / "photos" / "blue", *words, "--trust-backbone")
-    assert (code, out) == (2, "") and sentence in error
+    asked = ["predict", home / "model", home / "photos" / "blue", *words, "--trust-backbone"]
+    for form in ("table", "csv"):
+        code, out, error = run(capsys, *asked, "--format", form)
+        assert (code, out) == (2, "") and sentence in error
 
 
 def test_each_task_of_a_list_has_sets_marks_and_calibration(

@@ -198,10 +198,17 @@ def as_lines(
     if form == "jsonl":
         return (as_json(as_object(one)) for one in found)
     if form == "csv":
-        return chain([as_csv([list(columns)]).removesuffix("\n")], (csv_row(row) for row in rows_of(found)))
+        return _csv(found, columns)
     if form == "table":
         return _table(found, [str(picture) for picture in first], names)
     raise UsageError(f"There is no format {form!r} of lines: use table, csv, jsonl or label-studio.")
+
+
+def _csv(found: Iterable[Prediction], columns: Columns) -> Iterator[str]:
+    rows = rows_of(found)
+    first = next(rows, None)  # a question that is refused leaves no header behind
+    yield as_csv([list(columns)]).removesuffix("\n")
+    yield from map(csv_row, rows if first is None else chain([first], rows))
 
 
 def lines(
