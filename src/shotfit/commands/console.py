@@ -221,7 +221,9 @@ def say_checked(model: Model, say: Say) -> None:
 
     record = model.record
     checked = record.get("checked")
-    say(f"selection: {record['selection']}")
+    alone = record.get("race") and record["selection"].startswith("nothing was chosen")
+    why = f"{record['fitted_method']}, since no other is clearly better on held-out images"
+    say(f"selection: {why if alone else record['selection']}")
     if record.get("race"):
         several = record["classes"][0].get("several_labels")
         say(f"tried on held-out images{' (mean average precision)' if several else ''}:")
