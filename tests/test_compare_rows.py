@@ -175,6 +175,8 @@ def test_data_sets_have_base_new_and_h_each(photos: Task, toys: Task) -> None:
 def test_data_sets_of_a_protocol_with_targets_and_doubled_ones_are_refused(photos: Task, toys: Task) -> None:
     with pytest.raises(UsageError, match="is fitted to one data set"):
         plan_data_sets([photos, toys], "transfer")
+    with pytest.raises(UsageError, match=r"open-set is fitted to one data set: name one folder\.$"):
+        plan_data_sets([photos, toys], "open-set")
     with pytest.raises(UsageError, match="is named twice"):
         plan_data_sets([photos, photos])
 

@@ -238,7 +238,8 @@ def plan_data_sets(tasks: Sequence[Task], protocol: str = "few-shot") -> Plan:
     ShotfitError as `plan_protocol` does.
     """
     if protocol not in ("few-shot", "base-to-new"):
-        raise UsageError(f"{protocol} is fitted to one data set: name one folder, and the others with --targets DIR...")
+        others = "." if protocol == "open-set" else ", and the others with --targets DIR..."
+        raise UsageError(f"{protocol} is fitted to one data set: name one folder{others}")
     sources = [task.source for task in tasks if task.source != Path()]
     twins = [source for source in sources if sources.count(source) > 1]
     if twins:
