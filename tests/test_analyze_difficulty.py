@@ -196,7 +196,7 @@ def test_a_forecast_counts_what_is_trained(home: Path) -> None:
 
 def test_names_of_points_do_not_cover_each_other() -> None:
     figure = Figure(layout="constrained")
-    _draw_separability(figure.subplots(), [found(name) for name in NAMES])
+    _draw_separability(figure, figure.subplots(), [found(name) for name in NAMES])
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == len(NAMES)
