@@ -443,13 +443,6 @@ def test_race_is_told_with_the_members_of_an_ensemble(ensemble: Model) -> None:
     assert any("ensemble of " in line and "+" in line for line in lines)
 
 
-def test_race_that_zero_shot_wins_says_so(task: Task, backbone: Backbone) -> None:
-    model, lines = raced(task, backbone, "zero_shot", shots=4), list[str]()
-    model.record["race"] = [{"method": "zero_shot", "accuracy": 0.5, "chosen": {}}]
-    say_checked(model, lines.append)
-    assert lines[0] == "selection: zero_shot, since no other is clearly better on held-out images"
-
-
 # Recipes in a comparison
 
 

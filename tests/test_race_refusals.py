@@ -18,7 +18,7 @@ from shotfit.methods.linear_probe import LinearProbe
 from shotfit.methods.tip_adapter import TipAdapter
 from shotfit.towers.backbone import Backbone
 
-from .test_race import backbone, folder, task
+from .test_race import backbone, folder, raced, task
 
 __all__ = ["backbone", "folder", "task"]  # fixtures
 
@@ -92,3 +92,10 @@ def test_candidates_that_do_not_fit_side_by_side_are_chosen_from_alike(
     for one, other in zip(*rows, strict=True):
         assert one | {"score": None} == other | {"score": None}
         assert one["score"] == pytest.approx(other["score"], rel=1e-4)
+
+
+def test_race_that_zero_shot_wins_says_so(task: Task, backbone: Backbone) -> None:
+    model, lines = raced(task, backbone, "zero_shot", shots=4), list[str]()
+    model.record["race"] = [{"method": "zero_shot", "accuracy": 0.5, "chosen": {}}]
+    say_checked(model, lines.append)
+    assert lines[0] == "selection: zero_shot, since no other is clearly better on held-out images"
