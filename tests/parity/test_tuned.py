@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import pytest
@@ -85,13 +85,21 @@ def numbered(zero_based: Sequence[int]) -> str:
     return ",".join(str(block + 1) for block in zero_based) or "all"
 
 
-def assert_gradients(method: Method, case: Case, tolerance: float) -> None:
+def assert_gradients(
+    method: Method, case: Case, tolerance: float, near: Callable[[str, Tensor], Tensor] | None = None
+) -> None:
+    """near: which entries of a gradient are known to a hundredth of the largest alone."""
     loss = method.loss(Images.of(case["in/images"]), case["in/labels"])
     torch.autograd.backward(loss)
     for name, value in case.under("grad/").items():
         gradient = method.get_parameter(_our(method, name)).grad
         assert gradient is not None
-        assert_close(gradient.view_as(value), value, tolerance, name)
+        ours = gradient.view_as(value)
+        if near is not None:
+            loose = near(name, value)
+            assert bool(((ours - value).abs()[loose] <= 1e-2 * value.abs().max()).all()), name
+            ours, value = ours.masked_fill(loose, 0), value.masked_fill(loose, 0)
+        assert_close(ours, value, tolerance, name)
 
 
 def trained(method: Method, case: Case, steps: int | None = None) -> list[Step]:
@@ -208,14 +216,11 @@ def test_clip_svd_gives_the_official_features_logits_and_gradients(case: Case, s
     frozen = method.cosines(method.frozen.image(images), method.frozen.text(method.prompts))
     assert_close(frozen, case["out/zero_shot_logits"], 1e-5)
     assert_close(method.loss(images, case["in/labels"]), case["out/loss"], 1e-3)
-    torch.autograd.backward(method.loss(images, case["in/labels"]))
-    for name, value in case.under("grad/").items():
-        gradient = method.get_parameter(our(name)).grad
-        assert gradient is not None
-        near = ~alone(case[f"out/singular_values/{name}"].flatten())[: value.numel()].view_as(value)
-        ours, largest = gradient.view_as(value), value.abs().max()
-        assert_close(ours.masked_fill(near, 0), value.masked_fill(near, 0), 5e-4, name)
-        assert bool(((ours - value).abs()[near] <= 1e-2 * largest).all()), name
+
+    def near(name: str, value: Tensor) -> Tensor:
+        return ~alone(case[f"out/singular_values/{name}"].flatten())[: value.numel()].view_as(value)
+
+    assert_gradients(method, case, 5e-4, near)
     if "new_class_names" in case.meta:
         other = method.for_classes([classes(case, case.meta["new_class_names"])])
         assert_close(normalize(other.class_features()), case["out/new_text_features"], tolerance)

@@ -43,12 +43,7 @@ export const view = {
 
 listen((topic, others) => {
   if (topic === "all") {
-    const kept = others ? [] : [...selected]; // places mean the same pictures
-    show(filter, true);
-    const there = new Set(grid.items);
-    for (const place of kept) if (there.has(place)) selected.add(place);
-    grid.refresh();
-    bar();
+    show(filter, true, !others); // else places mean the same pictures
   }
   if (topic === "labels" || topic === "classes" || topic === "all") {
     panel.draw();
@@ -132,7 +127,7 @@ function drawFilters() {
     suggested.length ? make("suggested", "Suggested", suggested.length) : "", classes);
 }
 
-function show(key, stay = false) {
+function show(key, stay = false, keep = false) {
   filter = key;
   const all = store.names.map((_, place) => place);
   let found = all;
@@ -142,7 +137,8 @@ function show(key, stay = false) {
     const name = store.classes[Number(key.slice(6))];
     found = all.filter((place) => store.labels[place] === name);
   }
-  selected.clear();
+  const kept = new Set(keep ? found : []);
+  for (const place of selected) if (!kept.has(place)) selected.delete(place);
   const current = stay ? found.indexOf(grid.items[grid.current]) : 0;
   grid.size = SIZES[size] * (innerWidth < 700 ? 0.62 : 1);
   grid.show(found, Math.max(0, current));
