@@ -27,7 +27,7 @@ from shotfit.data.tasklist import check_names
 from shotfit.data.tasks import Task
 from shotfit.errors import UsageError
 
-__all__ = ["Data", "Labels", "all_count", "from_images", "from_table", "tasks_of"]
+__all__ = ["Data", "Labels", "all_count", "from_images", "from_table", "holds_tasks", "is_task_list", "tasks_of"]
 
 Data: TypeAlias = Task | Sequence[Task] | str | os.PathLike[str] | Iterable[PictureLike] | Any
 """A task or tasks, a path that `read_task` or `read_tasks` reads, images (with labels), a table or data set."""
@@ -61,19 +61,15 @@ def tasks_of(
     """
     if isinstance(templates, str):
         raise UsageError(f"templates is the text {templates!r}; expected a list of templates: [{templates!r}].")
-    nothing = isinstance(data, (list, tuple)) and not data
-    of_tasks = isinstance(data, Task) or (
-        isinstance(data, (list, tuple)) and any(isinstance(one, Task) for one in data)
-    )
-    if nothing:
+    if isinstance(data, (list, tuple)) and not data:
         raise UsageError("data is an empty list; expected images with a label for each, or tasks.")
-    is_path = isinstance(data, (str, os.PathLike))
+    of_tasks, is_path = holds_tasks(data), isinstance(data, (str, os.PathLike))
     if labels is not None and (of_tasks or is_path or _is_table(data)):
         raise UsageError(
             "labels go with a list of images; a path, a task and a table have their own (path_column and label_column "
             "name a table's columns)."
         )
-    is_read = of_tasks or (is_path and Path(cast("str", data)).suffix == ".toml")
+    is_read = of_tasks or is_task_list(data)
     if templates and is_read:
         raise UsageError("Templates go with a path to a task's images; a task, and a task list, have their own.")
     if how.has_columns and is_read:
@@ -107,12 +103,21 @@ def tasks_of(
     return [reading.examined(task, cache, found, warned)]
 
 
+def holds_tasks(data: Data) -> bool:
+    """Whether any of it is a task, which was read already."""
+    return any(isinstance(one, Task) for one in (data if isinstance(data, (list, tuple)) else [data]))
+
+
+def is_task_list(data: Data) -> bool:
+    """Whether it is the path of a list of tasks, each of which says how it is read."""
+    return isinstance(data, (str, os.PathLike)) and Path(data).suffix == ".toml"
+
+
 def all_count(data: Data, labels: Labels | None) -> bool:
     """Whether a model is judged on all that is given, images or a table, and not on the test part of a path or task."""
     if labels is not None:
         return True
-    held = data if isinstance(data, (list, tuple)) else [data]
-    return not any(isinstance(one, Task) for one in held) and not isinstance(data, (str, os.PathLike))
+    return not holds_tasks(data) and not isinstance(data, (str, os.PathLike))
 
 
 def from_images(

@@ -105,7 +105,10 @@ def load_task(
 
 def methods_for(folders: Sequence[Path], method: str | None) -> list[str | None]:
     """A method's file for each of several models: for those that it saved, where there are any, else for all."""
-    saved = [method is not None and _method_in(folder) == find(method).name for folder in folders]
+    if method is None:
+        return [None for _ in folders]
+    name = find(method).name
+    saved = [_method_in(folder) == name for folder in folders]
     return [method if own or not any(saved) else None for own in saved]
 
 

@@ -14,13 +14,14 @@ from shotfit.checkpoints.names import find, terms_of
 from shotfit.checkpoints.weights import is_known
 from shotfit.export.preparing import preprocess_record
 from shotfit.fitting.card import said_of_support
+from shotfit.fitting.folder import EXPORTED
 from shotfit.fitting.model import Model
 from shotfit.fitting.trust import Trust
 
 __all__ = ["FORMAT", "RECORD", "record_of"]
 
 FORMAT = 1
-RECORD = "export.json"
+RECORD = EXPORTED
 
 
 def record_of(model: Model, kind: str, file: str, precision: str) -> dict[str, Any]:

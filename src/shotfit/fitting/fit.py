@@ -22,10 +22,10 @@ import torch
 
 from shotfit.calls import checked
 from shotfit.checkpoints.weights import load_in
-from shotfit.data.given import Data, Labels, tasks_of
+from shotfit.data.given import Data, Labels, holds_tasks, is_task_list, tasks_of
 from shotfit.data.listing import How
 from shotfit.data.rules import AS_STORED, Rule
-from shotfit.data.tasks import Item, Task, joined
+from shotfit.data.tasks import Item, joined
 from shotfit.engine.allocator import kept_memory
 from shotfit.engine.frozen import Frozen
 from shotfit.engine.ranks import world
@@ -161,9 +161,8 @@ def fit(
         views = "center"  # others are encoded for a method that is named, and for the winner
     store = open_store() if store is None else store
     how = How(None, path_column, label_column, group_column, None, padding, frames, fps, window, bands, several_labels)
-    listed = isinstance(data, (str, os.PathLike)) and os.fspath(data).endswith(".toml")
-    is_read = any(isinstance(one, Task) for one in (data if isinstance(data, (list, tuple)) else [data]))
-    if (how.sees and (listed or is_read)) or (several_labels and listed):
+    listed = is_task_list(data)
+    if (how.sees and (listed or holds_tasks(data))) or (several_labels and listed):
         raise UsageError(
             "frames, fps, window, bands and several_labels say how one task is read: give them to read_task, and fit "
             "what that gives."
