@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,28 +98,30 @@ def outcome(frozen: Frozen, tower: str, make: Make, pool: ImagePool) -> list[Ten
     return [features.detach(), *torch.autograd.grad((features * weights).sum(), parameter)]
 
 
-SELDOM = {  # like others, one by one in `make slow`
-    "prompts in the last image block",
-    "prompts in two upper image blocks",
-    "an adapter beside the last image block",
-    "mixed prompts that are read",
-    "prompts that are read",
-}
-assert EDITS.keys() >= SELDOM
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SELDOM)) for name in EDITS])
-def test_every_combination_of_savings_gives_the_same(name: str, backbone: Backbone, pool: ImagePool) -> None:
+def give_the_same(name: str, combinations: Iterable[Sequence[bool]], backbone: Backbone, pool: ImagePool) -> None:
     tower, make, until = EDITS[name]
     last = backbone.image.last if tower == "image" else backbone.text.last
     assert frozen_until(make(torch.zeros(WIDTH, WIDTH)), last) == until
     expected = outcome(Frozen(backbone, MemoryStore(), Savings.none()), tower, make, pool)
-    for values in itertools.product((True, False), repeat=len(OF_TOWERS)):
+    for values in combinations:
         savings = replace(Savings(), **dict(zip(OF_TOWERS, values, strict=True)))
         frozen = Frozen(backbone, MemoryStore(), savings)
         for _ in range(2):  # computed, then from the store
             for one, other in zip(expected, outcome(frozen, tower, make, pool), strict=True):
                 torch.testing.assert_close(other, one, rtol=0, atol=1e-12 * float(one.abs().max()))
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_all_savings_each_alone_and_all_but_one_give_the_same(name: str, backbone: Backbone, pool: ImagePool) -> None:
+    alone = [[one == other for other in OF_TOWERS] for one in OF_TOWERS]
+    all_but_one = [[one != other for other in OF_TOWERS] for one in OF_TOWERS]
+    give_the_same(name, [[True] * len(OF_TOWERS), *alone, *all_but_one], backbone, pool)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EDITS)
+def test_every_combination_of_savings_gives_the_same(name: str, backbone: Backbone, pool: ImagePool) -> None:
+    give_the_same(name, itertools.product((True, False), repeat=len(OF_TOWERS)), backbone, pool)
 
 
 def block(self: Block, x: Tensor) -> Tensor:

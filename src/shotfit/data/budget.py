@@ -30,7 +30,7 @@ def thread_pool(most: int, name: str = "", begin: Callable[[], None] | None = No
     Raises MemoryError where there is none for as many as this machine has cores: a thread that cannot begin for want of
     memory cannot say so either, and Python would wait for it for ever.
     """
-    bytearray(min(most, os.cpu_count() or 1) * THREAD_BYTES)  # zeros that nobody looks at take addresses alone
+    bytes(min(most, os.cpu_count() or 1) * THREAD_BYTES)  # takes addresses alone: a bytearray writes its zeros
     return ThreadPoolExecutor(most, name, begin)
 
 

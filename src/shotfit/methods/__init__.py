@@ -121,9 +121,9 @@ def address(method: type[Method]) -> str:
 
     A class of a notebook or console is in no file: it stands under its module, by which nothing finds it.
     """
-    if (method.name in names() or method.name in MADE) and find(
-        method.name
-    ) is method:  # else it has the name of what it inherits from
+    # names of plug-ins last: to look them up reads the records of all that is installed
+    named = method.name in METHODS or method.name in MADE or method.name in names()
+    if named and find(method.name) is method:  # else it has the name of what it inherits from
         return method.name
     return f"{file_of(method) or method.__module__}:{method.__qualname__}"
 
@@ -143,7 +143,7 @@ def in_file(address: str) -> bool:
     >>> in_file("my_method.py:Offset"), in_file("coop")
     (True, False)
     """
-    return address not in names() and address.rpartition(":")[0].endswith(".py")
+    return address.rpartition(":")[0].endswith(".py") and address not in names()
 
 
 def _attribute(module: object, attribute: str, name: str) -> type[Method]:

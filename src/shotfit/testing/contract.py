@@ -13,6 +13,8 @@ a sentence. They cost a second or two each.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import json
 import math
@@ -124,7 +126,7 @@ def _epochs(make: Make, count: int) -> int | None:
 
 
 def saved_equals_fitted(make: Make, folder: Path) -> None:
-    """A saved model predicts the same bits in a fresh process; damaged folders are refused with a sentence."""
+    """A saved model predicts the same bits in another process; damaged folders are refused with a sentence."""
     task = tiny_task(folder / "images")
     model = fit(
         task,
@@ -139,14 +141,8 @@ def saved_equals_fitted(make: Make, folder: Path) -> None:
     items = task.test
     expected = torch.tensor([p.probabilities for p in model.predict([item.picture for item in items], top=3)])
     saved = model.save(folder / "model")
-    script = (
-        "import json, sys; from shotfit.fitting.model import Model\n"
-        "m = Model.open(sys.argv[1], method=sys.argv[2], trust_backbone=True)\n"
-        "print(json.dumps([p.probabilities for p in m.predict(sys.argv[3:], top=3)]))"
-    )
-    command = [sys.executable, "-c", script, str(saved), address(type(make())), *[str(item.picture) for item in items]]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert torch.equal(expected, torch.tensor(json.loads(printed))), "a fresh process predicts otherwise"
+    predicted = _predicted_elsewhere(saved, address(type(make())), [str(item.picture) for item in items])
+    assert torch.equal(expected, torch.tensor(predicted)), "another process predicts otherwise"
     weights = (saved / "adapter.safetensors").read_bytes()
     if weights[8:]:
         for broken in (weights[: len(weights) // 2], b"", b"something else"):
@@ -156,6 +152,38 @@ def saved_equals_fitted(make: Make, folder: Path) -> None:
     _refused(lambda: Model.open(saved), "not written by shotfit")
     (saved / "adapter.safetensors").unlink()
     _refused(lambda: Model.open(saved), "lacks")
+
+
+_READER = """
+import json, os, sys
+from shotfit.fitting.model import Model
+for line in sys.stdin:
+    place, folder, method, images = json.loads(line)
+    os.chdir(place)
+    model = Model.open(folder, method=method, trust_backbone=True)
+    print(json.dumps([p.probabilities for p in model.predict(images, top=3)]), flush=True)
+"""
+
+
+@functools.cache
+def _reader() -> subprocess.Popen[str]:
+    """A process that has fitted nothing and opens what others saved. One for all checks: its start costs seconds."""
+    reader = subprocess.Popen([sys.executable, "-c", _READER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    atexit.register(reader.communicate)
+    return reader
+
+
+def _predicted_elsewhere(saved: Path, method: str, images: list[str]) -> list[list[float]]:
+    """The probabilities of images by a saved model that another process opens."""
+    reader = _reader()
+    assert reader.stdin is not None and reader.stdout is not None
+    print(json.dumps([str(Path.cwd()), str(saved.absolute()), method, images]), file=reader.stdin, flush=True)
+    answer = reader.stdout.readline()
+    if not answer:  # it ended, and said why on its stderr
+        _reader.cache_clear()
+    assert answer, "another process cannot open the model"
+    probabilities: list[list[float]] = json.loads(answer)
+    return probabilities
 
 
 def seeds_decide(make: Make, folder: Path) -> None:
