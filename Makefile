@@ -15,6 +15,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+export PYTHONDONTWRITEBYTECODE :=  # tests start many processes: none shall compile the package again
 LOCKED := $(PIP) install --quiet --no-deps --require-hashes --requirement requirements
 MODEL := demo-model
 

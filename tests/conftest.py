@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -27,6 +28,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed of the attacks: {os.environ[ATTACK_SEED]} (--attack-seed repeats it)"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: a collection of garbage, of which comparisons ask for many, passes it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -20,7 +20,7 @@ from shotfit.fitting.fit import fit
 from shotfit.fitting.fitter import Fitter
 from shotfit.fitting.model import Model
 from shotfit.methods.base import Method
-from shotfit.methods.coefficients import best_first, parse_grid, right_along
+from shotfit.methods.coefficients import ENTRIES, best_first, parse_grid, right_along
 from shotfit.methods.descriptions import read_descriptions
 from shotfit.methods.dualadapter import DualAdapter
 from shotfit.methods.dualadapter.negative_cache import Cache, negative_keys, trust
@@ -230,6 +230,16 @@ def test_whole_axis_counts_what_each_point_counts(seed: int) -> None:
     labels, values = torch.randint(5, (40,), generator=generator), parse_grid("x", "0,4,16")
     expected = [int(((fixed + value * sloped).argmax(dim=1) == labels).sum()) for value in values]
     assert right_along(fixed, sloped, labels, values).tolist() == expected
+
+
+def test_several_matrices_are_counted_as_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    fixed, sloped = (torch.randint(-3, 4, (6, 40, 5), generator=generator).double() for _ in range(2))
+    labels, values = torch.randint(5, (40,), generator=generator), parse_grid("x", "0,4,16")
+    expected = [right_along(at, slope, labels, values).tolist() for at, slope in zip(fixed, sloped, strict=True)]
+    monkeypatch.setitem(ENTRIES, "cpu", 5 * 6 * 7)  # seven images at a time
+    assert right_along(fixed, sloped, labels, values).tolist() == expected
+    assert right_along(fixed[2], sloped, labels, values)[2].tolist() == expected[2]
 
 
 def test_first_of_equal_points_is_kept_and_nothing_right_keeps_none() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from shotfit.errors import UsageError
 from shotfit.methods.several_labels import are_sets, precision_along
 
-__all__ = ["best_first", "grid", "judged_along", "parse_grid", "parse_values", "right_along"]
+__all__ = ["at_once", "best_first", "grid", "judged_along", "parse_grid", "parse_values", "right_along"]
 
 MOST_STEPS = 10_000  # of one axis of a search
 ENTRIES = {"cpu": 2**18, "cuda": 2**21}  # logits that are looked at together: on a CPU, what its caches hold
@@ -80,39 +80,54 @@ def parse_values(option: str, text: str) -> list[float]:
 
 
 def right_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[float]) -> Tensor:
-    """How many images `fixed + x * sloped` puts into their class, for each x of `values`: [values], int64.
+    """How many images `fixed + x * sloped` puts into their class, for each x of `values`: [..., values], int64.
 
-    fixed, sloped: [images, classes]; the values are not negative. Of equal logits the first class wins.
+    fixed: [images, classes], or as sloped: [..., images, classes], of which each is counted by itself; of small tasks
+    many at once cost as much as one. The values are not negative. Of equal logits the first class wins.
     """
     if fixed.device.type == "mps":  # which has no float64
         fixed, sloped, labels = fixed.cpu(), sloped.cpu(), labels.cpu()
-    rows = max(1, ENTRIES[fixed.device.type] // fixed.shape[1])
-    parts = zip(fixed.split(rows), sloped.split(rows), labels.split(rows), strict=True)
+    rows = max(1, ENTRIES[fixed.device.type] // (sloped.numel() // max(1, len(labels))))
+    parts = zip(fixed.split(rows, dim=-2), sloped.split(rows, dim=-2), labels.split(rows), strict=True)
     tried = torch.tensor(values, dtype=torch.float64, device=fixed.device)
     return torch.stack([_right(part, slope, truth, tried) for part, slope, truth in parts]).sum(dim=0).cpu()
 
 
 def judged_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[float]) -> Tensor:
-    """What a search adds up for each x of `values`, [values] float64: `right_along`, or of sets their mean average
-    precision.
+    """What a search adds up for each x of `values`: `right_along`, or of sets their mean average precision.
+
+    fixed, sloped: [several, images, classes]. Returns [several, values], float64.
     """
-    along = precision_along if are_sets(labels) else right_along
-    return along(fixed, sloped, labels, values).double()
+    if not are_sets(labels):
+        return right_along(fixed, sloped, labels, values).double()
+    pairs = zip(fixed.expand_as(sloped), sloped, strict=True)
+    return torch.stack([precision_along(at, slope, labels, values) for at, slope in pairs]).double()
+
+
+def at_once(logits: Tensor) -> int:
+    """How many matrices of this size `right_along` looks at together."""
+    return max(1, ENTRIES.get(logits.device.type, ENTRIES["cpu"]) // max(1, logits.numel()))
 
 
 def _right(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Tensor) -> Tensor:
     fixed, sloped, truth = fixed.double(), sloped.double(), labels[:, None]
-    ahead = fixed.gather(1, truth) - fixed  # [images, classes] lead of the true class at x = 0
-    gain = sloped.gather(1, truth) - sloped  # and how it grows with x
-    earlier = torch.arange(fixed.shape[1], device=fixed.device) < truth  # must be beaten, not equalled
+    ahead = _of(fixed, truth) - fixed  # [..., images, classes] lead of the true class at x = 0
+    gain = _of(sloped, truth) - sloped  # and how it grows with x
+    earlier = torch.arange(fixed.shape[-1], device=fixed.device) < truth  # must be beaten, not equalled
     bound = -ahead / gain
     upwards = torch.where(earlier, bound.nextafter(bound.new_tensor(math.inf)), bound)
     downwards = torch.where(earlier, bound.nextafter(bound.new_tensor(-math.inf)), bound)
-    low = upwards.masked_fill(gain <= 0, -math.inf).amax(dim=1)
-    high = downwards.masked_fill(gain >= 0, math.inf).amin(dim=1)
-    lost = ((gain == 0) & ((ahead < 0) | (earlier & (ahead == 0)))).any(dim=1)
+    low = upwards.masked_fill(gain <= 0, -math.inf).amax(dim=-1)
+    high = downwards.masked_fill(gain >= 0, math.inf).amin(dim=-1)
+    lost = ((gain == 0) & ((ahead < 0) | (earlier & (ahead == 0)))).any(dim=-1)
     high = high.masked_fill(lost, -math.inf)
-    return ((low <= values[:, None]) & (values[:, None] <= high)).sum(dim=1)
+    within = (low[..., None, :] <= values[:, None]) & (values[:, None] <= high[..., None, :])
+    return within.sum(dim=-1)
+
+
+def _of(logits: Tensor, truth: Tensor) -> Tensor:
+    """The logits of the true classes: [..., images, 1]."""
+    return logits.gather(-1, truth.expand(*logits.shape[:-1], 1))
 
 
 def best_first(right: Tensor) -> tuple[int, ...] | None:

@@ -35,7 +35,7 @@ from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, option
 from shotfit.methods.class_features import class_features, scaled_cosines
-from shotfit.methods.coefficients import MOST_STEPS, best_first, grid, judged_along
+from shotfit.methods.coefficients import MOST_STEPS, at_once, best_first, grid, judged_along
 from shotfit.methods.declared import Declared
 from shotfit.methods.recipe import VIEWS, Axis, Grid, Optimizer, Recipe, Schedule
 from shotfit.methods.several_labels import CACHED
@@ -159,8 +159,10 @@ class TipAdapter(Method):
             cache = partial(cached, affinity, values) if self.judges_alone else _cache_of(affinity, values)
             zero_shot = self.text_logits(features)
             labels = fold.labels.to(features.device)
-            for row, beta in enumerate(betas):
-                self.correct[row] += judged_along(zero_shot, cache(beta), labels, alphas)
+            several = at_once(zero_shot)
+            for row in range(0, len(betas), several):
+                caches = torch.stack([cache(beta) for beta in betas[row : row + several]])
+                self.correct[row : row + several] += judged_along(zero_shot, caches, labels, alphas)
         best = best_first(self.correct)
         if best is not None:
             self.get_buffer("beta_alpha").copy_(torch.tensor([betas[best[0]], alphas[best[1]]]))

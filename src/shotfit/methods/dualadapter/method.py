@@ -59,7 +59,7 @@ from shotfit.engine.frozen import Frozen, Images, normalize
 from shotfit.errors import ShotfitError
 from shotfit.methods.base import Method, Support, Validation, check_prompts
 from shotfit.methods.class_features import class_features, mean_features
-from shotfit.methods.coefficients import best_first, judged_along
+from shotfit.methods.coefficients import at_once, best_first, judged_along
 from shotfit.methods.declared import Declared
 from shotfit.methods.descriptions import read_descriptions
 from shotfit.methods.dualadapter.negative_cache import Cache, cache_of_sets, check_left_out, negative_keys, trust
@@ -335,12 +335,14 @@ class DualAdapter(DualAdapterOptions):
         betas, alphas, weights = axes
         positive, negative = self.text_logits(features)
         cosines, values = self.cosines(features), self.values()
+        several = at_once(positive)
         for row, beta in enumerate(betas):
             near, far = _cached(cosines, values, beta)
-            for column, weight in enumerate(weights):
-                fixed = weight * positive + (1 - weight) * negative
-                sloped = weight * near + (1 - weight) * far
-                self.right[row, :, column] += judged_along(fixed, sloped, labels, alphas)
+            for column in range(0, len(weights), several):
+                some = weights[column : column + several]
+                fixed = torch.stack([weight * positive + (1 - weight) * negative for weight in some])
+                sloped = torch.stack([weight * near + (1 - weight) * far for weight in some])
+                self.right[row, :, column : column + several] += judged_along(fixed, sloped, labels, alphas).T
 
 
 def _cached(
