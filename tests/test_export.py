@@ -111,9 +111,9 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     ("kind", "method"),
     [
         ("vit", "linear_probe"),
-        ("vit", "tip_adapter_f"),
+        pytest.param("vit", "tip_adapter_f", marks=pytest.mark.slow),
         pytest.param("vit", "knn", marks=pytest.mark.slow),
-        ("vit", "mmrl"),
+        pytest.param("vit", "mmrl", marks=pytest.mark.slow),
         pytest.param("siglip", "clip_svd", marks=pytest.mark.slow),
         ("vit", "dualadapter"),
         ("vit", "apex"),

@@ -111,7 +111,7 @@ def test_tensors_that_are_not_those_of_the_method_are_refused(home: Path, tmp_pa
         ("has no place for", lambda held: held.update({"parameter.more": torch.zeros(2)})),
         ("has no place for", lambda held: held.update({"x": torch.zeros(2)})),
     ]
-    for name in names:
+    for name in names[:: max(1, len(names) // 8)]:  # of a tower's hundreds of weights some
         changes += [
             ("lacks", lambda held, name=name: held.pop(name)),  # type: ignore[misc]
             ("of shape", lambda held, name=name: held.update({name: torch.zeros(3, 4, 5, 6)})),  # type: ignore[misc]

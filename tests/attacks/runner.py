@@ -7,7 +7,7 @@ A family is a table of kinds: a function a kind, which gets an empty folder (`Pl
 writes hostile files there and gives the command to run (`Case`). Nothing else decides what an attack is, so that seed,
 kind and number repeat it.
 
-A family runs in one process that imports shotfit once and forks for each attack, before any thread runs. The child
+Families run in one process that imports shotfit once and forks for each attack, before any thread runs. The child
 calls what the console script calls. What must hold afterwards:
 
     exit code       0, 2, 3, 4 or 130
@@ -390,7 +390,7 @@ def run_family(family: Family, seed: str, base: Path, work: Path, rounds: float 
 
 
 def main() -> int:
-    """Run a family, or one attack of it."""
+    """Run families, or one attack of one."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}  # before numpy
     import tempfile
 
@@ -398,7 +398,7 @@ def main() -> int:
     from tests.attacks.families import FAMILIES
 
     parser = argparse.ArgumentParser(description="Attack the command line of shotfit.")
-    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("families", nargs="+", metavar="family", choices=FAMILIES)
     parser.add_argument("--seed", default="0")
     parser.add_argument("--rounds", type=float, default=1, help="so many times as many attacks of each kind")
     parser.add_argument("--only", default="", help="KIND or KIND:NUMBER")
@@ -408,7 +408,11 @@ def main() -> int:
     base = assets.made(asked.base or work / "base")
     assets.import_all()
     try:
-        failures = run_family(FAMILIES[asked.family], asked.seed, base, work, asked.rounds, asked.only)
+        failures = [
+            failure
+            for family in asked.families
+            for failure in run_family(FAMILIES[family], asked.seed, base, work, asked.rounds, asked.only)
+        ]
     finally:
         if not asked.only:
             shutil.rmtree(work, ignore_errors=True)

@@ -240,14 +240,15 @@ def fault_of_merges(vocabulary: Mapping[str, int], merges: Iterable[Sequence[str
     for merge in merges:
         if isinstance(merge, str):  # a line of comment
             continue
-        if not isinstance(merge, (list, tuple)) or len(merge) != 2 or not all(isinstance(one, str) for one in merge):
+        if not isinstance(merge, (list, tuple)) or len(merge) != 2 or {type(merge[0]), type(merge[1])} != {str}:
             return f"merges has {shown(merge)}, expected two pieces"
         first, second = merge
         if not second.startswith(prefix):
             return f"merges has {shown(second)}, expected a piece that begins with {shown(prefix)}"
-        for piece in (first, second, first + second[len(prefix) :]):
-            if piece not in vocabulary:
-                return f"merges makes {shown(piece)}, which vocab lacks"
+        joined = first + second[len(prefix) :]
+        if first not in vocabulary or second not in vocabulary or joined not in vocabulary:
+            lacking = next(piece for piece in (first, second, joined) if piece not in vocabulary)
+            return f"merges makes {shown(lacking)}, which vocab lacks"
     return ""
 
 
