@@ -361,6 +361,8 @@ def run_family(family: Family, seed: str, base: Path, work: Path, rounds: float 
         place.folder.mkdir(parents=True)
         random = Random(f"{seed}/{family.name}/{kind}/{number}")
         case = make(place, random)
+        if case.command[:1] == ["doctor"] and "--backbone" not in case.command:  # mini's loading was half of the time
+            case.command[1:1] = place.backbone
         if case.before is None and case.signal is None and case.twins == 1:
             case.process |= random.random() < PROCESSES
         place.before = frozenset(walked(place.folder))
