@@ -1,11 +1,11 @@
 # make demo   fit, evaluate and predict on examples/clipart, from nothing but Python 3.11
 # make test   lint, types and tests
 # make slow   the tests that take more than ten seconds each
-# make docs   the documentation as a site, build/docs/index.html; runs its notebooks
+# make docs   the documentation as a site, build/docs/index.html; runs its notebooks, commands and examples
 # make browser  the tests of pages, in Chromium
 # make soak     the prediction server under load for twenty minutes
 # make backbones  the contract of every method on every kind of tower: an hour
-# make attacks  the attacks of tests/attacks, of which the tests run some, all twice: make attacks SEED=7
+# make attacks  the attacks of tests/attacks, all twice: make attacks SEED=7; some: make attacks ROUNDS=0.2
 # make data   unpack the evaluation sets: make data DATA=../shared/data
 # make bench  time the savings against the reference manner
 # make lock   remake the lists of versions and hashes, after pyproject.toml or constraints.txt changed
@@ -37,6 +37,7 @@ slow: $(VENV)/test
 
 docs: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees docs build/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m docs tests/test_docs.py --numprocesses auto --dist worksteal
 
 browser: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser --numprocesses auto --dist loadfile tests
@@ -48,7 +49,7 @@ backbones: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m backbones tests --numprocesses auto --dist worksteal
 
 attacks: $(VENV)/test
-	OMP_NUM_THREADS=1 SHOTFIT_ATTACK_ROUNDS=2 $(BIN)/python -m pytest tests/attacks --numprocesses auto --dist worksteal --attack-seed $(or $(SEED),$(shell date +%F))
+	OMP_NUM_THREADS=1 SHOTFIT_ATTACK_ROUNDS=$(or $(ROUNDS),2) $(BIN)/python -m pytest -m attacks tests/attacks --numprocesses auto --dist worksteal --attack-seed $(or $(SEED),$(shell date +%F))
 
 data:
 	@test -n "$(DATA)" || { echo "Say where the archives are: make data DATA=../shared/data"; exit 2; }

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("shotfit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("shotfit", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shotfit")  # a machine that does other work too is slow, and no property is wrong for it
 
 

@@ -13,18 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from shotfit.data import containers, decoded
-from shotfit.data.budget import Budget
+from shotfit.data.budget import Budget, thread_pool
 from shotfit.data.headers import BombError, orientation_of, read_header
 from shotfit.data.images import BrokenImageError, TooLargeImageError, image_size, inspect, open_image
 from shotfit.data.lists import paths_in
 from shotfit.data.pictures import Picture
 from shotfit.data.readers import read_task
 from shotfit.errors import ShotfitError
+from shotfit.evaluation.costs import PeakMemory
 
 from .pictures import picture, save
 
@@ -300,6 +302,18 @@ def test_budget_lets_wait_what_does_not_fit() -> None:
             order.append("first")
     waiting.join(5)
     assert order == ["first", "second"]
+
+
+def test_pool_of_threads_touches_no_memory() -> None:
+    peaks = []
+    for pools in (0, 2):
+        with PeakMemory(torch.device("cpu")) as peak:
+            for _ in range(pools):
+                thread_pool(4).shutdown()
+        if peak.bytes is None:
+            pytest.skip("the system does not tell a process's peak anew")
+        peaks.append(peak.bytes)
+    assert peaks[1] < peaks[0] + 2**24, "each core's share alone is twice as much"
 
 
 def test_more_than_the_budget_waits_for_all_of_it() -> None:

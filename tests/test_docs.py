@@ -170,6 +170,7 @@ def test_method_with_options_is_one(variant: str) -> None:
     assert read_variant(variant).prototype is not None
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("command", [command for command in commands() if not left_to_people(command)])
 def test_command_runs(place: Path, command: str) -> None:
     name, *words = shlex.split(re.sub(r"epochs=\d+", "epochs=1", command), comments=True)
@@ -188,6 +189,7 @@ def own_data(place: Path) -> dict[str, object]:
     return {"images": images, "labels": labels, "frame": frame, "shotfit": shotfit}
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize(
     ("page", "printed"),
     [
@@ -209,6 +211,7 @@ def test_python_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str]
     assert printed in capsys.readouterr().out
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("name", CONTRACT)
 def test_method_of_the_page_keeps_the_contract(name: str, place: Path, tmp_path: Path) -> None:
     offset = importlib.import_module("my_method").Offset

@@ -1,9 +1,9 @@
 """Attacks on the command line, made by a seed: none ends in a bug line, a hang, a full memory or a half-written model.
 
-    pytest tests/attacks --attack-seed 7
+    pytest tests/attacks -m attacks --attack-seed 7
 
-Each test is some families, in a process of its own; `runner.py` says what an attack is and what counts as a fault. Of every
-kind some are run; `make attacks` runs all, twice as many as the tables say.
+Each test is some families, in a process of its own; `runner.py` says what an attack is and what counts as a fault. `make
+attacks` runs all, twice as many as the tables say; CI runs one of nearly every kind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.attacks.runner import MEMORY, Case, Outcome, Place, judge, run
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = "SHOTFIT_ATTACK_ROUNDS"  # so many times as many attacks as a family's table says
-SHARE = 0.2  # without it: one of nearly every kind
+SHARE = 0.2  # without it: one of nearly every kind, as in CI
 HALVES = ("images environment", "tasks folders checkpoints")  # of the work: one for each of two cores
 LEAST = {"images": 60, "checkpoints": 60, "folders": 300, "tasks": 300, "environment": 40}
 
@@ -93,6 +93,7 @@ def test_child_that_waits_is_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @linux
+@pytest.mark.attacks
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("families", HALVES)
 def test_attacks_end_in_one_line(families: str, tmp_path_factory: pytest.TempPathFactory) -> None:
