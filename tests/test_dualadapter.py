@@ -240,6 +240,7 @@ def test_several_matrices_are_counted_as_each_by_itself(monkeypatch: pytest.Monk
     monkeypatch.setitem(ENTRIES, "cpu", 5 * 6 * 7)  # seven images at a time
     assert right_along(fixed, sloped, labels, values).tolist() == expected
     assert right_along(fixed[2], sloped, labels, values)[2].tolist() == expected[2]
+    assert right_along(fixed[2, :0], sloped[2, :0], labels[:0], values).tolist() == [0] * len(values)
 
 
 def test_first_of_equal_points_is_kept_and_nothing_right_keeps_none() -> None:

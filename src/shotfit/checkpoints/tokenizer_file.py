@@ -240,9 +240,9 @@ def fault_of_merges(vocabulary: Mapping[str, int], merges: Iterable[Sequence[str
     for merge in merges:
         if isinstance(merge, str):  # a line of comment
             continue
-        if not isinstance(merge, (list, tuple)) or len(merge) != 2 or {type(merge[0]), type(merge[1])} != {str}:
+        first, second = merge if isinstance(merge, (list, tuple)) and len(merge) == 2 else (None, None)
+        if not isinstance(first, str) or not isinstance(second, str):
             return f"merges has {shown(merge)}, expected two pieces"
-        first, second = merge
         if not second.startswith(prefix):
             return f"merges has {shown(second)}, expected a piece that begins with {shown(prefix)}"
         joined = first + second[len(prefix) :]

@@ -87,7 +87,7 @@ def right_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence[
     """
     if fixed.device.type == "mps":  # which has no float64
         fixed, sloped, labels = fixed.cpu(), sloped.cpu(), labels.cpu()
-    rows = max(1, ENTRIES[fixed.device.type] // (sloped.numel() // max(1, len(labels))))
+    rows = at_once(sloped[..., :1, :])
     parts = zip(fixed.split(rows, dim=-2), sloped.split(rows, dim=-2), labels.split(rows), strict=True)
     tried = torch.tensor(values, dtype=torch.float64, device=fixed.device)
     return torch.stack([_right(part, slope, truth, tried) for part, slope, truth in parts]).sum(dim=0).cpu()
@@ -105,7 +105,7 @@ def judged_along(fixed: Tensor, sloped: Tensor, labels: Tensor, values: Sequence
 
 
 def at_once(logits: Tensor) -> int:
-    """How many matrices of this size `right_along` looks at together."""
+    """How many logits of this size, of an image or a matrix of them, are looked at together."""
     return max(1, ENTRIES.get(logits.device.type, ENTRIES["cpu"]) // max(1, logits.numel()))
 
 

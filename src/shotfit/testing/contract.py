@@ -181,7 +181,7 @@ def _predicted_elsewhere(saved: Path, method: str, images: list[str]) -> list[li
     answer = reader.stdout.readline()
     if not answer:  # it ended, and said why on its stderr
         _reader.cache_clear()
-    assert answer, "another process cannot open the model"
+        raise AssertionError("another process cannot open the model")
     probabilities: list[list[float]] = json.loads(answer)
     return probabilities
 
